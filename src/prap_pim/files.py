@@ -1,0 +1,79 @@
+"""Files are written whole or not at all, and never outside the folder they belong to."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prap_pim.errors import UserError
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write ``path`` so that a reader sees the old file or the new one, never a part.
+
+    The content goes to a temporary file beside it, is flushed to disk, and takes the place of ``path`` by a rename.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; ``path`` is as it was.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    write_with(path, lambda target: target.write_bytes(data))
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """As ``write_whole``, for a library that wants to write the file itself: ``write`` gets a temporary path.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; ``path`` is as it was.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        UserError: it is missing, unreadable or not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON (NaN and infinity are refused), whole or not at all."""
+    write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"cannot read {path}: it is not valid JSON ({error})") from error

@@ -1,0 +1,261 @@
+"""The layer plan: what every method ends in and everything after it reads.
+
+A plan says which rows drive an OU together (row groups), which weight patterns are stored (donors), and which filter
+takes which donor's result with which power of two (uses):
+
+    accumulator[filter] += sign * 2**exponent * (donor . x[rows])
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from prap_pim.errors import UserError
+from prap_pim.files import write_with
+
+EXPONENT_MIN = -8  # method.md step 2: a scale is a multiple of 2**-8
+EXPONENT_MAX = 7
+_FORMAT = "prap-pim network plan 1"
+_ARRAYS = {
+    "rows": np.int32,
+    "donors": np.int8,
+    "donor_start": np.int64,
+    "use_start": np.int64,
+    "use_filter": np.int32,
+    "use_donor": np.int32,
+    "use_sign": np.int8,
+    "use_exponent": np.int8,
+    "step": np.float32,
+    "bias": np.float32,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """One layer as stored and computed on crossbars. G row groups, D donors, U uses, O filters, h rows of an OU.
+
+    Attributes:
+        name: the layer's name.
+        inputs: im2col rows of the layer.
+        rows: int32 [G, h], im2col rows that drive a row group; -1 marks an unused row.
+        donors: int8 [D, h], stored weight patterns, row group after row group; 0 on unused rows.
+        donor_start: int64 [G + 1]; the donors of group g are donor_start[g] : donor_start[g + 1].
+        use_start: int64 [G + 1]; likewise for the uses, within a group in ascending order of filter.
+        use_filter: int32 [U], the filter that a use adds to (at most once in a row group).
+        use_donor: int32 [U], row of ``donors``, in the same row group.
+        use_sign: int8 [U], +1 or -1.
+        use_exponent: int8 [U], power of two in EXPONENT_MIN..EXPONENT_MAX.
+        step: float32 [O], the real weight that integer 1 stands for, batch norm's factor included.
+        bias: float32 [O], added to the real result.
+
+    Arrays are read-only. An instance that breaks a rule above cannot be built: ``UserError`` names the rule.
+    """
+
+    name: str
+    inputs: int
+    rows: NDArray[np.int32]
+    donors: NDArray[np.int8]
+    donor_start: NDArray[np.int64]
+    use_start: NDArray[np.int64]
+    use_filter: NDArray[np.int32]
+    use_donor: NDArray[np.int32]
+    use_sign: NDArray[np.int8]
+    use_exponent: NDArray[np.int8]
+    step: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        for key, dtype in _ARRAYS.items():
+            value = getattr(self, key)
+            if not isinstance(value, np.ndarray) or value.dtype != dtype:
+                raise UserError(f"plan of {self.name}: {key} must be an array of {np.dtype(dtype).name}")
+            if not (value.flags.c_contiguous and not value.flags.writeable):
+                value = np.array(value, order="C")  # a copy: the caller's array stays the caller's
+                value.flags.writeable = False
+                object.__setattr__(self, key, value)
+        for complaint in self._broken_rules():
+            raise UserError(f"plan of {self.name}: {complaint}")
+
+    def _broken_rules(self) -> Iterator[str]:
+        if self.inputs < 1:
+            yield "a layer has at least one input"
+        if self.rows.ndim != 2 or self.rows.shape[1] < 1:
+            yield "rows must be [groups, h]"
+        groups, height = self.rows.shape
+        if self.donors.ndim != 2 or self.donors.shape[1] != height:
+            yield f"donors must be [donors, {height}]"
+        for key in ("donor_start", "use_start", "use_filter", "use_donor", "use_sign", "use_exponent", "step", "bias"):
+            if getattr(self, key).ndim != 1:
+                yield f"{key} must have one dimension"
+        if len(self.step) < 1 or len(self.step) != len(self.bias):
+            yield "step and bias must have one value per filter"
+        if not (np.isfinite(self.step).all() and np.isfinite(self.bias).all()):
+            yield "step and bias must be finite"
+        for key, start, end in (("donor", self.donor_start, len(self.donors)), ("use", self.use_start, self.uses)):
+            if len(start) != groups + 1 or start[0] != 0 or start[-1] != end or (np.diff(start) < 0).any():
+                yield f"{key}_start must rise from 0 to {end} in {groups} steps"
+        if not len(self.use_filter) == len(self.use_donor) == len(self.use_sign) == len(self.use_exponent):
+            yield "the use_ arrays must have one length"
+        if (self.rows < -1).any() or (self.rows >= self.inputs).any():
+            yield f"rows must lie in -1..{self.inputs - 1}"
+        ordered = np.sort(self.rows, axis=1)
+        if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+            yield "a row group names one row twice"
+        if self.donors[self.rows[self.donor_group] < 0].any():
+            yield "a donor has a weight on an unused row"
+        if (self.use_filter < 0).any() or (self.use_filter >= self.filters).any():
+            yield f"use_filter must lie in 0..{self.filters - 1}"
+        group = self.use_group
+        if ((group[1:] == group[:-1]) & (self.use_filter[1:] <= self.use_filter[:-1])).any():
+            yield "the uses of a row group must be in ascending order of filter, each filter once"
+        if ((self.use_donor < self.donor_start[group]) | (self.use_donor >= self.donor_start[group + 1])).any():
+            yield "a use takes a donor of another row group"
+        if not np.isin(self.use_sign, (-1, 1)).all():
+            yield "use_sign must be 1 or -1"
+        if ((self.use_exponent < EXPONENT_MIN) | (self.use_exponent > EXPONENT_MAX)).any():
+            yield f"use_exponent must lie in {EXPONENT_MIN}..{EXPONENT_MAX}"
+        if (np.bincount(self.use_donor, minlength=len(self.donors)) == 0).any():
+            yield "a donor is used by no filter"
+
+    @property
+    def filters(self) -> int:
+        """O, output channels."""
+        return len(self.step)
+
+    @property
+    def groups(self) -> int:
+        """G, row groups."""
+        return len(self.rows)
+
+    @property
+    def uses(self) -> int:
+        """U, partial sums that are added per output position."""
+        return len(self.use_filter)
+
+    @property
+    def donors_per_group(self) -> NDArray[np.int64]:
+        """K_g, int64 [G]."""
+        return np.diff(self.donor_start)
+
+    @property
+    def donor_group(self) -> NDArray[np.int64]:
+        """Row group of each donor, int64 [D]."""
+        return np.repeat(np.arange(self.groups), self.donors_per_group)
+
+    @property
+    def use_group(self) -> NDArray[np.int64]:
+        """Row group of each use, int64 [U]."""
+        return np.repeat(np.arange(self.groups), np.diff(self.use_start))
+
+    @property
+    def fraction_bits(self) -> int:
+        """Binary places of the weights: ``weights()`` counts in 2**-fraction_bits."""
+        return max(0, -int(self.use_exponent.min(initial=0)))
+
+    def weights(self) -> NDArray[np.int32]:
+        """The compressed weight matrix that the plan computes, int32 [O, inputs], in units of 2**-fraction_bits.
+
+        ``real_weights()`` is this times ``step``. Patterns of a filter that share a row add up.
+        """
+        matrix = np.zeros((self.filters, self.inputs), np.int32)
+        gain = self.use_sign.astype(np.int32) << (self.use_exponent.astype(np.int32) + self.fraction_bits)
+        values = self.donors[self.use_donor] * gain[:, None]  # [use, h]
+        rows = self.rows[self.use_group]
+        used = rows >= 0
+        np.add.at(matrix, (np.broadcast_to(self.use_filter[:, None], rows.shape)[used], rows[used]), values[used])
+        return matrix
+
+    def real_weights(self) -> NDArray[np.float64]:
+        """The compressed weights as real numbers, float64 [O, inputs], batch norm's factor included."""
+        return self.weights() * (self.step[:, None].astype(np.float64) * 2.0**-self.fraction_bits)
+
+    def same_as(self, other: "LayerPlan") -> bool:
+        """Whether every field is equal, bit for bit."""
+        return (self.name, self.inputs) == (other.name, other.inputs) and all(
+            np.array_equal(getattr(self, key), getattr(other, key)) for key in _ARRAYS
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkPlan:
+    """The plans of a network's layers, and the step of each layer's int8 inputs.
+
+    Attributes:
+        method: the method that made it.
+        layers: plans by layer name, in network order.
+        input_step: the real activation that integer 1 stands for at a layer's input, by layer name.
+    """
+
+    method: str
+    layers: Mapping[str, LayerPlan]
+    input_step: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise UserError("a network plan needs at least one layer")
+        if list(self.layers) != [plan.name for plan in self.layers.values()]:
+            raise UserError("a network plan's keys must be its layers' names")
+        if set(self.input_step) != set(self.layers):
+            raise UserError("a network plan needs one input step for every layer")
+        if not all(np.isfinite(step) and step > 0 for step in self.input_step.values()):
+            raise UserError("an input step must be positive and finite")
+
+    def digest(self) -> str:
+        """SHA-256 over every value of the plan: equal plans have equal digests."""
+        total = hashlib.sha256(json.dumps([_FORMAT, self.method, dict(self.input_step)]).encode())
+        for plan in self.layers.values():
+            total.update(json.dumps([plan.name, plan.inputs]).encode())
+            for key in _ARRAYS:
+                total.update(np.ascontiguousarray(getattr(plan, key)).tobytes())
+        return total.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, whole or not at all.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        names = list(self.layers)
+        header = {
+            "format": _FORMAT,
+            "method": self.method,
+            "layers": json.dumps(names),
+            "inputs": json.dumps([self.layers[name].inputs for name in names]),
+            "input_step": json.dumps([self.input_step[name] for name in names]),
+        }
+        tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
+        write_with(path, lambda target: save_file(tensors, target, metadata=header))
+
+    @staticmethod
+    def load(path: Path) -> "NetworkPlan":
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: the file is missing, is not a plan, or holds an invalid plan.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                header = file.metadata() or {}
+                if header.get("format") != _FORMAT:
+                    raise UserError(f"cannot read {path}: it is not a plan of this version ({_FORMAT})")
+                names, inputs, steps = (json.loads(header[key]) for key in ("layers", "inputs", "input_step"))
+                layers = {}
+                for i, (name, count) in enumerate(zip(names, inputs, strict=True)):
+                    arrays: dict[str, Any] = {key: file.get_tensor(f"{i}.{key}") for key in _ARRAYS}
+                    layers[name] = LayerPlan(name=name, inputs=count, **arrays)
+                return NetworkPlan(header["method"], layers, dict(zip(names, steps, strict=True)))
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"cannot read {path}: it is not a whole plan ({error})") from error
+
+
+assert {field.name for field in fields(LayerPlan)} == {"name", "inputs", *_ARRAYS}

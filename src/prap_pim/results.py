@@ -1,0 +1,113 @@
+"""What a run leaves in results.json: every figure, its unit in its name (SI: s, J, m2). Read back with full checks."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prap_pim.errors import UserError
+from prap_pim.files import read_json, write_json
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Figure(_Frozen):
+    """A component figure that entered the cost, and where it comes from."""
+
+    component: str
+    quantity: str  # "energy per conversion", "area", ...
+    value: float
+    unit: str
+    source: str
+
+
+class ChipResult(_Frozen):
+    """The chip that was costed: its geometry in words and every figure with its source."""
+
+    name: str
+    description: str
+    geometry: dict[str, int | float | str]
+    figures: list[Figure]
+
+
+class TimingResult(_Frozen):
+    """One way of timing. Serial: nothing overlaps. Pipelined: stages of an OU step overlap, and layers overlap."""
+
+    latency_s: float  # of one inference
+    throughput_per_s: float  # inferences
+
+
+class LayerResult(_Frozen):
+    """One layer under one method; counts are of one inference."""
+
+    name: str
+    kind: str
+    weight_shape: list[int]
+    positions: int
+    row_groups: int
+    donors: int
+    uses: int
+    ou_steps: int
+    dense_ou_steps: int
+    crossbars: int
+    serial_latency_s: float
+    pipelined_latency_s: float
+    energy_j: float
+    checked_outputs: int  # integers of the bit-true model that were compared with the integer matmul
+    mismatches: int
+
+
+class MethodResult(_Frozen):
+    """One method on the trained network."""
+
+    name: str
+    description: str
+    compressed_accuracy: float  # compressed weights, float arithmetic; 0..1
+    bit_true_accuracy: float  # int8 inputs and donors on the bit-true crossbars; 0..1
+    compute_ratio: float  # OU steps / OU steps of the dense plan on the same chip
+    ou_steps: int
+    stored_cells: int
+    crossbars: int
+    serial: TimingResult
+    pipelined: TimingResult
+    energy_j: float  # of one inference
+    energy_breakdown_j: dict[str, float]  # by component; sums to energy_j
+    area_m2: float
+    plan_sha256: str
+    layers: list[LayerResult]
+
+
+class Results(_Frozen):
+    """A whole run."""
+
+    schema_version: int
+    name: str
+    command: str
+    seed: int
+    versions: dict[str, str]
+    data: str
+    images: dict[str, int]  # by split
+    network: str
+    parameters: int
+    float_accuracy: float  # the trained network before compression; 0..1
+    chip: ChipResult
+    methods: list[MethodResult]  # the first is the one that the others are compared with
+
+    def save(self, path: Path) -> None:
+        """Write results.json, whole or not at all."""
+        write_json(path, self.model_dump())
+
+    @staticmethod
+    def load(path: Path) -> "Results":
+        """Read results.json.
+
+        Raises:
+            UserError: it is missing, broken, or of another version.
+        """
+        try:
+            return Results.model_validate(read_json(path))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"cannot read {path}: {where}: {first['msg']}") from error
