@@ -58,7 +58,7 @@ class Layer:
     @property
     def filters(self) -> int:
         """O, output channels."""
-        return self.weight.shape[0]
+        return int(self.weight.shape[0])
 
     @property
     def rows(self) -> int:

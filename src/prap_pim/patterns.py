@@ -46,19 +46,19 @@ class PatternSet:
     @property
     def filters(self) -> int:
         """O, output channels."""
-        return self.shape.shape[0]
+        return int(self.shape.shape[0])
 
     @property
     def blocks(self) -> int:
         """B."""
-        return self.shape.shape[1]
+        return int(self.shape.shape[1])
 
     def mask(self) -> NDArray[np.bool_]:
         """Weights that are kept, bool [O, inputs]."""
         kept = np.zeros((self.filters, self.inputs + 1), np.bool_)  # the last column takes the unused rows
         filters, blocks = np.nonzero(self.shape >= 0)
         kept[filters[:, None], self.rows[self.shape[filters, blocks]]] = True
-        return kept[:, :-1]
+        return kept[:, :-1].copy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,40 @@
+# make demo: install into .venv and run the whole flow on scikit-learn's digits (goes on where an earlier demo stopped)
+# make test: install the dev extras and run every check; make test-long: the checks that take minutes
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-long bench clean
+
+demo: .venv/.run
+	$(BIN)/prap-pim run examples/digits.yaml --resume
+
+test: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+test-long: .venv/.dev
+	$(BIN)/pytest -m slow
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/match.py
+	$(BIN)/python benchmarks/function.py
+
+clean:
+	rm -rf .venv runs
+
+.venv/.python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.run: .venv/.python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+.venv/.dev: .venv/.run
+	$(INSTALL) -e '.[dev]'
+	touch $@
