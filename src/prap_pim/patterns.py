@@ -58,7 +58,7 @@ class PatternSet:
         kept = np.zeros((self.filters, self.inputs + 1), np.bool_)  # the last column takes the unused rows
         filters, blocks = np.nonzero(self.shape >= 0)
         kept[filters[:, None], self.rows[self.shape[filters, blocks]]] = True
-        return kept[:, :-1].copy()
+        return np.ascontiguousarray(kept[:, :-1])
 
 
 @dataclass(frozen=True, eq=False)

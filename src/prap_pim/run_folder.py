@@ -100,7 +100,8 @@ def _claim(folder: RunFolder, config: dict[str, Any], manifest: dict[str, Any], 
         )
     if not resume:
         raise UserError(
-            f"the output folder {folder.path} holds this run already: go on with --resume, or choose another with --output"
+            f"the output folder {folder.path} holds this run already: "
+            "go on with --resume, or choose another with --output"
         )
     for leftover in folder.path.rglob(".*.part"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
