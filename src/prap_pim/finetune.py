@@ -1,0 +1,211 @@
+"""PRAP step 3: training on, while the weights are drawn to the patterns and donors that were chosen (method.md).
+
+The weights that are trained stay free; projection replaces them by what the compressed layer would compute:
+``W := What * M`` with M the filter's shape (its donor's, for a reuser) and What the donor's int8 value times the gain.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prap_pim.data import Examples
+from prap_pim.errors import UserError
+from prap_pim.patterns import PatternSet, ReuseMap, effective_shape, make_plan
+from prap_pim.training import Checkpoint, Hooks, ProgressCallback, TrainingConfig, quiet, run_epochs
+from prap_pim.training.checkpoint import CheckpointFolder
+
+Float32 = NDArray[np.float32]
+Assignments = Mapping[str, tuple[PatternSet, ReuseMap]]  # by layer name, which is the module's path
+
+
+def matrix(model: nn.Module, name: str) -> Float32:
+    """A copy of a layer's weight as float32 [O, inputs].
+
+    Raises:
+        UserError: the model has no such layer, or it has no weight matrix.
+    """
+    return _matrix(_weight(model, name)).cpu().numpy().copy()
+
+
+def project(model: nn.Module, assignments: Assignments) -> dict[str, Float32]:
+    """Replace the weights of the named layers by those that their plans compute: one-shot compression.
+
+    Returns:
+        by layer name, the weights as they were before, float32 [O, inputs]. ``make_plan`` on THEM (with any filter
+        scale and bias) has exactly the integers of the projected weights; on the projected weights it may not, because
+        a gain above 1 can carry a reuser beyond the largest donor, and with it the int8 step.
+
+    Raises:
+        UserError: a layer is missing, or does not match its assignment.
+    """
+    before = {name: matrix(model, name) for name in assignments}
+    for name, (patterns, reuse) in assignments.items():
+        one, zero = np.ones(patterns.filters, np.float32), np.zeros(patterns.filters, np.float32)
+        plan = make_plan(name, before[name], patterns, reuse, one, zero)
+        weight = _weight(model, name)
+        with torch.no_grad():
+            weight.copy_(torch.from_numpy(plan.real_weights()).reshape(weight.shape))  # float64 -> float32
+    return before
+
+
+def finetune(
+    model: nn.Module,
+    examples: Examples,
+    config: TrainingConfig,
+    seed: int,
+    start: Checkpoint,
+    assignments: Assignments,
+    folder: Path,
+    *,
+    resume: bool = False,
+    phase: str = "fine-tuning",
+    progress: ProgressCallback = quiet,
+) -> dict[str, Float32]:
+    """Train from the checkpoint ``start`` to ``config.epochs`` under the two penalties, and project.
+
+    Layers without an assignment are trained as before; with none at all this is base training, continued. The loss is
+
+        cross-entropy + weight_decay * |w|^2 + mask_penalty * |W - M*W|^2 + reuse_penalty * |(W - What) / gain|^2
+
+    the last over the weights in M, with What constant under differentiation. Batch-norm statistics are those of the
+    weights before the last projection: call ``training.reestimate_batchnorm``, as after every compression.
+
+    Args:
+        model: of the kind that ``start`` was taken of; trained in place.
+        start: base training's checkpoint; its momentum is continued.
+        assignments: what pruning and reuse decided, by layer name.
+        folder: where this method's checkpoints go.
+        Others as for ``training.train``.
+
+    Returns:
+        as ``project``, which this ends with: the weights before the last projection, to make the plans of.
+
+    Raises:
+        UserError: as ``project`` and ``training.train``.
+    """
+    start.restore(model)
+    hooks = Drawn(model, assignments, config, start.epoch)
+    checkpoints = CheckpointFolder(folder, keep=config.epochs)
+    run_epochs(
+        model,
+        examples,
+        config,
+        seed,
+        checkpoints,
+        origin=start,
+        stop=config.epochs,
+        resume=resume,
+        hooks=hooks,
+        phase=phase,
+        progress=progress,
+    )
+    return project(model, assignments)
+
+
+class Drawn(Hooks):
+    """The penalties' gradients after every batch, and a projection every few epochs.
+
+    A checkpoint holds the weights before the projection that is due, so a resumed run projects the same ones.
+    """
+
+    def __init__(self, model: nn.Module, assignments: Assignments, config: TrainingConfig, start: int) -> None:
+        self._model, self._assignments, self._config, self._start = model, assignments, config, start
+        self._targets = [
+            (_weight(model, name), _Target.of(name, patterns, reuse, matrix(model, name).shape))
+            for name, (patterns, reuse) in assignments.items()
+        ]
+
+    def digest(self) -> str:
+        """SHA-256 over the assignments."""
+        total = sha256()
+        for name, (patterns, reuse) in self._assignments.items():
+            total.update(name.encode())
+            for part in (patterns.rows, patterns.block_start, patterns.shape, reuse.source, reuse.sign, reuse.exponent):
+                total.update(np.ascontiguousarray(part).tobytes())
+        return total.hexdigest()
+
+    def before_epoch(self, epoch: int) -> None:
+        """Project, if it is time to."""
+        if epoch > self._start and (epoch - self._start) % self._config.project_every == 0:
+            project(self._model, self._assignments)
+
+    @torch.no_grad()
+    def add_gradients(self, rate: float) -> None:
+        """Gradient of mask_penalty * |W - M*W|^2 + reuse_penalty * |(W - What) / gain|^2.
+
+        Gains go down to 2**-8, so the last term's curvature goes up to 2**17 * reuse_penalty. Descent with momentum m
+        is stable while rate * curvature < 2 * (1 + m); reuse_penalty / gain^2 is therefore capped at 1 / rate, which
+        the paper's schedule never reaches.
+        """
+        cap = 1 / rate if rate > 0 else float("inf")
+        for weight, target in self._targets:
+            if weight.grad is None:
+                raise RuntimeError("a layer with an assignment takes no part in the loss")
+            current = _matrix(weight)
+            pull = torch.where(target.kept, (self._config.reuse_penalty * target.inverse_square).clamp(max=cap), 0)
+            slope = 2 * pull * (current - target.estimate(current))
+            slope += 2 * self._config.mask_penalty * torch.where(target.kept, 0, current)
+            weight.grad += slope.reshape(weight.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """Where each weight of a layer is drawn to. O filters, I inputs.
+
+    Attributes:
+        kept: bool [O, I], M.
+        source: int32 [O * I], flat index of the donor's weight; of the weight itself where nothing is kept.
+        gain: float32 [O, I], sign * 2**exponent; 1 where nothing is kept.
+        inverse_square: float32 [O, I], 1 / gain^2.
+    """
+
+    kept: Tensor
+    source: Tensor
+    gain: Tensor
+    inverse_square: Tensor
+
+    @staticmethod
+    def of(name: str, patterns: PatternSet, reuse: ReuseMap, shape: tuple[int, ...]) -> "_Target":
+        if shape != (patterns.filters, patterns.inputs) or reuse.source.shape != patterns.shape.shape:
+            raise UserError(f"layer {name}: weights {shape} do not match the pruned {patterns.filters} filters")
+        effective = effective_shape(patterns, reuse)
+        filters, blocks = np.nonzero(effective >= 0)
+        rows = patterns.rows[effective[filters, blocks]]  # [pattern, h]
+        gains = np.ldexp(reuse.sign.astype(np.float32), reuse.exponent)[filters, blocks]
+        pattern, place = np.nonzero(rows >= 0)
+        target = filters[pattern], rows[pattern, place]
+
+        kept = np.zeros(shape, np.bool_)
+        source = np.arange(kept.size, dtype=np.int32).reshape(shape)
+        gain = np.ones(shape, np.float32)
+        kept[target] = True
+        source[target] = reuse.source[filters, blocks][pattern] * patterns.inputs + target[1]
+        gain[target] = gains[pattern]
+        return _Target(*(torch.from_numpy(x) for x in (kept, source.ravel(), gain, gain**-2)))
+
+    def estimate(self, current: Tensor) -> Tensor:
+        """What: the donors' values on the int8 grid (``patterns.int8_step``) times the gains, [O, I]."""
+        largest = current.abs().max()
+        step = torch.where(largest > 0, largest / 127, 1)
+        grid = torch.round(current / step) * step
+        return self.gain * grid.reshape(-1).index_select(0, self.source).reshape(current.shape)
+
+
+def _weight(model: nn.Module, name: str) -> nn.Parameter:
+    try:
+        weight = model.get_submodule(name).weight
+    except AttributeError as error:
+        raise UserError(f"the network has no layer {name} with weights") from error
+    if not isinstance(weight, nn.Parameter) or weight.ndim < 2:
+        raise UserError(f"layer {name}: it has no weight matrix")
+    return weight
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    return weight.detach().reshape(len(weight), -1)

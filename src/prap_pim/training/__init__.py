@@ -1,0 +1,20 @@
+"""Training that can be stopped at any moment and goes on as if it had not been."""
+
+from prap_pim.training.checkpoint import Checkpoint
+from prap_pim.training.config import PRAP_2023, TrainingConfig, learning_rate
+from prap_pim.training.evaluate import accuracy, reestimate_batchnorm
+from prap_pim.training.loop import Hooks, ProgressCallback, quiet, run_epochs, train
+
+__all__ = [
+    "PRAP_2023",
+    "Checkpoint",
+    "Hooks",
+    "ProgressCallback",
+    "TrainingConfig",
+    "accuracy",
+    "learning_rate",
+    "quiet",
+    "reestimate_batchnorm",
+    "run_epochs",
+    "train",
+]

@@ -1,0 +1,200 @@
+"""The training loop, on Lightning Fabric: one epoch after another, a checkpoint after each."""
+
+import json
+import warnings
+from hashlib import sha256
+from math import isfinite
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prap_pim.data import Examples, augment
+from prap_pim.errors import UserError
+from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
+from prap_pim.training.config import TrainingConfig, learning_rate
+from prap_pim.training.evaluate import batches
+
+
+class ProgressCallback(Protocol):
+    """What is told, after every step, about how far something is."""
+
+    def __call__(self, phase: str, done: int, total: int, note: str) -> None:
+        """``done`` of ``total`` steps of ``phase`` are done; ``note`` says where it stands, in a few words."""
+
+
+def quiet(phase: str, done: int, total: int, note: str) -> None:
+    """Progress that nobody wants to see."""
+
+
+class Hooks:
+    """What a kind of training does beyond descending the loss of its batches. This one: nothing."""
+
+    def digest(self) -> str:
+        """Differs if it does anything else; a checkpoint of other hooks is never resumed."""
+        return ""
+
+    def before_epoch(self, epoch: int) -> None:
+        """Called before each epoch, also the first after a resumption; must depend on the model and epoch alone."""
+
+    def add_gradients(self, rate: float) -> None:
+        """Add the gradients of further loss terms to the parameters' ``grad``; ``rate`` is the learning rate."""
+
+
+def train(
+    model: nn.Module,
+    examples: Examples,
+    config: TrainingConfig,
+    seed: int,
+    folder: Path,
+    *,
+    stop: int | None = None,
+    resume: bool = False,
+    phase: str = "training",
+    progress: ProgressCallback = quiet,
+) -> Checkpoint:
+    """Base training: epochs 0 .. ``stop`` of cross-entropy + ``weight_decay`` * |w|^2.
+
+    Called again with a later ``stop`` and ``resume``, it goes on from where it was. The checkpoint of epoch
+    ``config.compress_at``, from which every method branches, is kept.
+
+    Args:
+        model: as built, with its initial weights; trained in place.
+        examples: the training split.
+        config: the recipe.
+        seed: of batch order, augmentation and dropout. Same seed, thread count and library versions: same weights.
+        folder: where the checkpoints go.
+        stop: epochs to do, ``config.compress_at`` if None.
+        resume: go on from the newest whole checkpoint in ``folder``, if there is one.
+        phase: what to call it, in progress and errors.
+        progress: told after every batch.
+
+    Returns:
+        the checkpoint of epoch ``stop``, whose state ``model`` has.
+
+    Raises:
+        UserError: training diverged; ``folder`` cannot be written, or holds checkpoints (of another run, to resume).
+    """
+    last = config.compress_at if stop is None else stop
+    checkpoints = CheckpointFolder(folder, keep=config.compress_at)
+    origin = Checkpoint.of(0, "", model, {})
+    return run_epochs(
+        model,
+        examples,
+        config,
+        seed,
+        checkpoints,
+        origin=origin,
+        stop=last,
+        resume=resume,
+        hooks=Hooks(),
+        phase=phase,
+        progress=progress,
+    )
+
+
+def run_epochs(
+    model: nn.Module,
+    examples: Examples,
+    config: TrainingConfig,
+    seed: int,
+    checkpoints: CheckpointFolder,
+    *,
+    origin: Checkpoint,
+    stop: int,
+    resume: bool,
+    hooks: Hooks,
+    phase: str,
+    progress: ProgressCallback,
+) -> Checkpoint:
+    """Train from ``origin.epoch`` to ``stop``; what ``train`` and fine-tuning have in common.
+
+    The batches of an epoch depend on (seed, epoch) alone: base training and fine-tuning of every method see the same.
+
+    Args:
+        origin: the state to start from; its digest is part of the run's identity, so nothing else is ever resumed.
+        hooks: what this kind of training does beyond.
+        Others as for ``train``.
+    """
+    identity = _identity(examples, config, seed, origin, hooks)
+    if not resume and checkpoints.epochs():
+        raise UserError(f"{checkpoints.path} already holds checkpoints: resume that run, or choose another folder")
+    current = (checkpoints.newest(identity, until=stop) if resume else None) or origin
+    current.restore(model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotation lacks it
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    optimizer = _optimizer(model, config, current)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Fabric warns about how its own environment was started
+        wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    images = examples.images.contiguous(memory_format=torch.channels_last)
+    parts = -(-len(examples) // config.batch_size)
+
+    for epoch in range(current.epoch, stop):
+        hooks.before_epoch(epoch)
+        model.train()
+        generator = _generator(seed, epoch)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(generator.initial_seed())  # for dropout, which takes no generator
+            for i, chosen in enumerate(batches(torch.randperm(len(examples), generator=generator), config.batch_size)):
+                rate = learning_rate(config, epoch + i / parts)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                varied = augment(config.augment, images[chosen], generator)
+                loss = functional.cross_entropy(wrapped(varied), examples.labels[chosen])
+                wrapped_optimizer.zero_grad()
+                fabric.backward(loss)
+                hooks.add_gradients(rate)
+                wrapped_optimizer.step()
+                _check(isfinite(loss.item()), phase, epoch, config)
+                done = (epoch - origin.epoch) * parts + i + 1
+                note = f"epoch {epoch + 1}/{config.epochs}, loss {loss.item():.3f}"
+                progress(phase, done, (stop - origin.epoch) * parts, note)
+        _check(all(bool(value.isfinite().all()) for value in model.state_dict().values()), phase, epoch, config)
+        current = Checkpoint.of(epoch + 1, identity, model, _momentum(model, optimizer))
+        checkpoints.write(current)
+    model.eval()
+    return current
+
+
+def _optimizer(model: nn.Module, config: TrainingConfig, start: Checkpoint) -> torch.optim.SGD:
+    """Stochastic gradient descent with the momentum of ``start``."""
+    weights = [value for value in model.parameters() if value.ndim > 1]
+    others = [value for value in model.parameters() if value.ndim <= 1]  # biases and batch norm
+    # torch's weight_decay d adds d * w to the gradient; the loss term c * |w|^2 has the gradient 2 * c * w: d = 2 * c
+    groups = [{"params": weights, "weight_decay": 2 * config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    for name, value in model.named_parameters():
+        if name in start.momentum:
+            optimizer.state[value]["momentum_buffer"] = torch.empty_like(value).copy_(start.momentum[name]).detach()
+    return optimizer
+
+
+def _momentum(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    states = ((name, optimizer.state.get(value, {})) for name, value in model.named_parameters())
+    return {name: state["momentum_buffer"] for name, state in states if state.get("momentum_buffer") is not None}
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))  # torch takes 63 bits
+
+
+def _identity(examples: Examples, config: TrainingConfig, seed: int, origin: Checkpoint, hooks: Hooks) -> str:
+    total = sha256(json.dumps([config.model_dump(), seed, origin.digest(), hooks.digest()]).encode())
+    total.update(examples.images.numpy().tobytes())
+    total.update(examples.labels.numpy().tobytes())
+    return total.hexdigest()
+
+
+def _check(sound: bool, phase: str, epoch: int, config: TrainingConfig) -> None:
+    if not sound:
+        raise UserError(
+            f"{phase} diverged in epoch {epoch + 1} of {config.epochs}: "
+            f"lower learning_rate (now {config.learning_rate:g}) or lengthen warmup (now {config.warmup:g} epochs)"
+        )
