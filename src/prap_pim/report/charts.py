@@ -1,0 +1,286 @@
+"""Results as Plotly figures: plain values, drawn by the page. No colour alone carries meaning; every axis begins at 0.
+
+Plotly reads a little HTML in labels, so every name is escaped here for Plotly, as it is escaped once more for JSON.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prap_pim.report.quantities import Scale, count, percent, quantity, scale
+from prap_pim.report.summary import comparisons
+from prap_pim.results import LayerResult, MethodResult, Results
+
+# Okabe and Ito, "Color Universal Design" (2008), without black: the page is light or dark
+_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
+_HATCHES = ("", "/", "x", ".")  # a new one each time the palette is used up
+_BAR = 22  # pixels per bar with the space around it
+_FRAME = 90  # pixels of a chart above and below its bars
+_NUMBERS = "~g"  # d3's format of an axis whose unit has its prefix already
+_LABEL_LENGTH = 26  # characters of a name beside an axis; the whole name shows in the hover text and in the tables
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the page.
+
+    Attributes:
+        id: of its element.
+        title: heading.
+        note: how to read it.
+        data, layout: Plotly's traces and layout, colours of the theme left open.
+    """
+
+    id: str
+    title: str
+    note: str
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+
+
+def method_charts(results: Results) -> list[Chart]:
+    """Method against method: latency, throughput, energy by component."""
+    methods = [each.method for each in comparisons(results)]
+    return [
+        _by_method(
+            "latency-serial",
+            "Latency, serial",
+            "One inference when nothing overlaps. Shorter is better.",
+            methods,
+            lambda method: method.serial.latency_s,
+            "s",
+        ),
+        _by_method(
+            "latency-pipelined",
+            "Latency, pipelined",
+            "One inference when the stages of a step and the layers overlap. Shorter is better.",
+            methods,
+            lambda method: method.pipelined.latency_s,
+            "s",
+        ),
+        _energy_breakdown(methods),
+        _accuracy(results, methods),
+    ]
+
+
+def layer_charts(results: Results) -> list[Chart]:
+    """Layer by layer, a bar for every method."""
+    methods = [each.method for each in comparisons(results)]
+    energy = scale((layer.energy_j for method in methods for layer in method.layers), "J")
+    return [
+        _by_layer(
+            "layer-steps",
+            "OU steps by layer",
+            "Reads of one operation unit for one inference. Shorter is better.",
+            methods,
+            lambda layer: layer.ou_steps,
+            lambda layer: f"{count(layer.ou_steps)} OU steps",
+            axis="OU steps",
+            tick_format="~s",
+        ),
+        _by_layer(
+            "layer-energy",
+            "Energy by layer",
+            "For one inference. Shorter is better.",
+            methods,
+            lambda layer: layer.energy_j * energy.factor,
+            lambda layer: quantity(layer.energy_j, "J"),
+            axis=f"energy / {energy.unit}",
+        ),
+    ]
+
+
+def layer_names(methods: Sequence[MethodResult]) -> list[str]:
+    """Layers of all methods, each once, in network order."""
+    return list(dict.fromkeys(layer.name for method in methods for layer in method.layers))
+
+
+def component_names(methods: Sequence[MethodResult]) -> list[str]:
+    """Components of the energy breakdown, the largest of the first method first."""
+    names = dict.fromkeys(name for method in methods for name in method.energy_breakdown_j)
+    first = methods[0].energy_breakdown_j
+    return sorted(names, key=lambda name: -first.get(name, 0.0))
+
+
+def _by_method(
+    id_: str,
+    title: str,
+    note: str,
+    methods: Sequence[MethodResult],
+    value: Callable[[MethodResult], float],
+    unit: str,
+) -> Chart:
+    chosen = scale(map(value, methods), unit)
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(range(len(methods))),
+        "x": [value(method) * chosen.factor for method in methods],
+        "text": [quantity(value(method), unit) for method in methods],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertext": [f"{_safe(method.name)}: {quantity(value(method), unit)}" for method in methods],
+        "hoverinfo": "text",
+        "marker": {
+            "color": [_color(i) for i in range(len(methods))],
+            "pattern": {"shape": [_hatch(i) for i in range(len(methods))]},
+        },
+        "showlegend": False,
+    }
+    layout = _layout([method.name for method in methods], f"{title.lower()} / {chosen.unit}", len(methods))
+    layout["xaxis"]["range"] = _room_for_text(map(value, methods), chosen)
+    return Chart(id_, title, note, [bars], layout)
+
+
+def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
+    chosen = scale((method.energy_j for method in methods), "J")
+    data = []
+    for i, component in enumerate(component_names(methods)):
+        parts = [method.energy_breakdown_j.get(component, 0.0) for method in methods]
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": _label(component),
+                "y": list(range(len(methods))),
+                "x": [part * chosen.factor for part in parts],
+                "hovertext": [
+                    f"{_safe(method.name)}, {_safe(component)}: {quantity(part, 'J')}"
+                    for method, part in zip(methods, parts, strict=True)
+                ],
+                "hoverinfo": "text",
+                "marker": {"color": _color(i), "pattern": {"shape": _hatch(i)}},
+            }
+        )
+    layout = _layout([method.name for method in methods], f"energy / {chosen.unit}", len(methods), legend=len(data))
+    layout["barmode"] = "stack"
+    layout["xaxis"]["range"] = _room_for_text((method.energy_j for method in methods), chosen)
+    layout["annotations"] = [
+        {
+            "x": method.energy_j * chosen.factor,
+            "y": i,
+            "text": quantity(method.energy_j, "J"),
+            "showarrow": False,
+            "xanchor": "left",
+        }
+        for i, method in enumerate(methods)
+    ]
+    return Chart("energy", "Energy, by component", "One inference. Shorter is better.", data, layout)
+
+
+def _accuracy(results: Results, methods: Sequence[MethodResult]) -> Chart:
+    # the float network is one for all methods, so it has one bar and the neutral colour
+    bars = [("float network", results.float_accuracy, "#999999", "")]
+    for i, method in enumerate(methods):
+        bars.append((f"{method.name}, compressed", method.compressed_accuracy, _color(i), "/"))
+        bars.append((f"{method.name}, bit-true", method.bit_true_accuracy, _color(i), ""))
+    data = {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(range(len(bars))),
+        "x": [100 * share for _, share, _, _ in bars],
+        "text": [percent(share) for _, share, _, _ in bars],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertext": [f"{_safe(name)}: {percent(share)}" for name, share, _, _ in bars],
+        "hoverinfo": "text",
+        "marker": {"color": [bar[2] for bar in bars], "pattern": {"shape": [bar[3] for bar in bars]}},
+        "showlegend": False,
+    }
+    layout = _layout([name for name, *_ in bars], "accuracy / %", len(bars))
+    layout["xaxis"] |= {"range": [0, 128], "tickvals": [0, 25, 50, 75, 100]}
+    return Chart(
+        "accuracy",
+        "Accuracy",
+        "Float network: as trained. Compressed: the method's weights, float arithmetic. Bit-true: int8 on the "
+        "simulated crossbars. Longer is better.",
+        [data],
+        layout,
+    )
+
+
+def _by_layer(
+    id_: str,
+    title: str,
+    note: str,
+    methods: Sequence[MethodResult],
+    value: Callable[[LayerResult], float],
+    text: Callable[[LayerResult], str],
+    axis: str,
+    tick_format: str = _NUMBERS,
+) -> Chart:
+    names = layer_names(methods)
+    place = {name: i for i, name in enumerate(names)}
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": _label(method.name),
+            "y": [place[layer.name] for layer in method.layers],
+            "x": [value(layer) for layer in method.layers],
+            "hovertext": [f"{_safe(layer.name)}, {_safe(method.name)}: {text(layer)}" for layer in method.layers],
+            "hoverinfo": "text",
+            "marker": {"color": _color(i), "pattern": {"shape": _hatch(i)}},
+        }
+        for i, method in enumerate(methods)
+    ]
+    layout = _layout(names, axis, len(names) * (0.4 + 0.6 * len(methods)), legend=len(methods))
+    layout["barmode"] = "group"
+    layout["xaxis"]["tickformat"] = tick_format
+    return Chart(id_, title, note, data, layout)
+
+
+def _layout(labels: Sequence[str], axis: str, bars: float, legend: int = 0) -> dict[str, Any]:
+    """Horizontal bars, the first on top; ``legend``: its entries, above the bars."""
+    rows = -(-legend // 2)  # two entries in a row on the narrowest screen
+    return {
+        "height": round(_FRAME + _BAR * bars * 1.4 + 20 * rows),
+        "margin": {"l": 8, "r": 8, "t": 8 + 20 * rows, "b": 8},
+        "bargap": 0.3,
+        "dragmode": False,
+        "showlegend": legend > 0,
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
+        "hoverlabel": {"align": "left", "namelength": -1},
+        "xaxis": {
+            "title": {"text": axis},
+            "rangemode": "tozero",
+            "fixedrange": True,
+            "automargin": True,
+            "tickformat": _NUMBERS,
+            "nticks": 6,
+        },
+        "yaxis": {
+            "tickmode": "array",
+            "tickvals": list(range(len(labels))),
+            "ticktext": [_label(label) for label in labels],
+            "autorange": "reversed",
+            "fixedrange": True,
+            "automargin": True,
+            "ticks": "",
+        },
+    }
+
+
+def _room_for_text(values: Iterable[float], chosen: Scale) -> list[float]:
+    largest = max(values) * chosen.factor
+    return [0, (largest or 1.0) * 1.35]
+
+
+def _color(index: int) -> str:
+    return _PALETTE[index % len(_PALETTE)]
+
+
+def _hatch(index: int) -> str:
+    return _HATCHES[index // len(_PALETTE) % len(_HATCHES)]
+
+
+def _label(name: str) -> str:
+    if len(name) > _LABEL_LENGTH:
+        half = (_LABEL_LENGTH - 1) // 2
+        name = f"{name[:half]}…{name[-half:]}"
+    return _safe(name)
+
+
+def _safe(name: str) -> str:
+    """A name that Plotly shows letter by letter: it knows numeric entities, and would read tags and link targets."""
+    return name.replace("&", "&#38;").replace("<", "&#60;").replace(">", "&#62;")

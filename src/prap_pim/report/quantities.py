@@ -1,0 +1,99 @@
+"""Numbers as people read them: SI prefixes, sensible digits, counts with separated thousands, percent, ratios."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prap_pim import units
+
+NOT_AVAILABLE = "n/a"  # stands for NaN, as in a ratio to zero
+
+_PREFIXES = (
+    ("T", units.TERA),
+    ("G", units.GIGA),
+    ("M", units.MEGA),
+    ("k", units.KILO),
+    ("", 1.0),
+    ("m", units.MILLI),
+    ("µ", units.MICRO),
+    ("n", units.NANO),
+    ("p", units.PICO),
+    ("f", units.FEMTO),
+)
+_PREFIXED = re.compile(r"(s|J|W|Hz|V|A|F|B|m2)(?![A-Za-z0-9])(.*)", re.DOTALL)  # "J", "s/access", "m2", ...
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``value`` with so many significant digits, thousands separated: 1.50, 0.00123, 12,300."""
+    if not math.isfinite(value):
+        return NOT_AVAILABLE
+    if value == 0:
+        return "0"
+    rounded = f"{value:.{digits - 1}e}"
+    exponent = int(rounded.partition("e")[2])  # of the rounded number: 999.9 has the exponent of 1000
+    if not -7 < exponent < 15:
+        return rounded
+    return f"{float(rounded):,.{max(0, digits - 1 - exponent)}f}"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A unit with a prefix: ``value * factor`` is the number to write before ``unit``."""
+
+    factor: float
+    unit: str
+
+
+def scale(values: Iterable[float], unit: str, digits: int = 3) -> Scale:
+    """The prefixed unit in which the largest of ``values`` reads best.
+
+    Units that take no prefix (those that do not begin with a bare SI unit) stay as they are. Areas step by a million
+    from prefix to prefix, so a hundredth is still written with the larger one: 0.05 mm2, not 50,000 um2.
+    """
+    match = _PREFIXED.fullmatch(unit)
+    if match is None:
+        return Scale(1.0, unit)
+    symbol, rest = match.groups()
+    power, least = (2, 0.01) if symbol == "m2" else (1, 1.0)
+    symbol = "m²" if symbol == "m2" else symbol
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    if largest == 0:
+        return Scale(1.0, symbol + rest)
+    largest = float(f"{largest:.{digits - 1}e}")
+    prefixes = [(prefix, size) for prefix, size in _PREFIXES if power == 1 or size <= 1]
+    prefix, size = next((p for p in prefixes if largest >= least * p[1] ** power), prefixes[-1])
+    return Scale(float(f"1e{-power * round(math.log10(size))}"), prefix + symbol + rest)
+
+
+def quantity(value: float, unit: str, digits: int = 3) -> str:
+    """A computed figure: 0.0012345 s is "1.23 ms", 2e-6 m2 is "2.00 mm²"."""
+    chosen = scale([value], unit, digits)
+    return f"{significant(value * chosen.factor, digits)} {chosen.unit}".rstrip()
+
+
+def given(value: float, unit: str) -> str:
+    """A figure taken from a source: up to six digits and none that were not there: 2e-3 W is "2 mW"."""
+    chosen = scale([value], unit, digits=6)
+    return f"{value * chosen.factor:.6g} {chosen.unit}".rstrip()
+
+
+def count(value: int) -> str:
+    """Exact, thousands separated."""
+    return f"{value:,d}"
+
+
+def percent(share: float) -> str:
+    """A share of 1: 0.9778 is "97.78 %"."""
+    return f"{100 * share:.2f} %"
+
+
+def points(change: float) -> str:
+    """A difference of two shares, with its sign: -0.0037 is "-0.37 points"."""
+    text = f"{100 * change:+.2f}"
+    return f"{'0.00' if text in ('+0.00', '-0.00') else text} points"
+
+
+def times(ratio: float) -> str:
+    """A ratio: "1.64x"."""
+    return significant(ratio) + ("x" if math.isfinite(ratio) else "")

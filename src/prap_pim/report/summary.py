@@ -1,0 +1,214 @@
+"""What a run says at a glance, in words and formatted numbers: the terminal and the page tell the same."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prap_pim.errors import UserError
+from prap_pim.report.quantities import count, percent, points, quantity, significant, times
+from prap_pim.results import LayerResult, MethodResult, Results
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method beside the reference on the same chip. A ratio above 1 says that the method is better; NaN: no ratio."""
+
+    reference: MethodResult
+    method: MethodResult
+
+    @property
+    def serial_speedup(self) -> float:
+        """Reference latency / latency, nothing overlapping."""
+        return _ratio(self.reference.serial.latency_s, self.method.serial.latency_s)
+
+    @property
+    def pipelined_speedup(self) -> float:
+        """Reference latency / latency, pipelined."""
+        return _ratio(self.reference.pipelined.latency_s, self.method.pipelined.latency_s)
+
+    @property
+    def throughput_gain(self) -> float:
+        """Throughput / reference throughput, pipelined."""
+        return _ratio(self.method.pipelined.throughput_per_s, self.reference.pipelined.throughput_per_s)
+
+    @property
+    def energy_gain(self) -> float:
+        """Reference energy / energy."""
+        return _ratio(self.reference.energy_j, self.method.energy_j)
+
+    @property
+    def area_gain(self) -> float:
+        """Reference area / area."""
+        return _ratio(self.reference.area_m2, self.method.area_m2)
+
+    @property
+    def accuracy_change(self) -> float:
+        """Bit-true accuracy less the reference's; shares of 1."""
+        return self.method.bit_true_accuracy - self.reference.bit_true_accuracy
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """Every method beside the first one, which is beside itself.
+
+    Raises:
+        UserError: there is no method.
+    """
+    if not results.methods:
+        raise UserError(f"the results of {results.name} hold no method: nothing can be reported")
+    return [Comparison(results.methods[0], method) for method in results.methods]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of every method, in the order of the methods."""
+
+    label: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that belong together."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def sections(results: Results) -> list[Section]:
+    """The table of methods: methods are columns, figures rows."""
+    compared = comparisons(results)
+
+    def row(label: str, text: Callable[[Comparison], str]) -> Row:
+        return Row(label, tuple(text(each) for each in compared))
+
+    return [
+        Section(
+            "Accuracy",
+            (
+                row("float network", lambda _: percent(results.float_accuracy)),
+                row("compressed", lambda c: percent(c.method.compressed_accuracy)),
+                row("bit-true int8", lambda c: percent(c.method.bit_true_accuracy)),
+            ),
+        ),
+        Section(
+            "Work and storage",
+            (
+                row("compute ratio", lambda c: significant(c.method.compute_ratio)),
+                row("OU steps", lambda c: count(c.method.ou_steps)),
+                row("stored cells", lambda c: count(c.method.stored_cells)),
+                row("crossbars", lambda c: count(c.method.crossbars)),
+                row("area", lambda c: quantity(c.method.area_m2, "m2")),
+            ),
+        ),
+        Section(
+            "Time and energy of one inference",
+            (
+                row("latency, serial", lambda c: quantity(c.method.serial.latency_s, "s")),
+                row("latency, pipelined", lambda c: quantity(c.method.pipelined.latency_s, "s")),
+                row("throughput, serial", lambda c: f"{significant(c.method.serial.throughput_per_s)} /s"),
+                row("throughput, pipelined", lambda c: f"{significant(c.method.pipelined.throughput_per_s)} /s"),
+                row("energy", lambda c: quantity(c.method.energy_j, "J")),
+            ),
+        ),
+        Section(
+            f"Gain over {compared[0].reference.name}",
+            (
+                row("speedup, serial", lambda c: times(c.serial_speedup)),
+                row("speedup, pipelined", lambda c: times(c.pipelined_speedup)),
+                row("throughput, pipelined", lambda c: times(c.throughput_gain)),
+                row("energy gain", lambda c: times(c.energy_gain)),
+            ),
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The one method that a reader should look at first: the last of the run, as the user ordered them."""
+
+    sentence: str
+    cards: tuple[tuple[str, str, str], ...]  # figure, what it is, what it comes from
+
+
+def headline(results: Results) -> Headline:
+    """The last method against the first; the method alone where there is only one."""
+    last = comparisons(results)[-1]
+    method, reference = last.method, last.reference
+    if method is reference:
+        return Headline(
+            f"{method.name} needs {quantity(method.serial.latency_s, 's')} and {quantity(method.energy_j, 'J')} for "
+            f"one inference of {results.network} on the chip {results.chip.name}. "
+            "The run holds no other method, so there is nothing to compare it with.",
+            (
+                (quantity(method.serial.latency_s, "s"), "latency, serial", "one inference, nothing overlaps"),
+                (quantity(method.pipelined.latency_s, "s"), "latency, pipelined", "one inference, layers overlap"),
+                (quantity(method.energy_j, "J"), "energy", "one inference"),
+                (percent(method.bit_true_accuracy), "accuracy", f"float network: {percent(results.float_accuracy)}"),
+            ),
+        )
+
+    def instead(new: str, old: str) -> str:
+        return f"{new} instead of {old}"
+
+    accuracy = instead(percent(method.bit_true_accuracy), percent(reference.bit_true_accuracy))
+    return Headline(
+        f"On the chip {results.chip.name}, {method.name} runs {results.network} {times(last.serial_speedup)} as fast "
+        f"as {reference.name} and uses {_share(method.energy_j, reference.energy_j)} of its energy. "
+        f"Its accuracy is {accuracy}.",
+        (
+            (
+                times(last.serial_speedup),
+                "speedup, serial",
+                instead(*(quantity(m.serial.latency_s, "s") for m in (method, reference))),
+            ),
+            (
+                times(last.pipelined_speedup),
+                "speedup, pipelined",
+                instead(*(quantity(m.pipelined.latency_s, "s") for m in (method, reference))),
+            ),
+            (
+                times(last.energy_gain),
+                "energy gain",
+                instead(*(quantity(m.energy_j, "J") for m in (method, reference))),
+            ),
+            (points(last.accuracy_change), "accuracy change", accuracy),
+        ),
+    )
+
+
+def _share(part: float, whole: float) -> str:
+    share = _ratio(part, whole)
+    return f"{significant(100 * share)} %" if math.isfinite(share) else significant(share)
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """What the bit-true check found over all methods and layers."""
+
+    checked: int
+    mismatches: int
+    wrong: tuple[str, ...]  # "method, layer" where integers differ
+
+    @property
+    def proven(self) -> bool:
+        """Integers were compared and all were equal."""
+        return self.checked > 0 and self.mismatches == 0
+
+    @property
+    def line(self) -> str:
+        """For the terminal."""
+        return f"{count(self.checked)} integers compared with the integer matmul, {count(self.mismatches)} mismatches"
+
+
+def exactness(results: Results) -> Exactness:
+    """Sum up the checks of every layer under every method."""
+    layers: list[tuple[str, LayerResult]] = [(m.name, layer) for m in results.methods for layer in m.layers]
+    return Exactness(
+        checked=sum(layer.checked_outputs for _, layer in layers),
+        mismatches=sum(layer.mismatches for _, layer in layers),
+        wrong=tuple(f"{method}, {layer.name}" for method, layer in layers if layer.mismatches),
+    )

@@ -1,0 +1,65 @@
+"""The table of methods on a terminal."""
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prap_pim.report.summary import Section, exactness, sections
+from prap_pim.results import Results
+
+_GAP = 3  # columns between two columns of the table
+
+
+def print_results(results: Results, console: Console) -> None:
+    """Print figures (rows) of all methods (columns), then what the bit-true check found.
+
+    Where the methods do not fit side by side, further tables follow; each shows the first method, too.
+
+    Raises:
+        UserError: the results hold no method.
+    """
+    parts = sections(results)
+    names = [_plain(method.name) for method in results.methods]
+    title = f"{results.name}: {results.network} on {results.chip.name}, for one inference"
+    console.print(Text(_plain(title), style="bold"))
+    for columns in _that_fit(names, parts, console.width):
+        console.print(_table([names[i] for i in columns], columns, parts))
+    found = exactness(results)
+    console.print(Text(found.line, style="green" if found.proven else "bold red"))
+
+
+def _table(names: list[str], columns: list[int], parts: list[Section]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), show_edge=False)
+    table.add_column("", overflow="fold")
+    for name in names:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for part in parts:
+        table.add_row(Text(_plain(part.title), style="bold"))
+        for index, row in enumerate(part.rows):
+            cells = [Text(row.values[i]) for i in columns]
+            table.add_row(Text(f"  {row.label}"), *cells, end_section=index == len(part.rows) - 1)
+    return table
+
+
+def _that_fit(names: list[str], parts: list[Section], width: int) -> list[list[int]]:
+    """Which methods go into each table: the first one, and as many others as ``width`` allows (at least one)."""
+    labels = max(max(cell_len(_plain(p.title)), *(cell_len(row.label) + 2 for row in p.rows)) for p in parts)
+    needs = [
+        _GAP + max(cell_len(name), *(cell_len(row.values[i]) for p in parts for row in p.rows))
+        for i, name in enumerate(names)
+    ]
+    tables = [[0]]
+    for i in range(1, len(names)):
+        last = tables[-1]
+        if len(last) > 1 and labels + _GAP + sum(needs[j] for j in [*last, i]) > width:
+            tables.append([0, i])
+        else:
+            last.append(i)
+    return tables
+
+
+def _plain(text: str) -> str:
+    """A user's name without characters that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,84 @@
+"""Results made up by hand: two methods, twenty layers, figures whose ratios one can do in the head."""
+
+from typing import Any
+
+from prap_pim.results import ChipResult, Figure, LayerResult, MethodResult, Results, TimingResult
+
+EVIL = ("<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "\"' & \u2028 &amp; <b>[red]")
+LAYERS = (*EVIL, *(f"layer{i}.conv" for i in range(1, 17)), "fc")  # 20
+
+
+def layer(name: str, index: int, method: int, mismatches: int = 0) -> LayerResult:
+    """Layer ``index`` under method 0, or under method 1 with half of everything."""
+    share = 2 - method
+    return LayerResult(
+        name=name,
+        kind="linear" if name == "fc" else "conv",
+        weight_shape=[10, 64] if name == "fc" else [64, 32, 3, 3],
+        positions=1 if name == "fc" else 1024,
+        row_groups=36,
+        donors=1152 * share,
+        uses=2304,
+        ou_steps=(index + 1) * 10_000 * share,
+        dense_ou_steps=(index + 1) * 20_000,
+        crossbars=3,
+        serial_latency_s=(index + 1) * 1e-6 * share,
+        pipelined_latency_s=(index + 1) * 0.25e-6 * share,
+        energy_j=(index + 1) * 0.3e-6 * share,
+        checked_outputs=65_536,
+        mismatches=mismatches,
+    )
+
+
+def method(index: int, **changes: Any) -> MethodResult:
+    """dense (0) or prap (1), which takes 1/1.64 of dense's time and 1/1.25 of its energy."""
+    energy = {"ADC": 71e-6, "input register": 25e-6, "DAC": 2e-6, "crossbar": 2e-6}  # sums to 100 uJ
+    values: dict[str, Any] = {
+        "name": ("dense", "prap")[index],
+        "description": ("Every pattern is stored and computed.", "Pattern pruning, then similarity reuse.")[index],
+        "compressed_accuracy": (0.9778, 0.9741)[index],
+        "bit_true_accuracy": (0.9759, 0.9722)[index],
+        "compute_ratio": (1.0, 0.25)[index],
+        "ou_steps": (12_345_678, 3_086_420)[index],
+        "stored_cells": (2_195_456, 548_864)[index],
+        "crossbars": (134, 134)[index],
+        "serial": TimingResult(latency_s=(4.1e-3, 2.5e-3)[index], throughput_per_s=(243.902, 400.0)[index]),
+        "pipelined": TimingResult(latency_s=(0.9e-3, 0.6e-3)[index], throughput_per_s=(4000.0, 7000.0)[index]),
+        "energy_j": (100e-6, 80e-6)[index],
+        "energy_breakdown_j": {key: value * (1.0, 0.8)[index] for key, value in energy.items()},
+        "area_m2": (2.13e-6, 2.13e-6)[index],
+        "plan_sha256": ("a", "b")[index] * 64,
+        "layers": [layer(name, i, index) for i, name in enumerate(LAYERS)],
+    }
+    return MethodResult(**(values | changes))
+
+
+def results(**changes: Any) -> Results:
+    """The whole run."""
+    figures = [
+        ("ADC", "energy per conversion", 4.28e-12, "J", "ISAAC (ISCA'16), table I: 2 mW * (6+2) / 1.2 GHz / 8"),
+        ("ADC", "time per conversion", 6.67e-9, "s", "(6+2) / 1.2 GHz"),
+        ("input register", "power", 0.23e-3, "W", "made up"),
+        ("crossbar", "area", 25e-12, "m2", "made up <i>source</i>"),
+        ("ADC", "resolution", 6.0, "bits", "made up"),
+    ]
+    values: dict[str, Any] = {
+        "schema_version": 1,
+        "name": "digits",
+        "command": "prap-pim run examples/digits.yaml",
+        "seed": 20231126,
+        "versions": {"prap-pim": "0.1.0", "torch": "2.13.0"},
+        "data": "scikit-learn digits, resized to 32x32",
+        "images": {"train": 1257, "calibration": 180, "test": 360},
+        "network": "resnet20",
+        "parameters": 274_432,
+        "float_accuracy": 0.9796,
+        "chip": ChipResult(
+            name="digits-128",
+            description="128x128 crossbars read in 8x8 operation units, one converter each.",
+            geometry={"crossbar_rows": 128, "crossbar_columns": 128, "ou": "8 x 8", "adc_bits": 6},
+            figures=[Figure(component=c, quantity=q, value=v, unit=u, source=source) for c, q, v, u, source in figures],
+        ),
+        "methods": [method(0), method(1)],
+    }
+    return Results(**(values | changes))
