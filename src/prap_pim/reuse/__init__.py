@@ -1,0 +1,13 @@
+"""Reuse: which filter computes another one's pattern. One file a method, a config and a handler each."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from prap_pim.reuse.base import reuse
+from prap_pim.reuse.none import NoReuse
+from prap_pim.reuse.similar import SimilarReuse
+
+ReuseConfig = Annotated[NoReuse | SimilarReuse, Field(discriminator="kind")]
+
+__all__ = ["NoReuse", "ReuseConfig", "SimilarReuse", "reuse"]

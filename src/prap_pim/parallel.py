@@ -1,0 +1,29 @@
+"""Work on all cores: kernels that release the interpreter lock, run on plain threads."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+_CHUNKS_PER_THREAD = 4  # so that an unequal load evens out
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def over_ranges(count: int, work: Callable[[int, int], object]) -> None:
+    """Call ``work(first, end)`` for ranges that together cover ``0 .. count``, on as many threads as there are cores.
+
+    Threads and not numba's ``prange``: its OpenMP runtime breaks processes that fork later, its fallback breaks when
+    two threads call it. The result does not depend on the number of threads as long as ``work`` writes only what
+    belongs to its range.
+    """
+    threads = min(cores(), count)
+    if threads < 2:
+        work(0, count)
+        return
+    chunks = min(count, threads * _CHUNKS_PER_THREAD)
+    edges = [count * i // chunks for i in range(chunks + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, edges[:-1], edges[1:]))

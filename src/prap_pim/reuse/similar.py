@@ -1,0 +1,327 @@
+"""Similarity-based reuse: step 2 of PRAP (Shen et al., High-Confidence Computing 2023).
+
+A filter need not store a weight pattern that is close to a power of two times another filter's. The filters with the
+largest patterns are donors; every other filter takes the donor, and the power of two, that come closest.
+"""
+
+from functools import cache
+from math import floor
+from typing import Any, Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from pydantic import Field
+
+from prap_pim.arguments import checked_count, checked_share, checked_weight
+from prap_pim.errors import UserError
+from prap_pim.grain import Grain
+from prap_pim.network import Layer
+from prap_pim.parallel import over_ranges
+from prap_pim.patterns import PatternSet, ReuseMap
+from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN
+from prap_pim.reuse.base import reuse
+from prap_pim.settings import Settings
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+
+_FINEST_PER_MAX = np.float32(127 * 256)  # the largest |weight| becomes 127 int8 steps of 256 each
+_TILE = 512  # reusers matched at a time, so that they stay in the first-level cache
+_LARGEST_EXPONENT = 40  # no ratio of two patterns comes near 2**40
+_MOST_ROWS = 1 << 15  # of a group in similar_reuse
+
+
+class SimilarReuse(Settings):
+    """Attributes:
+    keep: floor(filters * keep) filters of a block are donors; fewer where that many patterns are not nonzero.
+    """
+
+    kind: Literal["similar"] = "similar"
+    keep: float = Field(gt=0, le=1)
+
+
+@reuse.register
+def _(config: SimilarReuse, layer: Layer, patterns: PatternSet, grain: Grain) -> ReuseMap:
+    # A scale above 2**EXPONENT_MAX is limited to it and judged by its distance like any other. Step 1's shapes never
+    # get there: a filter's own shape retains the most, so no reuser has more magnitude than a donor before rounding.
+    source, scale = _match_all(layer.matrix, patterns, config.keep, EXPONENT_MAX)
+    exponent = np.where(source >= 0, np.frexp(scale)[1] - 1, 0)
+    return ReuseMap(source, np.ones(source.shape, np.int8), exponent.astype(np.int8))
+
+
+def similar_reuse(
+    weight: Float32, mask: NDArray[Any] | None, group_channels: Any, keep: Any
+) -> tuple[Int32, Float32]:
+    """Who reuses whose pattern, and with which scale (method.md step 2).
+
+    Args:
+        weight: float32 [O, C, kh, kw] or [O, C].
+        mask: of the same shape, 1 (or True) where a weight is kept: ``pattern_mask``'s; None keeps all.
+        group_channels: input channels of a group; the last group is smaller when it does not divide C.
+        keep: in 0..1; floor(O * keep) filters of a group are donors.
+
+    Returns:
+        source: int32 [O, G], the filter whose pattern a filter takes: itself for a donor, -1 for nothing.
+        scale: float32 [O, G], the factor, a power of two of at least 2**-8; 1 for a donor, 0 for nothing.
+
+    Raises:
+        UserError: an argument is not as above, or ``weight`` holds NaN or infinity.
+    """
+    kernels = checked_weight(weight)
+    filters, channels, positions = kernels.shape
+    group = checked_count("group_channels", group_channels)
+    share = checked_share("keep", keep)
+    if min(group, channels) * positions > _MOST_ROWS:
+        raise UserError(f"a group of {min(group, channels) * positions} rows is too large: {_MOST_ROWS} are allowed")
+    kept = _checked_mask(mask, weight).reshape(filters, -1)
+    edges = np.append(np.arange(0, channels, group), channels) * positions
+    return _match_all(kernels.reshape(filters, -1), _patterns_of(kept, edges), share, _LARGEST_EXPONENT)
+
+
+def _checked_mask(mask: Any, weight: Float32) -> NDArray[np.uint8]:
+    if mask is None:
+        return np.ones(weight.shape, np.uint8)
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "buif":
+        raise UserError("mask must be a NumPy array of zeros and ones")
+    if mask.shape != weight.shape:
+        raise UserError(f"mask must have the shape of weight, {weight.shape}, not {mask.shape}")
+    if mask.dtype == np.bool_:
+        return np.ascontiguousarray(mask).view(np.uint8)
+    if (mask.max() > 1) if mask.dtype == np.uint8 else not np.isin(mask, (0, 1)).all():
+        raise UserError("mask must hold zeros and ones only")
+    return np.ascontiguousarray(mask, np.uint8)
+
+
+def _patterns_of(mask: NDArray[np.uint8], edges: Int64) -> PatternSet:
+    """The pattern set of a mask [O, inputs]: a block is the inputs edges[b] .. edges[b + 1], its shapes as they occur."""
+    filters, inputs = mask.shape
+    blocks = len(edges) - 1
+    shape = np.empty((filters, blocks), np.int32)  # first counted within the block
+    counts = np.empty(blocks, np.int64)
+    widest = np.empty(blocks, np.int64)
+    over_ranges(blocks, lambda first, end: _distinct(mask, edges, first, end, shape, counts, widest))
+    block_start = np.append(0, np.cumsum(counts))
+    shape += block_start[:-1].astype(np.int32)
+    rows = np.full((block_start[-1], widest.max()), -1, np.int32)
+    over_ranges(blocks, lambda first, end: _list_rows(mask, edges, first, end, shape, rows))
+    return PatternSet(inputs, rows, block_start, shape)
+
+
+def _match_all(matrix: Float32, patterns: PatternSet, keep: float, largest_exponent: int) -> tuple[Int32, Float32]:
+    """Step 2 on [O, inputs]: source int32 and scale float32 [O, B], scales limited to 2**largest_exponent.
+
+    A filter without a shape in a block (-1) neither gives nor takes there.
+    """
+    source = np.full(patterns.shape.shape, -1, np.int32)
+    scale = np.zeros(patterns.shape.shape, np.float32)
+    step = max(matrix.max(), -matrix.min()) / _FINEST_PER_MAX  # float32
+    if step > 0:  # else all weights are zero (or too small for float32 to tell from it): nothing is computed
+        donors = floor(patterns.filters * keep)
+        limits = _ratio_limits(largest_exponent)
+        over_ranges(
+            patterns.blocks,
+            lambda first, end: _match(
+                matrix,
+                step,
+                patterns.rows,
+                patterns.block_start,
+                patterns.shape,
+                donors,
+                limits,
+                first,
+                end,
+                source,
+                scale,
+            ),
+        )
+    return source, scale
+
+
+@cache
+def _ratio_limits(largest_exponent: int) -> Float32:
+    """The least float32 ratio that round(log2(ratio)) takes to EXPONENT_MIN + 1, + 2, ... largest_exponent.
+
+    They lie near 2**(k - 1/2), but not on it: log2 in float32 comes out as exactly k - 1/2 for several ratios, and
+    round takes that to the even one of k - 1 and k. A table also does not depend on anybody's logarithm: float64's is
+    far more accurate than float32 can tell.
+    """
+    exponents = np.arange(EXPONENT_MIN + 1, largest_exponent + 1)
+    middle = np.exp2(exponents - 0.5).astype(np.float32)
+    ratios = (middle.view(np.int32)[:, None] + np.arange(-64, 65, dtype=np.int32)).view(np.float32)  # neighbours
+    reached = np.rint(np.log2(ratios.astype(np.float64)).astype(np.float32)) >= exponents[:, None]
+    return ratios[np.arange(len(exponents)), reached.argmax(axis=1)]
+
+
+@njit(cache=True, nogil=True)
+def _match(
+    matrix: Float32,
+    step: np.float32,
+    rows: Int32,
+    block_start: Int64,
+    shape: Int32,
+    wanted: int,
+    limits: Float32,
+    first: int,
+    end: int,
+    source: Int32,
+    scale: Float32,
+) -> None:
+    """Step 2 for blocks first .. end.
+
+    Quantised weights are integers and all sums of them exact: a float64 holds them, and the vector units are at their
+    best with it.
+    """
+    filters, height = len(matrix), rows.shape[1]
+    tile_ratio = np.empty(_TILE, np.float32)
+    gain = np.empty(_TILE, np.float32)
+    distance = np.empty(_TILE, np.float32)
+    least = np.empty(_TILE, np.float32)
+    nearest = np.empty(_TILE, np.int32)
+    nearest_gain = np.empty(_TILE, np.float32)
+    for block in range(first, end):
+        low, shapes = block_start[block], block_start[block + 1] - block_start[block]
+        used, place, count = _rows_in_use(rows[low : low + shapes])
+        q = np.empty((len(used), filters), np.float32)  # quantised, [row in use, filter]
+        for o in range(filters):
+            for r in range(len(used)):
+                q[r, o] = np.rint(matrix[o, used[r]] / step)
+        own = np.zeros(filters, np.float32)  # L1 under the filter's own shape
+        for o in range(filters):
+            s = shape[o, block] - low
+            if s >= 0:
+                for i in range(count[s]):
+                    own[o] += abs(q[place[s, i], o])
+        order = np.argsort(-own, kind="mergesort")  # stable
+
+        donor = np.zeros((wanted, height), np.float32)  # on the int8 grid, in units of q
+        donor_l1 = np.zeros(wanted, np.float32)
+        donors = 0
+        while donors < wanted:
+            o = order[donors]
+            s = shape[o, block] - low
+            if s >= 0:
+                for i in range(count[s]):
+                    donor[donors, i] = 256 * np.rint(q[place[s, i], o] / 256)
+                    donor_l1[donors] += abs(donor[donors, i])
+            if donor_l1[donors] == 0:
+                break
+            source[o, block] = o
+            scale[o, block] = 1
+            donors += 1
+
+        others = order[donors:]
+        x = np.empty((len(used), len(others)), np.float32)
+        for r in range(len(used)):
+            for j in range(len(others)):
+                x[r, j] = q[r, others[j]]
+        l1 = np.empty((shapes, _TILE), np.float32)  # of the tile's reusers under a shape
+        for start in range(0, len(others), _TILE):
+            size = min(_TILE, len(others) - start)
+            known = np.zeros(shapes, np.bool_)
+            least[:size] = np.inf
+            nearest_gain[:size] = 0
+            for d in range(donors):
+                s = shape[order[d], block] - low
+                total = l1[s]
+                if not known[s]:
+                    known[s] = True
+                    total[:size] = 0
+                    for i in range(count[s]):
+                        row = x[place[s, i], start : start + size]
+                        for j in range(size):
+                            total[j] += abs(row[j])
+                _gains(total[:size], donor_l1[d], limits, tile_ratio, gain)
+                distance[:size] = 0
+                for i in range(count[s]):
+                    value = donor[d, i]
+                    row = x[place[s, i], start : start + size]
+                    for j in range(size):
+                        distance[j] += abs(value * gain[j] - row[j])
+                for j in range(size):
+                    better = distance[j] < least[j]  # of equals the earlier donor stays
+                    least[j] = distance[j] if better else least[j]
+                    nearest_gain[j] = gain[j] if better else nearest_gain[j]
+                    nearest[j] = np.int32(d) if better else nearest[j]
+            for j in range(size):
+                o = others[start + j]
+                if nearest_gain[j] > 0 and least[j] <= own[o] and shape[o, block] >= 0:
+                    source[o, block] = order[nearest[j]]
+                    scale[o, block] = nearest_gain[j]
+
+
+@njit(cache=True, nogil=True)
+def _gains(l1: Float32, donor_l1: np.float32, limits: Float32, ratio: Float32, gain: Float32) -> None:
+    """gain[j] = 2**round(log2(l1[j] / donor_l1)), at least 2**EXPONENT_MIN, at most what limits reaches; 0 for 0."""
+    smallest, largest = np.float32(np.inf), np.float32(0)
+    for j in range(len(l1)):
+        r = np.float32(l1[j]) / np.float32(donor_l1)
+        ratio[j] = r
+        largest = max(largest, r)
+        smallest = min(smallest, r)
+    k = 0
+    while k < len(limits) and limits[k] <= smallest:
+        k += 1
+    power = np.float32(2.0 ** (EXPONENT_MIN + k))
+    for j in range(len(l1)):
+        gain[j] = power if ratio[j] > 0 else np.float32(0)
+    while k < len(limits) and limits[k] <= largest:
+        power *= np.float32(2)
+        limit = limits[k]
+        for j in range(len(l1)):
+            gain[j] = power if ratio[j] >= limit else gain[j]
+        k += 1
+
+
+@njit(cache=True, nogil=True)
+def _rows_in_use(shapes: Int32) -> tuple[Int32, Int32, Int64]:
+    """The rows that some shape [S, h] has, ascending; where each shape's rows are among them; each shape's length."""
+    used = np.unique(shapes)
+    used = used[used >= 0]
+    place = np.searchsorted(used, shapes.ravel()).reshape(shapes.shape)
+    count = (shapes >= 0).sum(axis=1)
+    return used, place, count
+
+
+@njit(cache=True, nogil=True)
+def _distinct(
+    mask: NDArray[np.uint8], edges: Int64, first: int, end: int, shape: Int32, counts: Int64, widest: Int64
+) -> None:
+    """Number the different masks of blocks first .. end in the order in which filters show them."""
+    filters = len(mask)
+    owner = np.empty(filters, np.int64)  # the first filter with a shape
+    for block in range(first, end):
+        low, high = edges[block], edges[block + 1]
+        distinct = 0
+        widest[block] = 0
+        for o in range(filters):
+            s = 0
+            while s < distinct:
+                row = low
+                while row < high and mask[o, row] == mask[owner[s], row]:
+                    row += 1
+                if row == high:
+                    break
+                s += 1
+            if s == distinct:
+                owner[s] = o
+                distinct += 1
+                widest[block] = max(widest[block], mask[o, low:high].sum())
+            shape[o, block] = s
+        counts[block] = distinct
+
+
+@njit(cache=True, nogil=True)
+def _list_rows(mask: NDArray[np.uint8], edges: Int64, first: int, end: int, shape: Int32, rows: Int32) -> None:
+    """Write the rows of every shape of blocks first .. end, ascending."""
+    for block in range(first, end):
+        last = -1  # shapes are numbered in the order of the filters that show them first
+        for o in range(len(mask)):
+            if shape[o, block] > last:
+                last = shape[o, block]
+                n = 0
+                for row in range(edges[block], edges[block + 1]):
+                    if mask[o, row]:
+                        rows[last, n] = row
+                        n += 1
