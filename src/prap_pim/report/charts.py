@@ -247,16 +247,20 @@ def _layout(labels: Sequence[str], axis: str, bars: float, legend: int = 0) -> d
             "fixedrange": True,
             "automargin": True,
             "tickformat": _NUMBERS,
-            "nticks": 6,
+            "tickangle": 0,
+            "nticks": 4,
         },
         "yaxis": {
             "tickmode": "array",
             "tickvals": list(range(len(labels))),
             "ticktext": [_label(label) for label in labels],
             "autorange": "reversed",
+            "showgrid": False,
+            "zeroline": False,
             "fixedrange": True,
             "automargin": True,
-            "ticks": "",
+            "ticks": "outside",  # invisible: keeps the labels off the bars
+            "tickcolor": "rgba(0,0,0,0)",
         },
     }
 

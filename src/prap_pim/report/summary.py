@@ -131,6 +131,7 @@ class Headline:
     """The one method that a reader should look at first: the last of the run, as the user ordered them."""
 
     sentence: str
+    methods: tuple[MethodResult, ...]  # that the sentence names
     cards: tuple[tuple[str, str, str], ...]  # figure, what it is, what it comes from
 
 
@@ -143,6 +144,7 @@ def headline(results: Results) -> Headline:
             f"{method.name} needs {quantity(method.serial.latency_s, 's')} and {quantity(method.energy_j, 'J')} for "
             f"one inference of {results.network} on the chip {results.chip.name}. "
             "The run holds no other method, so there is nothing to compare it with.",
+            (method,),
             (
                 (quantity(method.serial.latency_s, "s"), "latency, serial", "one inference, nothing overlaps"),
                 (quantity(method.pipelined.latency_s, "s"), "latency, pipelined", "one inference, layers overlap"),
@@ -157,8 +159,9 @@ def headline(results: Results) -> Headline:
     accuracy = instead(percent(method.bit_true_accuracy), percent(reference.bit_true_accuracy))
     return Headline(
         f"On the chip {results.chip.name}, {method.name} runs {results.network} {times(last.serial_speedup)} as fast "
-        f"as {reference.name} and uses {_share(method.energy_j, reference.energy_j)} of its energy. "
-        f"Its accuracy is {accuracy}.",
+        f"as {reference.name} (serial timing) and uses {_share(method.energy_j, reference.energy_j)} of its energy. "
+        f"Its accuracy is {accuracy}; the network as it was trained, in float, has {percent(results.float_accuracy)}.",
+        (method, reference),
         (
             (
                 times(last.serial_speedup),

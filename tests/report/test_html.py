@@ -1,0 +1,252 @@
+import base64
+import hashlib
+import json
+import re
+from functools import cache
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import plotly.graph_objects
+import pytest
+
+from prap_pim.errors import UserError
+from prap_pim.report import write_report
+from prap_pim.report.html import render
+from tests.report.made_up import EVIL, LAYERS, layer, method, results
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements, text outside scripts and styles, and the scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.scripts, self.words, self.open = [], [], [], []
+        self.feed(text)
+        self.close()
+        self.text = " ".join("".join(self.words).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag == "script":
+            self.scripts.append((dict(attributes), ""))
+        if tag in {"td", "th", "dt", "dd"}:
+            self.words.append(" ")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            attributes, before = self.scripts[-1]
+            self.scripts[-1] = (attributes, before + data)
+        elif "style" not in self.open:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def charts(self):
+        return {chart["id"]: chart for chart in json.loads(self.scripts[0][1])}
+
+
+@cache
+def page():
+    return Page(render(results()))
+
+
+def test_the_file_is_whole_and_small(tmp_path):
+    write_report(results(), tmp_path / "report.html")
+    content = (tmp_path / "report.html").read_bytes()
+    assert len(content) < 6_000_000
+    assert content.endswith(b"</html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_nine_methods_of_sixty_layers_stay_under_six_megabytes():
+    layers = [layer(f"layer{i}.0.downsample.conv", i, 0) for i in range(60)]
+    assert len(render(results(methods=[method(0, name=f"m{i}", layers=layers) for i in range(9)])).encode()) < 6_000_000
+
+
+def test_the_page_asks_the_network_for_nothing():
+    for _, attributes in page().elements:
+        for name, value in attributes.items():
+            if name in {"src", "href", "srcset", "action", "data", "poster", "background", "xlink:href", "style"}:
+                assert value.startswith("#") or value == "data:,", (name, value)
+    style = re.search(r"<style>(.*?)</style>", render(results()), re.DOTALL).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_browser_is_told_to_run_these_scripts_only_and_to_load_nothing():
+    (policy,) = [meta["content"] for meta in page().all("meta") if "http-equiv" in meta]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    run = [text for attributes, text in page().scripts if "type" not in attributes]
+    assert len(run) == 2
+    assert rules["default-src"] == "'none'"
+    assert "connect-src" not in rules  # falls back to default-src
+    assert rules["script-src"].split() == [
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in run
+    ]
+
+
+def test_every_figure_is_there():
+    for words in (
+        "prap runs resnet20 1.64x as fast as dense",
+        "2.50 ms instead of 4.10 ms",
+        "600 µs instead of 900 µs",
+        "80.0 µJ instead of 100 µJ",
+        "-0.37 points",
+        "97.96 %",
+        "97.78 %",
+        "97.41 %",
+        "12,345,678",
+        "3,086,420",
+        "548,864",
+        "2.13 mm²",
+        "244 /s",
+        "7,000 /s",
+        "56.8 µJ",  # ADC, prap
+        "prap-pim run examples/digits.yaml",
+        "digits-128",
+        "128x128 crossbars read in 8x8 operation units",
+        "crossbar rows 128",
+        "ADC energy per conversion 4.28 pJ ISAAC (ISCA'16), table I",
+        "crossbar area 25 µm² made up <i>source</i>",
+        "ADC resolution 6 bits",
+        "20231126",
+        "torch 2.13.0",
+        "train 1,257, calibration 180, test 360",
+        "scikit-learn digits, resized to 32x32",
+        "274,432 weights",
+        "a" * 64,
+        "2,621,440 integers from the simulated crossbars were compared",
+        "all are equal",
+    ):
+        assert words in page().text, words
+
+
+def test_every_layer_has_a_row_for_every_method():
+    for i, name in enumerate(LAYERS):
+        shown = " ".join(name.split())
+        shape = "10 × 64" if name == "fc" else "64 × 32 × 3 × 3"
+        kind = "linear" if name == "fc" else "conv"
+        for each, steps in (("dense", (i + 1) * 20_000), ("prap", (i + 1) * 10_000)):
+            start = page().text.index(f"{shown} {each} {kind} {shape}")
+            cells = page().text[start : start + 250]
+            assert f" {steps:,} {(i + 1) * 20_000:,} 3 " in cells
+
+
+def test_charts_show_the_results_in_the_units_of_their_axes():
+    charts = page().charts()
+    assert charts["latency-serial"]["data"][0]["x"] == pytest.approx([4.1, 2.5])
+    assert charts["latency-serial"]["layout"]["xaxis"]["title"]["text"].endswith("/ ms")
+    assert charts["latency-pipelined"]["data"][0]["x"] == pytest.approx([900, 600])
+    assert charts["latency-pipelined"]["layout"]["xaxis"]["title"]["text"].endswith("/ µs")
+    assert charts["accuracy"]["data"][0]["x"] == pytest.approx([97.96, 97.78, 97.59, 97.41, 97.22])
+    energy = charts["energy"]
+    assert [trace["name"] for trace in energy["data"]] == ["ADC", "input register", "DAC", "crossbar"]
+    assert [sum(trace["x"][i] for trace in energy["data"]) for i in (0, 1)] == pytest.approx([100, 80])
+    assert energy["layout"]["barmode"] == "stack"
+    dense, prap = charts["layer-steps"]["data"]
+    assert dense["x"] == [(i + 1) * 20_000 for i in range(20)]
+    assert prap["x"] == [(i + 1) * 10_000 for i in range(20)]
+    dense, prap = charts["layer-energy"]["data"]
+    assert dense["x"] == pytest.approx([(i + 1) * 0.6 for i in range(20)])
+    assert prap["x"] == pytest.approx([(i + 1) * 0.3 for i in range(20)])
+
+
+def test_plotly_knows_every_property():
+    for chart in page().charts().values():
+        plotly.graph_objects.Figure(data=chart["data"], layout=chart["layout"])  # raises on an unknown one
+
+
+def test_a_layer_that_a_method_lacks_leaves_a_gap_in_its_place():
+    short = method(1, layers=[layer("second", 1, 1)])
+    both = method(0, layers=[layer("first", 0, 0), layer("second", 1, 0)])
+    charts = Page(render(results(methods=[both, short]))).charts()
+    assert charts["layer-steps"]["data"][1]["y"] == [1]
+    assert charts["layer-steps"]["layout"]["yaxis"]["ticktext"] == ["first", "second"]
+
+
+def test_names_are_text_wherever_they_stand():
+    evil = EVIL[0] + EVIL[1]
+    whole = results(
+        name=evil,
+        command=evil,
+        data=evil,
+        network=evil,
+        versions={evil: evil},
+        images={evil: 1},
+        chip=results().chip.model_copy(update={"name": evil, "description": evil, "geometry": {evil: evil}}),
+        methods=[method(0, name=evil, description=evil), method(1, name=evil + "2", energy_breakdown_j={evil: 80e-6})],
+    )
+    text = render(whole)
+    clean, dirty = page(), Page(text)
+    assert "img" not in [tag for tag, _ in dirty.elements]
+    assert len(dirty.scripts) == len(clean.scripts) == 3
+    assert "<script>alert" not in text
+    assert EVIL[0] in dirty.text  # shown as it is
+    assert not [name for _, attributes in dirty.elements for name in attributes if name.startswith("on")]
+    data = dirty.scripts[0][1]
+    assert not set("<>&\u2028\u2029") & set(data)
+    shown = [
+        label
+        for chart in dirty.charts().values()
+        for label in (
+            *chart["layout"]["yaxis"]["ticktext"],
+            *(t for trace in chart["data"] for t in trace["hovertext"]),
+            *(trace.get("name", "") for trace in chart["data"]),
+        )
+    ]
+    assert not [label for label in shown if "<" in label or ">" in label]  # Plotly would read tags
+
+
+def test_long_names_do_not_push_the_bars_off_the_page():
+    long = method(0, layers=[layer("x" * 500, 0, 0)])
+    (label,) = Page(render(results(methods=[long]))).charts()["layer-steps"]["layout"]["yaxis"]["ticktext"]
+    assert len(label) <= 26
+
+
+def test_what_differs_is_named():
+    wrong = method(1, layers=[layer("good", 0, 1), layer(EVIL[0], 1, 1, mismatches=3)])
+    text = Page(render(results(methods=[method(0, layers=[]), wrong]))).text
+    assert "Not exact: of 131,072 integers from the simulated crossbars, 3 differ" in text
+    assert f"prap, {EVIL[0]}" in text
+    assert "all are equal" not in text
+
+
+def test_nothing_checked_is_said():
+    assert "Not checked" in Page(render(results(methods=[method(0, layers=[])]))).text
+
+
+def test_headings_descend_one_level_at_a_time_and_tables_have_captions():
+    levels = [int(tag[1]) for tag, _ in page().elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert len(page().all("caption")) == len(page().all("table")) == 5
+    assert page().all("html") == [{"lang": "en"}]
+
+
+def test_ids_are_unique_and_every_reference_has_its_target():
+    ids = [attributes["id"] for _, attributes in page().elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page().elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert attributes.get(name, ids[0]) in ids
+        if attributes.get("href", "").startswith("#"):
+            assert attributes["href"][1:] in ids
+    assert set(page().charts()) <= set(ids)
+
+
+def test_a_page_that_cannot_be_written_is_the_users_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write_report(results(), tmp_path / "file" / "report.html")
+    with pytest.raises(UserError, match="hold no method"):
+        write_report(results(methods=[]), tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()

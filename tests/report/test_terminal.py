@@ -1,0 +1,63 @@
+import io
+import re
+
+from rich.console import Console
+
+from prap_pim.report import print_results
+from tests.report.made_up import layer, method, results
+
+
+def printed(given, width=100):
+    stream = io.StringIO()
+    print_results(given, Console(file=stream, width=width, force_terminal=False))
+    return stream.getvalue()
+
+
+def row(text, label):
+    """Cells of the first row with this label; cells stand at least two spaces apart."""
+    line = next(line.strip() for line in text.splitlines() if line.strip().startswith(label + "  "))
+    return re.split(r" {2,}", line)[1:]
+
+
+def test_every_figure_has_its_unit():
+    text = printed(results())
+    assert row(text, "float network") == ["97.96 %", "97.96 %"]
+    assert row(text, "compressed") == ["97.78 %", "97.41 %"]
+    assert row(text, "bit-true int8") == ["97.59 %", "97.22 %"]
+    assert row(text, "compute ratio") == ["1.00", "0.250"]
+    assert row(text, "OU steps") == ["12,345,678", "3,086,420"]
+    assert row(text, "crossbars") == ["134", "134"]
+    assert row(text, "area") == ["2.13 mm²", "2.13 mm²"]
+    assert row(text, "latency, serial") == ["4.10 ms", "2.50 ms"]
+    assert row(text, "latency, pipelined") == ["900 µs", "600 µs"]
+    assert row(text, "throughput, serial") == ["244 /s", "400 /s"]
+    assert row(text, "throughput, pipelined") == ["4,000 /s", "7,000 /s"]
+    assert row(text, "energy") == ["100 µJ", "80.0 µJ"]
+    assert row(text, "speedup, serial") == ["1.00x", "1.64x"]
+    assert row(text, "energy gain") == ["1.00x", "1.25x"]
+    assert "2,621,440 integers compared with the integer matmul, 0 mismatches" in text.splitlines()
+
+
+def test_nine_methods_fit_a_hundred_columns_and_all_are_shown():
+    names = ["dense", "structured", "orc", "pattern", "identical", "similar", "structured+identical", "prap", "mine"]
+    text = printed(results(methods=[method(i % 2, name=name) for i, name in enumerate(names)]))
+    assert max(map(len, text.splitlines())) <= 100
+    heads = [line.split() for line in text.splitlines() if line.split()[:1] == ["dense"]]
+    assert len(heads) > 1
+    assert [name for head in heads for name in head[1:]] == names[1:]  # and dense in front of each
+    for head, line in zip(heads, [line for line in text.splitlines() if "latency, serial" in line], strict=True):
+        assert line.count(" ms") == len(head)  # no cell is wrapped
+
+
+def test_mismatches_are_told():
+    wrong = method(1, layers=[layer("conv", 0, 1, mismatches=3)])
+    assert "65,536 integers compared with the integer matmul, 3 mismatches" in printed(
+        results(methods=[method(0, layers=[]), wrong])
+    )
+
+
+def test_a_name_is_neither_markup_nor_a_terminal_command():
+    text = printed(results(name="[red]x[/red]\x1b[2J", methods=[method(0, name="[b]m\x07[/b]"), method(1)]))
+    assert "[red]x[/red]\N{REPLACEMENT CHARACTER}[2J" in text
+    assert "[b]m\N{REPLACEMENT CHARACTER}[/b]" in text
+    assert "\x1b" not in text
