@@ -1,0 +1,24 @@
+"""What a mapped network costs: activity (integer counts) -> schedule (seconds) -> price (joules, square metres)."""
+
+from prap_pim.cost.activity import Busiest, LayerActivity, activity
+from prap_pim.cost.report import CostReport, LayerCost, Timing, cost
+from prap_pim.cost.schedule import LayerTime, layer_time, pipelined_latency, time_positions
+from prap_pim.cost.table import ComponentTable, UsedFigure, load_table, table_names
+
+__all__ = [
+    "Busiest",
+    "ComponentTable",
+    "CostReport",
+    "LayerActivity",
+    "LayerCost",
+    "LayerTime",
+    "Timing",
+    "UsedFigure",
+    "activity",
+    "cost",
+    "layer_time",
+    "load_table",
+    "pipelined_latency",
+    "table_names",
+    "time_positions",
+]

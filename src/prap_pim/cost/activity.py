@@ -1,0 +1,322 @@
+"""What a mapped layer does in one inference: integer counts of events. No seconds, no joules.
+
+Order of the work, which fixes what happens how often. For every output position, all crossbars of the layer side by
+side; each walks its OUs in order, one at a time:
+
+    new run (first OU of a row group on this crossbar): load the input registers from the input buffer
+    for each OU: for each input step: drive the rows, read, convert every column, shift and add into the output register
+                 after the last input step the donors' dot products stand in the output register, and
+                 for each use of these donors: partial-sum buffer: read the filter's accumulator, add the
+                 (shifted, negated) result, write it back
+
+So input registers are loaded once per run and position, not per input step; the sum over input steps and columns
+stays in the output register; accumulators are updated once per use and position. Reuse saves OU steps, not updates.
+A donor's uses follow at once, so its result needs no buffer of its own.
+
+Every PE accumulates in its own partial-sum buffer. At the end of a position, accumulators that one filter has in
+several PEs of a tile are added up in the tile, and what several tiles have in the layer's first tile. There the
+outputs are brought to int8, the digital operations on them are done, and from there they go on to the next layers.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prap_pim.chip import Chip
+from prap_pim.mapping import LayerMapping
+from prap_pim.mapping.network import Feed
+from prap_pim.network import DigitalOp, Layer
+from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
+
+Int64 = NDArray[np.int64]
+
+GAIN_BITS = 1 + (EXPONENT_MAX - EXPONENT_MIN).bit_length()  # a sign, and an exponent of the plan's range
+_FREE = frozenset({"input", "output", "flatten", "reshape", "identity", "dropout"})  # data stays where it is
+
+
+@dataclass(frozen=True)
+class Busiest:
+    """What the busiest resource of a layer does for one output position: that sets the time.
+
+    Whole numbers when counted from a mapping; fractions may come from a replay of published ratios.
+
+    Attributes:
+        ous: OUs of the busiest crossbar.
+        updates, shifted_updates: uses whose donor lies on the busiest crossbar; those with an exponent.
+        input_accesses: reads of the input buffer through the port of the busiest PE.
+        partial_sum_accesses: reads and writes of the busiest PE's partial-sum buffer.
+        index_accesses: reads through the index port of the busiest PE.
+        merge_bits: accumulators that the busiest tile's bus carries from PE to PE.
+        inter_tile_bits: accumulators that come to the first tile from the others, and outputs that leave it.
+    """
+
+    ous: float
+    updates: float
+    shifted_updates: float
+    input_accesses: float
+    partial_sum_accesses: float
+    index_accesses: float
+    merge_bits: float
+    inter_tile_bits: float
+
+
+@dataclass(frozen=True)
+class LayerActivity:
+    """Events of one inference, and the busiest resources. Integers.
+
+    Attributes:
+        name: the layer.
+        positions: output positions, done one after another.
+        ou_steps: OUs x input steps x positions.
+        row_drives: one wordline raised for one read; only rows that the plan uses.
+        cell_reads: cells on driven rows and converted columns, per read.
+        conversions: one ADC sample of one column; columns without a weight are not converted.
+        shift_adds: one per conversion: the sample enters the output register at its column's and input step's place.
+        output_register_writes: one per OU and position: its finished dot products.
+        input_register_loads, input_register_bytes: one load per run and position.
+        input_buffer_reads: accesses for these loads; the inputs of a row group lie together, so ceil(bits / port) each.
+        input_buffer_read_bytes: what these accesses deliver.
+        partial_sum_updates: one per use and position, reused or not; each reads and writes one accumulator.
+        shifted_updates: of these, with an exponent other than 0.
+        partial_sum_read_bytes, partial_sum_write_bytes: of updates.
+        merges: accumulators of one filter added up between PEs and between tiles.
+        merge_bytes: of these, within tiles.
+        index_bits: index that one position reads, which is also what must be stored.
+        index_reads, index_read_bytes: port-wide accesses: a crossbar's index is read as one stream per position.
+        outputs, output_bytes: activations made.
+        output_buffer_writes: port-wide accesses that put arriving activations into the tiles' input buffers.
+        inter_tile_bytes: activations and accumulators sent from tile to tile.
+        inter_tile_byte_hops: the same times the links passed.
+        digital_ops: element operations of the digital operations done in this layer's tile.
+        stored_cells: cells that are programmed (not an event).
+        busiest: per output position.
+    """
+
+    name: str
+    positions: int
+    ou_steps: int
+    row_drives: int
+    cell_reads: int
+    conversions: int
+    shift_adds: int
+    output_register_writes: int
+    input_register_loads: int
+    input_register_bytes: int
+    input_buffer_reads: int
+    input_buffer_read_bytes: int
+    partial_sum_updates: int
+    shifted_updates: int
+    partial_sum_read_bytes: int
+    partial_sum_write_bytes: int
+    merges: int
+    merge_bytes: int
+    index_bits: int
+    index_reads: int
+    index_read_bytes: int
+    outputs: int
+    output_bytes: int
+    output_buffer_writes: int
+    inter_tile_bytes: int
+    inter_tile_byte_hops: int
+    digital_ops: int
+    stored_cells: int
+    busiest: Busiest
+
+
+def activity(
+    mapping: LayerMapping,
+    layer: Layer,
+    chip: Chip,
+    first_tile: int = 0,
+    feeds: tuple[Feed, ...] = (),
+    digital_ops: tuple[DigitalOp, ...] = (),
+) -> LayerActivity:
+    """Count the events of one inference.
+
+    Args:
+        mapping: the layer on its crossbars.
+        layer: for its shapes.
+        chip: must be the chip that it was mapped on.
+        first_tile, feeds, digital_ops: its place in the network (``NetworkMapping``); without them nothing arrives
+            from other tiles.
+    """
+    plan, grain, positions = mapping.plan, chip.grain, layer.positions
+    per_pe = mapping.crossbars_per_pe
+    used_rows = np.count_nonzero(plan.rows >= 0, axis=1)  # [group]
+
+    # OUs of a group: all full but perhaps the last; a step reads an OU once, or once for every round of conversions
+    columns = plan.donors_per_group * grain.columns_per_weight  # [group]
+    full, rest = np.divmod(columns, grain.ou_columns)
+    if chip.sample_and_hold:
+        group_reads, group_cells = full + (rest > 0), columns
+    else:
+        rest_rounds = -(-rest // chip.adcs_per_crossbar)
+        group_reads = full * chip.conversion_rounds + rest_rounds
+        group_cells = full * chip.conversion_rounds * grain.ou_columns + rest_rounds * rest
+    steps = grain.input_steps * positions
+
+    load_bits = used_rows[mapping.run_group] * grain.input_bits  # [run]
+    load_accesses = -(-load_bits // chip.buffer_port_bits)
+    load_bytes = -(-load_bits // 8)
+    run_pe = mapping.run_crossbar // per_pe
+
+    crossbar_of_donor = mapping.donor_crossbar(grain.columns_per_weight, grain.ou_columns)
+    use_crossbar = crossbar_of_donor[plan.use_donor]  # [use]
+    updates = np.bincount(use_crossbar, minlength=mapping.crossbars)  # [crossbar]
+    shifted_uses = plan.use_exponent != 0
+    has_gain = bool(shifted_uses.any()) or bool((plan.use_sign < 0).any())
+    shifted = np.bincount(use_crossbar[shifted_uses], minlength=mapping.crossbars) if has_gain else updates * 0
+    index = _index_bits(mapping, plan, use_crossbar, has_gain)  # [crossbar]
+    index_accesses = -(-index // chip.buffer_port_bits)
+
+    in_pe, in_tile, tile_merges = _merges(mapping, use_crossbar)
+    served = int(np.count_nonzero(in_tile.any(axis=0)))
+    tile_filters = int(np.count_nonzero(in_tile))
+    accumulator_bytes = -(-chip.partial_sum_bits // 8)
+    merge_count = int(np.count_nonzero(in_pe)) - served
+
+    output_bytes = layer.filters * -(-grain.input_bits // 8)
+    inter_tile, byte_hops, arrived = _traffic(mapping, layer, chip, first_tile, feeds)
+    from_tiles = np.count_nonzero(in_tile[1:], axis=1)  # [tile but the first]
+    away = [chip.hops(first_tile + tile, first_tile) for tile in range(1, mapping.tiles)]
+    inter_tile += int(from_tiles.sum()) * accumulator_bytes * positions
+    byte_hops += int((from_tiles * np.asarray(away, np.int64)).sum()) * accumulator_bytes * positions
+
+    total_updates = plan.uses * positions
+    ous = mapping.ous_per_crossbar
+    return LayerActivity(
+        name=plan.name,
+        positions=positions,
+        ou_steps=mapping.ous * steps,
+        row_drives=int((group_reads * used_rows).sum()) * steps,
+        cell_reads=int((group_cells * used_rows).sum()) * steps,
+        conversions=int(columns.sum()) * steps,
+        shift_adds=int(columns.sum()) * steps,
+        output_register_writes=mapping.ous * positions,
+        input_register_loads=len(mapping.run_group) * positions,
+        input_register_bytes=int(load_bytes.sum()) * positions,
+        input_buffer_reads=int(load_accesses.sum()) * positions,
+        input_buffer_read_bytes=int(load_bytes.sum()) * positions,
+        partial_sum_updates=total_updates,
+        shifted_updates=int(shifted.sum()) * positions,
+        partial_sum_read_bytes=total_updates * accumulator_bytes,
+        partial_sum_write_bytes=total_updates * accumulator_bytes,
+        merges=merge_count * positions,
+        merge_bytes=(int(np.count_nonzero(in_pe)) - tile_filters) * accumulator_bytes * positions,
+        index_bits=int(index.sum()),
+        index_reads=int(index_accesses.sum()) * positions,
+        index_read_bytes=int((-(-index // 8)).sum()) * positions,
+        outputs=layer.filters * positions,
+        output_bytes=output_bytes * positions,
+        output_buffer_writes=-(-arrived * 8 // chip.buffer_port_bits),
+        inter_tile_bytes=inter_tile,
+        inter_tile_byte_hops=byte_hops,
+        digital_ops=sum(_element_ops(op) for op in digital_ops),
+        stored_cells=int((plan.donors_per_group * used_rows).sum()) * grain.columns_per_weight,
+        busiest=Busiest(
+            ous=int(ous.max()),
+            updates=int(updates.max()),
+            shifted_updates=int(shifted.max()),
+            input_accesses=_largest_sum(run_pe, load_accesses, mapping.pes),
+            partial_sum_accesses=2 * _largest_sum(np.arange(mapping.crossbars) // per_pe, updates, mapping.pes),
+            index_accesses=_largest_sum(np.arange(mapping.crossbars) // per_pe, index_accesses, mapping.pes),
+            merge_bits=int(tile_merges.max()) * chip.partial_sum_bits,
+            inter_tile_bits=int(from_tiles.sum()) * chip.partial_sum_bits + output_bytes * 8,
+        ),
+    )
+
+
+def _largest_sum(place: Int64, amount: Int64, places: int) -> int:
+    """The largest of the sums of ``amount`` over equal ``place``."""
+    return int(np.bincount(place, weights=amount, minlength=places).max())  # float64 is exact below 2**53
+
+
+def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has_gain: bool) -> Int64:
+    """Index bits that each crossbar reads in one position, int64 [crossbar].
+
+    Uses: none for a row group whose uses are one per donor, in filter order, for all filters, with gain 1: counting
+    is enough. Else an entry per use, in the order of donors: the filter's number; "last of this donor", unless the
+    layer has one use per donor; sign and exponent, if the layer has any gain but 1.
+    Rows: none for a row group of consecutive rows that starts at a multiple of the OU's rows (the last one of a layer
+    may be short). Else each run reads the numbers of the group's rows.
+    """
+    height, groups = plan.rows.shape[1], plan.groups
+    start = plan.rows[:, :1]
+    place = np.arange(height)
+    consecutive = np.where(start + place < plan.inputs, start + place, -1)
+    regular = ((start >= 0) & (start % height == 0) & (plan.rows == consecutive)).all(axis=1)
+    row_bits = np.where(regular, 0, height * (plan.inputs - 1).bit_length())  # [group]
+    bits = np.bincount(mapping.run_crossbar, weights=row_bits[mapping.run_group], minlength=mapping.crossbars)
+
+    uses = np.diff(plan.use_start)
+    plain = (uses == plan.donors_per_group) & (uses == plan.filters)  # [group]; then donors are to be in filter order
+    if plain.any():
+        offset = np.repeat((plan.donor_start - plan.use_start)[:-1], uses)  # [use]
+        odd = plan.use_donor - np.arange(plan.uses) != offset
+        if has_gain:
+            odd |= (plan.use_sign < 0) | (plan.use_exponent != 0)
+        odd_before = np.concatenate([[0], np.cumsum(odd)])
+        plain &= np.diff(odd_before[plan.use_start]) == 0
+    entry = (plan.filters - 1).bit_length() + (plan.uses > len(plan.donors)) + (GAIN_BITS if has_gain else 0)
+    if groups and not plain.all():
+        indexed = use_crossbar if not plain.any() else use_crossbar[np.repeat(~plain, uses)]
+        bits += entry * np.bincount(indexed, minlength=mapping.crossbars)
+    return bits.astype(np.int64)
+
+
+def _merges(mapping: LayerMapping, use_crossbar: Int64) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Int64]:
+    """Which PE and which tile holds an accumulator of which filter, bool [pe, filter] and [tile, filter];
+    and how many accumulators each tile moves between its PEs, int64 [tile]."""
+    plan, pes_per_tile = mapping.plan, mapping.crossbars_per_tile // mapping.crossbars_per_pe
+    in_pe = np.zeros((mapping.pes, plan.filters), np.bool_)
+    in_pe[use_crossbar // mapping.crossbars_per_pe, plan.use_filter] = True
+    first_pe = np.arange(0, mapping.pes, pes_per_tile)
+    in_tile = np.logical_or.reduceat(in_pe, first_pe, axis=0)
+    accumulators = np.add.reduceat(np.count_nonzero(in_pe, axis=1), first_pe)
+    return in_pe, in_tile, accumulators - np.count_nonzero(in_tile, axis=1)
+
+
+def _traffic(
+    mapping: LayerMapping, layer: Layer, chip: Chip, first_tile: int, feeds: tuple[Feed, ...]
+) -> tuple[int, int, int]:
+    """Activations that come to the layer's tiles: bytes from other tiles, the same times hops, bytes buffered.
+
+    Every tile receives, once per inference, the input channels that its row groups read. Inputs from outside the chip
+    pass no link between tiles but are buffered.
+    """
+    activation_bytes = -(-chip.grain.input_bits // 8)
+    channel_of_row = prod(layer.weight.shape[2:])  # kernel positions; 1 for a linear layer
+    channels = layer.weight.shape[1]
+    needed = np.zeros((mapping.tiles, channels + 1), np.bool_)  # the last column takes unused rows
+    rows = mapping.plan.rows[mapping.run_group]  # [run, h]
+    channel = np.where(rows >= 0, rows // channel_of_row, channels)
+    needed[(mapping.run_crossbar // mapping.crossbars_per_tile)[:, None], channel] = True
+    per_tile = np.count_nonzero(needed[:, :-1], axis=1)  # channels
+
+    sent = hops = buffered = 0
+    for feed in feeds:
+        if feed.digital:
+            tiles = {first_tile: feed.elements * activation_bytes}
+        else:
+            per_channel = feed.elements // channels * activation_bytes
+            tiles = {first_tile + tile: int(count) * per_channel for tile, count in enumerate(per_tile)}
+        for tile, amount in tiles.items():
+            buffered += amount
+            if feed.source_tile is not None and feed.source_tile != tile:
+                sent += amount
+                hops += amount * chip.hops(feed.source_tile, tile)
+    return sent, hops, buffered
+
+
+def _element_ops(op: DigitalOp) -> int:
+    """Element operations: one per input element that is compared, added or mapped; none where data only changes shape.
+
+    An unknown operation counts as one per element read.
+    """
+    if op.op in _FREE:
+        return 0
+    if op.op == "add":
+        return op.output_elements  # two operands, one addition
+    return op.input_elements

@@ -1,0 +1,94 @@
+"""From counts to joules and square metres. Each line says what a figure is charged for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prap_pim.chip import Chip
+from prap_pim.cost.activity import LayerActivity
+from prap_pim.cost.adc import conversion_energy
+from prap_pim.cost.table import ComponentTable
+
+# (component, figure, the count of LayerActivity that it is charged for); the ADC has its conventions in adc.py
+ENERGY = (
+    ("dac", "energy_per_drive", "row_drives"),
+    ("crossbar", "energy_per_cell_read", "cell_reads"),
+    ("input_register", "energy_per_drive", "row_drives"),
+    ("input_register", "energy_per_byte_loaded", "input_register_bytes"),
+    ("shift_add", "energy_per_conversion", "shift_adds"),
+    ("output_register", "energy_per_write", "output_register_writes"),
+    ("accumulator", "energy_per_add", "partial_sum_updates"),
+    ("accumulator", "energy_per_add", "merges"),
+    ("accumulator", "energy_per_shift", "shifted_updates"),
+    ("partial_sum_buffer", "energy_per_read", "partial_sum_updates"),
+    ("partial_sum_buffer", "energy_per_write", "partial_sum_updates"),
+    ("input_buffer", "energy_per_access", "input_buffer_reads"),
+    ("input_buffer", "energy_per_access", "output_buffer_writes"),
+    ("index_buffer", "energy_per_access", "index_reads"),
+    ("bus", "energy_per_byte", "input_register_bytes"),
+    ("bus", "energy_per_byte", "merge_bytes"),
+    ("router", "energy_per_byte_hop", "inter_tile_byte_hops"),
+    ("output_unit", "energy_per_output", "outputs"),
+    ("digital_unit", "energy_per_op", "digital_ops"),
+)
+COMPONENTS = tuple(dict.fromkeys(["adc", "sample_and_hold", *(component for component, _, _ in ENERGY)]))
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Hardware that a layer or a network takes: a chip cut to measure. Counts."""
+
+    crossbars: int
+    pes: int
+    tiles: int
+    index_bytes: int
+
+    def of(self, component: str, chip: Chip) -> int:
+        """How many instances of a component these hold."""
+        return {
+            "adc": self.crossbars * chip.adcs_per_crossbar,
+            "dac": self.crossbars * chip.crossbar_rows,
+            "crossbar": self.crossbars,
+            "sample_and_hold": self.crossbars * chip.crossbar_columns * chip.sample_and_hold,
+            "input_register": self.crossbars,
+            "shift_add": self.crossbars * chip.adcs_per_crossbar,
+            "output_register": self.crossbars,
+            "accumulator": self.crossbars,
+            "partial_sum_buffer": self.pes,
+            "input_buffer": self.tiles,
+            "bus": self.tiles,
+            "router": self.tiles,
+            "output_unit": self.tiles,
+            "digital_unit": self.tiles,
+        }[component]
+
+
+PLACED = tuple(component for component in COMPONENTS if component != "index_buffer")
+
+
+def energy(activity: LayerActivity, chip: Chip, table: ComponentTable) -> dict[str, float]:
+    """Joules of one inference of a layer by component, leakage apart."""
+    joules = dict.fromkeys(COMPONENTS, 0.0)
+    joules["adc"] = activity.conversions * conversion_energy(chip, table)
+    if chip.sample_and_hold:
+        joules["sample_and_hold"] = activity.conversions * table("sample_and_hold", "energy_per_sample")
+    for component, figure, event in ENERGY:
+        joules[component] += getattr(activity, event) * table(component, figure)
+    return joules
+
+
+def area(instances: Instances, chip: Chip, table: ComponentTable) -> dict[str, float]:
+    """Square metres by component. Index memory is charged by the byte that must be stored."""
+    metres = {component: instances.of(component, chip) * table(component, "area") for component in PLACED}
+    return metres | {"index_buffer": instances.index_bytes * table("index_buffer", "area_per_byte")}
+
+
+def leakage(instances: Instances, chip: Chip, table: ComponentTable) -> float | None:
+    """Watts that idle hardware draws; None if the table says nothing of it."""
+    if not table.has_leakage:
+        return None
+    return sum(instances.of(component, chip) * table.leakage(component) for component in PLACED)
+
+
+def total(breakdown: Mapping[str, float]) -> float:
+    """Sum of a breakdown."""
+    return sum(breakdown.values())

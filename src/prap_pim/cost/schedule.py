@@ -1,0 +1,133 @@
+"""From counts to seconds, two ways.
+
+Serial: nothing overlaps, as in the PRAP authors' model. A position of a layer takes its crossbars' walk, then the
+transfers through each shared port, one phase after another; every phase is as long as its busiest resource. Layers
+run one after another.
+
+Pipelined: the stages of an OU step work on consecutive steps at once, so that a step costs its slowest stage; ports,
+links and digital lanes work beside them (small queues decouple them), so a position costs its busiest resource; layers
+overlap: a layer starts as soon as its first window of inputs is there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prap_pim.chip import Chip
+from prap_pim.cost.activity import Busiest, LayerActivity
+from prap_pim.cost.adc import conversion_time
+from prap_pim.cost.table import ComponentTable
+from prap_pim.network import Layer, Network
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Times of one layer, in seconds.
+
+    Attributes:
+        serial_s: one inference, nothing overlapping.
+        serial_phases_s: its parts; they sum to ``serial_s``.
+        pipelined_s: one inference with its inputs all there: ``busy_s + fill_s``.
+        busy_s: what the layer takes of each inference in a stream of them.
+        fill_s: the way of the first OU step through its stages.
+        bottleneck: the resource that sets ``busy_s``.
+    """
+
+    serial_s: float
+    serial_phases_s: Mapping[str, float]
+    pipelined_s: float
+    busy_s: float
+    fill_s: float
+    bottleneck: str
+
+
+def layer_time(activity: LayerActivity, chip: Chip, table: ComponentTable) -> LayerTime:
+    """Time one layer from its counts."""
+    digital = (activity.digital_ops + activity.outputs) / (chip.digital_lanes * chip.clock_hz)
+    return time_positions(activity.busiest, activity.positions, digital, chip, table)
+
+
+def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chip, table: ComponentTable) -> LayerTime:
+    """Time ``positions`` output positions one after another.
+
+    Args:
+        busiest: per position.
+        positions: done by one copy of the layer.
+        digital_s: seconds of digital work in one inference.
+        chip, table: for rates and latencies.
+    """
+    stages = ou_step_stages(chip, table)
+    step, slowest = sum(stages.values()), max(stages.values())
+    resources = {
+        "output registers": busiest.ous * table("output_register", "latency"),
+        "accumulators": (busiest.updates + busiest.shifted_updates) * table("accumulator", "latency"),
+        "partial-sum buffers": busiest.partial_sum_accesses * table("partial_sum_buffer", "latency"),
+        "input buffers": busiest.input_accesses * table("input_buffer", "latency"),
+        "index buffers": busiest.index_accesses * table("index_buffer", "latency"),
+        "intra-tile links": busiest.merge_bits / chip.intra_tile_bits_per_s,
+        "inter-tile links": busiest.inter_tile_bits / chip.inter_tile_bits_per_s,
+    }
+    steps = busiest.ous * chip.grain.input_steps
+    phases = {key: value * positions for key, value in {"crossbars": steps * step, **resources}.items()}
+    phases["digital"] = digital_s
+
+    beats = {"crossbars": steps * slowest, **resources}
+    busy = {key: value * positions for key, value in beats.items()} | {"digital": digital_s}
+    bottleneck = max(busy, key=lambda key: busy[key])
+    fill = step - slowest if busiest.ous else 0.0
+    return LayerTime(
+        serial_s=sum(phases.values()),
+        serial_phases_s=phases,
+        pipelined_s=busy[bottleneck] + fill,
+        busy_s=busy[bottleneck],
+        fill_s=fill,
+        bottleneck=bottleneck,
+    )
+
+
+def ou_step_stages(chip: Chip, table: ComponentTable) -> dict[str, float]:
+    """Seconds that each stage works in one OU step: the driving ones for every read, the others for every round."""
+    reads, rounds = chip.reads_per_step, chip.conversion_rounds
+    return {
+        "input register": reads * table("input_register", "latency"),
+        "row decoder": reads * table("row_decoder", "latency"),
+        "DAC": reads * table("dac", "latency"),
+        "crossbar": reads * table("crossbar", "latency"),
+        "column mux": rounds * table("column_mux", "latency"),
+        "ADC": rounds * conversion_time(chip, table),
+        "shift and add": rounds * table("shift_add", "latency"),
+    }
+
+
+def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float:
+    """Seconds from the first input to the last output of one inference, layers overlapping.
+
+    Along the data flow, for every node: when its first output is there, and its last. A layer starts when its inputs,
+    which come evenly from the first to the last, cover its first window; it ends no sooner than one position after its
+    last input. Digital operations pass data on (their work is in their layer's time).
+    """
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for node in network:
+        first_in = max((first[source] for source in node.sources), default=0.0)
+        last_in = max((last[source] for source in node.sources), default=0.0)
+        if isinstance(node, Layer):
+            time = times[node.name]
+            start = first_in + _first_window(node) * (last_in - first_in)
+            one = time.busy_s / node.positions + time.fill_s
+            first[node.name] = start + one
+            last[node.name] = max(start + time.pipelined_s, last_in + one)
+        else:
+            first[node.name], last[node.name] = first_in, last_in
+    return max(last.values(), default=0.0)
+
+
+def _first_window(layer: Layer) -> float:
+    """The share of a layer's input, in raster order, that its first output position needs; 0..1."""
+    if layer.kind != "conv":
+        return 1 / layer.positions
+    height, width = layer.input_shape[1:]
+    rows, columns = (
+        max(1, (kernel - 1) * dilation + 1 - padding)
+        for kernel, dilation, padding in zip(layer.weight.shape[2:], layer.dilation, layer.padding, strict=True)
+    )
+    return float(min(1.0, ((rows - 1) * width + min(columns, width)) / (height * width)))

@@ -1,0 +1,127 @@
+"""All layers on one chip: which tiles they take, and where data goes from tile to tile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from prap_pim.chip import Chip
+from prap_pim.errors import UserError
+from prap_pim.mapping.layer import LayerMapping, Mode, map_layer
+from prap_pim.network import DigitalOp, Layer, Network
+from prap_pim.plan import NetworkPlan
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Activations that reach a layer's tiles from another node.
+
+    Attributes:
+        source_tile: where they come from; None: from outside the chip.
+        elements: of the source's output, per inference.
+        digital: True: operands of a digital operation done in the layer's first tile; False: inputs of the matrix.
+    """
+
+    source_tile: int | None
+    elements: int
+    digital: bool
+
+
+@dataclass(frozen=True)
+class NetworkMapping:
+    """Layers in network order, each with tiles of its own, one after another.
+
+    Attributes:
+        mode: how OUs were laid.
+        layers: by layer name.
+        first_tile: a layer's first tile: outputs are merged there and digital operations on them done there.
+        feeds: what flows to a layer's tiles, by layer name.
+        digital_ops: digital operations, by the layer in whose tile they are done; every operation is in one place.
+    """
+
+    mode: Mode
+    layers: Mapping[str, LayerMapping]
+    first_tile: Mapping[str, int]
+    feeds: Mapping[str, tuple[Feed, ...]]
+    digital_ops: Mapping[str, tuple[DigitalOp, ...]]
+
+    @property
+    def crossbars(self) -> int:
+        """Crossbars of all layers."""
+        return sum(layer.crossbars for layer in self.layers.values())
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of all layers."""
+        return sum(layer.tiles for layer in self.layers.values())
+
+
+def map_network(network: Network, plan: NetworkPlan, chip: Chip, mode: Mode = "spread") -> NetworkMapping:
+    """Map every layer (see ``map_layer``) and give each its tiles, in network order.
+
+    A digital operation is done in the tile of the layer that feeds it last; before the first layer, in the first
+    layer's.
+
+    Raises:
+        UserError: plan and network do not belong together, or the chip has too few tiles.
+    """
+    _check_same(network, plan)
+    layers = {layer.name: map_layer(plan.layers[layer.name], chip, mode=mode) for layer in network.layers}
+    first_tile, tiles = {}, 0
+    for name, mapping in layers.items():
+        first_tile[name] = tiles
+        tiles += mapping.tiles
+    if chip.max_tiles is not None and tiles > chip.max_tiles:
+        raise UserError(
+            f"network {network.name} needs {sum(m.crossbars for m in layers.values())} crossbars in {tiles} tiles; "
+            f"chip {chip.name} has {chip.max_tiles} tiles of {chip.crossbars_per_tile} crossbars"
+        )
+
+    home: dict[str, str | None] = {}  # the layer in whose first tile a node's output lies; None: still off the chip
+    elements: dict[str, int] = {}
+    feeds: dict[str, list[Feed]] = {name: [] for name in layers}
+    done: dict[str, list[DigitalOp]] = {name: [] for name in layers}
+    for node in network:
+        digital = isinstance(node, DigitalOp)
+        place = node.name if not digital else _latest(node.sources, home, list(layers))
+        home[node.name] = place
+        elements[node.name] = node.output_elements if isinstance(node, DigitalOp) else prod(node.output_shape)
+        if isinstance(node, DigitalOp):
+            done[place or network.layers[0].name].append(node)
+        if place is None:
+            continue
+        for source in node.sources:
+            origin = home[source]
+            if not (digital and origin == place):  # an operation on what already lies in its tile moves nothing
+                tile = None if origin is None else first_tile[origin]
+                feeds[place].append(Feed(tile, elements[source], digital))
+    return NetworkMapping(
+        mode=mode,
+        layers=layers,
+        first_tile=first_tile,
+        feeds={name: tuple(found) for name, found in feeds.items()},
+        digital_ops={name: tuple(found) for name, found in done.items()},
+    )
+
+
+def _latest(sources: tuple[str, ...], home: Mapping[str, str | None], order: list[str]) -> str | None:
+    """Of the layers where the sources lie, the one that comes last in the network."""
+    places = [place for source in sources if (place := home[source]) is not None]
+    return max(places, key=order.index) if places else None
+
+
+def _check_same(network: Network, plan: NetworkPlan) -> None:
+    names = [layer.name for layer in network.layers]
+    if set(names) != set(plan.layers):
+        odd = sorted(set(names) ^ set(plan.layers))[0]
+        raise UserError(f"network {network.name} and its plan ({plan.method}) do not both have layer {odd}")
+    for layer in network.layers:
+        _check_layer(layer, plan)
+
+
+def _check_layer(layer: Layer, plan: NetworkPlan) -> None:
+    got = plan.layers[layer.name]
+    if (got.filters, got.inputs) != (layer.filters, layer.rows):
+        raise UserError(
+            f"layer {layer.name}: a plan of {got.filters} filters x {got.inputs} rows does not fit its weight of "
+            f"{layer.filters} x {layer.rows}"
+        )
