@@ -2,5 +2,18 @@
 
 from prap_pim.function.adc import adc_codes
 from prap_pim.function.crossbar import crossbar_matmul, integer_matmul
+from prap_pim.function.im2col import im2col
+from prap_pim.function.layer import CrossbarLayer
+from prap_pim.function.simulate import LayerCheck, SimulationReport, compressed_model, simulate
 
-__all__ = ["adc_codes", "crossbar_matmul", "integer_matmul"]
+__all__ = [
+    "CrossbarLayer",
+    "LayerCheck",
+    "SimulationReport",
+    "adc_codes",
+    "compressed_model",
+    "crossbar_matmul",
+    "im2col",
+    "integer_matmul",
+    "simulate",
+]

@@ -1,8 +1,8 @@
 """The bit-true crossbar: what an operation unit's cells, ADC and shift-adders make of a plan. Integers only.
 
-An input is applied a few bits at a time to the rows of one OU; every bitline adds up the levels of its driven cells; the
-ADC turns that count into a code; codes are shifted by the weight of their column and input bit and added: that is a
-donor's partial sum. Each use then adds it, shifted and signed, to its filter's accumulator. How OUs are placed on
+An input is applied a few bits at a time to the rows of one OU; every bitline adds up the levels of its driven cells;
+the ADC turns that count into a code; codes are shifted by the weight of their column and input bit and added: that is
+a donor's partial sum. Each use then adds it, shifted and signed, to its filter's accumulator. How OUs are placed on
 crossbars and in which order they are read does not change any of these sums, so the plan is all that is needed.
 """
 
@@ -74,7 +74,8 @@ def exact_matmul(inputs: Int8, weights: NDArray[np.int32]) -> Int64:
     kind = np.float32 if largest <= 1 << 24 else np.float64
     if largest > 1 << 53:
         raise UserError(f"a layer of {weights.shape[1]} inputs is too large to be multiplied exactly")
-    return (inputs.astype(kind) @ weights.T.astype(kind)).astype(np.int64)
+    product: NDArray[np.floating] = inputs.astype(kind) @ weights.T.astype(kind)
+    return product.astype(np.int64)
 
 
 def _check(plan: LayerPlan, inputs: Int8) -> None:

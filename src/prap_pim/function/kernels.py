@@ -178,7 +178,7 @@ def accumulate_by_count(
         planes = np.empty((input_bits, words), np.uint64)
         for g in range(len(start) - 1):
             planes[:] = 0
-            input_sum = 0
+            input_sum = np.int64(0)
             for r in range(height):
                 if rows[g, r] >= 0:
                     value = np.int64(inputs[n, rows[g, r]])
@@ -193,10 +193,10 @@ def accumulate_by_count(
                 total = -weight_offset * input_sum - input_offset * weight_sum[donor]
                 for step in range(len(plane_factor)):
                     for column in range(len(column_factor)):
-                        count = 0
+                        count = np.int64(0)
                         for i in range(step * dac_bits, min(input_bits, (step + 1) * dac_bits)):
                             for j in range(column * cell_bits, min(weight_bits, (column + 1) * cell_bits)):
-                                ones = 0
+                                ones = np.int64(0)
                                 for word in range(words):
                                     ones += _ones(planes[i, word] & weights[donor, j, word])
                                 count += ones << (i - step * dac_bits + j - column * cell_bits)
