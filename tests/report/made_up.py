@@ -78,6 +78,7 @@ def results(**changes: Any) -> Results:
             description="128x128 crossbars read in 8x8 operation units, one converter each.",
             geometry={"crossbar_rows": 128, "crossbar_columns": 128, "ou": "8 x 8", "adc_bits": 6},
             figures=[Figure(component=c, quantity=q, value=v, unit=u, source=source) for c, q, v, u, source in figures],
+            warnings=[],
         ),
         "methods": [method(0), method(1)],
     }

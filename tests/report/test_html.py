@@ -11,7 +11,7 @@ import pytest
 
 from prap_pim.errors import UserError
 from prap_pim.report import write_report
-from prap_pim.report.html import render
+from prap_pim.report.html import _json_for_script, render
 from tests.report.made_up import EVIL, LAYERS, layer, method, results
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -181,7 +181,9 @@ def test_names_are_text_wherever_they_stand():
         network=evil,
         versions={evil: evil},
         images={evil: 1},
-        chip=results().chip.model_copy(update={"name": evil, "description": evil, "geometry": {evil: evil}}),
+        chip=results().chip.model_copy(
+            update={"name": evil, "description": evil, "geometry": {evil: evil}, "warnings": [evil]}
+        ),
         methods=[method(0, name=evil, description=evil), method(1, name=evil + "2", energy_breakdown_j={evil: 80e-6})],
     )
     text = render(whole)
@@ -203,6 +205,19 @@ def test_names_are_text_wherever_they_stand():
         )
     ]
     assert not [label for label in shown if "<" in label or ">" in label]  # Plotly would read tags
+
+
+def test_embedded_json_holds_nothing_that_html_or_javascript_reads():
+    value = {"</script><!--": "& \u2028 \u2029 >"}
+    text = _json_for_script(value)
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == value
+
+
+def test_warnings_about_the_chip_are_shown():
+    chip = results().chip.model_copy(update={"warnings": ["an ADC of 3 bits cannot count <8> rows"]})
+    assert "Warning: an ADC of 3 bits cannot count <8> rows" in Page(render(results(chip=chip))).text
+    assert "Warning" not in page().text
 
 
 def test_long_names_do_not_push_the_bars_off_the_page():

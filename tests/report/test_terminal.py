@@ -45,8 +45,10 @@ def test_nine_methods_fit_a_hundred_columns_and_all_are_shown():
     heads = [line.split() for line in text.splitlines() if line.split()[:1] == ["dense"]]
     assert len(heads) > 1
     assert [name for head in heads for name in head[1:]] == names[1:]  # and dense in front of each
-    for head, line in zip(heads, [line for line in text.splitlines() if "latency, serial" in line], strict=True):
-        assert line.count(" ms") == len(head)  # no cell is wrapped
+    steps = [line.split()[2:] for line in text.splitlines() if line.strip().startswith("OU steps")]
+    for head, cells in zip(heads, steps, strict=True):
+        assert cells == [("12,345,678", "3,086,420")[names.index(name) % 2] for name in head]  # no cell is cut
+    assert text.count("Time and energy of one inference") == len(heads)  # nor a label
 
 
 def test_mismatches_are_told():
@@ -54,6 +56,12 @@ def test_mismatches_are_told():
     assert "65,536 integers compared with the integer matmul, 3 mismatches" in printed(
         results(methods=[method(0, layers=[]), wrong])
     )
+
+
+def test_warnings_about_the_chip_are_shown():
+    chip = results().chip.model_copy(update={"warnings": ["an ADC of 3 bits cannot count 8 rows"]})
+    assert "warning: an ADC of 3 bits cannot count 8 rows" in printed(results(chip=chip))
+    assert "warning" not in printed(results())
 
 
 def test_a_name_is_neither_markup_nor_a_terminal_command():

@@ -14,8 +14,11 @@ from prap_pim.results import LayerResult, MethodResult, Results
 # Okabe and Ito, "Color Universal Design" (2008), without black: the page is light or dark
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 _HATCHES = ("", "/", "x", ".")  # a new one each time the palette is used up
-_BAR = 22  # pixels per bar with the space around it
+_BAR = 30  # pixels of a bar with the space around it
+_LAYER_BAR = 13  # pixels of one bar in the group of a layer
+_LAYER_GAP = 10  # pixels between two layers
 _FRAME = 90  # pixels of a chart above and below its bars
+_LEGEND_ROW = 20  # pixels
 _NUMBERS = "~g"  # d3's format of an axis whose unit has its prefix already
 _LABEL_LENGTH = 26  # characters of a name beside an axis; the whole name shows in the hover text and in the tables
 
@@ -127,7 +130,7 @@ def _by_method(
         },
         "showlegend": False,
     }
-    layout = _layout([method.name for method in methods], f"{title.lower()} / {chosen.unit}", len(methods))
+    layout = _layout([method.name for method in methods], f"{title.lower()} / {chosen.unit}", _BAR * len(methods))
     layout["xaxis"]["range"] = _room_for_text(map(value, methods), chosen)
     return Chart(id_, title, note, [bars], layout)
 
@@ -152,7 +155,9 @@ def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
                 "marker": {"color": _color(i), "pattern": {"shape": _hatch(i)}},
             }
         )
-    layout = _layout([method.name for method in methods], f"energy / {chosen.unit}", len(methods), legend=len(data))
+    layout = _layout(
+        [method.name for method in methods], f"energy / {chosen.unit}", _BAR * len(methods), legend=len(data)
+    )
     layout["barmode"] = "stack"
     layout["xaxis"]["range"] = _room_for_text((method.energy_j for method in methods), chosen)
     layout["annotations"] = [
@@ -187,8 +192,8 @@ def _accuracy(results: Results, methods: Sequence[MethodResult]) -> Chart:
         "marker": {"color": [bar[2] for bar in bars], "pattern": {"shape": [bar[3] for bar in bars]}},
         "showlegend": False,
     }
-    layout = _layout([name for name, *_ in bars], "accuracy / %", len(bars))
-    layout["xaxis"] |= {"range": [0, 128], "tickvals": [0, 25, 50, 75, 100]}
+    layout = _layout([name for name, *_ in bars], "accuracy / %", _BAR * len(bars))
+    layout["xaxis"] |= {"range": [0, 145], "tickvals": [0, 25, 50, 75, 100]}
     return Chart(
         "accuracy",
         "Accuracy",
@@ -224,22 +229,30 @@ def _by_layer(
         }
         for i, method in enumerate(methods)
     ]
-    layout = _layout(names, axis, len(names) * (0.4 + 0.6 * len(methods)), legend=len(methods))
+    layout = _layout(names, axis, len(names) * (_LAYER_GAP + _LAYER_BAR * len(methods)), legend=len(methods))
     layout["barmode"] = "group"
+    layout["bargap"] = _LAYER_GAP / (_LAYER_GAP + _LAYER_BAR * len(methods))
     layout["xaxis"]["tickformat"] = tick_format
     return Chart(id_, title, note, data, layout)
 
 
-def _layout(labels: Sequence[str], axis: str, bars: float, legend: int = 0) -> dict[str, Any]:
-    """Horizontal bars, the first on top; ``legend``: its entries, above the bars."""
+def _layout(labels: Sequence[str], axis: str, height: int, legend: int = 0) -> dict[str, Any]:
+    """Horizontal bars in so many pixels, the first on top; ``legend``: its entries, above the bars."""
     rows = -(-legend // 2)  # two entries in a row on the narrowest screen
     return {
-        "height": round(_FRAME + _BAR * bars * 1.4 + 20 * rows),
-        "margin": {"l": 8, "r": 8, "t": 8 + 20 * rows, "b": 8},
+        "height": _FRAME + height + _LEGEND_ROW * rows,
+        "margin": {"l": 8, "r": 8, "t": 8 + _LEGEND_ROW * rows, "b": 8},
         "bargap": 0.3,
         "dragmode": False,
         "showlegend": legend > 0,
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
         "hoverlabel": {"align": "left", "namelength": -1},
         "xaxis": {
             "title": {"text": axis},

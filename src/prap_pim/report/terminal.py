@@ -13,7 +13,8 @@ _GAP = 3  # columns between two columns of the table
 
 
 def print_results(results: Results, console: Console) -> None:
-    """Print figures (rows) of all methods (columns), then what the bit-true check found.
+    """Print figures (rows) of all methods (columns), then the chip's warnings and what the bit-true
+    check found.
 
     Where the methods do not fit side by side, further tables follow; each shows the first method, too.
 
@@ -26,6 +27,8 @@ def print_results(results: Results, console: Console) -> None:
     console.print(Text(_plain(title), style="bold"))
     for columns in _that_fit(names, parts, console.width):
         console.print(_table([names[i] for i in columns], columns, parts))
+    for warning in results.chip.warnings:
+        console.print(Text(f"warning: {_plain(warning)}", style="yellow"))
     found = exactness(results)
     console.print(Text(found.line, style="green" if found.proven else "bold red"))
 
