@@ -125,7 +125,8 @@ def _(config: ArraysConfig, seed: int, base: Path = Path()) -> Splits:
 
 def _read_arrays(path: Path) -> tuple[Tensor, Tensor]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as handle:  # opened here: numpy forgets to close a broken file
+            file = np.load(handle, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise UserError(f"cannot read {path}: it is a single array, not an .npz file")
             missing = {"images", "labels"} - set(file.files)
@@ -134,7 +135,9 @@ def _read_arrays(path: Path) -> tuple[Tensor, Tensor]:
             images, labels = file["images"], file["labels"]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except MemoryError as error:
+        raise UserError(f"cannot read {path}: its arrays do not fit into memory") from error
+    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read {path}: it is not an .npz file of plain arrays") from error
 
     if images.ndim not in (3, 4) or images.size == 0:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from prap_pim.data import Examples
 from prap_pim.errors import UserError
 from prap_pim.patterns import PatternSet, ReuseMap, effective_shape, make_plan
-from prap_pim.training import Checkpoint, Hooks, ProgressCallback, TrainingConfig, quiet, run_epochs
+from prap_pim.training import Checkpoint, Hooks, Progress, TrainingConfig, quiet, run_epochs
 from prap_pim.training.checkpoint import CheckpointFolder
 
 Float32 = NDArray[np.float32]
@@ -65,7 +65,7 @@ def finetune(
     *,
     resume: bool = False,
     phase: str = "fine-tuning",
-    progress: ProgressCallback = quiet,
+    progress: Progress = quiet,
 ) -> dict[str, Float32]:
     """Train from the checkpoint ``start`` to ``config.epochs`` under the two penalties, and project.
 
@@ -90,7 +90,7 @@ def finetune(
         UserError: as ``project`` and ``training.train``.
     """
     start.restore(model)
-    hooks = Drawn(model, assignments, config, start.epoch)
+    hooks = Drawn(model, assignments, config, start)
     checkpoints = CheckpointFolder(folder, keep=config.epochs)
     run_epochs(
         model,
@@ -114,7 +114,7 @@ class Drawn(Hooks):
     A checkpoint holds the weights before the projection that is due, so a resumed run projects the same ones.
     """
 
-    def __init__(self, model: nn.Module, assignments: Assignments, config: TrainingConfig, start: int) -> None:
+    def __init__(self, model: nn.Module, assignments: Assignments, config: TrainingConfig, start: Checkpoint) -> None:
         self._model, self._assignments, self._config, self._start = model, assignments, config, start
         self._targets = [
             (_weight(model, name), _Target.of(name, patterns, reuse, matrix(model, name).shape))
@@ -122,8 +122,8 @@ class Drawn(Hooks):
         ]
 
     def digest(self) -> str:
-        """SHA-256 over the assignments."""
-        total = sha256()
+        """SHA-256 over the assignments and the start."""
+        total = sha256(self._start.digest().encode())
         for name, (patterns, reuse) in self._assignments.items():
             total.update(name.encode())
             for part in (patterns.rows, patterns.block_start, patterns.shape, reuse.source, reuse.sign, reuse.exponent):
@@ -132,7 +132,7 @@ class Drawn(Hooks):
 
     def before_epoch(self, epoch: int) -> None:
         """Project, if it is time to."""
-        if epoch > self._start and (epoch - self._start) % self._config.project_every == 0:
+        if epoch > self._start.epoch and (epoch - self._start.epoch) % self._config.project_every == 0:
             project(self._model, self._assignments)
 
     @torch.no_grad()

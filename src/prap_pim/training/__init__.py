@@ -3,13 +3,13 @@
 from prap_pim.training.checkpoint import Checkpoint
 from prap_pim.training.config import PRAP_2023, TrainingConfig, learning_rate
 from prap_pim.training.evaluate import accuracy, reestimate_batchnorm
-from prap_pim.training.loop import Hooks, ProgressCallback, quiet, run_epochs, train
+from prap_pim.training.loop import Hooks, Progress, quiet, run_epochs, train
 
 __all__ = [
     "PRAP_2023",
     "Checkpoint",
     "Hooks",
-    "ProgressCallback",
+    "Progress",
     "TrainingConfig",
     "accuracy",
     "learning_rate",

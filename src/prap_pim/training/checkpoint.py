@@ -24,7 +24,7 @@ class Checkpoint:
 
     Attributes:
         epoch: epochs done since the start of base training.
-        identity: digest of what the run was made of (settings, seed, data, starting point).
+        identity: digest of what the run was made of (settings, seed, data, network).
         model: the model's state_dict, batch-norm buffers included.
         momentum: the optimiser's momentum by parameter name; empty before the first step.
     """
@@ -138,7 +138,7 @@ class CheckpointFolder:
         """The newest whole checkpoint of at most ``until`` epochs; None if there is none.
 
         Raises:
-            UserError: it belongs to a run of other settings, seed, data or starting point.
+            UserError: it belongs to a run of other settings, seed, data or network.
         """
         for epoch in reversed(self.epochs()):
             if epoch > until:
@@ -148,6 +148,6 @@ class CheckpointFolder:
             except UserError:
                 continue  # damaged: the one before it leads to the same weights
             if checkpoint.identity != identity:
-                raise UserError(f"{self.path} holds checkpoints of a run with other settings, seed or data")
+                raise UserError(f"{self.path} holds checkpoints of a run with other settings, seed, data or network")
             return checkpoint
         return None

@@ -20,7 +20,7 @@ from prap_pim.training.config import TrainingConfig, learning_rate
 from prap_pim.training.evaluate import batches
 
 
-class ProgressCallback(Protocol):
+class Progress(Protocol):
     """What is told, after every step, about how far something is."""
 
     def __call__(self, phase: str, done: int, total: int, note: str) -> None:
@@ -35,7 +35,7 @@ class Hooks:
     """What a kind of training does beyond descending the loss of its batches. This one: nothing."""
 
     def digest(self) -> str:
-        """Differs if it does anything else; a checkpoint of other hooks is never resumed."""
+        """Differs if it does anything else or starts elsewhere; a checkpoint of other hooks is never resumed."""
         return ""
 
     def before_epoch(self, epoch: int) -> None:
@@ -55,7 +55,7 @@ def train(
     stop: int | None = None,
     resume: bool = False,
     phase: str = "training",
-    progress: ProgressCallback = quiet,
+    progress: Progress = quiet,
 ) -> Checkpoint:
     """Base training: epochs 0 .. ``stop`` of cross-entropy + ``weight_decay`` * |w|^2.
 
@@ -63,7 +63,8 @@ def train(
     ``config.compress_at``, from which every method branches, is kept.
 
     Args:
-        model: as built, with its initial weights; trained in place.
+        model: trained in place. As built with its initial weights, unless a checkpoint is there to go on from, which
+            overrides them: they are taken to follow from ``seed`` and are not compared with those of the earlier call.
         examples: the training split.
         config: the recipe.
         seed: of batch order, augmentation and dropout. Same seed, thread count and library versions: same weights.
@@ -109,14 +110,14 @@ def run_epochs(
     resume: bool,
     hooks: Hooks,
     phase: str,
-    progress: ProgressCallback,
+    progress: Progress,
 ) -> Checkpoint:
     """Train from ``origin.epoch`` to ``stop``; what ``train`` and fine-tuning have in common.
 
     The batches of an epoch depend on (seed, epoch) alone: base training and fine-tuning of every method see the same.
 
     Args:
-        origin: the state to start from; its digest is part of the run's identity, so nothing else is ever resumed.
+        origin: the state to start from.
         hooks: what this kind of training does beyond.
         Others as for ``train``.
     """
@@ -186,7 +187,8 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 
 
 def _identity(examples: Examples, config: TrainingConfig, seed: int, origin: Checkpoint, hooks: Hooks) -> str:
-    total = sha256(json.dumps([config.model_dump(), seed, origin.digest(), hooks.digest()]).encode())
+    shapes = {name: list(value.shape) for name, value in origin.model.items()}  # initial weights: see ``train``
+    total = sha256(json.dumps([config.model_dump(), seed, shapes, hooks.digest()]).encode())
     total.update(examples.images.numpy().tobytes())
     total.update(examples.labels.numpy().tobytes())
     return total.hexdigest()

@@ -1,0 +1,263 @@
+"""Base training: hand-computed steps, and the same bits whether or not it was interrupted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from prap_pim.data import AugmentConfig, Examples
+from prap_pim.errors import UserError
+from prap_pim.models import ResNetConfig, build
+from prap_pim.training import PRAP_2023, Checkpoint, TrainingConfig, learning_rate, train
+from prap_pim.training.checkpoint import CheckpointFolder
+
+STILL = AugmentConfig(rotation=0, shift=0, scale=0, noise=0)
+SHORT = TrainingConfig(epochs=4, compress_at=2, batch_size=6)
+
+
+def tiny_model() -> nn.Module:
+    return build(ResNetConfig(depth=8, width=2), 1, 3, 0)
+
+
+def tiny_examples(seed: int = 0) -> Examples:
+    generator = torch.Generator().manual_seed(seed)
+    return Examples(torch.randn(20, 1, 8, 8, generator=generator), torch.arange(20) % 3)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_defaults_are_the_papers_schedule() -> None:
+    # method.md step 3
+    assert (
+        TrainingConfig(
+            epochs=200,
+            compress_at=150,
+            batch_size=128,
+            learning_rate=0.1,
+            momentum=0.9,
+            weight_decay=0.5e-3,
+            mask_penalty=0.5e-3,
+            reuse_penalty=1e-3,
+            project_every=5,
+            warmup=0,
+        )
+        == PRAP_2023
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"compress_at": 200},
+        {"compress_at": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0},
+        {"momentum": 1},
+        {"weight_decay": -1},
+        {"project_every": 0},
+        {"augment": {"shift": 0.6}},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TrainingConfig.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        (0, 0.1),
+        (50, 0.1 * (1 + 0.5**0.5) / 2),  # cos 45 degrees
+        (100, 0.05),
+        (150, 0.1 * (1 - 0.5**0.5) / 2),
+        (200, 0),
+    ],
+)
+def test_learning_rate_is_a_cosine_over_all_epochs(time: float, expected: float) -> None:
+    assert learning_rate(PRAP_2023, time) == pytest.approx(expected, abs=1e-12)
+
+
+def test_warmup_rises_to_the_cosine() -> None:
+    config = TrainingConfig(epochs=8, compress_at=4, learning_rate=1, warmup=2)
+    assert learning_rate(config, 0) == 0
+    assert learning_rate(config, 1) == pytest.approx(0.5 * (1 + 0.9238795325) / 2)  # cos 22.5 degrees
+    assert learning_rate(config, 4) == pytest.approx(0.5)
+
+
+def test_one_step_descends_the_papers_loss(tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=2, compress_at=1, batch_size=20, learning_rate=0.5, weight_decay=0.3, augment=STILL)
+    model, examples = tiny_model(), tiny_examples()
+    model.train()
+    # the loss as the paper writes it, with its weight term spelt out; weights are all but biases and batch norm
+    loss = nn.functional.cross_entropy(model(examples.images), examples.labels)
+    loss = loss + 0.3 * sum((p**2).sum() for n, p in model.named_parameters() if "norm" not in n and "bias" not in n)
+    loss.backward()
+    expected = {name: p.detach() - 0.5 * p.grad for name, p in model.named_parameters()}
+    trained = tiny_model()
+    train(trained, examples, config, 0, tmp_path)
+    for name, value in trained.named_parameters():
+        torch.testing.assert_close(value.detach(), expected[name], atol=1e-4, rtol=1e-3)
+    weight = dict(tiny_model().named_parameters())["stem.conv.weight"]
+    decay = 0.5 * 2 * 0.3 * weight.detach()  # of which half, were the factor forgotten, would be missing
+    assert float(decay.abs().max()) > 0.05
+
+
+def test_momentum_carries_on(tmp_path: Path) -> None:
+    """A linear layer, one batch an epoch: three steps by hand."""
+    examples = tiny_examples()
+    config = TrainingConfig(epochs=4, compress_at=3, batch_size=20, learning_rate=0.5, augment=STILL)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    nn.init.zeros_(model[1].weight)
+    nn.init.zeros_(model[1].bias)
+    weight, velocity = torch.zeros(3, 65), torch.zeros(3, 65)
+    x = torch.cat([examples.images.flatten(1), torch.ones(20, 1)], dim=1)
+    one_hot = nn.functional.one_hot(examples.labels, 3).float()
+    for cosine in (1, 0.5**0.5, 0):  # of 0, 45 and 90 degrees: epochs 0, 1, 2 of 4
+        slope = (torch.softmax(x @ weight.T, dim=1) - one_hot).T @ x / 20
+        slope[:, :64] += 2 * 0.5e-3 * weight[:, :64]
+        velocity = 0.9 * velocity + slope
+        weight = weight - 0.5 * (1 + cosine) / 2 * velocity
+    train(model, examples, config, 0, tmp_path)
+    torch.testing.assert_close(torch.cat([model[1].weight, model[1].bias[:, None]], dim=1).detach(), weight)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(steps: int) -> Callable[[str, int, int, str], None]:
+    """Progress that interrupts the run after some batches."""
+    seen = 0
+
+    def progress(phase: str, done: int, total: int, note: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > steps:
+            raise Stop
+
+    return progress
+
+
+def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    model = tiny_model()
+    whole = train(model, tiny_examples(), SHORT, 7, tmp_path / "whole", stop=4)
+    assert same(dict(whole.model), {name: value.contiguous() for name, value in model.state_dict().items()})
+    for steps in range(16):  # 4 epochs of 4 batches
+        folder = tmp_path / f"cut-{steps}"
+        with pytest.raises(Stop):
+            train(tiny_model(), tiny_examples(), SHORT, 7, folder, stop=4, progress=stop_after(steps))
+        model = tiny_model()
+        resumed = train(model, tiny_examples(), SHORT, 7, folder, stop=4, resume=True)
+        assert same(resumed.model, whole.model), steps
+        assert same(resumed.momentum, whole.momentum), steps
+        assert resumed.digest() == whole.digest()
+    train(model, tiny_examples(), SHORT, 7, folder, stop=4, resume=True, progress=stop_after(0))  # nothing left to do
+
+
+def test_two_calls_are_as_one_and_the_branching_point_is_kept(tmp_path: Path) -> None:
+    whole = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path / "whole", stop=4)
+    model = tiny_model()
+    half = train(model, tiny_examples(), SHORT, 7, tmp_path / "parts")
+    assert half.epoch == 2
+    # the network is built anew for the second call, as a resumed run does
+    rest = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path / "parts", stop=4, resume=True)
+    assert same(rest.model, whole.model)
+    folder = CheckpointFolder(tmp_path / "parts", keep=2)
+    assert folder.epochs() == [2, 4]
+    again = train(model, tiny_examples(), SHORT, 7, tmp_path / "parts", resume=True)
+    assert again.digest() == half.digest() == Checkpoint.load(folder.file(2)).digest()
+
+
+def test_dropout_is_resumed_too(tmp_path: Path) -> None:
+    def model() -> nn.Module:
+        linear = nn.Linear(64, 3)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), linear)
+
+    whole = train(model(), tiny_examples(), SHORT, 1, tmp_path / "whole", stop=3)
+    train(model(), tiny_examples(), SHORT, 1, tmp_path / "cut", stop=1)
+    torch.rand(3)  # the global generator has moved meanwhile
+    assert same(train(model(), tiny_examples(), SHORT, 1, tmp_path / "cut", stop=3, resume=True).model, whole.model)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    whole = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path, stop=4)
+    newest = CheckpointFolder(tmp_path, keep=2).file(4)
+    newest.write_bytes(newest.read_bytes()[:-50])
+    resumed = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path, stop=4, resume=True)
+    assert same(resumed.model, whole.model)
+
+
+def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
+    train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path)
+    with pytest.raises(UserError, match="already holds checkpoints"):
+        train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path)
+    other = SHORT.model_copy(update={"learning_rate": 0.05})
+    wider = build(ResNetConfig(depth=8, width=3), 1, 3, 0)
+    for model, examples, config, seed in (
+        (tiny_model(), tiny_examples(), other, 7),
+        (tiny_model(), tiny_examples(), SHORT, 8),
+        (tiny_model(), tiny_examples(1), SHORT, 7),
+        (wider, tiny_examples(), SHORT, 7),
+    ):
+        with pytest.raises(UserError, match="other settings, seed, data or network"):
+            train(model, examples, config, seed, tmp_path, resume=True)
+
+
+def test_seed_decides_and_global_state_is_left_alone(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    first = train(tiny_model(), tiny_examples(), SHORT, 1, tmp_path / "1", stop=1)
+    other = train(tiny_model(), tiny_examples(), SHORT, 2, tmp_path / "2", stop=1)
+    assert not same(first.model, other.model)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_divergence_is_told_and_leaves_no_checkpoint(tmp_path: Path) -> None:
+    config = SHORT.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(UserError, match=r"training diverged in epoch 1 of 4: lower learning_rate \(now 1e\+30\)"):
+        train(tiny_model(), tiny_examples(), config, 0, tmp_path)
+    assert not list(tmp_path.iterdir())
+    # one batch an epoch: the loss was finite, the weights after it are not
+    config = config.model_copy(update={"learning_rate": 3e38, "batch_size": 20, "weight_decay": 100.0})
+    with pytest.raises(UserError, match="diverged in epoch 1"):
+        train(tiny_model(), tiny_examples(), config, 0, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_is_told_after_every_batch(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def progress(phase: str, done: int, total: int, note: str) -> None:
+        told.append((phase, done, total))
+        assert note.startswith("epoch ")
+
+    train(tiny_model(), tiny_examples(), SHORT, 0, tmp_path, phase="base", progress=progress)
+    assert told == [("base", i, 8) for i in range(1, 9)]  # 2 epochs of 20 images in batches of at most 6
+
+
+def test_a_checkpoint_survives_save_and_load(tmp_path: Path) -> None:
+    checkpoint = train(tiny_model(), tiny_examples(), SHORT, 0, tmp_path, stop=1)
+    loaded = Checkpoint.load(CheckpointFolder(tmp_path, keep=2).file(1))
+    assert (loaded.epoch, loaded.identity, loaded.digest()) == (1, checkpoint.identity, checkpoint.digest())
+    assert loaded.momentum
+    model = tiny_model()
+    loaded.restore(model)
+    assert same(dict(checkpoint.model), dict(model.state_dict()))
+    with pytest.raises(UserError, match="another network"):
+        loaded.restore(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text", b"\x08" + b"\x00" * 7 + b"{}      "])
+def test_what_is_no_checkpoint_is_a_mistake_of_the_user(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "epoch-00001.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*epoch-00001"):
+        Checkpoint.load(path)
