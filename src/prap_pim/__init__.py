@@ -10,7 +10,7 @@ __all__ = ["pattern_mask", "similar_reuse"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the public functions when they are first asked for: numba takes half a second that `--help` need not wait."""
+    """Load the public functions when first asked for: numba takes half a second that ``--help`` need not wait."""
     if name == "pattern_mask":
         from prap_pim.prune.pattern import pattern_mask
 

@@ -92,7 +92,9 @@ def pattern_mask(
         if kept > positions:
             raise UserError(f"kept_positions ({kept}) exceeds the kernel's {positions} positions")
         if group * kept > height:
-            raise UserError(f"group_channels * kept_positions ({group} * {kept}) exceeds the {height} rows of a pattern")
+            raise UserError(
+                f"group_channels * kept_positions ({group} * {kept}) exceeds the {height} rows of a pattern"
+            )
     patterns = _patterns(kernels, group, kept, most, height)
     mask = np.zeros((patterns.filters, patterns.inputs), np.uint8)
     over_ranges(patterns.filters, lambda first, end: _mark(patterns.rows, patterns.shape, mask, first, end))
@@ -101,7 +103,11 @@ def pattern_mask(
 
 def _patterns(kernels: Float32, group: int, kept: int, shapes: int, height: int) -> PatternSet:
     """Step 1 for kernels [O, C, positions]; a pattern has at most ``height`` weights."""
-    return _of_inputs(kernels, group, height) if kernels.shape[2] == 1 else _of_positions(kernels, group, kept, shapes, height)
+    return (
+        _of_inputs(kernels, group, height)
+        if kernels.shape[2] == 1
+        else _of_positions(kernels, group, kept, shapes, height)
+    )
 
 
 def _of_inputs(kernels: Float32, group: int, height: int) -> PatternSet:
@@ -126,9 +132,7 @@ def _of_positions(kernels: Float32, group: int, kept: int, shapes: int, height: 
     candidates = np.zeros((blocks, shapes, kept), np.int32)  # positions, ascending
     counts = np.zeros(blocks, np.int64)
     choice = np.zeros((filters, blocks), np.int32)
-    over_ranges(
-        blocks, lambda first, end: _choose_shapes(kernels, group, kept, first, end, candidates, counts, choice)
-    )
+    over_ranges(blocks, lambda first, end: _choose_shapes(kernels, group, kept, first, end, candidates, counts, choice))
     block_start = np.append(0, np.cumsum(counts))
     rows = np.full((block_start[-1], height), -1, np.int32)
     real = np.arange(shapes) < counts[:, None]  # [block, shape]
@@ -146,6 +150,23 @@ def _sum_of_magnitudes(matrix: Float32, importance: Float32, first: int, end: in
     for o in range(len(matrix)):
         for i in range(first, end):
             importance[i] += abs(matrix[o, i])
+
+
+@njit(cache=True, nogil=True)
+def _first_slot(shape: NDArray[np.uint64], slots: int) -> np.int64:
+    """Where to look for a shape in a hash table whose size is a power of two."""
+    mixed = np.uint64(0)
+    for word in shape:
+        mixed = (mixed ^ word) * np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: spreads low bits upward
+    return np.int64((mixed >> np.uint64(32)) & np.uint64(slots - 1))
+
+
+@njit(cache=True, nogil=True)
+def _equal(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> bool:
+    same = True
+    for i in range(len(one)):
+        same &= one[i] == other[i]
+    return same
 
 
 @njit(cache=True, nogil=True)
@@ -171,8 +192,13 @@ def _choose_shapes(
     found = np.empty((filters, words), np.uint64)  # distinct shapes
     frequency = np.empty(filters, np.int64)
     own = np.empty(words, np.uint64)
+    slots = 1
+    while slots < 2 * filters:
+        slots *= 2
+    place_of = np.empty(slots, np.int32)  # a hash table into ``found``, -1 in its free slots
     for block in range(first, end):
         distinct = 0
+        place_of[:] = -1
         for o in range(filters):
             value = importance[o]
             value[:] = 0
@@ -186,14 +212,15 @@ def _choose_shapes(
                     rank += (value[j] > value[i]) | ((value[j] == value[i]) & (j < i))
                 if rank < kept:
                     own[words - 1 - i // 64] |= np.uint64(1) << np.uint64(i % 64)
-            place = 0
-            while place < distinct and not (found[place] == own).all():
-                place += 1
-            if place == distinct:
-                found[place] = own
-                frequency[place] = 0
+            slot = _first_slot(own, slots)
+            while place_of[slot] >= 0 and not _equal(found[place_of[slot]], own):
+                slot = (slot + 1) % slots
+            if place_of[slot] < 0:
+                place_of[slot] = distinct
+                found[distinct] = own
+                frequency[distinct] = 0
                 distinct += 1
-            frequency[place] += 1
+            frequency[place_of[slot]] += 1
 
         count = min(distinct, candidates.shape[1])
         counts[block] = count

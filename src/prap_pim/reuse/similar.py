@@ -24,6 +24,7 @@ from prap_pim.reuse.base import reuse
 from prap_pim.settings import Settings
 
 Float32 = NDArray[np.float32]
+Real = NDArray[np.float32] | NDArray[np.float64]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
@@ -31,6 +32,9 @@ _FINEST_PER_MAX = np.float32(127 * 256)  # the largest |weight| becomes 127 int8
 _TILE = 512  # reusers matched at a time, so that they stay in the first-level cache
 _LARGEST_EXPONENT = 40  # no ratio of two patterns comes near 2**40
 _MOST_ROWS = 1 << 15  # of a group in similar_reuse
+# A distance is at most (1 + sqrt(2)) * |x|_1, and |x|_1 at most 127 * 256 * rows: up to this many rows that is below
+# 2**24 and float32 holds every sum exactly; wider patterns are matched in float64
+_ROWS_EXACT_IN_FLOAT32 = 128
 
 
 class SimilarReuse(Settings):
@@ -44,16 +48,15 @@ class SimilarReuse(Settings):
 
 @reuse.register
 def _(config: SimilarReuse, layer: Layer, patterns: PatternSet, grain: Grain) -> ReuseMap:
-    # A scale above 2**EXPONENT_MAX is limited to it and judged by its distance like any other. Step 1's shapes never
-    # get there: a filter's own shape retains the most, so no reuser has more magnitude than a donor before rounding.
+    # A scale above 2**EXPONENT_MAX is limited to it, and judged by its distance like any other. It takes an OU of more
+    # than 40 rows to see that: a reuser is no larger than the donor before rounding, |y|_1 + 128 a row, while the
+    # distance is at least |x|_1 - 2**7 |y|_1 with |x|_1 > 2**7.5 |y|_1; in narrower OUs "nothing" is always nearer.
     source, scale = _match_all(layer.matrix, patterns, config.keep, EXPONENT_MAX)
     exponent = np.where(source >= 0, np.frexp(scale)[1] - 1, 0)
     return ReuseMap(source, np.ones(source.shape, np.int8), exponent.astype(np.int8))
 
 
-def similar_reuse(
-    weight: Float32, mask: NDArray[Any] | None, group_channels: Any, keep: Any
-) -> tuple[Int32, Float32]:
+def similar_reuse(weight: Float32, mask: NDArray[Any] | None, group_channels: Any, keep: Any) -> tuple[Int32, Float32]:
     """Who reuses whose pattern, and with which scale (method.md step 2).
 
     Args:
@@ -95,7 +98,7 @@ def _checked_mask(mask: Any, weight: Float32) -> NDArray[np.uint8]:
 
 
 def _patterns_of(mask: NDArray[np.uint8], edges: Int64) -> PatternSet:
-    """The pattern set of a mask [O, inputs]: a block is the inputs edges[b] .. edges[b + 1], its shapes as they occur."""
+    """The pattern set of a mask [O, inputs]: block b is inputs edges[b] .. edges[b + 1], its shapes those it shows."""
     filters, inputs = mask.shape
     blocks = len(edges) - 1
     shape = np.empty((filters, blocks), np.int32)  # first counted within the block
@@ -119,7 +122,9 @@ def _match_all(matrix: Float32, patterns: PatternSet, keep: float, largest_expon
     step = max(matrix.max(), -matrix.min()) / _FINEST_PER_MAX  # float32
     if step > 0:  # else all weights are zero (or too small for float32 to tell from it): nothing is computed
         donors = floor(patterns.filters * keep)
-        limits = _ratio_limits(largest_exponent)
+        limits: Real = _ratio_limits(largest_exponent)
+        if patterns.rows.shape[1] > _ROWS_EXACT_IN_FLOAT32:
+            limits = limits.astype(np.float64)
         over_ranges(
             patterns.blocks,
             lambda first, end: _match(
@@ -151,10 +156,12 @@ def _ratio_limits(largest_exponent: int) -> Float32:
     middle = np.exp2(exponents - 0.5).astype(np.float32)
     ratios = (middle.view(np.int32)[:, None] + np.arange(-64, 65, dtype=np.int32)).view(np.float32)  # neighbours
     reached = np.rint(np.log2(ratios.astype(np.float64)).astype(np.float32)) >= exponents[:, None]
-    return ratios[np.arange(len(exponents)), reached.argmax(axis=1)]
+    limits: Float32 = ratios[np.arange(len(exponents)), reached.argmax(axis=1)]
+    return limits
 
 
-@njit(cache=True, nogil=True)
+# numpy's error model: the default's test for a zero divisor would keep loops from being vectorised
+@njit(cache=True, nogil=True, error_model="numpy")
 def _match(
     matrix: Float32,
     step: np.float32,
@@ -162,48 +169,45 @@ def _match(
     block_start: Int64,
     shape: Int32,
     wanted: int,
-    limits: Float32,
+    limits: Real,
     first: int,
     end: int,
     source: Int32,
     scale: Float32,
 ) -> None:
-    """Step 2 for blocks first .. end.
+    """Step 2 for blocks first .. end, in the precision of ``limits``.
 
-    Quantised weights are integers and all sums of them exact: a float64 holds them, and the vector units are at their
-    best with it.
+    Quantised weights and what is made of them are integers, so sums are exact in any order.
     """
     filters, height = len(matrix), rows.shape[1]
-    tile_ratio = np.empty(_TILE, np.float32)
-    gain = np.empty(_TILE, np.float32)
-    distance = np.empty(_TILE, np.float32)
-    least = np.empty(_TILE, np.float32)
-    nearest = np.empty(_TILE, np.int32)
-    nearest_gain = np.empty(_TILE, np.float32)
+    real = limits.dtype
+    ratio, gain = np.empty(_TILE, np.float32), np.empty(_TILE, real)
+    distance, least = np.empty(_TILE, real), np.empty(_TILE, real)
+    nearest, nearest_gain = np.empty(_TILE, np.int32), np.empty(_TILE, real)
     for block in range(first, end):
         low, shapes = block_start[block], block_start[block + 1] - block_start[block]
         used, place, count = _rows_in_use(rows[low : low + shapes])
-        q = np.empty((len(used), filters), np.float32)  # quantised, [row in use, filter]
+        q = np.empty((filters, len(used)), real)  # quantised, [filter, row in use]
         for o in range(filters):
             for r in range(len(used)):
-                q[r, o] = np.rint(matrix[o, used[r]] / step)
-        own = np.zeros(filters, np.float32)  # L1 under the filter's own shape
+                q[o, r] = np.rint(matrix[o, used[r]] / step)
+        own = np.zeros(filters, real)  # L1 under the filter's own shape
         for o in range(filters):
             s = shape[o, block] - low
             if s >= 0:
                 for i in range(count[s]):
-                    own[o] += abs(q[place[s, i], o])
+                    own[o] += abs(q[o, place[s, i]])
         order = np.argsort(-own, kind="mergesort")  # stable
 
-        donor = np.zeros((wanted, height), np.float32)  # on the int8 grid, in units of q
-        donor_l1 = np.zeros(wanted, np.float32)
+        donor = np.zeros((wanted, height), real)  # on the int8 grid, in units of q
+        donor_l1 = np.zeros(wanted, real)
         donors = 0
         while donors < wanted:
             o = order[donors]
             s = shape[o, block] - low
             if s >= 0:
                 for i in range(count[s]):
-                    donor[donors, i] = 256 * np.rint(q[place[s, i], o] / 256)
+                    donor[donors, i] = 256 * np.rint(q[o, place[s, i]] / 256)
                     donor_l1[donors] += abs(donor[donors, i])
             if donor_l1[donors] == 0:
                 break
@@ -212,14 +216,16 @@ def _match(
             donors += 1
 
         others = order[donors:]
-        x = np.empty((len(used), len(others)), np.float32)
+        x = np.empty((len(used), len(others)), real)
         for r in range(len(used)):
             for j in range(len(others)):
-                x[r, j] = q[r, others[j]]
-        l1 = np.empty((shapes, _TILE), np.float32)  # of the tile's reusers under a shape
+                x[r, j] = q[others[j], r]
+        # of the tile's reusers under a shape, as far as known: L1 and its extremes
+        l1, lowest, highest = np.empty((shapes, _TILE), real), np.empty(shapes, real), np.empty(shapes, real)
+        known = np.empty(shapes, np.bool_)
         for start in range(0, len(others), _TILE):
             size = min(_TILE, len(others) - start)
-            known = np.zeros(shapes, np.bool_)
+            known[:] = False
             least[:size] = np.inf
             nearest_gain[:size] = 0
             for d in range(donors):
@@ -232,7 +238,8 @@ def _match(
                         row = x[place[s, i], start : start + size]
                         for j in range(size):
                             total[j] += abs(row[j])
-                _gains(total[:size], donor_l1[d], limits, tile_ratio, gain)
+                    lowest[s], highest[s] = total[:size].min(), total[:size].max()
+                _gains(total[:size], lowest[s], highest[s], donor_l1[d], limits, ratio, gain)
                 distance[:size] = 0
                 for i in range(count[s]):
                     value = donor[d, i]
@@ -251,37 +258,36 @@ def _match(
                     scale[o, block] = nearest_gain[j]
 
 
-@njit(cache=True, nogil=True)
-def _gains(l1: Float32, donor_l1: np.float32, limits: Float32, ratio: Float32, gain: Float32) -> None:
-    """gain[j] = 2**round(log2(l1[j] / donor_l1)), at least 2**EXPONENT_MIN, at most what limits reaches; 0 for 0."""
-    smallest, largest = np.float32(np.inf), np.float32(0)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gains(l1: Real, least: float, most: float, donor_l1: float, limits: Real, ratio: Float32, gain: Real) -> None:
+    """gain[j] = 2**round(log2(l1[j] / donor_l1)), at least 2**EXPONENT_MIN, at most what limits reaches; 0 for 0.
+
+    ``least`` and ``most`` are the extremes of ``l1``: they bound the limits that have to be tried, few of them.
+    """
     for j in range(len(l1)):
-        r = np.float32(l1[j]) / np.float32(donor_l1)
-        ratio[j] = r
-        largest = max(largest, r)
-        smallest = min(smallest, r)
+        ratio[j] = l1[j] / donor_l1
+    smallest, largest = np.float32(least / donor_l1), np.float32(most / donor_l1)
     k = 0
     while k < len(limits) and limits[k] <= smallest:
         k += 1
-    power = np.float32(2.0 ** (EXPONENT_MIN + k))
+    gain[: len(l1)] = 2.0 ** (EXPONENT_MIN + k)
     for j in range(len(l1)):
-        gain[j] = power if ratio[j] > 0 else np.float32(0)
+        gain[j] = gain[j] if ratio[j] > 0 else ratio[j]
     while k < len(limits) and limits[k] <= largest:
-        power *= np.float32(2)
-        limit = limits[k]
+        limit = np.float32(limits[k])
+        power = limits.dtype.type(2.0 ** (EXPONENT_MIN + k + 1))
         for j in range(len(l1)):
             gain[j] = power if ratio[j] >= limit else gain[j]
         k += 1
 
 
 @njit(cache=True, nogil=True)
-def _rows_in_use(shapes: Int32) -> tuple[Int32, Int32, Int64]:
+def _rows_in_use(shapes: Int32) -> tuple[Int32, Int64, Int64]:
     """The rows that some shape [S, h] has, ascending; where each shape's rows are among them; each shape's length."""
     used = np.unique(shapes)
     used = used[used >= 0]
     place = np.searchsorted(used, shapes.ravel()).reshape(shapes.shape)
-    count = (shapes >= 0).sum(axis=1)
-    return used, place, count
+    return used, place, (shapes >= 0).sum(axis=1)
 
 
 @njit(cache=True, nogil=True)
