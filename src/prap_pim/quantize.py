@@ -29,7 +29,7 @@ class QuantizeConfig(Settings):
 
 def quantize_input(x: Tensor, step: float) -> Tensor:
     """int8 activations: x / step, rounded half to even, clipped to -128..127. The one home of this rule."""
-    return torch.clamp(torch.round(x / step), -128, 127).to(torch.int8)
+    return (x / step).round_().clamp_(-128, 127).to(torch.int8)
 
 
 def input_steps(

@@ -53,7 +53,8 @@ class CrossbarLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """float [N, C, H, W] or [..., C] to [N, O, H', W'] or [..., O], of the input's type."""
         images = max(1, _BYTES_AT_A_TIME * len(x) // self._bytes(x)) if self.layer.kind == "conv" else max(1, len(x))
-        return torch.cat([self._compute(part) for part in torch.split(x, images)])
+        parts = [self._compute(part) for part in torch.split(x, images)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _bytes(self, x: Tensor) -> int:
         return len(x) * self.layer.positions * (self.layer.rows + 8 * self.layer.filters)
@@ -64,8 +65,9 @@ class CrossbarLayer(nn.Module):
         if self.check:
             self.checked += integers.size
             self.mismatches += int(np.count_nonzero(integers != exact_matmul(inputs, self.weights)))
-        y = torch.from_numpy(integers).double().mul_(self.scale).add_(self.bias).to(x)
+        y = (torch.from_numpy(integers) * self.scale).add_(self.bias)  # float64 [positions, O]
         if self.layer.kind == "linear":
-            return y.reshape(*x.shape[:-1], self.layer.filters)
+            return y.reshape(*x.shape[:-1], self.layer.filters).to(x)
         filters, height, width = self.layer.output_shape
-        return y.reshape(len(x), height, width, filters).permute(0, 3, 1, 2).contiguous()
+        images_first = y.reshape(len(x), height, width, filters).permute(0, 3, 1, 2)
+        return images_first.to(x.device, x.dtype, memory_format=torch.contiguous_format)
