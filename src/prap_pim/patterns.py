@@ -55,9 +55,9 @@ class PatternSet:
 
     def mask(self) -> NDArray[np.bool_]:
         """Weights that are kept, bool [O, inputs]."""
-        kept = np.zeros((self.filters, self.inputs + 1), np.bool_)  # the last column takes the unused rows
+        kept: NDArray[np.bool_] = np.zeros((self.filters, self.inputs + 1), np.bool_)
         filters, blocks = np.nonzero(self.shape >= 0)
-        kept[filters[:, None], self.rows[self.shape[filters, blocks]]] = True
+        kept[filters[:, None], self.rows[self.shape[filters, blocks]]] = True  # -1, unused, is the column past the end
         return np.ascontiguousarray(kept[:, :-1])
 
 
@@ -95,7 +95,8 @@ class ReuseMap:
     @property
     def is_donor(self) -> NDArray[np.bool_]:
         """bool [O, B]."""
-        return self.source == np.arange(len(self.source), dtype=np.int32)[:, None]
+        own = np.arange(len(self.source), dtype=np.int32)[:, None]
+        return np.equal(self.source, own, dtype=np.bool_)
 
     @staticmethod
     def none(patterns: PatternSet) -> "ReuseMap":

@@ -1,8 +1,9 @@
 """What a run leaves in results.json: every figure, its unit in its name (SI: s, J, m2). Read back with full checks."""
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json
@@ -29,6 +30,7 @@ class ChipResult(_Frozen):
     description: str
     geometry: dict[str, int | float | str]
     figures: list[Figure]
+    warnings: list[str]  # about the chip itself, such as an ADC too small for its OU
 
 
 class TimingResult(_Frozen):
@@ -81,7 +83,7 @@ class MethodResult(_Frozen):
 class Results(_Frozen):
     """A whole run."""
 
-    schema_version: int
+    schema_version: Literal[1]
     name: str
     command: str
     seed: int
@@ -92,7 +94,13 @@ class Results(_Frozen):
     parameters: int
     float_accuracy: float  # the trained network before compression; 0..1
     chip: ChipResult
-    methods: list[MethodResult]  # the first is the one that the others are compared with
+    methods: list[MethodResult] = Field(min_length=1)  # the first is the one that the others are compared with
+
+    @model_validator(mode="after")
+    def _distinct_methods(self) -> Self:
+        if len({method.name for method in self.methods}) < len(self.methods):
+            raise ValueError("two methods have one name")
+        return self
 
     def save(self, path: Path) -> None:
         """Write results.json, whole or not at all."""

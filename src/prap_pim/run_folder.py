@@ -68,6 +68,7 @@ def open_run(path: Path, config: dict[str, Any], manifest: dict[str, Any], resum
         UserError: the folder holds another run, something else, or is in use; or it cannot be written.
     """
     folder = RunFolder(path)
+    _refuse_foreign(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
         handle = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
@@ -84,15 +85,23 @@ def open_run(path: Path, config: dict[str, Any], manifest: dict[str, Any], resum
         os.close(handle)
 
 
+def _refuse_foreign(folder: RunFolder) -> None:
+    """A run writes its config first: files without one belong to somebody else."""
+    try:
+        if not folder.path.exists() or folder.config.exists():
+            return
+        others = [p.name for p in folder.path.iterdir() if p.name != _LOCK and not p.name.endswith(".part")]
+    except OSError as error:
+        raise UserError(f"cannot use the output folder {folder.path}: {error.strerror or error}") from error
+    if others:
+        raise UserError(f"the output folder {folder.path} is not empty and holds no run: choose another with --output")
+
+
 def _claim(folder: RunFolder, config: dict[str, Any], manifest: dict[str, Any], resume: bool) -> None:
-    # a run writes its config first: files without one belong to somebody else
-    others = [p.name for p in folder.path.iterdir() if p.name != _LOCK and not p.name.endswith(".part")]
-    if not others:
+    if not folder.config.exists():
         write_whole(folder.config, yaml.safe_dump(config, sort_keys=False))
         write_json(folder.manifest, {"format": _FORMAT, **manifest})
         return
-    if not folder.config.exists():
-        raise UserError(f"the output folder {folder.path} is not empty and holds no run: choose another with --output")
     difference = _first_difference(config, read_yaml(folder.config))
     if difference:
         raise UserError(

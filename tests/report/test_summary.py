@@ -2,7 +2,6 @@ import math
 
 import pytest
 
-from prap_pim.errors import UserError
 from prap_pim.report.summary import comparisons, exactness, headline, sections
 from prap_pim.results import TimingResult
 from tests.report.made_up import EVIL, layer, method, results
@@ -59,8 +58,3 @@ def test_exactness_adds_up_all_methods_and_names_what_differs():
 
 def test_nothing_checked_is_nothing_proven():
     assert not exactness(results(methods=[method(0, layers=[])])).proven
-
-
-def test_results_without_a_method_are_refused():
-    with pytest.raises(UserError, match="hold no method"):
-        comparisons(results(methods=[]))

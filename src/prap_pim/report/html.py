@@ -23,17 +23,13 @@ def write_report(results: Results, path: Path) -> None:
     """Write the page, whole or not at all.
 
     Raises:
-        UserError: the results hold no method, or the file cannot be written.
+        UserError: the file cannot be written.
     """
     write_whole(path, render(results))
 
 
 def render(results: Results) -> str:
-    """The page as text.
-
-    Raises:
-        UserError: the results hold no method.
-    """
+    """The page as text."""
     methods = [each.method for each in comparisons(results)]
     by_method, by_layer = method_charts(results), layer_charts(results)
     scripts = [str(get_plotlyjs()), _file("report.js")]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prap_pim.errors import UserError
 from prap_pim.report.quantities import count, percent, points, quantity, significant, times
 from prap_pim.results import LayerResult, MethodResult, Results
 
@@ -52,13 +51,7 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """Every method beside the first one, which is beside itself.
-
-    Raises:
-        UserError: there is no method.
-    """
-    if not results.methods:
-        raise UserError(f"the results of {results.name} hold no method: nothing can be reported")
+    """Every method beside the first one, which is beside itself."""
     return [Comparison(results.methods[0], method) for method in results.methods]
 
 

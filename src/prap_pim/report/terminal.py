@@ -17,9 +17,6 @@ def print_results(results: Results, console: Console) -> None:
     check found.
 
     Where the methods do not fit side by side, further tables follow; each shows the first method, too.
-
-    Raises:
-        UserError: the results hold no method.
     """
     parts = sections(results)
     names = [_plain(method.name) for method in results.methods]

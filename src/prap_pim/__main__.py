@@ -1,0 +1,152 @@
+"""The command line. Exit codes: 0 done, 2 a mistake that the user can mend (one line says which), 130 interrupted."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from prap_pim.errors import UserError
+
+if TYPE_CHECKING:
+    from prap_pim import training
+    from prap_pim.results import Results
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prap-pim",
+        description="Pattern pruning and reuse on ReRAM processing-in-memory: a trained network, its cost, the proof.",
+        epilog="exit codes: 0 done, 2 a mistake that you can mend (one line says which), 130 interrupted",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"prap-pim {version('prap-pim')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="train, compress, map, cost and prove; leaves a run folder with results.json and report.html",
+        epilog="example: prap-pim run examples/digits.yaml --output runs/mine --set training.epochs=30",
+        allow_abbrev=False,
+    )
+    run.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, see examples/digits.yaml")
+    run.add_argument("--output", type=Path, metavar="FOLDER", help="the run folder (default: `output` of the config)")
+    run.add_argument("--resume", action="store_true", help="go on with the run in the folder, from its last checkpoint")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change a setting, dots between nested keys; may be repeated",
+    )
+    _add_output_flags(run)
+    run.set_defaults(handler=_run)
+
+    report = commands.add_parser(
+        "report",
+        help="write report.html again from a run folder's results.json, and print the table",
+        epilog="example: prap-pim report runs/digits",
+        allow_abbrev=False,
+    )
+    report.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
+    _add_output_flags(report)
+    report.set_defaults(handler=_report)
+    return parser
+
+
+def _add_output_flags(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    how.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
+
+
+@contextmanager
+def _progress_bars(console: Console) -> Iterator["training.Progress"]:
+    columns = (
+        TextColumn("{task.description:<34}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console) as bars:
+
+        def advance(phase: str, done: int, total: int, note: str = "") -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=total, note=note)
+            bars.update(tasks[phase], completed=done, total=total, note=note)
+
+        yield advance
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    # imported here: torch takes seconds, and --help should not wait for it
+    from prap_pim.config import RunConfig
+    from prap_pim.pipeline import run
+
+    quiet = arguments.quiet or arguments.json
+    config = RunConfig.load(arguments.config, arguments.overrides)
+    folder = arguments.output if arguments.output is not None else config.output
+    command = shlex.join(["prap-pim", *sys.argv[1:]])
+    with _progress_bars(Console(stderr=True, quiet=quiet)) as progress:
+        results = run(config, folder, command, arguments.resume, progress)
+    _show(arguments, folder, results)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from prap_pim.report import write_report
+    from prap_pim.results import Results
+    from prap_pim.run_folder import RunFolder
+
+    folder = RunFolder(arguments.folder)
+    results = Results.load(folder.results)
+    write_report(results, folder.report)
+    _show(arguments, folder.path, results)
+
+
+def _show(arguments: argparse.Namespace, folder: Path, results: "Results") -> None:
+    from prap_pim.report import print_results
+
+    if arguments.json:
+        print(results.model_dump_json())
+    elif not arguments.quiet:
+        console = Console()
+        print_results(results, console)
+        console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.handler(arguments)
+    except UserError as error:
+        print(f"prap-pim: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("prap-pim: interrupted; go on with --resume", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader of our output went away: nothing is wrong
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""The configuration of one run, as a user's YAML file gives it."""
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from prap_pim.data import DataConfig, DigitsConfig
+from prap_pim.errors import UserError
+from prap_pim.models import ModelConfig, ResNetConfig
+from prap_pim.network import Network
+from prap_pim.prune import NoPruning, PruneConfig
+from prap_pim.quantize import QuantizeConfig
+from prap_pim.reuse import NoReuse, ReuseConfig
+from prap_pim.settings import Settings, nearest, read_yaml
+from prap_pim.training import PRAP_2023, TrainingConfig
+
+_SCHEDULES = {"prap-2023": PRAP_2023}
+
+
+def _schedule(value: Any) -> Any:
+    """A schedule's name stands for its settings."""
+    if isinstance(value, str):
+        if value not in _SCHEDULES:
+            raise ValueError(f"unknown schedule ({nearest(value, list(_SCHEDULES))})")
+        return _SCHEDULES[value]
+    return value
+
+
+class LayerRule(Settings):
+    """Other settings for some layers of a method; the first rule that matches a layer's name counts."""
+
+    layers: str  # a name, or a pattern with * and ?
+    prune: PruneConfig = NoPruning()
+    reuse: ReuseConfig = NoReuse()
+
+
+class MethodConfig(Settings):
+    """A method: how to prune, whose patterns to reuse, and whether to fine-tune afterwards."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")
+    description: str = ""
+    prune: PruneConfig = NoPruning()
+    reuse: ReuseConfig = NoReuse()
+    exceptions: tuple[LayerRule, ...] = ()
+    finetune: bool = True
+
+    def layer_settings(self, network: Network) -> dict[str, tuple[PruneConfig, ReuseConfig]]:
+        """The pruning and reuse of every layer, by name.
+
+        Raises:
+            UserError: an exception matches no layer (a misspelt name would otherwise be ignored silently).
+        """
+        names = [layer.name for layer in network.layers]
+        for rule in self.exceptions:
+            if not any(fnmatchcase(name, rule.layers) for name in names):
+                raise UserError(
+                    f"method {self.name}: exceptions name {rule.layers!r}, which matches no layer "
+                    f"({nearest(rule.layers, names)})"
+                )
+        return {name: self._setting(name) for name in names}
+
+    def _setting(self, name: str) -> tuple[PruneConfig, ReuseConfig]:
+        for rule in self.exceptions:
+            if fnmatchcase(name, rule.layers):
+                return rule.prune, rule.reuse
+        return self.prune, self.reuse
+
+
+class RunConfig(Settings):
+    """Everything that a run depends on: the same configuration gives the same plan and figures."""
+
+    name: str = Field(min_length=1, max_length=200)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    data: DataConfig = DigitsConfig()
+    model: ModelConfig = ResNetConfig()
+    training: Annotated[TrainingConfig, BeforeValidator(_schedule)] = PRAP_2023
+    methods: tuple[MethodConfig, ...] = Field(min_length=1)
+    quantize: QuantizeConfig = QuantizeConfig()
+    chip: str = "isaac-32nm"  # a preset, or a TOML file
+    mapping: Literal["spread", "pack"] = "spread"
+    output: Path = Path("runs/run")
+
+    @model_validator(mode="after")
+    def _distinct_methods(self) -> Self:
+        names = [method.name.lower() for method in self.methods]  # they name folders
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"methods.{index}.name: two methods are called {self.methods[index].name!r}")
+        return self
+
+    @staticmethod
+    def load(path: Path, overrides: list[str] | None = None) -> "RunConfig":
+        """Read and check a configuration file.
+
+        Raises:
+            UserError: one line that says what is wrong and where.
+        """
+        return RunConfig.checked(read_yaml(path, overrides), str(path))
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values with every default written out, without the place where the run is kept."""
+        values: dict[str, Any] = self.model_dump(mode="json", exclude={"output"})
+        return values

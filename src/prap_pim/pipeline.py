@@ -1,0 +1,301 @@
+"""The whole flow, one stage a line: train, compress, quantise, map, cost, prove, report."""
+
+import copy
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import nn
+
+from prap_pim.capture import Captured, capture
+from prap_pim.chip import Chip, load_chip
+from prap_pim.config import MethodConfig, RunConfig
+from prap_pim.cost import CostReport, cost, load_table
+from prap_pim.data import Splits, load
+from prap_pim.files import read_json, write_json
+from prap_pim.finetune import Assignments, finetune, project
+from prap_pim.function import SimulationReport, compressed_model, simulate
+from prap_pim.mapping import dense_ous, map_network
+from prap_pim.models import build
+from prap_pim.network import Network
+from prap_pim.patterns import Float32, PatternSet, ReuseMap, make_plan
+from prap_pim.plan import NetworkPlan
+from prap_pim.prune import NoPruning, prune
+from prap_pim.quantize import input_steps
+from prap_pim.report import write_report
+from prap_pim.results import ChipResult, Figure, LayerResult, MethodResult, Results, TimingResult
+from prap_pim.reuse import NoReuse, reuse
+from prap_pim.run_folder import RunFolder, open_run
+from prap_pim.training import Checkpoint, Progress, accuracy, reestimate_batchnorm, train
+
+_BATCH = 100  # images at a time; results do not depend on it
+_PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
+
+
+def run(config: RunConfig, output: Path, command: str, resume: bool, progress: Progress) -> Results:
+    """Do everything that a configuration asks for, or what is left of it.
+
+    Args:
+        config: what to do.
+        output: the run folder.
+        command: how the user called it, for the report.
+        resume: go on with the run in the folder, from its last checkpoint; it ends as an undisturbed run would.
+        progress: told how far things are.
+
+    Raises:
+        UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched.
+    """
+    splits = load(config.data, config.seed)
+    chip = load_chip(config.chip)
+    check(config, splits, chip)
+    manifest = {"seed": config.seed, "versions": _versions()}
+    with open_run(output, config.resolved(), manifest, resume) as folder:
+        if not folder.results.exists():
+            trained, branch = _train(config, splits, folder, progress)
+            methods = [_method(config, m, splits, chip, trained, branch, folder, progress) for m in config.methods]
+            results = _results(config, command, splits, chip, trained, methods)
+            write_report(results, folder.report)
+            write_json(
+                folder.manifest, {**read_json(folder.manifest), "plans": {m.name: m.plan_sha256 for m in methods}}
+            )
+            results.save(folder.results)  # last: it says that the run has finished
+        return Results.load(folder.results)
+
+
+def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
+    """Walk through every method on the untrained network, so that a mistake shows before hours of training.
+
+    Raises:
+        UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
+    """
+    captured = _capture(config, splits, _untrained(config, splits))
+    for method in config.methods:
+        assignments = _assign(method, captured.network, chip)
+        plan = _plan(method, captured, assignments, {}, dict.fromkeys(assignments, 1.0))
+        map_network(captured.network, plan, chip, config.mapping)
+
+
+def _untrained(config: RunConfig, splits: Splits) -> nn.Module:
+    return build(config.model, splits.train.images.shape[1], splits.classes, config.seed)
+
+
+def _capture(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
+    return capture(model, splits.test.images[:1], config.model.name)
+
+
+def _train(config: RunConfig, splits: Splits, folder: RunFolder, progress: Progress) -> tuple[nn.Module, Checkpoint]:
+    """The network trained to the end, and the checkpoint from which the compressed ones branch."""
+    model = _untrained(config, splits)
+    schedule = config.training
+    stops = (schedule.compress_at, schedule.epochs)
+    branch, _ = (
+        train(
+            model,
+            splits.train,
+            schedule,
+            config.seed,
+            folder.checkpoints,
+            stop=stop,
+            resume=True,
+            phase=f"training to epoch {stop}",
+            progress=progress,
+        )
+        for stop in stops
+    )
+    return model, branch
+
+
+def _assign(method: MethodConfig, network: Network, chip: Chip) -> dict[str, tuple[PatternSet, ReuseMap]]:
+    """What pruning and reuse decide, for every layer."""
+    settings = method.layer_settings(network)
+    assignments = {}
+    for layer in network.layers:
+        pruning, reusing = settings[layer.name]
+        patterns = prune(pruning, layer, chip.grain)
+        assignments[layer.name] = patterns, reuse(reusing, layer, patterns, chip.grain)
+    return assignments
+
+
+def _plan(
+    method: MethodConfig,
+    captured: Captured,
+    assignments: Assignments,
+    matrices: Mapping[str, Float32],
+    steps: Mapping[str, float],
+) -> NetworkPlan:
+    """Every layer as a plan; ``matrices`` holds the weights before the last projection, where there was one."""
+    layers = {}
+    for layer in captured.network.layers:
+        weights = matrices.get(layer.name, layer.matrix)
+        layers[layer.name] = make_plan(
+            layer.name, weights, *assignments[layer.name], layer.filter_scale, layer.filter_bias
+        )
+    return NetworkPlan(method.name, layers, dict(steps))
+
+
+def _method(
+    config: RunConfig,
+    method: MethodConfig,
+    splits: Splits,
+    chip: Chip,
+    trained: nn.Module,
+    branch: Checkpoint,
+    folder: RunFolder,
+    progress: Progress,
+) -> MethodResult:
+    """Compress, plan, cost and prove one method."""
+    place = folder.method(method.name)
+    finished = place / "result.json"
+    if finished.exists():
+        return MethodResult.model_validate(read_json(finished))
+
+    captured, plan = _compress(config, method, splits, chip, trained, branch, place, progress)
+    plan.save(place / "plan.safetensors")
+    costs = cost(captured.network, plan, chip, config.mapping)
+    test = splits.test
+    proof = simulate(
+        captured,
+        plan,
+        chip.grain,
+        chip.adc_bits,
+        test.images,
+        test.labels,
+        progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "images"),
+    )
+    compressed = accuracy(compressed_model(captured, plan), test.images, test.labels)
+    result = _method_result(method, captured.network, plan, chip, costs, proof, compressed)
+    write_json(finished, result.model_dump())
+    return result
+
+
+def _compress(
+    config: RunConfig,
+    method: MethodConfig,
+    splits: Splits,
+    chip: Chip,
+    trained: nn.Module,
+    branch: Checkpoint,
+    place: Path,
+    progress: Progress,
+) -> tuple[Captured, NetworkPlan]:
+    """The compressed network and its plan.
+
+    With fine-tuning a method branches from the base training's checkpoint ``branch``; one-shot it starts from the
+    network that is ``trained`` to the end, as does a method that changes no layer.
+    """
+    model = copy.deepcopy(trained)
+    settings = method.layer_settings(_capture(config, splits, model).network)
+    changed = [name for name, setting in settings.items() if setting != (NoPruning(), NoReuse())]
+    tuned = method.finetune and bool(changed)
+    if tuned:
+        branch.restore(model)
+    assignments = _assign(method, _capture(config, splits, model).network, chip)
+    chosen = {name: assignments[name] for name in changed}
+    if tuned:
+        matrices = finetune(
+            model,
+            splits.train,
+            config.training,
+            config.seed,
+            branch,
+            chosen,
+            place / "checkpoints",
+            resume=True,
+            phase=f"{method.name}: fine-tuning",
+            progress=progress,
+        )
+    else:
+        matrices = project(model, chosen)
+    reestimate_batchnorm(model, splits.calibration.images)  # for every method alike
+    captured = _capture(config, splits, model)
+    steps = input_steps(captured, splits.calibration.images, _BATCH, config.quantize)
+    return captured, _plan(method, captured, assignments, matrices, steps)
+
+
+def _method_result(
+    method: MethodConfig,
+    network: Network,
+    plan: NetworkPlan,
+    chip: Chip,
+    costs: CostReport,
+    proof: SimulationReport,
+    compressed_accuracy: float,
+) -> MethodResult:
+    layers = []
+    for layer, priced in zip(network.layers, costs.layers, strict=True):
+        of_plan, checked = plan.layers[layer.name], proof.layers[layer.name]
+        layers.append(
+            LayerResult(
+                name=layer.name,
+                kind=layer.kind,
+                weight_shape=list(layer.weight.shape),
+                positions=layer.positions,
+                row_groups=of_plan.groups,
+                donors=len(of_plan.donors),
+                uses=of_plan.uses,
+                ou_steps=priced.ou_steps,
+                dense_ou_steps=dense_ous(layer.rows, layer.filters, chip) * chip.grain.input_steps * layer.positions,
+                crossbars=priced.crossbars,
+                serial_latency_s=priced.serial_latency_s,
+                pipelined_latency_s=priced.pipelined_latency_s,
+                energy_j=priced.energy_j,
+                checked_outputs=checked.checked,
+                mismatches=checked.mismatches,
+            )
+        )
+    return MethodResult(
+        name=method.name,
+        description=method.description,
+        compressed_accuracy=compressed_accuracy,
+        bit_true_accuracy=proof.accuracy,
+        compute_ratio=costs.ou_steps / sum(layer.dense_ou_steps for layer in layers),
+        ou_steps=costs.ou_steps,
+        stored_cells=costs.stored_cells,
+        crossbars=costs.crossbars,
+        serial=TimingResult(**vars(costs.serial)),
+        pipelined=TimingResult(**vars(costs.pipelined)),
+        energy_j=costs.energy_j,
+        energy_breakdown_j=dict(costs.energy_breakdown_j),
+        area_m2=costs.area_m2,
+        plan_sha256=plan.digest(),
+        layers=layers,
+    )
+
+
+def _results(
+    config: RunConfig,
+    command: str,
+    splits: Splits,
+    chip: Chip,
+    trained: nn.Module,
+    methods: list[MethodResult],
+) -> Results:
+    captured = _capture(config, splits, trained)
+    geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
+    geometry = {key: value for key, value in geometry.items() if value is not None} | vars(chip.grain)
+    figures = load_table(chip.components).figures.values()
+    return Results(
+        schema_version=1,
+        name=config.name,
+        command=command,
+        seed=config.seed,
+        versions=_versions(),
+        data=splits.description,
+        images={"train": len(splits.train), "calibration": len(splits.calibration), "test": len(splits.test)},
+        network=captured.network.name,
+        parameters=captured.network.parameters,
+        float_accuracy=accuracy(trained, splits.test.images, splits.test.labels),
+        chip=ChipResult(
+            name=chip.name,
+            description=chip.description,
+            geometry=geometry,
+            figures=[Figure(**vars(figure)) for figure in figures],
+            warnings=list(chip.warnings),
+        ),
+        methods=methods,
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}

@@ -1,0 +1,46 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from prap_pim.errors import UserError
+from prap_pim.files import read_json, write_json, write_whole, write_with
+
+
+def test_written_whole(tmp_path: Path):
+    path = tmp_path / "deep" / "a.txt"
+    write_whole(path, "old")
+    write_whole(path, b"new")
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    write_whole(path, "old")
+
+    def full_disk(target: Path) -> None:
+        target.write_text("ne")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UserError, match="No space left on device"):
+        write_with(path, full_disk)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write_whole(tmp_path / "file" / "a.txt", "x")
+
+
+def test_json(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"a": [1, 0.1]})
+    assert read_json(tmp_path / "a.json") == {"a": [1, 0.1]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "b.json", float("nan"))
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_json(tmp_path / "c.json")

@@ -1,0 +1,225 @@
+"""Whole runs on real digits with a tiny network: figures, mistakes, kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prap_pim.__main__ import main
+from prap_pim.plan import NetworkPlan
+from prap_pim.results import Results
+
+TINY = {
+    "name": "tiny",
+    "seed": 3,
+    "data": {"name": "digits", "size": 16, "train": 240, "calibration": 60, "test": 60},
+    "model": {"name": "resnet", "depth": 8, "width": 8},
+    "training": {"epochs": 4, "compress_at": 2, "batch_size": 60, "project_every": 1},
+    "methods": [
+        {"name": "dense"},
+        {
+            "name": "prap",
+            "prune": {"kind": "pattern", "group_channels": 2, "pointwise_group": 8},
+            "reuse": {"kind": "similar", "keep": 0.5},
+            "exceptions": [{"layers": "stem.conv"}, {"layers": "classifier"}],
+        },
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert main(["run", str(config), "--output", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def figures(folder: Path) -> dict[str, object]:
+    values = json.loads((folder / "results.json").read_text())
+    del values["command"]
+    return values
+
+
+def test_what_a_run_leaves(finished: Path):
+    results = Results.load(finished / "results.json")
+    dense, prap = results.methods
+    layers = {layer.name: layer for layer in dense.layers}
+    # by hand: 16x16 maps in the stem, 8 filters over 9 inputs (one channel): ceil(9 / 8) * 8 patterns, 8 input bits
+    assert layers["stem.conv"].ou_steps == 16 * 16 * 2 * 8 * 8
+    assert layers["classifier"].ou_steps == (32 // 8) * 10 * 8
+    assert dense.compute_ratio == 1
+    assert 0.1 < prap.compute_ratio < 0.5
+    assert prap.ou_steps == sum(layer.ou_steps for layer in prap.layers)
+    assert prap.energy_j < dense.energy_j
+    assert prap.serial.latency_s < dense.serial.latency_s
+    for method in results.methods:
+        assert sum(method.energy_breakdown_j.values()) == pytest.approx(method.energy_j, rel=1e-9)
+        plan = NetworkPlan.load(finished / "methods" / method.name / "plan.safetensors")
+        assert plan.digest() == method.plan_sha256
+        for layer in method.layers:
+            # every test image, every output position, every filter was compared
+            assert layer.checked_outputs == 60 * layer.positions * layer.weight_shape[0]
+            assert layer.mismatches == 0
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["plans"] == {method.name: method.plan_sha256 for method in results.methods}
+    assert "<html" in (finished / "report.html").read_text()
+
+
+def test_the_compressed_model_is_the_plan(finished: Path):
+    """PRAP's structure is in the plan: at most 8 inputs of a channel pair, at most half of the filters donors."""
+    plan = NetworkPlan.load(finished / "methods/prap/plan.safetensors").layers["stage1.block1.conv1"]
+    assert plan.inputs == 8 * 9
+    assert (plan.rows >= 0).all()
+    assert plan.donors_per_group.sum() <= 4 * 4  # 4 channel pairs, floor(8 * 0.5) donors in each
+    assert ((plan.weights() != 0).sum(axis=1) <= 4 * 8).all()
+
+
+def test_a_finished_run_is_only_shown_again(finished: Path, config: Path, capsys: pytest.CaptureFixture[str]):
+    before = (finished / "results.json").read_text()
+    assert main(["run", str(config), "--output", str(finished), "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(before)
+    assert main(["run", str(config), "--output", str(finished)]) == 2
+    assert "holds this run already" in capsys.readouterr().err
+    assert (finished / "results.json").read_text() == before
+
+
+def test_report_again(finished: Path, capsys: pytest.CaptureFixture[str]):
+    (finished / "report.html").unlink()
+    assert main(["report", str(finished)]) == 0
+    assert (finished / "report.html").exists()
+    assert "prap" in capsys.readouterr().out
+
+
+def start(config: Path, folder: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "prap_pim", "run", str(config), "--output", str(folder), "--resume", "--quiet"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def finish(process: "subprocess.Popen[bytes]") -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+
+
+def test_killed_after_every_stage_ends_the_same(config: Path, finished: Path, tmp_path: Path):
+    """kill -9 as soon as each stage's file appears; what is resumed ends as the undisturbed run did."""
+    folder = tmp_path / "killed"
+    marks = [
+        "config.yaml",
+        "checkpoints/epoch-00001*",
+        "checkpoints/epoch-00003*",
+        "methods/prap/checkpoints/epoch-00003*",
+        "methods/prap/plan.safetensors",
+    ]
+    kills = 0
+    for mark in marks:
+        process = start(config, folder)
+        while process.poll() is None and not list(folder.glob(mark)):
+            time.sleep(0.002)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    assert kills == len(marks)
+    finish(start(config, folder))
+    assert figures(folder) == figures(finished)
+    assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_ends_the_same(config: Path, finished: Path, tmp_path: Path):
+    chance = random.Random(0)
+    for attempt in range(5):
+        folder = tmp_path / str(attempt)
+        for _ in range(3):
+            process = start(config, folder)
+            time.sleep(chance.uniform(1, 12))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        finish(start(config, folder))
+        assert figures(folder) == figures(finished)
+
+
+def test_interrupted_by_the_keyboard(config: Path, finished: Path, tmp_path: Path):
+    process = start(config, tmp_path / "r")
+    while not list((tmp_path / "r").glob("checkpoints/*.safetensors")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.decode().strip() == "prap-pim: interrupted; go on with --resume"
+    finish(start(config, tmp_path / "r"))
+    assert figures(tmp_path / "r") == figures(finished)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.epoch=3"], "training: unknown key 'epoch' (did you mean 'epochs'?)"),
+        (["trainings=1"], "unknown key 'trainings' (did you mean 'training'?)"),
+        (["training.epochs=many"], "training.epochs: Input should be a valid integer"),
+        (["training.epochs=2"], "compress_at (2) must be less than epochs (2)"),
+        (["training=prap-2032"], "training: unknown schedule (did you mean 'prap-2023'?)"),
+        (["seed=-1"], "seed: Input should be greater than or equal to 0, not -1"),
+        (["methods=[]"], "methods: "),
+        (["methods.0.name=../x"], "methods.0.name: "),
+        (["methods.0.name=PRAP"], "two methods are called 'PRAP'"),
+        (["methods.1.reuse.keep=0"], "keep"),
+        (["methods.1.reuse.kind=similr"], "similr"),
+        (["methods.1.prune.group_channels=3"], "group_channels"),
+        (["methods.1.exceptions.0.layers=stem.cnv"], "did you mean 'stem.conv'?"),
+        (["model.depth=9"], "model"),
+        (["data.test=5000"], "1797"),
+        (["data={name: npz, path: nowhere.npz}"], "nowhere.npz"),
+        (["chip=isac-32nm"], "isaac-32nm"),
+        (["chip=nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    overrides: list[str], message: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    flags = [part for override in overrides for part in ("--set", override)]
+    assert main(["run", str(config), "--output", str(tmp_path / "r"), *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("prap-pim: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_missing_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["run", str(tmp_path / "no.yaml")]) == 2
+    assert "no.yaml: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_a_full_disk(config: Path, tmp_path: Path):
+    """A disk of 300 KiB holds the start of a run and no more."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("cannot mount a small disk here")
+    try:
+        process = start(config, disk / "r")
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert "No space left on device" in errors.decode()
+        assert errors.decode().count("\n") == 1
+        assert not list(disk.rglob("*.part"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

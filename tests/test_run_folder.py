@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from prap_pim.errors import UserError
+from prap_pim.run_folder import open_run
+
+CONFIG = {"name": "a", "methods": [{"keep": 0.5}], "seed": 0}
+MANIFEST = {"versions": {"torch": "1"}, "seed": 0}
+
+
+def take(path: Path, config=CONFIG, manifest=MANIFEST, resume=False) -> None:
+    with open_run(path, config, manifest, resume):
+        pass
+
+
+def test_a_new_folder_and_its_resumption(tmp_path: Path):
+    take(tmp_path / "r")
+    assert (tmp_path / "r/config.yaml").exists()
+    assert (tmp_path / "r/manifest.json").exists()
+    take(tmp_path / "r", resume=True)
+    with pytest.raises(UserError, match="holds this run already: go on with --resume"):
+        take(tmp_path / "r")
+
+
+def test_another_run_is_refused_and_the_difference_named(tmp_path: Path):
+    take(tmp_path)
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"holds another run \(its methods.0.keep is 0.5, not 0.25\)"):
+            take(tmp_path, {**CONFIG, "methods": [{"keep": 0.25}]}, resume=resume)
+        with pytest.raises(UserError, match=r"its extra is None, not 1"):
+            take(tmp_path, {**CONFIG, "extra": 1}, resume=resume)
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        take(tmp_path, resume=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_processes_cannot_share_a_folder(tmp_path: Path):
+    with (
+        open_run(tmp_path, CONFIG, MANIFEST, False),
+        pytest.raises(UserError, match="in use by another process"),
+        open_run(tmp_path, CONFIG, MANIFEST, True),
+    ):
+        pass
+
+
+def test_other_versions_are_refused(tmp_path: Path):
+    take(tmp_path)
+    with pytest.raises(UserError, match="begun with torch 1, this is 2"):
+        take(tmp_path, manifest={"versions": {"torch": "2"}, "seed": 0}, resume=True)
+
+
+@pytest.mark.parametrize("left", [[], [".lock"], [".config.yaml.x.part"], ["config.yaml"]])
+def test_killed_before_the_folder_was_claimed(tmp_path: Path, left: list[str]):
+    take(tmp_path)
+    for path in tmp_path.iterdir():
+        if path.name not in left:
+            path.unlink()
+    for name in left:
+        if name.endswith(".part"):
+            (tmp_path / name).write_text("na")
+    take(tmp_path, resume=True)
+    assert (tmp_path / "manifest.json").exists()
+
+
+def test_an_unusable_folder(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot use the output folder"):
+        take(tmp_path / "file")
