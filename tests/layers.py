@@ -1,4 +1,4 @@
-"""Random layers of the kinds that make trouble: ties, zero filters, zero layers, groups that do not fit, few filters."""
+"""Random layers of the kinds that make trouble: ties, zero filters, zero layers, odd groups, few filters."""
 
 import numpy as np
 from hypothesis import strategies as st

@@ -24,6 +24,13 @@ def checked_weight(weight: Any) -> NDArray[np.float32]:
     return np.ascontiguousarray(weight).reshape(*weight.shape[:2], -1)
 
 
+def read_only(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A view that cannot be written, so that a numba kernel is compiled once and not again for read-only arrays."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def checked_count(name: str, value: Any, least: int = 1) -> int:
     """A whole number of at least ``least``; NumPy scalars are welcome.
 

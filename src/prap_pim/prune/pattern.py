@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prap_pim.arguments import checked_count, checked_weight
+from prap_pim.arguments import checked_count, checked_weight, read_only
 from prap_pim.errors import UserError
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
@@ -103,11 +103,10 @@ def pattern_mask(
 
 def _patterns(kernels: Float32, group: int, kept: int, shapes: int, height: int) -> PatternSet:
     """Step 1 for kernels [O, C, positions]; a pattern has at most ``height`` weights."""
-    return (
-        _of_inputs(kernels, group, height)
-        if kernels.shape[2] == 1
-        else _of_positions(kernels, group, kept, shapes, height)
-    )
+    kernels = read_only(kernels)
+    if kernels.shape[2] == 1:
+        return _of_inputs(kernels, group, height)
+    return _of_positions(kernels, group, kept, shapes, height)
 
 
 def _of_inputs(kernels: Float32, group: int, height: int) -> PatternSet:

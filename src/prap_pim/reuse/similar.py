@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prap_pim.arguments import checked_count, checked_share, checked_weight
+from prap_pim.arguments import checked_count, checked_share, checked_weight, read_only
 from prap_pim.errors import UserError
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
@@ -117,6 +117,7 @@ def _match_all(matrix: Float32, patterns: PatternSet, keep: float, largest_expon
 
     A filter without a shape in a block (-1) neither gives nor takes there.
     """
+    matrix = read_only(matrix)
     source = np.full(patterns.shape.shape, -1, np.int32)
     scale = np.zeros(patterns.shape.shape, np.float32)
     step = max(matrix.max(), -matrix.min()) / _FINEST_PER_MAX  # float32
@@ -181,12 +182,13 @@ def _match(
     """
     filters, height = len(matrix), rows.shape[1]
     real = limits.dtype
+    number = np.full(matrix.shape[1], -1, np.int32)
     ratio, gain = np.empty(_TILE, np.float32), np.empty(_TILE, real)
     distance, least = np.empty(_TILE, real), np.empty(_TILE, real)
     nearest, nearest_gain = np.empty(_TILE, np.int32), np.empty(_TILE, real)
     for block in range(first, end):
         low, shapes = block_start[block], block_start[block + 1] - block_start[block]
-        used, place, count = _rows_in_use(rows[low : low + shapes])
+        used, place, count = _rows_in_use(rows[low : low + shapes], number)
         q = np.empty((filters, len(used)), real)  # quantised, [filter, row in use]
         for o in range(filters):
             for r in range(len(used)):
@@ -282,12 +284,27 @@ def _gains(l1: Real, least: float, most: float, donor_l1: float, limits: Real, r
 
 
 @njit(cache=True, nogil=True)
-def _rows_in_use(shapes: Int32) -> tuple[Int32, Int64, Int64]:
-    """The rows that some shape [S, h] has, ascending; where each shape's rows are among them; each shape's length."""
-    used = np.unique(shapes)
-    used = used[used >= 0]
-    place = np.searchsorted(used, shapes.ravel()).reshape(shapes.shape)
-    return used, place, (shapes >= 0).sum(axis=1)
+def _rows_in_use(shapes: Int32, number: Int32) -> tuple[Int32, Int32, Int64]:
+    """The rows that some shape [S, h] has, each once; where a shape's rows are among them; each shape's length.
+
+    ``number``, -1 for every row of the layer, is scratch and left as it was.
+    """
+    used = np.empty(shapes.size, np.int32)
+    place = np.zeros(shapes.shape, np.int32)
+    count = np.zeros(len(shapes), np.int64)
+    n = 0
+    for s in range(len(shapes)):
+        for row in shapes[s]:
+            if row >= 0:
+                if number[row] < 0:
+                    number[row] = n
+                    used[n] = row
+                    n += 1
+                place[s, count[s]] = number[row]
+                count[s] += 1
+    for i in range(n):
+        number[used[i]] = -1
+    return used[:n], place, count
 
 
 @njit(cache=True, nogil=True)
