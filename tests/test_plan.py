@@ -45,6 +45,28 @@ def test_a_plan_computes_the_compressed_weights(
     np.testing.assert_array_equal(plan.bias, bias)
 
 
+@settings(deadline=None, max_examples=30)
+@given(weights([(), (3, 3)]), st.integers(0, 2**32))
+def test_any_signs_exponents_and_sources(weight: np.ndarray, seed: int) -> None:
+    layer = layer_of(weight)
+    patterns = prune(PRUNE[1], layer, Grain())
+    rng = np.random.default_rng(seed)
+    own = np.arange(layer.filters, dtype=np.int32)[:, None]
+    donor = rng.random(patterns.shape.shape) < 0.5
+    donor[0] = True
+    source = rng.integers(-1, layer.filters, donor.shape).astype(np.int32)
+    source[~np.take_along_axis(donor, np.maximum(source, 0), axis=0)] = -1  # a reuser's source is a donor
+    source = np.where(donor, own, source)
+    sign = np.where(donor, 1, rng.choice([-1, 1], donor.shape)).astype(np.int8)
+    exponent = np.where(donor, 0, rng.integers(-8, 8, donor.shape)).astype(np.int8)
+    decided = ReuseMap(source, sign, exponent)
+    ones = np.ones(layer.filters, np.float32)
+    plan = make_plan(layer.name, layer.matrix, patterns, decided, ones, ones)
+    unit = Fraction(1, 2**plan.fraction_bits)
+    slow = slow_compressed_weights(layer.matrix, patterns, decided)
+    assert [[int(value) * unit for value in row] for row in plan.weights()] == slow
+
+
 def test_dense_by_hand() -> None:
     weight = np.array([[127, -1, 0.5, 1.5], [2, 4, 0, 64]], np.float32)  # step 1
     layer = layer_of(weight)

@@ -72,9 +72,13 @@ def test_more_reusers_than_a_tile_as_the_slow_version() -> None:
 
 
 def test_a_pattern_too_wide_for_float32() -> None:
-    weight = np.random.default_rng(4).integers(-127, 128, (6, 150, 3, 3)).astype(np.float32)
-    weight[0] = 127  # |q|_1 = 1350 * 32512 > 2**24
-    same_as_slow(weight, np.ones(weight.shape, np.uint8), 150, 0.5)
+    weight = np.full((2, 600), 127 * 256, np.float32)
+    weight[0, -1] -= 1  # |q|_1 is 19507199, odd and above 2**24: in float32 it would equal filter 1's
+    source, scale = similar_reuse(weight, None, 600, 0.5)
+    np.testing.assert_array_equal(source[:, 0], [1, 1])
+    np.testing.assert_array_equal(scale[:, 0], [1, 1])
+    weight = np.random.default_rng(4).integers(-127, 128, (6, 40, 3, 3)).astype(np.float32)
+    same_as_slow(weight, np.ones(weight.shape, np.uint8), 15, 0.5)
 
 
 def test_by_hand() -> None:
