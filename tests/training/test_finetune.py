@@ -129,6 +129,20 @@ def test_finetuned_weights_are_exactly_the_plans(tmp_path: Path) -> None:
         assert not np.array_equal(matrix(model, name), start.model[f"{name}.weight"].reshape(before[name].shape))
 
 
+def test_projections_are_due_every_few_epochs_after_the_start() -> None:
+    model = tiny_model()
+    assignments = tiny_assignments(model)
+    start = Checkpoint.of(3, "", model, {})
+    hooks = Drawn(model, assignments, SHORT.model_copy(update={"project_every": 2}), start)
+    projected = []
+    for epoch in range(3, 10):
+        start.restore(model)
+        hooks.before_epoch(epoch)
+        if not torch.equal(model.state_dict()["classifier.weight"], start.model["classifier.weight"]):
+            projected.append(epoch)
+    assert projected == [5, 7, 9]
+
+
 def test_finetuning_without_assignments_is_base_training_continued(tmp_path: Path) -> None:
     start, model, other = start_of(tmp_path), tiny_model(), tiny_model()
     assert finetune(model, tiny_examples(), SHORT, 7, start, {}, tmp_path / "tuned") == {}
