@@ -1,8 +1,12 @@
 """A crossbar layer against torch on the dequantised integers, and its count of mismatches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,7 +15,9 @@ from prap_pim.errors import UserError
 from prap_pim.function import CrossbarLayer
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
+from prap_pim.plan import LayerPlan
 from tests.function.plans import dense_plan
+from tests.strategies import layer_plans
 
 
 def _layer(module: nn.Module, example: Tensor) -> Layer:
@@ -61,6 +67,20 @@ def test_linear_layer_equals_torch_on_the_dequantised_integers(shape: tuple[int,
     plan = crossbars.plan
     expected = functional.linear(real_x, torch.from_numpy(plan.real_weights()), torch.tensor(plan.bias).double())
     torch.testing.assert_close(crossbars(x.double()), expected, rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(layer_plans(inputs=8, filters=5), st.integers(0, 1000))
+def test_donors_gains_and_steps_equal_torch_on_the_real_weights(plan: LayerPlan, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    plan = replace(
+        plan, step=random.uniform(-1, 1, 5).astype(np.float32), bias=random.normal(size=5).astype(np.float32)
+    )  # fmt: skip
+    integers = torch.from_numpy(random.integers(-128, 128, (6, 8)))
+    crossbars = CrossbarLayer(_layer(nn.Linear(8, 5), torch.zeros(1, 8)), plan, 0.25, Grain(ou_rows=4), 3)
+    real_weight, bias = torch.from_numpy(plan.real_weights()), torch.tensor(plan.bias).double()
+    expected = functional.linear(integers.double() * 0.25, real_weight, bias)
+    torch.testing.assert_close(crossbars(integers.double() * 0.25), expected, rtol=1e-12, atol=1e-9)
 
 
 def test_a_large_batch_is_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

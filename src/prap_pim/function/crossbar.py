@@ -116,10 +116,8 @@ def _by_table(
         levels = np.zeros((last - first, columns, 8), np.int64)
         for column in range(columns):
             levels[:, column, :height] = stored >> (column * weight_slices.width) & weight_slices.largest_digit
-        driven = np.zeros((high - low, 8), np.int64)
-        driven[:, :height] = plan.rows[low:high] >= 0
         table = np.empty((last - first) * 256, kind)
-        respond(levels, weight_slices.factors, codes, weight_slices.offset, driven, start, table)
+        respond(levels, weight_slices.factors, codes, weight_slices.offset, start, table)
         accumulate_by_table(
             inputs,
             plan.rows[low:high],

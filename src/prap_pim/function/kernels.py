@@ -45,17 +45,14 @@ def _ones(word: np.uint64) -> np.int64:
 
 
 @njit(parallel=True, cache=True)
-def respond(
-    levels: Int64, column_factor: Int64, codes: Int64, offset: int, driven: Int64, start: Int64, table: Integers
-) -> None:
+def respond(levels: Int64, column_factor: Int64, codes: Int64, offset: int, start: Int64, table: Integers) -> None:
     """What every donor answers to each of the 256 ways of driving its rows, after ADC and shift-add over its columns.
 
     Args:
         levels: int64 [donors, columns, 8], what each cell stores; 0 on rows that do not exist or are not used.
         column_factor: int64 [columns], what a column counts.
         codes: int64, the ADC's code for each count of a bitline.
-        offset: taken off for each driven row that is in use.
-        driven: int64 [groups, 8], 1 where a row is in use.
+        offset: taken off for each driven row; unused rows are never driven.
         start: int64 [groups + 1], first donor of each row group, from 0.
         table: [donors * 256], filled here: donor k of group g answers to ``byte`` (bit r drives row r) with entry
             256 * start[g] + byte * K_g + k.
@@ -68,7 +65,7 @@ def respond(
             answer[0] = 0
             for row in range(8):  # a byte whose highest row is ``row`` is a smaller byte and that row
                 for byte in range(1 << row):
-                    answer[(1 << row) + byte] = answer[byte] - offset * driven[g, row]
+                    answer[(1 << row) + byte] = answer[byte] - offset
             for column in range(len(column_factor)):
                 for row in range(8):
                     for byte in range(1 << row):
