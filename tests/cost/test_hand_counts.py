@@ -1,0 +1,158 @@
+"""Two layers counted, timed and priced by hand."""
+
+import numpy as np
+import pytest
+
+from prap_pim.chip import Chip, load_chip
+from prap_pim.cost import activity, layer_time, load_table
+from prap_pim.cost.price import Instances, area, energy
+from prap_pim.mapping import map_layer
+from prap_pim.plan import LayerPlan
+from tests.strategies import layer_for
+
+
+def plan_of(inputs: int, rows: list, donors: list[int], uses: list[list[tuple[int, int, int, int]]]) -> LayerPlan:
+    """A plan from row groups, donors per group and, per group, (filter, donor in the group, sign, exponent)."""
+    starts = np.concatenate([[0], np.cumsum(donors)])
+    flat = [(f, d + starts[g], s, e) for g, group in enumerate(uses) for f, d, s, e in group]
+    filter_, donor, sign, exponent = np.array(flat).T
+    table = np.array(rows, np.int32)
+    values = np.where(np.repeat(table, donors, axis=0) >= 0, 1, 0)
+    filters = int(filter_.max()) + 1
+    return LayerPlan(
+        name="layer",
+        inputs=inputs,
+        rows=table,
+        donors=values.astype(np.int8),
+        donor_start=starts.astype(np.int64),
+        use_start=np.cumsum([0] + [len(group) for group in uses]).astype(np.int64),
+        use_filter=filter_.astype(np.int32),
+        use_donor=donor.astype(np.int32),
+        use_sign=sign.astype(np.int8),
+        use_exponent=exponent.astype(np.int8),
+        step=np.ones(filters, np.float32),
+        bias=np.zeros(filters, np.float32),
+    )
+
+
+def test_dense_layer_on_the_papers_chip() -> None:
+    """16 rows x 4 filters at 3 positions: 2 row groups x 4 OUs = 8 OUs on one crossbar."""
+    chip = load_chip("prap-2023")
+    plan = plan_of(16, [range(8), range(8, 16)], [4, 4], [[(f, f, 1, 0) for f in range(4)]] * 2)
+    counts = activity(map_layer(plan, chip), layer_for(plan, size=(1, 3)), chip)
+    assert counts.ou_steps == 8 * 8 * 3  # OUs x input bits x positions
+    assert counts.conversions == counts.shift_adds == 192 * 8  # columns
+    assert counts.row_drives == 192 * 8 * 8  # driven anew for each of 8 conversions, 8 rows
+    assert counts.cell_reads == 192 * 8 * 64
+    assert counts.input_register_loads == counts.input_buffer_reads == 2 * 3  # 64 bits fit one access of 256
+    assert counts.input_register_bytes == 2 * 3 * 8
+    assert counts.output_register_writes == 8 * 3
+    assert counts.partial_sum_updates == 2 * 4 * 3
+    assert counts.partial_sum_read_bytes == counts.partial_sum_write_bytes == 24 * 4
+    assert counts.index_bits == counts.index_reads == counts.merges == counts.shifted_updates == 0
+    assert counts.inter_tile_bytes == counts.inter_tile_byte_hops == 0
+    assert counts.output_bytes == 4 * 3
+    assert counts.stored_cells == 16 * 4 * 8
+
+    # serial: register 0.8333 + decoder 0.55866 + DAC 2.5 + read 3.16 + mux 0.16372 + ADC 8/1.2 + shift, add 1.6667 ns
+    conversion = 0.8333 + 0.55866 + 2.5 + 3.16 + 0.16372 + 8 / 1.2 + 1.6667
+    position = 8 * 8 * 8 * conversion  # OUs x bits x columns
+    position += 8 * 0.8333  # output register
+    position += 8 * 0.8333  # adds
+    position += 2 * 8 * 1.2  # partial sums read and written
+    position += 2 * 1.2  # inputs
+    position += 4 * 8 / 20  # 32 bits of outputs at 20 Gb/s
+    digital = 12 / 32 / 1.2  # 12 outputs on 32 lanes of 1.2 GHz
+    time = layer_time(counts, chip, load_table("prap-2023"))
+    assert time.serial_s * 1e9 == pytest.approx(3 * position + digital, rel=1e-6)
+    # pipelined: the ADC is the slowest stage, 8 x 6.667 ns per OU step; the first step goes through the other stages
+    assert time.bottleneck == "crossbars"
+    assert time.pipelined_s * 1e9 == pytest.approx(3 * 64 * 8 * 8 / 1.2 + 8 * (conversion - 8 / 1.2), rel=1e-6)
+
+    # energy: 1536 conversions of 0.6425 mW x 8 / 1.2 GHz = 4.283 pJ; 12288 drives of 9.75 fJ (DAC) and 191.67 fJ
+    # (register); 98304 cells of 57.86 aJ; 1536 shift-adds of 166.67 fJ
+    joules = energy(counts, chip, load_table("prap-2023"))
+    assert joules["adc"] * 1e12 == pytest.approx(1536 * 4.28333, rel=1e-5)
+    assert joules["dac"] * 1e12 == pytest.approx(12288 * 0.00975, rel=1e-5)
+    assert joules["crossbar"] * 1e12 == pytest.approx(98304 * 5.786e-5, rel=1e-5)
+    assert joules["shift_add"] * 1e12 == pytest.approx(1536 * 0.16667, rel=1e-5)
+    assert joules["input_register"] * 1e12 == pytest.approx(12288 * 0.19167 + 48 * 0.19167, rel=1e-5)
+    assert joules["partial_sum_buffer"] * 1e12 == pytest.approx(48 * 0.77625, rel=1e-5)
+    assert joules["accumulator"] * 1e12 == pytest.approx(24 * 0.041667, rel=1e-5)
+    assert joules["input_buffer"] * 1e12 == pytest.approx(6 * 24.84, rel=1e-5)
+    assert joules["index_buffer"] == joules["router"] == joules["sample_and_hold"] == joules["digital_unit"] == 0
+
+
+def test_reuse_over_crossbars_pes_and_tiles() -> None:
+    """OU 2 x 4, 8-bit weights: a donor takes 2 OUs. Crossbar of 3 OUs, 1 to a PE, 2 PEs to a tile.
+
+    4 rows, 3 filters: dense 2 groups x 6 OUs = 12 OUs on 4 crossbars. The plan: group (0, 1) with donors A, B and
+    group (3, -1), which is irregular, with donor C: 4 + 2 = 6 OUs, spread 2, 2, 1, 1 over the 4 crossbars:
+    c0 = A A, c1 = B B, c2 = C, c3 = C; C is finished on c3. Tile 0 has c0 and c1, tile 1 has c2 and c3.
+    Uses: f0 = A, f1 = B, f2 = -B / 2 in the first group; f0 = C and f2 = C in the second.
+    """
+    chip = Chip.checked(
+        load_chip("isaac-32nm").model_dump()
+        | {
+            "grain": {"ou_rows": 2, "ou_columns": 4},
+            "crossbar_rows": 2,
+            "crossbar_columns": 12,
+            "adcs_per_crossbar": 3,
+            "crossbars_per_pe": 1,
+            "pes_per_tile": 2,
+            "buffer_port_bits": 16,
+        },
+        "test",
+    )
+    plan = plan_of(
+        4, [(0, 1), (3, -1)], [2, 1], [[(0, 0, 1, 0), (1, 1, 1, 0), (2, 1, -1, -1)], [(0, 0, 1, 0), (2, 0, 1, 0)]]
+    )
+    mapping = map_layer(plan, chip)
+    assert mapping.ous_per_crossbar.tolist() == [2, 2, 1, 1]
+    assert list(zip(mapping.run_crossbar.tolist(), mapping.run_group.tolist(), strict=True)) == [
+        (0, 0),
+        (1, 0),
+        (2, 1),
+        (3, 1),
+    ]
+    counts = activity(mapping, layer_for(plan, size=(1, 1)), chip)
+    assert counts.ou_steps == 6 * 8
+    assert counts.conversions == 6 * 8 * 4
+    assert counts.row_drives == (4 * 2 + 2 * 1) * 8  # sampled once; the second group has one row in use
+    assert counts.cell_reads == 80 * 4
+    assert counts.input_register_loads == 4
+    assert counts.input_register_bytes == 2 + 2 + 1 + 1
+    assert counts.input_buffer_reads == 4  # 16, 16, 8, 8 bits through a 16-bit port
+    assert counts.partial_sum_updates == 5
+    assert counts.shifted_updates == 1
+    # index: an entry is filter 2 bits + last 1 + sign and exponent 5 = 8; the first group's uses are indexed because
+    # f2 reuses: c0 1 entry, c1 2; c3 2. Rows of the second group: 2 numbers of 2 bits on c2 and on c3.
+    assert counts.index_bits == 8 + 16 + 4 + (4 + 16)
+    assert counts.index_reads == 1 + 1 + 1 + 2
+    assert counts.index_read_bytes == 1 + 2 + 1 + 3
+    # accumulators: c0 f0; c1 f1, f2; c3 f0, f2. Nothing to merge in a tile; tile 1 sends f0 and f2 to tile 0.
+    assert counts.merges == 2
+    assert counts.merge_bytes == 0
+    assert counts.inter_tile_bytes == counts.inter_tile_byte_hops == 2 * 4
+    assert counts.stored_cells == (2 * 2 + 1) * 8
+    assert counts.busiest.ous == 2
+    assert counts.busiest.updates == 2
+    assert counts.busiest.partial_sum_accesses == 4
+    assert counts.busiest.index_accesses == 2
+    assert counts.busiest.inter_tile_bits == 2 * 32 + 3 * 8
+
+
+def test_isaac_ima_sums() -> None:
+    """ISAAC, table I: an IMA (8 crossbars, ADCs, DACs, sample and hold, 2 KB + 256 B registers, 4 shift-adders).
+
+    ADC 0.0096 + DAC 0.00017 + S&H 0.00004 + crossbars 0.0002 + registers 0.0021 + 0.00077 mm2; we have a shift-adder
+    for each of 8 ADCs where ISAAC has 4 for 8, 0.00024 mm2: 12 IMAs are the published 0.157 mm2 within that.
+    """
+    chip, table = load_chip("isaac-32nm"), load_table("isaac-32nm")
+    parts = area(Instances(crossbars=12 * 8, pes=12, tiles=1, index_bytes=0), chip, table)
+    ima = ("adc", "dac", "sample_and_hold", "crossbar", "input_register", "output_register")
+    published = 12 * (0.0096 + 0.00017 + 0.00004 + 0.0002 + 0.0021 + 0.00077)  # mm2
+    assert sum(parts[part] for part in ima) * 1e6 == pytest.approx(published, rel=0.005)
+    assert sum(parts[part] for part in ima) * 1e6 + 12 * 0.00024 == pytest.approx(0.157, rel=0.01)
+    # its ADC keeps up with its crossbars: 128 columns in 107 ns at 1.2 GS/s, 100 ns at the 1.28 GS/s of its text
+    assert 128 / table("adc", "rate") == pytest.approx(106.7e-9, rel=0.001)

@@ -1,0 +1,205 @@
+"""A slow simulator: walks a layer position by position, crossbar by crossbar, OU by OU, step by step, and counts.
+
+Written from the description of the machine, not from the package's counting: it places OUs itself (one list of
+columns after another), moves registers, and looks at every use, row and column one at a time.
+"""
+
+from collections import Counter
+from math import ceil
+
+from prap_pim.chip import Chip
+from prap_pim.network import Layer
+from prap_pim.plan import LayerPlan
+
+
+def bits_for(count: int) -> int:
+    """Bits that number ``count`` things."""
+    bits = 0
+    while 2**bits < count:
+        bits += 1
+    return bits
+
+
+def ous_of(plan: LayerPlan, chip: Chip) -> list[tuple[int, list[int]]]:
+    """Every OU in order: (row group, the donor of each column in use)."""
+    found = []
+    for group in range(plan.groups):
+        columns = []
+        for donor in range(plan.donor_start[group], plan.donor_start[group + 1]):
+            columns += [donor] * ceil(chip.grain.weight_bits / chip.grain.cell_bits)
+        while columns:
+            found.append((group, columns[: chip.grain.ou_columns]))
+            columns = columns[chip.grain.ou_columns :]
+    return found
+
+
+def crossbars_of(plan: LayerPlan, chip: Chip, mode: str) -> list[list[tuple[int, list[int]]]]:
+    """The OUs of every crossbar, by the rules of the two modes."""
+    ous = ous_of(plan, chip)
+    holds = (chip.crossbar_rows // chip.grain.ou_rows) * (chip.crossbar_columns // chip.grain.ou_columns)
+    columns = plan.filters * ceil(chip.grain.weight_bits / chip.grain.cell_bits)
+    dense = ceil(plan.inputs / chip.grain.ou_rows) * ceil(columns / chip.grain.ou_columns)
+    count = ceil(dense / holds)
+    if mode == "spread" and len(ous) <= count * holds:
+        loads = [len(ous) // count + (1 if i < len(ous) % count else 0) for i in range(count)]
+    else:
+        load = holds if mode == "spread" else ceil(dense / count)
+        loads = [min(load, len(ous) - start) for start in range(0, len(ous), load)] or [0]
+    placed = []
+    for load in loads:
+        placed.append(ous[:load])
+        ous = ous[load:]
+    return placed
+
+
+def simulate(plan: LayerPlan, layer: Layer, chip: Chip, mode: str) -> tuple[Counter, dict[str, int]]:
+    """Events of one inference, and what the busiest resource does in one position."""
+    grain, events = chip.grain, Counter()
+    placed = crossbars_of(plan, chip, mode)
+    uses_of: dict[int, list[int]] = {donor: [] for donor in range(len(plan.donors))}
+    for use, donor in enumerate(plan.use_donor):
+        uses_of[donor].append(use)
+    last_ou = {donor: number for number, (_, columns) in enumerate(ous_of(plan, chip)) for donor in columns}
+    gains = any(s != 1 or e != 0 for s, e in zip(plan.use_sign, plan.use_exponent, strict=True))
+    shared = any(len(uses) > 1 for uses in uses_of.values())
+    entry = bits_for(plan.filters) + (1 if shared else 0) + (1 + bits_for(16) if gains else 0)
+
+    def needs_use_index(group: int) -> bool:
+        uses = range(plan.use_start[group], plan.use_start[group + 1])
+        donors = list(range(plan.donor_start[group], plan.donor_start[group + 1]))
+        return not (
+            [plan.use_filter[use] for use in uses] == list(range(plan.filters))
+            and [plan.use_donor[use] for use in uses] == donors
+            and all(plan.use_sign[use] == 1 and plan.use_exponent[use] == 0 for use in uses)
+        )
+
+    def needs_row_index(group: int) -> bool:
+        rows = list(plan.rows[group])
+        regular = [
+            [row if row < plan.inputs else -1 for row in range(start, start + grain.ou_rows)]
+            for start in range(0, plan.inputs, grain.ou_rows)
+        ]
+        return rows not in regular
+
+    positions = layer.output_shape[1] * layer.output_shape[2]
+    busiest: dict[str, int] = {}
+    for _ in range(positions):
+        crossbar, pe_load, tile_load = [Counter() for _ in placed], Counter(), Counter()
+        sums: dict[int, set[int]] = {}  # filters accumulated in each PE
+        number = 0
+        for at, ous in enumerate(placed):
+            pe = at // chip.crossbars_per_pe
+            held, index = None, 0
+            for group, columns in ous:
+                rows = [row for row in plan.rows[group] if row >= 0]
+                if held != group:
+                    held = group
+                    bits = len(rows) * grain.input_bits
+                    events["input_register_loads"] += 1
+                    events["input_register_bytes"] += ceil(bits / 8)
+                    events["input_buffer_read_bytes"] += ceil(bits / 8)
+                    events["input_buffer_reads"] += ceil(bits / chip.buffer_port_bits)
+                    pe_load["input_accesses", pe] += ceil(bits / chip.buffer_port_bits)
+                    if needs_row_index(group):
+                        index += grain.ou_rows * bits_for(plan.inputs)
+                crossbar[at]["ous"] += 1
+                for _ in range(ceil(grain.input_bits / grain.dac_bits)):
+                    events["ou_steps"] += 1
+                    waiting, first = list(columns), True
+                    while waiting:
+                        if first or not chip.sample_and_hold:
+                            events["row_drives"] += len(rows)
+                            events["cell_reads"] += len(rows) * len(columns)
+                        first = False
+                        taken, waiting = waiting[: chip.adcs_per_crossbar], waiting[chip.adcs_per_crossbar :]
+                        events["conversions"] += len(taken)
+                        events["shift_adds"] += len(taken)
+                events["output_register_writes"] += 1
+                for donor in dict.fromkeys(columns):
+                    if last_ou[donor] != number:
+                        continue
+                    for use in uses_of[donor]:
+                        events["partial_sum_updates"] += 1
+                        events["partial_sum_read_bytes"] += ceil(chip.partial_sum_bits / 8)
+                        events["partial_sum_write_bytes"] += ceil(chip.partial_sum_bits / 8)
+                        crossbar[at]["updates"] += 1
+                        pe_load["partial_sum_accesses", pe] += 2
+                        if plan.use_exponent[use] != 0:
+                            events["shifted_updates"] += 1
+                            crossbar[at]["shifted_updates"] += 1
+                        if needs_use_index(group):
+                            index += entry
+                        sums.setdefault(pe, set()).add(int(plan.use_filter[use]))
+                number += 1
+            events["index_reads"] += ceil(index / chip.buffer_port_bits)
+            events["index_read_bytes"] += ceil(index / 8)
+            pe_load["index_accesses", pe] += ceil(index / chip.buffer_port_bits)
+        # merge inside every tile, then into the first
+        accumulator = ceil(chip.partial_sum_bits / 8)
+        tile_sums: dict[int, set[int]] = {}
+        for pe, filters in sums.items():
+            into = tile_sums.setdefault(pe // chip.pes_per_tile, set())
+            for one in filters:
+                if one in into:
+                    events["merges"] += 1
+                    events["merge_bytes"] += accumulator
+                    tile_load[pe // chip.pes_per_tile] += chip.partial_sum_bits
+                into.add(one)
+        final: set[int] = set()
+        leaving = layer.filters * ceil(grain.input_bits / 8) * 8
+        for tile, filters in tile_sums.items():
+            for one in filters:
+                if tile != 0:
+                    events["inter_tile_bytes"] += accumulator
+                    row, column = divmod(tile, chip.mesh_columns)
+                    events["inter_tile_byte_hops"] += accumulator * (row + column)
+                    leaving += chip.partial_sum_bits
+                if one in final:
+                    events["merges"] += 1
+                final.add(one)
+        events["outputs"] += layer.filters
+        events["output_bytes"] += layer.filters * ceil(grain.input_bits / 8)
+        busiest = {
+            **{key: max(load[key] for load in crossbar) for key in ("ous", "updates", "shifted_updates")},
+            **{
+                key: max((load for (what, _), load in pe_load.items() if what == key), default=0)
+                for key in ("input_accesses", "partial_sum_accesses", "index_accesses")
+            },
+            "merge_bits": max(tile_load.values(), default=0),
+            "inter_tile_bits": leaving,
+        }
+    for group in range(plan.groups):
+        for _ in range(plan.donor_start[group], plan.donor_start[group + 1]):
+            for row in plan.rows[group]:
+                events["stored_cells"] += ceil(grain.weight_bits / grain.cell_bits) if row >= 0 else 0
+    return events, busiest
+
+
+def serial_seconds(plan: LayerPlan, layer: Layer, chip: Chip, mode: str, latency: dict[str, float]) -> float:
+    """Seconds of all positions with nothing overlapping: an OU step is walked stage by stage.
+
+    ``latency`` holds the seconds of each stage by name, "adc" among them.
+    """
+    placed = crossbars_of(plan, chip, mode)
+    _, busiest = simulate(plan, layer, chip, mode)
+    now = 0.0
+    for _ in range(layer.output_shape[1] * layer.output_shape[2]):
+        for _ in range(max(len(ous) for ous in placed)):
+            for _ in range(ceil(chip.grain.input_bits / chip.grain.dac_bits)):
+                columns, first = chip.grain.ou_columns, True
+                while columns > 0:
+                    if first or not chip.sample_and_hold:
+                        for stage in ("input_register", "row_decoder", "dac", "crossbar"):
+                            now += latency[stage]
+                    for stage in ("column_mux", "adc", "shift_add"):
+                        now += latency[stage]
+                    first = False
+                    columns -= chip.adcs_per_crossbar
+            now += latency["output_register"]
+        now += (busiest["updates"] + busiest["shifted_updates"]) * latency["accumulator"]
+        now += busiest["partial_sum_accesses"] * latency["partial_sum_buffer"]
+        now += busiest["input_accesses"] * latency["input_buffer"]
+        now += busiest["index_accesses"] * latency["index_buffer"]
+        now += busiest["merge_bits"] / chip.intra_tile_bits_per_s
+        now += busiest["inter_tile_bits"] / chip.inter_tile_bits_per_s
+    return now + layer.filters * layer.output_shape[1] * layer.output_shape[2] / chip.digital_lanes / chip.clock_hz

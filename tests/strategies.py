@@ -1,0 +1,130 @@
+"""Random small values for property tests: chips, layer plans, layers that they fit."""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from prap_pim.chip import Chip, load_chip
+from prap_pim.grain import Grain
+from prap_pim.network import Layer
+from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
+
+
+@st.composite
+def chips(draw: st.DrawFn, ou_rows: int | None = None) -> Chip:
+    """A chip with a small crossbar, so that small plans fill several crossbars, PEs and tiles."""
+    grain = Grain(
+        ou_rows=ou_rows or draw(st.integers(1, 4)),
+        ou_columns=draw(st.integers(1, 5)),
+        cell_bits=draw(st.integers(1, 2)),
+        weight_bits=draw(st.sampled_from([2, 3, 8])),
+        input_bits=draw(st.sampled_from([1, 4, 8])),
+        dac_bits=1,
+    )
+    base = load_chip(draw(st.sampled_from(["prap-2023", "isaac-32nm"])))
+    changed = {
+        "grain": grain,
+        "crossbar_rows": grain.ou_rows * draw(st.integers(1, 2)),
+        "crossbar_columns": grain.ou_columns * draw(st.integers(1, 3)),
+        "adcs_per_crossbar": draw(st.integers(1, 6)),
+        "sample_and_hold": draw(st.booleans()),
+        "crossbars_per_pe": draw(st.integers(1, 3)),
+        "pes_per_tile": draw(st.integers(1, 3)),
+        "mesh_columns": draw(st.integers(1, 4)),
+        "buffer_port_bits": draw(st.sampled_from([8, 24, 256])),
+        "partial_sum_bits": draw(st.sampled_from([20, 32])),
+    }
+    return Chip.checked({**base.model_dump(), **changed}, "test chip")
+
+
+@st.composite
+def layer_plans(draw: st.DrawFn, inputs: int | None = None, filters: int | None = None, height: int = 4) -> LayerPlan:
+    """Any valid plan: regular or irregular row groups, empty ones, unused rows, any uses."""
+    inputs = inputs or draw(st.integers(1, 12))
+    filters = filters or draw(st.integers(1, 6))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from(["dense", "reuse", "any"]))
+    if kind == "any":
+        groups = draw(st.integers(0, 6))
+        rows = np.full((groups, height), -1, np.int32)
+        for group in rows:
+            used = random.permutation(inputs)[: random.integers(0, min(height, inputs) + 1)]
+            group[random.permutation(height)[: len(used)]] = used
+    else:
+        groups = -(-inputs // height)
+        rows = np.full(groups * height, -1, np.int32)
+        rows[:inputs] = np.arange(inputs)
+        rows = rows.reshape(groups, height)
+
+    donor_start, use_start = [0], [0]
+    use_filter, use_donor, sign, exponent = [], [], [], []
+    gains = draw(st.booleans()) and kind != "dense"
+    for _ in range(groups):
+        users = np.arange(filters)
+        if kind == "any":
+            users = np.flatnonzero(random.random(filters) < random.random())
+        donors = len(users)
+        if kind != "dense" and donors:
+            donors = int(random.integers(1, donors + 1))
+        # every donor has a user
+        donor = random.permutation(
+            np.append(np.arange(donors), random.integers(0, max(donors, 1), len(users) - donors))
+        )
+        if kind == "dense":
+            donor = np.arange(donors)
+        use_filter += users.tolist()
+        use_donor += (donor + donor_start[-1]).tolist()
+        sign += (random.choice([-1, 1], len(users)) if gains else np.ones(len(users), int)).tolist()
+        low, high = (EXPONENT_MIN, EXPONENT_MAX + 1) if gains else (0, 1)
+        exponent += random.integers(low, high, len(users)).tolist()
+        donor_start.append(donor_start[-1] + donors)
+        use_start.append(use_start[-1] + len(users))
+    values = random.integers(-128, 128, (donor_start[-1], height)).astype(np.int8)
+    values[rows[np.repeat(np.arange(groups), np.diff(donor_start))] < 0] = 0
+    return LayerPlan(
+        name="layer",
+        inputs=inputs,
+        rows=rows,
+        donors=values,
+        donor_start=np.array(donor_start, np.int64),
+        use_start=np.array(use_start, np.int64),
+        use_filter=np.array(use_filter, np.int32),
+        use_donor=np.array(use_donor, np.int32),
+        use_sign=np.array(sign, np.int8),
+        use_exponent=np.array(exponent, np.int8),
+        step=np.ones(filters, np.float32),
+        bias=np.zeros(filters, np.float32),
+    )
+
+
+def merge_donors(plan: LayerPlan, donors: np.ndarray) -> LayerPlan:
+    """The same plan with fewer donors: each of ``donors`` that can is dropped and its uses go to the one before it."""
+    group = plan.donor_group
+    gone = np.zeros(len(plan.donors), bool)
+    gone[donors] = True
+    gone &= np.isin(np.arange(len(group)), plan.donor_start[:-1], invert=True)  # the first of a group stays
+    kept_before = np.cumsum(~gone) - 1
+    return replace(
+        plan,
+        donors=plan.donors[~gone],
+        donor_start=np.append(0, np.cumsum(np.bincount(group[~gone], minlength=plan.groups))).astype(np.int64),
+        use_donor=kept_before[plan.use_donor].astype(np.int32),
+    )
+
+
+def layer_for(plan: LayerPlan, kernel: tuple[int, int] = (1, 1), size: tuple[int, int] = (2, 3)) -> Layer:
+    """A convolution whose shapes fit ``plan``; weights are zero."""
+    channels = plan.inputs // (kernel[0] * kernel[1])
+    assert channels * kernel[0] * kernel[1] == plan.inputs
+    height, width = (extent + kernel[axis] - 1 for axis, extent in enumerate(size))
+    return Layer(
+        name=plan.name,
+        kind="conv",
+        weight=np.zeros((plan.filters, channels, *kernel), np.float32),
+        filter_scale=np.ones(plan.filters, np.float32),
+        filter_bias=np.zeros(plan.filters, np.float32),
+        input_shape=(channels, height, width),
+        output_shape=(plan.filters, *size),
+        sources=("input",),
+    )
