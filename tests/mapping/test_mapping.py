@@ -67,6 +67,21 @@ def test_spread_shortens_and_pack_empties() -> None:
     assert map_layer(quarter, CHIP, 5).ous_per_crossbar.tolist() == [116, 115, 115, 115, 115]
 
 
+def test_a_plan_larger_than_dense_fills_more_crossbars() -> None:
+    """Row groups of one row each: 9 x 32 OUs where the dense plan has 2 x 32 = 64 on 1 crossbar of 256."""
+    layer = conv("c", 1, 32, 8, "x")
+    shape = np.tile(np.arange(9, dtype=np.int32), (32, 1))
+    rows = np.full((9, 8), -1, np.int32)
+    rows[:, 0] = np.arange(9)
+    patterns = PatternSet(9, rows, np.arange(10, dtype=np.int64), shape)
+    ones = np.ones(32, np.float32)
+    plan = make_plan("c", layer.matrix, patterns, ReuseMap.none(patterns), ones, ones * 0)
+    assert map_layer(plan, CHIP).ous_per_crossbar.tolist() == [256, 32]
+    assert map_layer(plan, CHIP, mode="pack").ous_per_crossbar.tolist() == [64, 64, 64, 64, 32]
+    with pytest.raises(UserError, match="288 OUs do not fit 1 crossbars of 256; at least 2"):
+        map_layer(plan, CHIP, 1)
+
+
 def test_runs_are_contiguous_row_groups() -> None:
     mapping = map_layer(planned(conv("c", 32, 64, 8, "x")), CHIP)
     assert mapping.run_group.tolist() == list(range(36))  # 4 whole groups of 64 OUs to a crossbar: none is cut

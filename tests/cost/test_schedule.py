@@ -1,0 +1,67 @@
+"""Overlapping layers, by hand."""
+
+import numpy as np
+import pytest
+
+from prap_pim.cost import LayerTime, pipelined_latency
+from prap_pim.network import DigitalOp, Layer, Network
+
+
+def conv(name: str, source: str, size: int = 4, kernel: int = 3) -> Layer:
+    return Layer(
+        name=name,
+        kind="conv",
+        weight=np.zeros((1, 1, kernel, kernel), np.float32),
+        filter_scale=np.ones(1, np.float32),
+        filter_bias=np.zeros(1, np.float32),
+        input_shape=(1, size, size),
+        output_shape=(1, size, size),
+        sources=(source,),
+        padding=(kernel // 2, kernel // 2),
+    )
+
+
+def linear(name: str, source: str, tokens: int = 1) -> Layer:
+    one = np.ones(1, np.float32)
+    lead = (tokens,) if tokens > 1 else ()
+    return Layer(name, "linear", np.zeros((1, 1), np.float32), one, one * 0, (*lead, 1), (*lead, 1), (source,))
+
+
+def time(busy: float, fill: float) -> LayerTime:
+    return LayerTime(2 * busy, {}, busy + fill, busy, fill, "crossbars")
+
+
+IMAGE = DigitalOp("x", "input", 0, 16, ())
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        # a makes an output at 2, 3, ... 17 s. b's first 3x3 window with padding 1 needs row 0 and 2 pixels of row 1:
+        # 6 of 16 inputs, there at 2 + 6/16 x 15 = 7.625 s.
+        (time(4.0, 0.5), 17 + 4 / 16 + 0.5),  # faster than a: ends a position after a's last output
+        (time(32.0, 0.5), 7.625 + 32.5),  # slower: from its start it works without a pause
+    ],
+)
+def test_a_layer_starts_with_its_first_window(second: LayerTime, expected: float) -> None:
+    network = Network("two", (IMAGE, conv("a", "x"), DigitalOp("relu", "relu", 16, 16, ("a",)), conv("b", "relu")))
+    assert pipelined_latency(network, {"a": time(16.0, 1.0), "b": second}) == pytest.approx(expected)
+
+
+def test_a_1x1_window_needs_one_input() -> None:
+    network = Network("two", (IMAGE, conv("a", "x"), conv("b", "a", kernel=1)))
+    start = 2 + 1 / 16 * 15
+    assert pipelined_latency(network, {"a": time(16.0, 1.0), "b": time(32.0, 0.0)}) == pytest.approx(start + 32)
+
+
+def test_one_position_needs_all_inputs_and_tokens_only_theirs() -> None:
+    network = Network("two", (IMAGE, conv("a", "x"), linear("b", "a")))
+    assert pipelined_latency(network, {"a": time(16.0, 1.0), "b": time(3.0, 1.0)}) == pytest.approx(17 + 4)
+    tokens = Network("two", (IMAGE, linear("a", "x", 4), linear("b", "a", 4)))
+    # a: 4, 8, 12, 16 s; b starts when a quarter of the time between 4 and 16 s has passed, at 7 s, and takes 20 s
+    assert pipelined_latency(tokens, {"a": time(16.0, 0.0), "b": time(20.0, 0.0)}) == pytest.approx(27)
+
+
+def test_a_sum_waits_for_its_later_operand() -> None:
+    network = Network("branches", (IMAGE, conv("a", "x"), conv("b", "x"), DigitalOp("add", "add", 32, 16, ("a", "b"))))
+    assert pipelined_latency(network, {"a": time(16.0, 1.0), "b": time(8.0, 0.0)}) == pytest.approx(17)
