@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prap_pim.errors import UserError
-from prap_pim.files import read_json, write_json, write_whole, write_with
+from prap_pim.files import read_json, write_json, write_whole
 
 
 def test_written_whole(tmp_path: Path):
@@ -16,16 +16,16 @@ def test_written_whole(tmp_path: Path):
     assert os.listdir(path.parent) == ["a.txt"]
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "a.txt"
     write_whole(path, "old")
 
-    def full_disk(target: Path) -> None:
-        target.write_text("ne")
+    def full_disk(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
-        write_with(path, full_disk)
+        write_whole(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

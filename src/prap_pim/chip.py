@@ -164,8 +164,8 @@ def load_chip(name_or_path: str | Path) -> Chip:
     """
     names = preset_names()
     path = PRESETS / f"{name_or_path}.toml" if str(name_or_path) in names else Path(name_or_path)
-    if not path.is_file():
-        raise UserError(f"no chip {str(name_or_path)!r}: give a TOML file or a preset ({', '.join(names)})")
+    if path.suffix != ".toml":
+        raise UserError(f"no chip {str(name_or_path)!r} ({nearest(str(name_or_path), names)}); a file ends in .toml")
     return Chip.checked(read_toml(path), str(name_or_path))
 
 

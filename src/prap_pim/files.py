@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,14 @@ def write_whole(path: Path, content: bytes | str) -> None:
         UserError: the folder cannot be written or the disk is full; ``path`` is as it was.
     """
     data = content.encode() if isinstance(content, str) else content
-    write_with(path, lambda target: target.write_bytes(data))
-
-
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """As ``write_whole``, for a library that wants to write the file itself: ``write`` gets a temporary path.
-
-    Raises:
-        UserError: the folder cannot be written or the disk is full; ``path`` is as it was.
-    """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
         temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb+") as file:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from prap_pim.errors import UserError
-from prap_pim.files import write_with
+from prap_pim.files import write_whole
 
 EXPONENT_MIN = -8  # method.md step 2: a scale is a multiple of 2**-8
 EXPONENT_MAX = 7
@@ -232,7 +232,7 @@ class NetworkPlan:
             "input_step": json.dumps([self.input_step[name] for name in names]),
         }
         tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
-        write_with(path, lambda target: save_file(tensors, target, metadata=header))
+        write_whole(path, save(tensors, metadata=header))
 
     @staticmethod
     def load(path: Path) -> "NetworkPlan":

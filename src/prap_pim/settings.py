@@ -61,6 +61,10 @@ def explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
+    if first["type"] == "union_tag_invalid":
+        choice, tags = first["ctx"]["discriminator"].strip("'"), first["ctx"]["expected_tags"]
+        known = [tag.strip(" '") for tag in tags.split(",")]
+        message = f"unknown {choice} {first['ctx']['tag']!r} ({nearest(first['ctx']['tag'], known)})"
     if first["type"] not in ("unknown_key", "missing") and isinstance(given, str | int | float | bool | type(None)):
         message += f", not {given!r}"
     return " ".join((f"{where}: {message}" if where else message).split())

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from prap_pim.errors import UserError
-from prap_pim.files import write_with
+from prap_pim.files import write_whole
 
 _FORMAT = "prap-pim checkpoint 1"
 
@@ -68,7 +68,7 @@ class Checkpoint:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.items()}
         tensors |= {f"momentum.{name}": tensor for name, tensor in self.momentum.items()}
         header = {"format": _FORMAT, "progress": json.dumps({"epoch": self.epoch, "identity": self.identity})}
-        write_with(path, lambda target: save_file(tensors, target, metadata=header))
+        write_whole(path, save(tensors, metadata=header))
 
     @staticmethod
     def load(path: Path) -> "Checkpoint":
