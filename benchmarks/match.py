@@ -6,10 +6,8 @@ Prints every run, the median, the peak memory, and how much faster a pair (reuse
 broadcasting, measured in the same run on one layer.
 """
 
-import json
 import resource
 import time
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -17,19 +15,19 @@ from numpy.typing import NDArray
 
 from prap_pim import pattern_mask, similar_reuse
 from prap_pim.parallel import cores
+from prap_pim.presets import published
 
-SETTINGS = Path(__file__).parents[1] / "tests" / "data" / "prap2023.json"
 RUNS = 5
 TARGET_SECONDS, TARGET_GIB = 1.0, 2.0  # 2 cores
 
 
 def main() -> None:
-    layers = json.loads(SETTINGS.read_text())["networks"]["vgg16"]["layers"]
+    layers = published("prap-2023")["vgg16"].layers
     rng = np.random.default_rng(0)
     weights = []
     for layer in layers:
-        kernel = (layer["kernel"],) * 2 if layer["type"] == "conv" else ()
-        weights.append(rng.standard_normal((layer["out"], layer["in"], *kernel), np.float32))
+        kernel = (layer.kernel,) * 2 if layer.type == "conv" else ()
+        weights.append(rng.standard_normal((layer.filters, layer.inputs, *kernel), np.float32))
     print(f"VGG16: {len(layers)} layers, {sum(w.size for w in weights) / 1e6:.1f} M weights, {cores()} cores")
 
     started = time.perf_counter()
@@ -54,25 +52,25 @@ def main() -> None:
         f"(target {TARGET_GIB} GiB)"
     )
 
-    number = next(i for i, layer in enumerate(layers) if layer["name"] == "conv9")
+    number = next(i for i, layer in enumerate(layers) if layer.name == "conv9")
     layer, weight = layers[number], weights[number]
     ours = median(match(layer, weight)[1] for _ in range(RUNS))
-    donors = int(len(weight) * layer["keep"]["similar"])
-    groups = layer["in"] // layer["group_channels"]
+    donors = int(len(weight) * layer.keep["similar"])
+    groups = layer.inputs // layer.group_channels
     pairs = (len(weight) - donors) * donors
     theirs = median(broadcast_one_group(rng, len(weight), donors) for _ in range(RUNS))
     print(
-        f"{layer['name']}, per pair: {ours / pairs / groups * 1e9:.2f} ns, NumPy broadcasting "
+        f"{layer.name}, per pair: {ours / pairs / groups * 1e9:.2f} ns, NumPy broadcasting "
         f"{theirs / pairs * 1e9:.1f} ns: {theirs * groups / ours:.0f} times faster"
     )
 
 
-def match(layer: dict, weight: NDArray[np.float32]) -> tuple[float, float]:
+def match(layer: PublishedLayer, weight: NDArray[np.float32]) -> tuple[float, float]:
     """Seconds that steps 1 and 2 take for one layer."""
     started = time.perf_counter()
-    mask = pattern_mask(weight, layer["group_channels"], layer["kept_positions"])
+    mask = pattern_mask(weight, layer.group_channels, layer.kept_positions)
     between = time.perf_counter()
-    similar_reuse(weight, mask, layer["group_channels"], layer["keep"]["similar"])
+    similar_reuse(weight, mask, layer.group_channels, layer.keep["similar"])
     return between - started, time.perf_counter() - between
 
 
