@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prap_pim import pattern_mask, similar_reuse
 from prap_pim.parallel import cores
-from prap_pim.presets import published
+from prap_pim.presets import PublishedLayer, published
 
 RUNS = 5
 TARGET_SECONDS, TARGET_GIB = 1.0, 2.0  # 2 cores
