@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prap_pim.results import ChipResult, Figure, LayerResult, MethodResult, Results, TimingResult
+from prap_pim.results import BudgetResult, ChipResult, Figure, LayerResult, MethodResult, Results, TimingResult
 
 EVIL = ("<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", "\"' & \u2028 &amp; <b>[red]")
 LAYERS = (*EVIL, *(f"layer{i}.conv" for i in range(1, 17)), "fc")  # 20
@@ -47,6 +47,19 @@ def method(index: int, **changes: Any) -> MethodResult:
         "energy_j": (100e-6, 80e-6)[index],
         "energy_breakdown_j": {key: value * (1.0, 0.8)[index] for key, value in energy.items()},
         "area_m2": (2.13e-6, 2.13e-6)[index],
+        "tops_per_w": (0.82, 1.025)[index],
+        "index_stored_bytes": (0, 4096)[index],
+        "index_read_bytes": (0, 123_000)[index],
+        "partial_sum_bytes": 7_000_000,
+        "at_budget": BudgetResult(
+            budget=140,
+            crossbars=(134, 139)[index],
+            copies={name: 1 + index for name in LAYERS},
+            serial=TimingResult(latency_s=(4.2e-3, 1.4e-3)[index], throughput_per_s=(238.1, 714.3)[index]),
+            pipelined=TimingResult(latency_s=(0.9e-3, 0.3e-3)[index], throughput_per_s=(4000.0, 12000.0)[index]),
+            energy_j=(100e-6, 81e-6)[index],
+            area_m2=(2.13e-6, 2.2e-6)[index],
+        ),
         "plan_sha256": ("a", "b")[index] * 64,
         "layers": [layer(name, i, index) for i, name in enumerate(LAYERS)],
     }
@@ -72,6 +85,8 @@ def results(**changes: Any) -> Results:
         "images": {"train": 1257, "calibration": 180, "test": 360},
         "network": "resnet20",
         "parameters": 274_432,
+        "weights": "trained here",
+        "zero_input_skipping": False,
         "float_accuracy": 0.9796,
         "chip": ChipResult(
             name="digits-128",

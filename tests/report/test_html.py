@@ -151,6 +151,20 @@ def test_charts_show_the_results_in_the_units_of_their_axes():
     assert [trace["name"] for trace in energy["data"]] == ["ADC", "input register", "DAC", "crossbar"]
     assert [sum(trace["x"][i] for trace in energy["data"]) for i in (0, 1)] == pytest.approx([100, 80])
     assert energy["layout"]["barmode"] == "stack"
+
+
+def test_small_components_share_one_entry_of_the_energy_chart():
+    parts = {"ADC": 96e-6, "a": 1e-6, "b": 1.4e-6, "c": 1.1e-6}  # 1.0, 1.4 and 1.1 % of 100 uJ; in prap c has 2.5 %
+    other = {"ADC": 77e-6, "a": 0.5e-6, "b": 0.5e-6, "c": 2e-6}
+    methods = [method(0, energy_breakdown_j=parts), method(1, energy_breakdown_j=other)]
+    chart = Page(render(results(methods=methods))).charts()["energy"]
+    bars = {trace["name"]: trace["x"] for trace in chart["data"]}
+    assert list(bars) == ["ADC", "c", "2 smaller ones"]
+    assert bars["2 smaller ones"] == pytest.approx([2.4, 1.0])
+
+
+def test_layer_charts_show_the_results():
+    charts = page().charts()
     dense, prap = charts["layer-steps"]["data"]
     assert dense["x"] == [(i + 1) * 20_000 for i in range(20)]
     assert prap["x"] == [(i + 1) * 10_000 for i in range(20)]

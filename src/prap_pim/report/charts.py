@@ -19,6 +19,7 @@ _LAYER_BAR = 13  # pixels of one bar in the group of a layer
 _LAYER_GAP = 10  # pixels between two layers
 _FRAME = 90  # pixels of a chart above and below its bars
 _LEGEND_ROW = 20  # pixels
+_SLIVER = 0.015  # of a method's energy: components below it in every method share one entry of the legend
 _NUMBERS = "~g"  # d3's format of an axis whose unit has its prefix already
 _LABEL_LENGTH = 26  # characters of a name beside an axis; the whole name shows in the hover text and in the tables
 
@@ -62,7 +63,7 @@ def method_charts(results: Results) -> list[Chart]:
             "s",
         ),
         _energy_breakdown(methods),
-        _accuracy(results, methods),
+        *([] if results.float_accuracy is None else [_accuracy(results.float_accuracy, methods)]),
     ]
 
 
@@ -137,14 +138,25 @@ def _by_method(
 
 def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
     chosen = scale((method.energy_j for method in methods), "J")
+    parts_of = {
+        component: [method.energy_breakdown_j.get(component, 0.0) for method in methods]
+        for component in component_names(methods)
+    }
+    slivers = [
+        component
+        for component, parts in parts_of.items()
+        if all(part < _SLIVER * method.energy_j for method, part in zip(methods, parts, strict=True))
+    ]
+    if len(slivers) > 1:
+        small = [parts_of.pop(component) for component in slivers]
+        parts_of[f"{len(slivers)} smaller ones"] = [sum(parts) for parts in zip(*small, strict=True)]
     data = []
-    for i, component in enumerate(component_names(methods)):
-        parts = [method.energy_breakdown_j.get(component, 0.0) for method in methods]
+    for i, (component, parts) in enumerate(parts_of.items()):
         data.append(
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": _label(component),
+                "name": _label(component.replace("_", " ")),
                 "y": list(range(len(methods))),
                 "x": [part * chosen.factor for part in parts],
                 "hovertext": [
@@ -170,15 +182,21 @@ def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
         }
         for i, method in enumerate(methods)
     ]
-    return Chart("energy", "Energy, by component", "One inference. Shorter is better.", data, layout)
+    return Chart(
+        "energy",
+        "Energy, by component",
+        "One inference. Shorter is better. The table below lists every component.",
+        data,
+        layout,
+    )
 
 
-def _accuracy(results: Results, methods: Sequence[MethodResult]) -> Chart:
+def _accuracy(float_accuracy: float, methods: Sequence[MethodResult]) -> Chart:
     # the float network is one for all methods, so it has one bar and the neutral colour
-    bars = [("float network", results.float_accuracy, "#999999", "")]
+    bars = [("float network", float_accuracy, "#999999", "")]
     for i, method in enumerate(methods):
-        bars.append((f"{method.name}, compressed", method.compressed_accuracy, _color(i), "/"))
-        bars.append((f"{method.name}, bit-true", method.bit_true_accuracy, _color(i), ""))
+        bars.append((f"{method.name}, compressed", method.compressed_accuracy or 0.0, _color(i), "/"))
+        bars.append((f"{method.name}, bit-true", method.bit_true_accuracy or 0.0, _color(i), ""))
     data = {
         "type": "bar",
         "orientation": "h",

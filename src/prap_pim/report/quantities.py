@@ -83,9 +83,9 @@ def count(value: int) -> str:
     return f"{value:,d}"
 
 
-def percent(share: float) -> str:
+def percent(share: float | None) -> str:
     """A share of 1: 0.9778 is "97.78 %"."""
-    return f"{100 * share:.2f} %"
+    return "not measured" if share is None else f"{100 * share:.2f} %"
 
 
 def points(change: float) -> str:

@@ -41,9 +41,16 @@ class Comparison:
         return _ratio(self.reference.area_m2, self.method.area_m2)
 
     @property
-    def accuracy_change(self) -> float:
-        """Bit-true accuracy less the reference's; shares of 1."""
-        return self.method.bit_true_accuracy - self.reference.bit_true_accuracy
+    def budget_throughput_gain(self) -> float:
+        """Throughput / reference throughput, pipelined, both filling the same number of crossbars."""
+        mine, other = self.method.at_budget.pipelined, self.reference.at_budget.pipelined
+        return _ratio(mine.throughput_per_s, other.throughput_per_s)
+
+    @property
+    def accuracy_change(self) -> float | None:
+        """Bit-true accuracy less the reference's; shares of 1; None if not measured."""
+        mine, other = self.method.bit_true_accuracy, self.reference.bit_true_accuracy
+        return None if mine is None or other is None else mine - other
 
 
 def _ratio(numerator: float, denominator: float) -> float:
@@ -95,6 +102,9 @@ def sections(results: Results) -> list[Section]:
                 row("stored cells", lambda c: count(c.method.stored_cells)),
                 row("crossbars", lambda c: count(c.method.crossbars)),
                 row("area", lambda c: quantity(c.method.area_m2, "m2")),
+                row("index stored", lambda c: quantity(c.method.index_stored_bytes, "B")),
+                row("index read", lambda c: quantity(c.method.index_read_bytes, "B")),
+                row("partial sums moved", lambda c: quantity(c.method.partial_sum_bytes, "B")),
             ),
         ),
         Section(
@@ -105,6 +115,22 @@ def sections(results: Results) -> list[Section]:
                 row("throughput, serial", lambda c: f"{significant(c.method.serial.throughput_per_s)} /s"),
                 row("throughput, pipelined", lambda c: f"{significant(c.method.pipelined.throughput_per_s)} /s"),
                 row("energy", lambda c: quantity(c.method.energy_j, "J")),
+                row("TOPS/W", lambda c: significant(c.method.tops_per_w)),
+            ),
+        ),
+        Section(
+            f"With {count(compared[0].method.at_budget.budget)} crossbars, layers replicated to fill them",
+            (
+                row("crossbars used", lambda c: count(c.method.at_budget.crossbars)),
+                row("area", lambda c: quantity(c.method.at_budget.area_m2, "m2")),
+                row("latency, serial", lambda c: quantity(c.method.at_budget.serial.latency_s, "s")),
+                row("latency, pipelined", lambda c: quantity(c.method.at_budget.pipelined.latency_s, "s")),
+                row(
+                    "throughput, pipelined",
+                    lambda c: f"{significant(c.method.at_budget.pipelined.throughput_per_s)} /s",
+                ),
+                row("energy", lambda c: quantity(c.method.at_budget.energy_j, "J")),
+                row("throughput gain", lambda c: times(c.budget_throughput_gain)),
             ),
         ),
         Section(
@@ -153,7 +179,12 @@ def headline(results: Results) -> Headline:
     return Headline(
         f"On the chip {results.chip.name}, {method.name} runs {results.network} {times(last.serial_speedup)} as fast "
         f"as {reference.name} (serial timing) and uses {_share(method.energy_j, reference.energy_j)} of its energy. "
-        f"Its accuracy is {accuracy}; the network as it was trained, in float, has {percent(results.float_accuracy)}.",
+        + (
+            f"Its accuracy is {accuracy}; the network as it was trained, in float, has "
+            f"{percent(results.float_accuracy)}."
+            if last.accuracy_change is not None
+            else f"Accuracy was not measured ({results.weights})."
+        ),
         (method, reference),
         (
             (
@@ -171,7 +202,9 @@ def headline(results: Results) -> Headline:
                 "energy gain",
                 instead(*(quantity(m.energy_j, "J") for m in (method, reference))),
             ),
-            (points(last.accuracy_change), "accuracy change", accuracy),
+            ("not measured", "accuracy", results.weights)
+            if last.accuracy_change is None
+            else (points(last.accuracy_change), "accuracy change", accuracy),
         ),
     )
 
