@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from prap_pim.models import ModelConfig, ResNetConfig, build
+from prap_pim.models import ResNetConfig, build
 
 
 def test_depth_counts_the_layers_with_weights() -> None:
@@ -75,7 +75,7 @@ def test_the_seed_decides_the_weights_and_no_global_state_changes() -> None:
 @pytest.mark.parametrize("depth", [2, 9, 18, 21])
 def test_a_depth_that_is_not_6n_plus_2_is_refused(depth: int) -> None:
     with pytest.raises(ValidationError, match="depth"):
-        ModelConfig.model_validate({"name": "resnet", "depth": depth})
+        ResNetConfig(depth=depth)
 
 
 def test_an_unknown_config_has_no_builder() -> None:

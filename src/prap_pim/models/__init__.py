@@ -1,12 +1,32 @@
 """Networks that come with the package: a config and a builder each, chosen by ``name`` in the configuration.
 
-To add one: a module with its config and a builder registered with ``build``; here, its import and its place in
+To add one: a module with its config and a builder registered with ``builder``; here, its import and its place in
 ``ModelConfig``.
 """
 
-from prap_pim.models.registry import build
-from prap_pim.models.resnet import ResNet, ResNetConfig
+from typing import Annotated
 
-ModelConfig = ResNetConfig  # of several: Annotated[A | B, Field(discriminator="name")]
+from pydantic import Field
 
-__all__ = ["ModelConfig", "ResNet", "ResNetConfig", "build"]
+from prap_pim.models.registry import build, layer_names
+from prap_pim.models.resnet import ResNet, ResNet18Config, ResNet50Config, ResNetConfig
+from prap_pim.models.vgg import VGG16, VGG16Config
+from prap_pim.models.wide_resnet import WideResNet, WideResNetConfig
+
+ModelConfig = Annotated[
+    ResNetConfig | ResNet18Config | ResNet50Config | VGG16Config | WideResNetConfig, Field(discriminator="name")
+]
+
+__all__ = [
+    "VGG16",
+    "ModelConfig",
+    "ResNet",
+    "ResNet18Config",
+    "ResNet50Config",
+    "ResNetConfig",
+    "VGG16Config",
+    "WideResNet",
+    "WideResNetConfig",
+    "build",
+    "layer_names",
+]

@@ -25,3 +25,14 @@ def build(config: Any, in_channels: int, classes: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return builder(config, in_channels, classes)
+
+
+def layer_names(config: Any) -> tuple[str, ...]:
+    """Module paths of a network's convolutions and linear layers, in the order in which they are built and called.
+
+    Args:
+        config: a network's config.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # names and shapes, no weights
+        model = builder(config, 3, 10)
+    return tuple(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear))
