@@ -14,14 +14,20 @@ from prap_pim.errors import UserError
 from prap_pim.grain import Grain
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
-from prap_pim.prune import NoPruning, PatternPruning, prune
-from prap_pim.reuse import NoReuse, SimilarReuse, reuse
+from prap_pim.prune import NoPruning, OrcPruning, PatternPruning, StructuredPruning, prune
+from prap_pim.reuse import IdenticalReuse, NoReuse, SimilarReuse, reuse
 from tests.layers import layer_of, weights
 from tests.reference.compress import slow_compressed_weights
 from tests.strategies import layer_plans
 
-PRUNE = [NoPruning(), PatternPruning(group_channels=2, pointwise_group=16), PatternPruning(group_channels=8, shapes=3)]
-REUSE = [NoReuse(), SimilarReuse(keep=0.3), SimilarReuse(keep=1)]
+PRUNE = [
+    NoPruning(),
+    PatternPruning(group_channels=2, pointwise_group=16),
+    PatternPruning(group_channels=8, shapes=3),
+    StructuredPruning(ratio=0.65),
+    OrcPruning(ratio=0.2),
+]
+REUSE = [NoReuse(), SimilarReuse(keep=0.3), SimilarReuse(keep=1), IdenticalReuse(threshold=0.75)]
 
 
 @pytest.mark.parametrize(("pruning", "reusing"), product(PRUNE, REUSE), ids=lambda config: config.kind)

@@ -6,8 +6,10 @@ from pydantic import Field
 
 from prap_pim.prune.base import prune
 from prap_pim.prune.none import NoPruning
+from prap_pim.prune.orc import OrcPruning
 from prap_pim.prune.pattern import PatternPruning
+from prap_pim.prune.structured import StructuredPruning
 
-PruneConfig = Annotated[NoPruning | PatternPruning, Field(discriminator="kind")]
+PruneConfig = Annotated[NoPruning | OrcPruning | PatternPruning | StructuredPruning, Field(discriminator="kind")]
 
-__all__ = ["NoPruning", "PatternPruning", "PruneConfig", "prune"]
+__all__ = ["NoPruning", "OrcPruning", "PatternPruning", "PruneConfig", "StructuredPruning", "prune"]

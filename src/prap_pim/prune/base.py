@@ -2,6 +2,9 @@
 
 from functools import singledispatch
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.patterns import PatternSet
@@ -15,3 +18,20 @@ def prune(config: object, layer: Layer, grain: Grain) -> PatternSet:
         UserError: the method cannot handle this layer.
     """
     raise TypeError(f"{type(config).__name__} is not the config of a pruning method")
+
+
+def packed(kept: NDArray[np.int32], layer: Layer, grain: Grain) -> PatternSet:
+    """Every filter keeps the same rows, ou_rows of them to a block with one shape.
+
+    Args:
+        kept: int32, im2col rows, ascending, at least one.
+    """
+    blocks = grain.row_groups(len(kept))
+    rows = np.full(blocks * grain.ou_rows, -1, np.int32)
+    rows[: len(kept)] = kept
+    return PatternSet(
+        inputs=layer.rows,
+        rows=rows.reshape(blocks, grain.ou_rows),
+        block_start=np.arange(blocks + 1, dtype=np.int64),
+        shape=np.tile(np.arange(blocks, dtype=np.int32), (layer.filters, 1)),
+    )

@@ -7,7 +7,7 @@ import numpy as np
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.patterns import PatternSet
-from prap_pim.prune.base import prune
+from prap_pim.prune.base import packed, prune
 from prap_pim.settings import Settings
 
 
@@ -19,13 +19,4 @@ class NoPruning(Settings):
 
 @prune.register
 def _(config: NoPruning, layer: Layer, grain: Grain) -> PatternSet:
-    blocks = grain.row_groups(layer.rows)
-    rows = np.full(blocks * grain.ou_rows, -1, np.int32)
-    rows[: layer.rows] = np.arange(layer.rows)
-    block = np.arange(blocks, dtype=np.int32)
-    return PatternSet(
-        inputs=layer.rows,
-        rows=rows.reshape(blocks, grain.ou_rows),
-        block_start=np.arange(blocks + 1, dtype=np.int64),
-        shape=np.tile(block, (layer.filters, 1)),
-    )
+    return packed(np.arange(layer.rows, dtype=np.int32), layer, grain)

@@ -5,9 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from prap_pim.reuse.base import reuse
+from prap_pim.reuse.identical import IdenticalReuse
 from prap_pim.reuse.none import NoReuse
 from prap_pim.reuse.similar import SimilarReuse
 
-ReuseConfig = Annotated[NoReuse | SimilarReuse, Field(discriminator="kind")]
+ReuseConfig = Annotated[IdenticalReuse | NoReuse | SimilarReuse, Field(discriminator="kind")]
 
-__all__ = ["NoReuse", "ReuseConfig", "SimilarReuse", "reuse"]
+__all__ = ["IdenticalReuse", "NoReuse", "ReuseConfig", "SimilarReuse", "reuse"]
