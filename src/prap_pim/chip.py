@@ -39,7 +39,8 @@ class Chip(Settings):
         adc_time: a conversion takes "1/rate" (pipelined converter) or "(bits+2)/rate" (successive approximation).
         adc_energy: of a conversion: "power/rate" or "power*(bits+2)/rate".
         adc_scaling: "as published": the power of the table whatever ``adc_bits``; "2^b/(b+1)": scaled from the
-            resolution of the table to ``adc_bits`` as ISAAC does.
+            resolution of the table to ``adc_bits`` as ISAAC does; "by table": energy and area that the table gives for
+            ``adc_bits``.
         crossbars_per_pe, pes_per_tile: hierarchy.
         max_tiles: tiles that the chip has; None: as many as the network needs.
         mesh_columns: tiles stand row by row in a mesh of this width; hops are Manhattan distances in it.
@@ -61,7 +62,7 @@ class Chip(Settings):
     sample_and_hold: Annotated[bool, Field(strict=True)]
     adc_time: Literal["1/rate", "(bits+2)/rate"]
     adc_energy: Literal["power/rate", "power*(bits+2)/rate"]
-    adc_scaling: Literal["as published", "2^b/(b+1)"]
+    adc_scaling: Literal["as published", "2^b/(b+1)", "by table"]
     crossbars_per_pe: Count
     pes_per_tile: Count
     max_tiles: Count | None = None

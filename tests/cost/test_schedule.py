@@ -27,8 +27,8 @@ def linear(name: str, source: str, tokens: int = 1) -> Layer:
     return Layer(name, "linear", np.zeros((1, 1), np.float32), one, one * 0, (*lead, 1), (*lead, 1), (source,))
 
 
-def time(busy: float, fill: float) -> LayerTime:
-    return LayerTime(2 * busy, {}, busy + fill, busy, fill, "crossbars")
+def time(busy: float, fill: float, rounds: int = 16) -> LayerTime:
+    return LayerTime(2 * busy, {}, busy + fill, busy, fill, "crossbars", rounds)
 
 
 IMAGE = DigitalOp("x", "input", 0, 16, ())
@@ -56,10 +56,10 @@ def test_a_1x1_window_needs_one_input() -> None:
 
 def test_one_position_needs_all_inputs_and_tokens_only_theirs() -> None:
     network = Network("two", (IMAGE, conv("a", "x"), linear("b", "a")))
-    assert pipelined_latency(network, {"a": time(16.0, 1.0), "b": time(3.0, 1.0)}) == pytest.approx(17 + 4)
+    assert pipelined_latency(network, {"a": time(16.0, 1.0), "b": time(3.0, 1.0, 1)}) == pytest.approx(17 + 4)
     tokens = Network("two", (IMAGE, linear("a", "x", 4), linear("b", "a", 4)))
     # a: 4, 8, 12, 16 s; b starts when a quarter of the time between 4 and 16 s has passed, at 7 s, and takes 20 s
-    assert pipelined_latency(tokens, {"a": time(16.0, 0.0), "b": time(20.0, 0.0)}) == pytest.approx(27)
+    assert pipelined_latency(tokens, {"a": time(16.0, 0.0, 4), "b": time(20.0, 0.0, 4)}) == pytest.approx(27)
 
 
 def test_a_sum_waits_for_its_later_operand() -> None:

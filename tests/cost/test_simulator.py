@@ -1,43 +1,62 @@
-"""Activity and schedule against the slow simulator, on random plans and chips."""
+"""Activity and schedule against the slow simulator, on random plans and chips, with copies and skipped steps."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prap_pim.chip import Chip
 from prap_pim.cost import activity, layer_time, load_table
-from prap_pim.mapping import map_layer
+from prap_pim.mapping import fewest_crossbars, map_layer
 from prap_pim.plan import LayerPlan
-from tests.reference.machine import crossbars_of, ous_of, serial_seconds, simulate
+from tests.reference.machine import crossbars_of, homes_of, ous_of, serial_seconds, simulate
 from tests.strategies import chips, layer_for, layer_plans
 
 NOT_SIMULATED = {"name", "positions", "busiest", "index_bits", "output_buffer_writes", "digital_ops"}
+modes = st.sampled_from(["spread", "pack"])
+
+
+def some_skipped(
+    data: st.DataObject, plan: LayerPlan, positions: int, steps: int
+) -> tuple[set[tuple[int, int, int]], np.ndarray]:
+    """Any set of skipped (position, step, group), and each group's share of them."""
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    zero = random.random((positions, steps, plan.groups)) < random.choice([0.0, 0.3, 0.9, 1.0], plan.groups)
+    return set(zip(*(axis.tolist() for axis in np.nonzero(zero)), strict=True)), zero.mean(axis=(0, 1))
 
 
 @settings(deadline=None, max_examples=100)
-@given(chip=chips(ou_rows=4), plan=layer_plans(), mode=st.sampled_from(["spread", "pack"]))
-def test_counts_are_those_of_a_walk(chip: Chip, plan: LayerPlan, mode: str) -> None:
-    layer, mapping = layer_for(plan, size=(1, 2)), map_layer(plan, chip, mode=mode)
-    assert mapping.ous_per_crossbar.tolist() == [len(ous) for ous in crossbars_of(plan, chip, mode)]
-    counts = activity(mapping, layer, chip)
-    events, busiest = simulate(plan, layer, chip, mode)
+@given(chip=chips(ou_rows=4), plan=layer_plans(), mode=modes, data=st.data())
+def test_counts_are_those_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, data: st.DataObject) -> None:
+    positions, copies, fewest = (data.draw(st.integers(1, 5)), data.draw(st.integers(1, 6)), data.draw(st.booleans()))
+    layer = layer_for(plan, size=(1, positions))
+    skipped, share = some_skipped(data, plan, positions, chip.grain.input_steps)
+    mapping = map_layer(plan, chip, fewest_crossbars(plan, chip) if fewest else None, mode)
+    mapping = replace(mapping, copies=copies)
+    placed = crossbars_of(plan, chip, mode, fewest)
+    assert mapping.ous_per_crossbar.tolist() == [len(ous) for ous in placed]
+    assert mapping.total_tiles == homes_of(placed, chip, copies)[-1] + mapping.tiles
+
+    counts = activity(mapping, layer, chip, zero_input=share if skipped or data.draw(st.booleans()) else None)
+    events, busiest = simulate(plan, layer, chip, mode, skipped, copies, fewest)
     expected = {key: events[key] for key in asdict(counts) if key not in NOT_SIMULATED}
     assert {key: getattr(counts, key) for key in expected} == expected
-    assert asdict(counts.busiest) == busiest
+    assert asdict(counts.busiest) == pytest.approx(busiest, rel=1e-12)
     assert all(isinstance(value, int) for key, value in asdict(counts).items() if key not in {"name", "busiest"})
 
 
 @settings(deadline=None, max_examples=40)
-@given(chip=chips(ou_rows=4), plan=layer_plans(), mode=st.sampled_from(["spread", "pack"]))
-def test_serial_time_is_that_of_a_walk(chip: Chip, plan: LayerPlan, mode: str) -> None:
+@given(chip=chips(ou_rows=4), plan=layer_plans(), mode=modes, data=st.data())
+def test_serial_time_is_that_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, data: st.DataObject) -> None:
     layer, table = layer_for(plan, size=(1, 2)), load_table(chip.components)
+    skipped, share = some_skipped(data, plan, 2, chip.grain.input_steps)
     cycles = chip.adc_bits + 2 if chip.adc_time == "(bits+2)/rate" else 1
     latency = {component: f.value for (component, quantity), f in table.figures.items() if quantity == "latency"}
     latency["adc"] = cycles / table("adc", "rate")
-    time = layer_time(activity(map_layer(plan, chip, mode=mode), layer, chip), chip, table)
-    assert time.serial_s == pytest.approx(serial_seconds(plan, layer, chip, mode, latency), rel=1e-9)
+    time = layer_time(activity(map_layer(plan, chip, mode=mode), layer, chip, zero_input=share), chip, table)
+    assert time.serial_s == pytest.approx(serial_seconds(plan, layer, chip, mode, latency, skipped), rel=1e-9)
     assert sum(time.serial_phases_s.values()) == pytest.approx(time.serial_s, rel=1e-12)
     assert time.pipelined_s <= time.serial_s * (1 + 1e-12)
 

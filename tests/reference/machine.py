@@ -1,10 +1,12 @@
 """A slow simulator: walks a layer position by position, crossbar by crossbar, OU by OU, step by step, and counts.
 
 Written from the description of the machine, not from the package's counting: it places OUs itself (one list of
-columns after another), moves registers, and looks at every use, row and column one at a time.
+columns after another), moves registers, and looks at every use, row and column one at a time. Copies of a layer are
+put on PEs and tiles one after another and dealt the positions in turn.
 """
 
 from collections import Counter
+from collections.abc import Set
 from math import ceil
 
 from prap_pim.chip import Chip
@@ -33,17 +35,17 @@ def ous_of(plan: LayerPlan, chip: Chip) -> list[tuple[int, list[int]]]:
     return found
 
 
-def crossbars_of(plan: LayerPlan, chip: Chip, mode: str) -> list[list[tuple[int, list[int]]]]:
-    """The OUs of every crossbar, by the rules of the two modes."""
+def crossbars_of(plan: LayerPlan, chip: Chip, mode: str, fewest: bool = False) -> list[list[tuple[int, list[int]]]]:
+    """The OUs of every crossbar, by the rules of the two modes; ``fewest``: on as few crossbars as hold them."""
     ous = ous_of(plan, chip)
     holds = (chip.crossbar_rows // chip.grain.ou_rows) * (chip.crossbar_columns // chip.grain.ou_columns)
     columns = plan.filters * ceil(chip.grain.weight_bits / chip.grain.cell_bits)
     dense = ceil(plan.inputs / chip.grain.ou_rows) * ceil(columns / chip.grain.ou_columns)
-    count = ceil(dense / holds)
+    count = ceil(dense / holds) if not fewest else max(1, ceil(len(ous) / holds))
     if mode == "spread" and len(ous) <= count * holds:
         loads = [len(ous) // count + (1 if i < len(ous) % count else 0) for i in range(count)]
     else:
-        load = holds if mode == "spread" else ceil(dense / count)
+        load = holds if mode == "spread" else max(min(holds, ceil(dense / count)), ceil(len(ous) / count) * fewest)
         loads = [min(load, len(ous) - start) for start in range(0, len(ous), load)] or [0]
     placed = []
     for load in loads:
@@ -52,10 +54,38 @@ def crossbars_of(plan: LayerPlan, chip: Chip, mode: str) -> list[list[tuple[int,
     return placed
 
 
-def simulate(plan: LayerPlan, layer: Layer, chip: Chip, mode: str) -> tuple[Counter, dict[str, int]]:
-    """Events of one inference, and what the busiest resource does in one position."""
+def homes_of(placed: list, chip: Chip, copies: int) -> list[int]:
+    """The tile in which each copy begins: copies take whole PEs, and a tile is shared only by copies that fit it."""
+    pes = ceil(len(placed) / chip.crossbars_per_pe)
+    homes, tile, free = [], 0, chip.pes_per_tile
+    for _ in range(copies):
+        if free < pes and free < chip.pes_per_tile:
+            tile, free = tile + 1, chip.pes_per_tile
+        homes.append(tile)
+        if pes >= chip.pes_per_tile:
+            tile += ceil(pes / chip.pes_per_tile)
+        else:
+            free -= pes
+    return homes
+
+
+def simulate(
+    plan: LayerPlan,
+    layer: Layer,
+    chip: Chip,
+    mode: str,
+    skipped: Set[tuple[int, int, int]] = frozenset(),
+    copies: int = 1,
+    fewest: bool = False,
+) -> tuple[Counter, dict[str, float]]:
+    """Events of one inference, and what the busiest resource does for one position in every copy.
+
+    ``skipped``: (position, input step, row group) whose input bits are all 0.
+    """
     grain, events = chip.grain, Counter()
-    placed = crossbars_of(plan, chip, mode)
+    placed = crossbars_of(plan, chip, mode, fewest)
+    homes = homes_of(placed, chip, copies)
+    crossbar_steps, tile_bits, link_bits = Counter(), Counter(), Counter()
     uses_of: dict[int, list[int]] = {donor: [] for donor in range(len(plan.donors))}
     for use, donor in enumerate(plan.use_donor):
         uses_of[donor].append(use)
@@ -82,9 +112,10 @@ def simulate(plan: LayerPlan, layer: Layer, chip: Chip, mode: str) -> tuple[Coun
         return rows not in regular
 
     positions = layer.output_shape[1] * layer.output_shape[2]
-    busiest: dict[str, int] = {}
-    for _ in range(positions):
-        crossbar, pe_load, tile_load = [Counter() for _ in placed], Counter(), Counter()
+    busiest: dict[str, float] = {}
+    for position in range(positions):
+        home = homes[position % copies]
+        crossbar, pe_load = [Counter() for _ in placed], Counter()
         sums: dict[int, set[int]] = {}  # filters accumulated in each PE
         number = 0
         for at, ous in enumerate(placed):
@@ -103,8 +134,11 @@ def simulate(plan: LayerPlan, layer: Layer, chip: Chip, mode: str) -> tuple[Coun
                     if needs_row_index(group):
                         index += grain.ou_rows * bits_for(plan.inputs)
                 crossbar[at]["ous"] += 1
-                for _ in range(ceil(grain.input_bits / grain.dac_bits)):
+                for step in range(ceil(grain.input_bits / grain.dac_bits)):
+                    if (position, step, group) in skipped:
+                        continue
                     events["ou_steps"] += 1
+                    crossbar_steps[at] += 1
                     waiting, first = list(columns), True
                     while waiting:
                         if first or not chip.sample_and_hold:
@@ -143,7 +177,7 @@ def simulate(plan: LayerPlan, layer: Layer, chip: Chip, mode: str) -> tuple[Coun
                 if one in into:
                     events["merges"] += 1
                     events["merge_bytes"] += accumulator
-                    tile_load[pe // chip.pes_per_tile] += chip.partial_sum_bits
+                    tile_bits[home + pe // chip.pes_per_tile] += chip.partial_sum_bits
                 into.add(one)
         final: set[int] = set()
         leaving = layer.filters * ceil(grain.input_bits / 8) * 8
@@ -151,12 +185,14 @@ def simulate(plan: LayerPlan, layer: Layer, chip: Chip, mode: str) -> tuple[Coun
             for one in filters:
                 if tile != 0:
                     events["inter_tile_bytes"] += accumulator
-                    row, column = divmod(tile, chip.mesh_columns)
-                    events["inter_tile_byte_hops"] += accumulator * (row + column)
+                    row, column = divmod(home + tile, chip.mesh_columns)
+                    home_row, home_column = divmod(home, chip.mesh_columns)
+                    events["inter_tile_byte_hops"] += accumulator * (abs(row - home_row) + abs(column - home_column))
                     leaving += chip.partial_sum_bits
                 if one in final:
                     events["merges"] += 1
                 final.add(one)
+        link_bits[home] += leaving
         events["outputs"] += layer.filters
         events["output_bytes"] += layer.filters * ceil(grain.input_bits / 8)
         busiest = {
@@ -165,41 +201,57 @@ def simulate(plan: LayerPlan, layer: Layer, chip: Chip, mode: str) -> tuple[Coun
                 key: max((load for (what, _), load in pe_load.items() if what == key), default=0)
                 for key in ("input_accesses", "partial_sum_accesses", "index_accesses")
             },
-            "merge_bits": max(tile_load.values(), default=0),
-            "inter_tile_bits": leaving,
         }
+    rounds = max(len(range(copy, positions, copies)) for copy in range(copies))
+    busiest["merge_bits"] = max(tile_bits.values(), default=0) / rounds
+    busiest["inter_tile_bits"] = max(link_bits.values()) / rounds
+    busiest["steps"] = max(crossbar_steps.values(), default=0) / positions
+    events |= {"copies": copies, "rounds": rounds, "output_tiles": len(set(homes))}
     for group in range(plan.groups):
         for _ in range(plan.donor_start[group], plan.donor_start[group + 1]):
             for row in plan.rows[group]:
-                events["stored_cells"] += ceil(grain.weight_bits / grain.cell_bits) if row >= 0 else 0
+                events["stored_cells"] += copies * ceil(grain.weight_bits / grain.cell_bits) if row >= 0 else 0
     return events, busiest
 
 
-def serial_seconds(plan: LayerPlan, layer: Layer, chip: Chip, mode: str, latency: dict[str, float]) -> float:
+def serial_seconds(
+    plan: LayerPlan,
+    layer: Layer,
+    chip: Chip,
+    mode: str,
+    latency: dict[str, float],
+    skipped: Set[tuple[int, int, int]] = frozenset(),
+) -> float:
     """Seconds of all positions with nothing overlapping: an OU step is walked stage by stage.
 
-    ``latency`` holds the seconds of each stage by name, "adc" among them.
+    Every crossbar has a clock for its OU steps; the one that shows most at the end counts. ``latency`` holds the
+    seconds of each stage by name, "adc" among them.
     """
     placed = crossbars_of(plan, chip, mode)
-    _, busiest = simulate(plan, layer, chip, mode)
+    _, busiest = simulate(plan, layer, chip, mode, skipped)
+    clocks = [0.0 for _ in placed]
     now = 0.0
-    for _ in range(layer.output_shape[1] * layer.output_shape[2]):
-        for _ in range(max(len(ous) for ous in placed)):
-            for _ in range(ceil(chip.grain.input_bits / chip.grain.dac_bits)):
-                columns, first = chip.grain.ou_columns, True
-                while columns > 0:
-                    if first or not chip.sample_and_hold:
-                        for stage in ("input_register", "row_decoder", "dac", "crossbar"):
-                            now += latency[stage]
-                    for stage in ("column_mux", "adc", "shift_add"):
-                        now += latency[stage]
-                    first = False
-                    columns -= chip.adcs_per_crossbar
-            now += latency["output_register"]
+    for position in range(layer.output_shape[1] * layer.output_shape[2]):
+        for at, ous in enumerate(placed):
+            for group, _ in ous:
+                for step in range(ceil(chip.grain.input_bits / chip.grain.dac_bits)):
+                    if (position, step, group) in skipped:
+                        continue
+                    columns, first = chip.grain.ou_columns, True
+                    while columns > 0:
+                        if first or not chip.sample_and_hold:
+                            for stage in ("input_register", "row_decoder", "dac", "crossbar"):
+                                clocks[at] += latency[stage]
+                        for stage in ("column_mux", "adc", "shift_add"):
+                            clocks[at] += latency[stage]
+                        first = False
+                        columns -= chip.adcs_per_crossbar
+        now += max(len(ous) for ous in placed) * latency["output_register"]
         now += (busiest["updates"] + busiest["shifted_updates"]) * latency["accumulator"]
         now += busiest["partial_sum_accesses"] * latency["partial_sum_buffer"]
         now += busiest["input_accesses"] * latency["input_buffer"]
         now += busiest["index_accesses"] * latency["index_buffer"]
         now += busiest["merge_bits"] / chip.intra_tile_bits_per_s
         now += busiest["inter_tile_bits"] / chip.inter_tile_bits_per_s
-    return now + layer.filters * layer.output_shape[1] * layer.output_shape[2] / chip.digital_lanes / chip.clock_hz
+    outputs = layer.filters * layer.output_shape[1] * layer.output_shape[2]
+    return now + max(clocks) + outputs / chip.digital_lanes / chip.clock_hz

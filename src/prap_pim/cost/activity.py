@@ -16,6 +16,12 @@ A donor's uses follow at once, so its result needs no buffer of its own.
 Every PE accumulates in its own partial-sum buffer. At the end of a position, accumulators that one filter has in
 several PEs of a tile are added up in the tile, and what several tiles have in the layer's first tile. There the
 outputs are brought to int8, the digital operations on them are done, and from there they go on to the next layers.
+
+Copies of a layer are dealt its positions and work on as many at once; all in one tile use its bus, its port to the
+other tiles and its digital lanes. Copies change no event but what must be brought to them, and what is stored.
+
+With zero-input skipping an OU step is left out when the input bits of its row group are all 0 in that position and
+input step. Inputs are loaded, dot products written and accumulators updated as without it.
 """
 
 from dataclasses import dataclass
@@ -25,12 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prap_pim.chip import Chip
+from prap_pim.errors import UserError
 from prap_pim.mapping import LayerMapping
 from prap_pim.mapping.network import Feed
 from prap_pim.network import DigitalOp, Layer
 from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
 
 Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
 
 GAIN_BITS = 1 + (EXPONENT_MAX - EXPONENT_MIN).bit_length()  # a sign, and an exponent of the plan's range
 _FREE = frozenset({"input", "output", "flatten", "reshape", "identity", "dropout"})  # data stays where it is
@@ -40,7 +48,8 @@ _FREE = frozenset({"input", "output", "flatten", "reshape", "identity", "dropout
 class Busiest:
     """What the busiest resource of a layer does for one output position: that sets the time.
 
-    Whole numbers when counted from a mapping; fractions may come from a replay of published ratios.
+    With copies: for one position in every copy. Whole numbers when counted from a mapping without copies and without
+    skipping; fractions may also come from a replay of published ratios.
 
     Attributes:
         ous: OUs of the busiest crossbar.
@@ -50,6 +59,8 @@ class Busiest:
         index_accesses: reads through the index port of the busiest PE.
         merge_bits: accumulators that the busiest tile's bus carries from PE to PE.
         inter_tile_bits: accumulators that come to the first tile from the others, and outputs that leave it.
+        steps: OU steps of the crossbar that has most of them in the whole inference, per position: crossbars of a layer
+            need not wait for each other at every position. None: all input steps of ``ous``.
     """
 
     ous: float
@@ -60,6 +71,7 @@ class Busiest:
     index_accesses: float
     merge_bits: float
     inter_tile_bits: float
+    steps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +80,11 @@ class LayerActivity:
 
     Attributes:
         name: the layer.
-        positions: output positions, done one after another.
-        ou_steps: OUs x input steps x positions.
+        positions: output positions.
+        copies: of the layer, which share them.
+        rounds: positions that the copy with most of them does one after another.
+        output_tiles: tiles in which copies finish outputs; they share the digital work.
+        ou_steps: OUs x input steps x positions, less those that are skipped.
         row_drives: one wordline raised for one read; only rows that the plan uses.
         cell_reads: cells on driven rows and converted columns, per read.
         conversions: one ADC sample of one column; columns without a weight are not converted.
@@ -83,19 +98,22 @@ class LayerActivity:
         partial_sum_read_bytes, partial_sum_write_bytes: of updates.
         merges: accumulators of one filter added up between PEs and between tiles.
         merge_bytes: of these, within tiles.
-        index_bits: index that one position reads, which is also what must be stored.
+        index_bits: index that one position reads, which is also what every copy stores.
         index_reads, index_read_bytes: port-wide accesses: a crossbar's index is read as one stream per position.
         outputs, output_bytes: activations made.
         output_buffer_writes: port-wide accesses that put arriving activations into the tiles' input buffers.
         inter_tile_bytes: activations and accumulators sent from tile to tile.
         inter_tile_byte_hops: the same times the links passed.
         digital_ops: element operations of the digital operations done in this layer's tile.
-        stored_cells: cells that are programmed (not an event).
+        stored_cells: cells that are programmed, in all copies (not an event).
         busiest: per output position.
     """
 
     name: str
     positions: int
+    copies: int
+    rounds: int
+    output_tiles: int
     ou_steps: int
     row_drives: int
     cell_reads: int
@@ -132,6 +150,7 @@ def activity(
     first_tile: int = 0,
     feeds: tuple[Feed, ...] = (),
     digital_ops: tuple[DigitalOp, ...] = (),
+    zero_input: Float64 | None = None,
 ) -> LayerActivity:
     """Count the events of one inference.
 
@@ -141,6 +160,12 @@ def activity(
         chip: must be the chip that it was mapped on.
         first_tile, feeds, digital_ops: its place in the network (``NetworkMapping``); without them nothing arrives
             from other tiles.
+        zero_input: float64 [G], the share of (position, input step) pairs in which a row group's input bits are all 0:
+            its OU steps are skipped then. Counts stay integers: the pairs that are left are rounded once, for each
+            row group; every count follows from them.
+
+    Raises:
+        UserError: ``zero_input`` is not a share for each row group.
     """
     plan, grain, positions = mapping.plan, chip.grain, layer.positions
     per_pe = mapping.crossbars_per_pe
@@ -155,7 +180,12 @@ def activity(
         rest_rounds = -(-rest // chip.adcs_per_crossbar)
         group_reads = full * chip.conversion_rounds + rest_rounds
         group_cells = full * chip.conversion_rounds * grain.ou_columns + rest_rounds * rest
-    steps = grain.input_steps * positions
+    pairs = _worked_pairs(plan, grain.input_steps * positions, zero_input)  # [group]
+    run_pairs = mapping.run_ous * pairs[mapping.run_group]  # [run], OU steps
+    crossbar_steps = _largest_sum(mapping.run_crossbar, run_pairs, mapping.crossbars)
+    # positions that the copies of one tile do, in as many rounds as a copy has positions
+    rounds = -(-positions // mapping.copies)
+    tile_share = float(tile_positions(positions, np.int64(mapping.copies), mapping.copies_per_tile) / rounds)
 
     load_bits = used_rows[mapping.run_group] * grain.input_bits  # [run]
     load_accesses = -(-load_bits // chip.buffer_port_bits)
@@ -180,20 +210,25 @@ def activity(
     output_bytes = layer.filters * -(-grain.input_bits // 8)
     inter_tile, byte_hops, arrived = _traffic(mapping, layer, chip, first_tile, feeds)
     from_tiles = np.count_nonzero(in_tile[1:], axis=1)  # [tile but the first]
-    away = [chip.hops(first_tile + tile, first_tile) for tile in range(1, mapping.tiles)]
     inter_tile += int(from_tiles.sum()) * accumulator_bytes * positions
-    byte_hops += int((from_tiles * np.asarray(away, np.int64)).sum()) * accumulator_bytes * positions
+    for copy, done in enumerate(_dealt(positions, mapping.output_tiles(mapping.copies)) if mapping.tiles > 1 else ()):
+        home = first_tile + copy * mapping.tiles  # a copy of several tiles shares none
+        away = [chip.hops(home + tile, home) for tile in range(1, mapping.tiles)]
+        byte_hops += int((from_tiles * np.asarray(away, np.int64)).sum()) * accumulator_bytes * done
 
     total_updates = plan.uses * positions
     ous = mapping.ous_per_crossbar
     return LayerActivity(
         name=plan.name,
         positions=positions,
-        ou_steps=mapping.ous * steps,
-        row_drives=int((group_reads * used_rows).sum()) * steps,
-        cell_reads=int((group_cells * used_rows).sum()) * steps,
-        conversions=int(columns.sum()) * steps,
-        shift_adds=int(columns.sum()) * steps,
+        copies=mapping.copies,
+        rounds=rounds,
+        output_tiles=mapping.output_tiles(mapping.copies),
+        ou_steps=int(run_pairs.sum()),
+        row_drives=int((group_reads * used_rows * pairs).sum()),
+        cell_reads=int((group_cells * used_rows * pairs).sum()),
+        conversions=int((columns * pairs).sum()),
+        shift_adds=int((columns * pairs).sum()),
         output_register_writes=mapping.ous * positions,
         input_register_loads=len(mapping.run_group) * positions,
         input_register_bytes=int(load_bytes.sum()) * positions,
@@ -214,7 +249,7 @@ def activity(
         inter_tile_bytes=inter_tile,
         inter_tile_byte_hops=byte_hops,
         digital_ops=sum(_element_ops(op) for op in digital_ops),
-        stored_cells=int((plan.donors_per_group * used_rows).sum()) * grain.columns_per_weight,
+        stored_cells=int((plan.donors_per_group * used_rows).sum()) * grain.columns_per_weight * mapping.copies,
         busiest=Busiest(
             ous=int(ous.max()),
             updates=int(updates.max()),
@@ -222,10 +257,38 @@ def activity(
             input_accesses=_largest_sum(run_pe, load_accesses, mapping.pes),
             partial_sum_accesses=2 * _largest_sum(np.arange(mapping.crossbars) // per_pe, updates, mapping.pes),
             index_accesses=_largest_sum(np.arange(mapping.crossbars) // per_pe, index_accesses, mapping.pes),
-            merge_bits=int(tile_merges.max()) * chip.partial_sum_bits,
-            inter_tile_bits=int(from_tiles.sum()) * chip.partial_sum_bits + output_bytes * 8,
+            merge_bits=int(tile_merges.max()) * chip.partial_sum_bits * tile_share,
+            inter_tile_bits=(int(from_tiles.sum()) * chip.partial_sum_bits + output_bytes * 8) * tile_share,
+            steps=crossbar_steps / positions,
         ),
     )
+
+
+def tile_positions(positions: int, copies: Int64 | np.int64, copies_per_tile: int) -> Int64:
+    """Positions that the copies of a layer's first tile, which is the fullest, do together: they are dealt in turn."""
+    here = np.minimum(copies, copies_per_tile)
+    return here * (positions // copies) + np.minimum(here, positions % copies)
+
+
+def _dealt(positions: int, copies: int) -> list[int]:
+    """Positions of each copy: dealt in turn."""
+    each, more = divmod(positions, copies)
+    return [each + (copy < more) for copy in range(copies)]
+
+
+def _worked_pairs(plan: LayerPlan, pairs: int, zero_input: Float64 | None) -> Int64:
+    """(position, input step) pairs in which the OUs of each row group are read, int64 [group]."""
+    if zero_input is None:
+        return np.full(plan.groups, pairs, np.int64)
+    share = np.asarray(zero_input)
+    if share.shape != (plan.groups,):
+        raise UserError(
+            f"layer {plan.name}: zero-input shares of shape {share.shape}; one for each of {plan.groups} row groups is "
+            "needed"
+        )
+    if not ((share >= 0) & (share <= 1)).all():  # NaN too
+        raise UserError(f"layer {plan.name}: a zero-input share must lie in 0..1")
+    return np.rint((1 - share) * pairs).astype(np.int64)
 
 
 def _largest_sum(place: Int64, amount: Int64, places: int) -> int:
@@ -283,8 +346,9 @@ def _traffic(
 ) -> tuple[int, int, int]:
     """Activations that come to the layer's tiles: bytes from other tiles, the same times hops, bytes buffered.
 
-    Every tile receives, once per inference, the input channels that its row groups read. Inputs from outside the chip
-    pass no link between tiles but are buffered.
+    Every tile receives, once per inference, the input channels that its row groups read; the copies in a tile share its
+    buffer. Inputs from outside the chip pass no link between tiles but are buffered. Operands of digital operations
+    are counted once, to the first tile.
     """
     activation_bytes = -(-chip.grain.input_bits // 8)
     channel_of_row = prod(layer.weight.shape[2:])  # kernel positions; 1 for a linear layer
@@ -301,7 +365,11 @@ def _traffic(
             tiles = {first_tile: feed.elements * activation_bytes}
         else:
             per_channel = feed.elements // channels * activation_bytes
-            tiles = {first_tile + tile: int(count) * per_channel for tile, count in enumerate(per_tile)}
+            tiles = {
+                first_tile + start + tile: int(count) * per_channel
+                for start in range(0, mapping.total_tiles, mapping.tiles)
+                for tile, count in enumerate(per_tile)
+            }
         for tile, amount in tiles.items():
             buffered += amount
             if feed.source_tile is not None and feed.source_tile != tile:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from prap_pim.chip import Chip
 from prap_pim.cost.activity import LayerActivity
-from prap_pim.cost.adc import conversion_energy
+from prap_pim.cost.adc import conversion_energy, converter_area
 from prap_pim.cost.table import ComponentTable
 
 # (component, figure, the count of LayerActivity that it is charged for); the ADC has its conventions in adc.py
@@ -79,14 +79,17 @@ def energy(activity: LayerActivity, chip: Chip, table: ComponentTable) -> dict[s
 def area(instances: Instances, chip: Chip, table: ComponentTable) -> dict[str, float]:
     """Square metres by component. Index memory is charged by the byte that must be stored."""
     metres = {component: instances.of(component, chip) * table(component, "area") for component in PLACED}
-    return metres | {"index_buffer": instances.index_bytes * table("index_buffer", "area_per_byte")}
+    return metres | {
+        "adc": instances.of("adc", chip) * converter_area(chip, table),
+        "index_buffer": instances.index_bytes * table("index_buffer", "area_per_byte"),
+    }
 
 
-def leakage(instances: Instances, chip: Chip, table: ComponentTable) -> float | None:
-    """Watts that idle hardware draws; None if the table says nothing of it."""
+def leakage(instances: Instances, chip: Chip, table: ComponentTable) -> dict[str, float] | None:
+    """Watts that idle hardware draws, by component; None if the table says nothing of it."""
     if not table.has_leakage:
         return None
-    return sum(instances.of(component, chip) * table.leakage(component) for component in PLACED)
+    return {component: instances.of(component, chip) * table.leakage(component) for component in PLACED}
 
 
 def total(breakdown: Mapping[str, float]) -> float:

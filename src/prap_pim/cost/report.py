@@ -3,14 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prap_pim.chip import Chip
 from prap_pim.cost.activity import LayerActivity, activity
+from prap_pim.cost.adc import conventions
 from prap_pim.cost.price import Instances, area, energy, leakage, total
-from prap_pim.cost.schedule import LayerTime, layer_time, pipelined_latency
+from prap_pim.cost.schedule import LayerTime, copying, layer_time, pipelined_latency
 from prap_pim.cost.table import ComponentTable, UsedFigure, load_table
-from prap_pim.mapping import Mode, map_network
+from prap_pim.errors import UserError
+from prap_pim.mapping import Mode, NetworkMapping, map_network, replicate, share_out
 from prap_pim.network import Network
 from prap_pim.plan import NetworkPlan
+from prap_pim.units import TERA
+
+ZeroInput = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -23,12 +31,21 @@ class Timing:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer; counts and energy of one inference."""
+    """One layer; counts and energy of one inference.
+
+    Attributes:
+        name: the layer.
+        activity, time: its counts and times.
+        energy_breakdown_j: by component.
+        copies: times that it is built.
+        crossbars, tiles: of all copies.
+    """
 
     name: str
     activity: LayerActivity
     time: LayerTime
-    energy_breakdown_j: Mapping[str, float]  # by component
+    energy_breakdown_j: Mapping[str, float]
+    copies: int
     crossbars: int
     tiles: int
 
@@ -54,8 +71,13 @@ class LayerCost:
 
     @property
     def stored_cells(self) -> int:
-        """Cells that are programmed."""
+        """Cells that are programmed, in all copies."""
         return self.activity.stored_cells
+
+    @property
+    def index_stored_bytes(self) -> int:
+        """Index that is stored, in all copies."""
+        return self.copies * -(-self.activity.index_bits // 8)
 
 
 @dataclass(frozen=True)
@@ -64,12 +86,16 @@ class CostReport:
 
     Attributes:
         network, method, mode: what was costed, and how it was mapped.
+        budget: crossbars that the network might take; None: what each layer takes by itself.
         chip: on what.
         layers: in network order.
+        macs: multiplications of one inference of the uncompressed network, whatever the method leaves of them: the
+            useful work, so that methods can be compared.
         serial, pipelined: the two ways of timing.
         energy_breakdown_j: of one inference, by component; leakage is not in it.
         area_breakdown_m2: of the crossbars, PEs and tiles that the network takes, by component.
-        leakage_w: idle power of these; None if the component table has none.
+        leakage_breakdown_w: idle power of these, by component; None if the component table says nothing of it.
+        conventions: how a conversion is timed and charged, in words.
         figures: every figure of the table, with source.
         warnings: of the chip.
     """
@@ -77,13 +103,16 @@ class CostReport:
     network: str
     method: str
     mode: Mode
+    budget: int | None
     chip: Chip
     layers: tuple[LayerCost, ...]
+    macs: int
     serial: Timing
     pipelined: Timing
     energy_breakdown_j: Mapping[str, float]
     area_breakdown_m2: Mapping[str, float]
-    leakage_w: float | None
+    leakage_breakdown_w: Mapping[str, float] | None
+    conventions: tuple[str, ...]
     figures: tuple[UsedFigure, ...]
     warnings: tuple[str, ...]
 
@@ -91,6 +120,20 @@ class CostReport:
     def energy_j(self) -> float:
         """Sum of the breakdown."""
         return total(self.energy_breakdown_j)
+
+    @property
+    def leakage_w(self) -> float | None:
+        """Sum of the breakdown."""
+        return None if self.leakage_breakdown_w is None else total(self.leakage_breakdown_w)
+
+    def leakage_energy_j(self, timing: Timing) -> float | None:
+        """What the hardware leaks from one inference to the next in a stream of them."""
+        return None if self.leakage_w is None else self.leakage_w / timing.throughput_per_s
+
+    @property
+    def tops_per_w(self) -> float:
+        """Tera-operations per joule, pipelined: two operations to each of ``macs``, over energy and leakage."""
+        return 2 * self.macs / (self.energy_j + (self.leakage_energy_j(self.pipelined) or 0.0)) / TERA
 
     @property
     def area_m2(self) -> float:
@@ -114,8 +157,30 @@ class CostReport:
 
     @property
     def stored_cells(self) -> int:
-        """Cells that are programmed."""
+        """Cells that are programmed, in all copies."""
         return sum(layer.stored_cells for layer in self.layers)
+
+    @property
+    def copies(self) -> dict[str, int]:
+        """Times that each layer is built."""
+        return {layer.name: layer.copies for layer in self.layers}
+
+    @property
+    def index_stored_bytes(self) -> int:
+        """Index that is stored, in all copies."""
+        return sum(layer.index_stored_bytes for layer in self.layers)
+
+    @property
+    def index_read_bytes(self) -> int:
+        """Index that is read in one inference."""
+        return sum(layer.activity.index_read_bytes for layer in self.layers)
+
+    @property
+    def partial_sum_bytes(self) -> int:
+        """Accumulators read and written in one inference."""
+        return sum(
+            layer.activity.partial_sum_read_bytes + layer.activity.partial_sum_write_bytes for layer in self.layers
+        )
 
 
 def cost(
@@ -124,6 +189,8 @@ def cost(
     chip: Chip,
     mode: Mode = "spread",
     table: ComponentTable | None = None,
+    crossbars: int | None = None,
+    zero_input: ZeroInput | None = None,
 ) -> CostReport:
     """Map a network plan on a chip and count, time and price one inference.
 
@@ -131,40 +198,61 @@ def cost(
         network: shapes and data flow.
         plan: what is stored and computed, whatever method made it.
         chip: hardware and conventions.
-        mode: see ``map_layer``.
+        mode: see ``map_network``.
         table: component figures instead of the chip's own.
+        crossbars: a budget for the whole network: each layer on its fewest crossbars, and the rest spent on copies of
+            the layers that hold up the pipeline (``share_out``).
+        zero_input: for every layer, the share of (position, input step) pairs in which the input bits of each row group
+            of its plan are all 0 (float64 [G]): these OU steps are skipped. None: nothing is skipped.
 
     Raises:
-        UserError: plan and network do not belong together, the chip is too small, or a component lacks a figure.
+        UserError: plan and network do not belong together, the chip or the budget is too small, a component lacks a
+            figure, or ``zero_input`` does not fit the plan.
     """
     table = table or load_table(chip.components)
-    mapping = map_network(network, plan, chip, mode)
-    layers = []
-    pes = index_bytes = 0
-    for layer in network.layers:
-        name, placed = layer.name, mapping.layers[layer.name]
-        counts = activity(placed, layer, chip, mapping.first_tile[name], mapping.feeds[name], mapping.digital_ops[name])
-        layers.append(
-            LayerCost(
-                name=name,
-                activity=counts,
-                time=layer_time(counts, chip, table),
-                energy_breakdown_j=energy(counts, chip, table),
-                crossbars=placed.crossbars,
-                tiles=placed.tiles,
-            )
+    if zero_input is not None:
+        for layer in network.layers:
+            if layer.name not in zero_input:
+                raise UserError(f"layer {layer.name}: no zero-input shares were measured for it")
+    mapping = map_network(network, plan, chip, mode, crossbars)
+    counts = _activities(network, mapping, chip, zero_input)
+    if crossbars is not None:
+        spare = crossbars - mapping.crossbars
+        choices = {
+            name: copying(placed, counts[name], chip, table, 1 + spare // placed.crossbars)
+            for name, placed in mapping.layers.items()
+        }
+        mapping = replicate(network, mapping, chip, share_out(choices, crossbars, chip.max_tiles))
+        counts = _activities(network, mapping, chip, zero_input)
+
+    layers = tuple(
+        LayerCost(
+            name=name,
+            activity=counts[name],
+            time=layer_time(counts[name], chip, table),
+            energy_breakdown_j=energy(counts[name], chip, table),
+            copies=placed.copies,
+            crossbars=placed.total_crossbars,
+            tiles=placed.total_tiles,
         )
-        pes += placed.pes
-        index_bytes += -(-counts.index_bits // 8)
-    instances = Instances(mapping.crossbars, pes, mapping.tiles, index_bytes)
+        for name, placed in mapping.layers.items()
+    )
+    instances = Instances(
+        crossbars=mapping.crossbars,
+        pes=sum(placed.total_pes for placed in mapping.layers.values()),
+        tiles=mapping.tiles,
+        index_bytes=sum(layer.index_stored_bytes for layer in layers),
+    )
     times = {layer.name: layer.time for layer in layers}
     serial_s = sum(time.serial_s for time in times.values())
     return CostReport(
         network=network.name,
         method=plan.method,
         mode=mode,
+        budget=crossbars,
         chip=chip,
-        layers=tuple(layers),
+        layers=layers,
+        macs=sum(layer.weight.size * layer.positions for layer in network.layers),
         serial=Timing(serial_s, 1 / serial_s),
         pipelined=Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values())),
         energy_breakdown_j={
@@ -172,7 +260,25 @@ def cost(
             for component in layers[0].energy_breakdown_j
         },
         area_breakdown_m2=area(instances, chip, table),
-        leakage_w=leakage(instances, chip, table),
+        leakage_breakdown_w=leakage(instances, chip, table),
+        conventions=conventions(chip, table),
         figures=tuple(table.figures.values()),
         warnings=chip.warnings,
     )
+
+
+def _activities(
+    network: Network, mapping: NetworkMapping, chip: Chip, zero_input: ZeroInput | None
+) -> dict[str, LayerActivity]:
+    return {
+        layer.name: activity(
+            mapping.layers[layer.name],
+            layer,
+            chip,
+            mapping.first_tile[layer.name],
+            mapping.feeds[layer.name],
+            mapping.digital_ops[layer.name],
+            None if zero_input is None else zero_input[layer.name],
+        )
+        for layer in network.layers
+    }

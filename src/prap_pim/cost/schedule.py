@@ -7,15 +7,20 @@ run one after another.
 Pipelined: the stages of an OU step work on consecutive steps at once, so that a step costs its slowest stage; ports,
 links and digital lanes work beside them (small queues decouple them), so a position costs its busiest resource; layers
 overlap: a layer starts as soon as its first window of inputs is there.
+
+Copies of a layer do as many positions at once, in rounds; ports and links that they share work for all of them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from prap_pim.chip import Chip
-from prap_pim.cost.activity import Busiest, LayerActivity
+from prap_pim.cost.activity import Busiest, LayerActivity, tile_positions
 from prap_pim.cost.adc import conversion_time
 from prap_pim.cost.table import ComponentTable
+from prap_pim.mapping import Copying, LayerMapping
 from prap_pim.network import Layer, Network
 
 
@@ -30,6 +35,7 @@ class LayerTime:
         busy_s: what the layer takes of each inference in a stream of them.
         fill_s: the way of the first OU step through its stages.
         bottleneck: the resource that sets ``busy_s``.
+        rounds: positions done one after another, each in a copy of the layer.
     """
 
     serial_s: float
@@ -38,12 +44,22 @@ class LayerTime:
     busy_s: float
     fill_s: float
     bottleneck: str
+    rounds: int
+
+
+_SHARED = ("intra-tile links", "inter-tile links")  # by the copies of a layer in one tile
 
 
 def layer_time(activity: LayerActivity, chip: Chip, table: ComponentTable) -> LayerTime:
     """Time one layer from its counts."""
-    digital = (activity.digital_ops + activity.outputs) / (chip.digital_lanes * chip.clock_hz)
-    return time_positions(activity.busiest, activity.positions, digital, chip, table)
+    return time_positions(
+        activity.busiest, activity.rounds, _digital(activity, chip, activity.output_tiles), chip, table
+    )
+
+
+def _digital(activity: LayerActivity, chip: Chip, tiles: int) -> float:
+    """Seconds of digital work that ``tiles`` tiles share."""
+    return (activity.digital_ops + activity.outputs) / (chip.digital_lanes * chip.clock_hz) / tiles
 
 
 def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chip, table: ComponentTable) -> LayerTime:
@@ -55,8 +71,27 @@ def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chi
         digital_s: seconds of digital work in one inference.
         chip, table: for rates and latencies.
     """
-    stages = ou_step_stages(chip, table)
-    step, slowest = sum(stages.values()), max(stages.values())
+    serial, beats = _per_position(busiest, chip, table)
+    phases = {key: value * positions for key, value in serial.items()} | {"digital": digital_s}
+    busy = {key: value * positions for key, value in beats.items()} | {"digital": digital_s}
+    bottleneck = max(busy, key=lambda key: busy[key])
+    stages = ou_step_stages(chip, table).values()
+    fill = sum(stages) - max(stages) if beats["crossbars"] else 0.0
+    return LayerTime(
+        serial_s=sum(phases.values()),
+        serial_phases_s=phases,
+        pipelined_s=busy[bottleneck] + fill,
+        busy_s=busy[bottleneck],
+        fill_s=fill,
+        bottleneck=bottleneck,
+        rounds=positions,
+    )
+
+
+def _per_position(busiest: Busiest, chip: Chip, table: ComponentTable) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds that each resource works for one position: with the stages of an OU step in turn, and overlapping."""
+    stages = ou_step_stages(chip, table).values()
+    steps = busiest.ous * chip.grain.input_steps if busiest.steps is None else busiest.steps
     resources = {
         "output registers": busiest.ous * table("output_register", "latency"),
         "accumulators": (busiest.updates + busiest.shifted_updates) * table("accumulator", "latency"),
@@ -66,21 +101,32 @@ def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chi
         "intra-tile links": busiest.merge_bits / chip.intra_tile_bits_per_s,
         "inter-tile links": busiest.inter_tile_bits / chip.inter_tile_bits_per_s,
     }
-    steps = busiest.ous * chip.grain.input_steps
-    phases = {key: value * positions for key, value in {"crossbars": steps * step, **resources}.items()}
-    phases["digital"] = digital_s
+    return {"crossbars": steps * sum(stages), **resources}, {"crossbars": steps * max(stages), **resources}
 
-    beats = {"crossbars": steps * slowest, **resources}
-    busy = {key: value * positions for key, value in beats.items()} | {"digital": digital_s}
-    bottleneck = max(busy, key=lambda key: busy[key])
-    fill = step - slowest if busiest.ous else 0.0
-    return LayerTime(
-        serial_s=sum(phases.values()),
-        serial_phases_s=phases,
-        pipelined_s=busy[bottleneck] + fill,
-        busy_s=busy[bottleneck],
-        fill_s=fill,
-        bottleneck=bottleneck,
+
+def copying(mapping: LayerMapping, activity: LayerActivity, chip: Chip, table: ComponentTable, most: int) -> Copying:
+    """What 1..``most`` copies of a layer take and bring; more than it has positions are left out.
+
+    Args:
+        mapping, activity: of one copy.
+        chip, table: for rates and latencies.
+        most: at least 1.
+    """
+    positions = activity.positions
+    copies = np.arange(1, min(most, positions) + 1)
+    rounds = -(-positions // copies)
+    together = tile_positions(positions, copies, mapping.copies_per_tile)
+    output_tiles = -(-copies // mapping.copies_per_tile)
+    digital = _digital(activity, chip, 1) / output_tiles
+    serial, beats = _per_position(activity.busiest, chip, table)
+    own = [key for key in beats if key not in _SHARED]
+    return Copying(
+        crossbars=mapping.crossbars,
+        tiles=output_tiles * mapping.tiles,
+        interval_s=np.maximum.reduce(
+            [rounds * max(beats[key] for key in own), together * max(beats[key] for key in _SHARED), digital]
+        ),
+        latency_s=rounds * sum(serial[key] for key in own) + together * sum(serial[key] for key in _SHARED) + digital,
     )
 
 
@@ -112,8 +158,8 @@ def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float
         last_in = max((last[source] for source in node.sources), default=0.0)
         if isinstance(node, Layer):
             time = times[node.name]
-            start = first_in + _first_window(node) * (last_in - first_in)
-            one = time.busy_s / node.positions + time.fill_s
+            start = first_in + _first_windows(node, -(-node.positions // time.rounds)) * (last_in - first_in)
+            one = time.busy_s / time.rounds + time.fill_s
             first[node.name] = start + one
             last[node.name] = max(start + time.pipelined_s, last_in + one)
         else:
@@ -121,13 +167,16 @@ def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float
     return max(last.values(), default=0.0)
 
 
-def _first_window(layer: Layer) -> float:
-    """The share of a layer's input, in raster order, that its first output position needs; 0..1."""
+def _first_windows(layer: Layer, count: int) -> float:
+    """The share of a layer's input, in raster order, that its first ``count`` output positions need; 0..1."""
     if layer.kind != "conv":
-        return 1 / layer.positions
+        return count / layer.positions
     height, width = layer.input_shape[1:]
+    last = divmod(count - 1, layer.output_shape[2])  # output row and column
     rows, columns = (
-        max(1, (kernel - 1) * dilation + 1 - padding)
-        for kernel, dilation, padding in zip(layer.weight.shape[2:], layer.dilation, layer.padding, strict=True)
+        max(1, (kernel - 1) * dilation + 1 - padding + at * stride)
+        for kernel, dilation, padding, stride, at in zip(
+            layer.weight.shape[2:], layer.dilation, layer.padding, layer.stride, last, strict=True
+        )
     )
     return float(min(1.0, ((rows - 1) * width + min(columns, width)) / (height * width)))

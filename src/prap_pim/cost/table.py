@@ -1,5 +1,6 @@
 """Component tables: every figure with its unit and its source, from a TOML file. A missing one is an error."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ REQUIRED: Mapping[str, Mapping[str, str]] = {
 }
 # What a table may give besides: power that an instance draws when idle. None of the published sources has it.
 OPTIONAL = {"leakage": "W"}
+# And what an ADC takes at each resolution, for chips whose adc_scaling is "by table": energy is of one conversion.
+_BY_BITS = re.compile(r"(energy|area)_at_([1-9]\d*)_bits")
+_BY_BITS_UNITS = {"energy": "J", "area": "m2"}
 
 
 class _Entry(Settings):
@@ -72,6 +76,22 @@ class ComponentTable:
         except KeyError:
             raise UserError(f"component table {self.name}: {component} has no {quantity}") from None
 
+    def of_bits(self, quantity: str, bits: int) -> float:
+        """Energy of a conversion or area of an ADC of that resolution.
+
+        Raises:
+            UserError: the table does not have it; the message says which it has.
+        """
+        figure = self.figures.get(("adc", f"{quantity}_at_{bits}_bits"))
+        if figure:
+            return figure.value
+        found = [_BY_BITS.fullmatch(name) for component, name in self.figures if component == "adc"]
+        has = sorted(int(match[2]) for match in found if match and match[1] == quantity)
+        raise UserError(
+            f"component table {self.name}: no {quantity} of an ADC of {bits} bits (adc_bits); "
+            + (f"it has {', '.join(map(str, has))}" if has else "it has none by bits: choose another adc_scaling")
+        )
+
     def leakage(self, component: str) -> float:
         """Idle power of one instance in watts; 0 where the table does not say."""
         figure = self.figures.get((component, "leakage"))
@@ -107,11 +127,13 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
             raise UserError(f"{origin}: {component} must be a table of figures")
         for quantity, given in entries.items():
             where = f"{origin}: {component}.{quantity}"
-            if quantity not in units:
+            by_bits = _BY_BITS.fullmatch(quantity) if component == "adc" else None
+            unit = _BY_BITS_UNITS[by_bits[1]] if by_bits else units.get(quantity)
+            if unit is None:
                 raise UserError(f"{where}: unknown figure ({nearest(quantity, list(units))})")
             entry = _Entry.checked(given, where)
-            if entry.unit != units[quantity]:
-                raise UserError(f"{where}: unit must be {units[quantity]}, not {entry.unit!r}")
+            if entry.unit != unit:
+                raise UserError(f"{where}: unit must be {unit}, not {entry.unit!r}")
             figures[component, quantity] = UsedFigure(component, quantity, entry.value, entry.unit, entry.source)
     for component, needed in REQUIRED.items():
         for quantity, unit in needed.items():

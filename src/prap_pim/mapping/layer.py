@@ -28,6 +28,8 @@ class LayerMapping:
         crossbar_start: int64 [N + 1]; the OUs of crossbar c are crossbar_start[c] : crossbar_start[c + 1].
         run_group, run_crossbar, run_ous: int64 [X], a run's row group, crossbar and number of OUs, in OU order.
         crossbars_per_pe, crossbars_per_tile: crossbar c sits in PE c // crossbars_per_pe, and likewise its tile.
+        copies: times that all of this is built. Each copy has its own PEs; copies that fit share a tile, a copy that
+            is larger has tiles of its own. The copies share the layer's output positions.
     """
 
     plan: LayerPlan
@@ -38,26 +40,51 @@ class LayerMapping:
     run_ous: Int64
     crossbars_per_pe: int
     crossbars_per_tile: int
+    copies: int = 1
 
     @property
     def ous(self) -> int:
-        """T, OUs that hold weights."""
+        """T, OUs that hold weights, of one copy."""
         return int(self.group_start[-1])
 
     @property
     def crossbars(self) -> int:
-        """N."""
+        """N, of one copy."""
         return len(self.crossbar_start) - 1
 
     @property
     def pes(self) -> int:
-        """PEs that the crossbars fill, the last one perhaps in part."""
+        """PEs that the crossbars of one copy fill, the last one perhaps in part."""
         return -(-self.crossbars // self.crossbars_per_pe)
 
     @property
     def tiles(self) -> int:
-        """Tiles that the layer takes for itself."""
+        """Tiles that one copy reaches into."""
         return -(-self.crossbars // self.crossbars_per_tile)
+
+    @property
+    def copies_per_tile(self) -> int:
+        """Copies that a tile has room for; 1 if a copy fills it, or more than it."""
+        return max(1, self.crossbars_per_tile // self.crossbars_per_pe // self.pes)
+
+    def output_tiles(self, copies: int) -> int:
+        """Tiles in which so many copies begin: each finishes the outputs of its copies."""
+        return -(-copies // self.copies_per_tile)
+
+    @property
+    def total_crossbars(self) -> int:
+        """Crossbars of all copies."""
+        return self.crossbars * self.copies
+
+    @property
+    def total_pes(self) -> int:
+        """PEs of all copies."""
+        return self.pes * self.copies
+
+    @property
+    def total_tiles(self) -> int:
+        """Tiles of all copies; no other layer has a part of them."""
+        return self.output_tiles(self.copies) * self.tiles
 
     @property
     def ous_per_crossbar(self) -> Int64:
@@ -79,6 +106,16 @@ class LayerMapping:
 def dense_ous(rows: int, filters: int, chip: Chip) -> int:
     """OUs of a layer's dense plan: every filter a pattern in every ``ou_rows`` consecutive rows."""
     return chip.grain.row_groups(rows) * chip.grain.ous(filters)
+
+
+def ous_per_group(plan: LayerPlan, chip: Chip) -> Int64:
+    """OUs of each row group, int64 [G]: ``grain.ous`` for all groups at once."""
+    return -(-plan.donors_per_group * chip.grain.columns_per_weight // chip.grain.ou_columns)
+
+
+def fewest_crossbars(plan: LayerPlan, chip: Chip) -> int:
+    """Crossbars that hold a layer when they are filled; 1 for a layer without weights."""
+    return max(1, -(-int(ous_per_group(plan, chip).sum()) // chip.ous_per_crossbar))
 
 
 def map_layer(plan: LayerPlan, chip: Chip, crossbars: int | None = None, mode: Mode = "spread") -> LayerMapping:
@@ -105,9 +142,7 @@ def map_layer(plan: LayerPlan, chip: Chip, crossbars: int | None = None, mode: M
         )
     if crossbars is not None and crossbars < 1:
         raise UserError(f"layer {plan.name}: a budget of {crossbars} crossbars; at least 1 is needed")
-    # grain.ous for all groups at once
-    per_group = -(-plan.donors_per_group * grain.columns_per_weight // grain.ou_columns)
-    group_start = np.concatenate([[0], np.cumsum(per_group)]).astype(np.int64)
+    group_start = np.concatenate([[0], np.cumsum(ous_per_group(plan, chip))]).astype(np.int64)
     total, capacity = int(group_start[-1]), chip.ous_per_crossbar
     if crossbars is not None and total > crossbars * capacity:
         raise UserError(

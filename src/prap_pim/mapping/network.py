@@ -1,12 +1,12 @@
 """All layers on one chip: which tiles they take, and where data goes from tile to tile."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from prap_pim.chip import Chip
 from prap_pim.errors import UserError
-from prap_pim.mapping.layer import LayerMapping, Mode, map_layer
+from prap_pim.mapping.layer import LayerMapping, Mode, fewest_crossbars, map_layer
 from prap_pim.network import DigitalOp, Layer, Network
 from prap_pim.plan import NetworkPlan
 
@@ -33,7 +33,9 @@ class NetworkMapping:
     Attributes:
         mode: how OUs were laid.
         layers: by layer name.
-        first_tile: a layer's first tile: outputs are merged there and digital operations on them done there.
+        first_tile: a layer's first tile: outputs are merged there and digital operations on them done there. With
+            copies in several tiles they share this work; data from and to the layer is counted as if all of it left
+            from the first.
         feeds: what flows to a layer's tiles, by layer name.
         digital_ops: digital operations, by the layer in whose tile they are done; every operation is in one place.
     """
@@ -46,34 +48,71 @@ class NetworkMapping:
 
     @property
     def crossbars(self) -> int:
-        """Crossbars of all layers."""
-        return sum(layer.crossbars for layer in self.layers.values())
+        """Crossbars of all copies of all layers."""
+        return sum(layer.total_crossbars for layer in self.layers.values())
 
     @property
     def tiles(self) -> int:
-        """Tiles of all layers."""
-        return sum(layer.tiles for layer in self.layers.values())
+        """Tiles of all copies of all layers."""
+        return sum(layer.total_tiles for layer in self.layers.values())
 
 
-def map_network(network: Network, plan: NetworkPlan, chip: Chip, mode: Mode = "spread") -> NetworkMapping:
-    """Map every layer (see ``map_layer``) and give each its tiles, in network order.
+def map_network(
+    network: Network, plan: NetworkPlan, chip: Chip, mode: Mode = "spread", crossbars: int | None = None
+) -> NetworkMapping:
+    """Map every layer (see ``map_layer``) once and give each its tiles, in network order.
 
     A digital operation is done in the tile of the layer that feeds it last; before the first layer, in the first
     layer's.
 
+    Args:
+        network, plan, chip: what goes where.
+        mode: see ``map_layer``; under a budget "spread" loads the crossbars of a copy evenly and "pack" fills them.
+        crossbars: a budget for the whole network: every layer is put on the fewest crossbars that hold it. What is
+            left is for copies (``replicate``); which layers are worth a copy is for those to say who know the times
+            (``share_out``).
+
     Raises:
-        UserError: plan and network do not belong together, or the chip has too few tiles.
+        UserError: plan and network do not belong together, the budget is too small, or the chip has too few tiles.
     """
     _check_same(network, plan)
-    layers = {layer.name: map_layer(plan.layers[layer.name], chip, mode=mode) for layer in network.layers}
+    plans = {layer.name: plan.layers[layer.name] for layer in network.layers}
+    if crossbars is None:
+        layers = {name: map_layer(layer, chip, mode=mode) for name, layer in plans.items()}
+    else:
+        fewest = {name: fewest_crossbars(layer, chip) for name, layer in plans.items()}
+        if sum(fewest.values()) > crossbars:
+            raise UserError(
+                f"network {network.name} ({plan.method}) needs {sum(fewest.values())} crossbars on chip {chip.name}; "
+                f"the budget is {crossbars}"
+            )
+        layers = {name: map_layer(layer, chip, fewest[name], mode) for name, layer in plans.items()}
+    return _place(network, layers, chip, mode)
+
+
+def replicate(network: Network, mapping: NetworkMapping, chip: Chip, copies: Mapping[str, int]) -> NetworkMapping:
+    """The same mapping with ``copies`` of each layer, and tiles for them.
+
+    Raises:
+        UserError: a number of copies is missing or below 1, or the chip has too few tiles.
+    """
+    for name in mapping.layers:
+        if copies.get(name, 0) < 1:
+            raise UserError(f"layer {name}: it needs at least 1 copy, not {copies.get(name, 0)}")
+    layers = {name: replace(layer, copies=copies[name]) for name, layer in mapping.layers.items()}
+    return _place(network, layers, chip, mapping.mode)
+
+
+def _place(network: Network, layers: Mapping[str, LayerMapping], chip: Chip, mode: Mode) -> NetworkMapping:
+    """Tiles, and what flows between them."""
     first_tile, tiles = {}, 0
     for name, mapping in layers.items():
         first_tile[name] = tiles
-        tiles += mapping.tiles
+        tiles += mapping.total_tiles
     if chip.max_tiles is not None and tiles > chip.max_tiles:
         raise UserError(
-            f"network {network.name} needs {sum(m.crossbars for m in layers.values())} crossbars in {tiles} tiles; "
-            f"chip {chip.name} has {chip.max_tiles} tiles of {chip.crossbars_per_tile} crossbars"
+            f"network {network.name} needs {sum(m.total_crossbars for m in layers.values())} crossbars in {tiles} "
+            f"tiles; chip {chip.name} has {chip.max_tiles} tiles of {chip.crossbars_per_tile} crossbars"
         )
 
     home: dict[str, str | None] = {}  # the layer in whose first tile a node's output lies; None: still off the chip
