@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from prap_pim.data import AugmentConfig, Examples
+from prap_pim.data import AffineAugment, Examples
 from prap_pim.errors import UserError
 from prap_pim.finetune import Assignments, Drawn, finetune, matrix, project
 from prap_pim.models import ResNetConfig, build
@@ -233,7 +233,7 @@ def test_assignments_must_fit_the_network() -> None:
 
 
 def test_augmentation_off_and_large_batches_work(tmp_path: Path) -> None:
-    still = AugmentConfig(rotation=0, shift=0, scale=0, noise=0)
+    still = AffineAugment(rotation=0, shift=0, scale=0, noise=0)
     config = SHORT.model_copy(update={"augment": still, "batch_size": 1000, "epochs": 2})
     model = tiny_model()
     start = train(model, tiny_examples(), config, 0, tmp_path / "base")

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from prap_pim.data import AugmentConfig
+from prap_pim.data import AffineAugment, AugmentConfig
 from prap_pim.settings import Settings
 
 
@@ -26,7 +26,7 @@ class TrainingConfig(Settings):
     mask_penalty: float = Field(default=0.5e-3, ge=0)  # loss term: this times |W - M*W|^2
     reuse_penalty: float = Field(default=1e-3, ge=0)  # loss term: this times |(W - What) / scale|^2
     project_every: int = Field(default=5, ge=1)  # epochs of fine-tuning from one projection to the next
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig = AffineAugment()
 
     @model_validator(mode="after")
     def _room_to_finetune(self) -> Self:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prap_pim.data import ArraysConfig, AugmentConfig, DigitsConfig, Examples, augment, load, stratified_order
+from prap_pim.data import AffineAugment, ArraysConfig, DigitsConfig, Examples, augment, load, stratified_order
 from prap_pim.errors import UserError
 
 
@@ -154,13 +154,13 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-STILL = AugmentConfig(rotation=0, shift=0, scale=0, noise=0)
+STILL = AffineAugment(rotation=0, shift=0, scale=0, noise=0)
 
 
 def test_augmentation_depends_on_the_generator_alone() -> None:
     images = torch.randn(5, 2, 9, 7, generator=_generator())
     before = torch.get_rng_state()
-    first, again, other = (augment(AugmentConfig(), images, _generator(seed)) for seed in (1, 1, 2))
+    first, again, other = (augment(AffineAugment(), images, _generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.get_rng_state())

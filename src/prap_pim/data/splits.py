@@ -1,0 +1,147 @@
+"""Images and labels in three parts, and the verb that every data source registers its handler for."""
+
+from dataclasses import dataclass
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from prap_pim.errors import UserError
+from prap_pim.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images with their classes.
+
+    Attributes:
+        images: float32 [N, C, H, W].
+        labels: int64 [N], 0 .. classes - 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != torch.float32 or self.images.numel() == 0:
+            raise UserError(f"images must be float32 [N, C, H, W] and not empty, not {tuple(self.images.shape)}")
+        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
+            raise UserError(f"labels must be int64 [{len(self.images)}], not {tuple(self.labels.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set cut into three disjoint parts, normalised to mean 0 and deviation 1 of the training part.
+
+    Attributes:
+        description: what the data are, for the report.
+        classes: number of classes.
+        train: to train on.
+        calibration: to choose activation scales and batch-norm statistics with; its labels are not used.
+        test: to report accuracy on, used for nothing else.
+    """
+
+    description: str
+    classes: int
+    train: Examples
+    calibration: Examples
+    test: Examples
+
+
+class SplitConfig(Settings):
+    """Sizes of the parts, in images."""
+
+    train: int | None = Field(default=None, ge=1)  # None: all that the other two leave
+    calibration: int = Field(default=320, ge=1)
+    test: int = Field(default=400, ge=1)
+
+
+@singledispatch
+def load(config: Any, seed: int, base: Path = Path()) -> Splits:
+    """Read a data set and split it, each part with (nearly) the same share of every class.
+
+    Args:
+        config: a source's config.
+        seed: the same seed gives the same split.
+        base: what a relative path in the config is relative to.
+
+    Raises:
+        UserError: the data are missing, unreadable, empty, or too few for the split.
+    """
+    raise TypeError(f"no data source for {type(config).__name__}")
+
+
+def split(description: str, images: Tensor, labels: Tensor, config: SplitConfig, seed: int) -> Splits:
+    """Cut one set of images in three.
+
+    Args:
+        description: what they are.
+        images: float32 [N, C, H, W].
+        labels: int64 [N].
+        config: sizes of the parts.
+        seed: the same seed gives the same split.
+
+    Raises:
+        UserError: the images are too few.
+    """
+    rest = len(images) - config.test - config.calibration
+    train = rest if config.train is None else config.train
+    if train > rest or train < 1:
+        raise UserError(
+            f"{description}: {len(images)} images are too few for {config.test} to test, {config.calibration} "
+            f"to calibrate and {max(train, 1)} to train"
+        )
+    order = torch.from_numpy(stratified_order(labels.numpy(), np.random.default_rng(seed)))
+    test, calibration, training, _ = torch.split(order, [config.test, config.calibration, train, rest - train])
+    parts = ((images[part], labels[part]) for part in (training, calibration, test))
+    return normalised(description, int(labels.max()) + 1, *parts)
+
+
+def normalised(
+    description: str,
+    classes: int,
+    train: tuple[Tensor, Tensor],
+    calibration: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+) -> Splits:
+    """Images of mean 0 and deviation 1 in every channel, as the training part has them.
+
+    Args:
+        description: what the data are.
+        classes: number of classes.
+        train, calibration, test: images float32 [N, C, H, W], which are changed in place, and labels int64 [N].
+    """
+    mean = train[0].mean(dim=(0, 2, 3), keepdim=True)  # [1, C, 1, 1]
+    deviation = train[0].std(dim=(0, 2, 3), keepdim=True, correction=0)
+    deviation = torch.where(deviation > 0, deviation, 1)
+    parts = (Examples(images.sub_(mean).div_(deviation), labels) for images, labels in (train, calibration, test))
+    return Splits(description, classes, *parts)
+
+
+def stratified_order(labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """A random order of which every stretch has each class in (nearly) its share of the whole.
+
+    The i-th of the n images of a class is placed at (i + 1/2) / n of the way; so any stretch holds the class's share of
+    images to within one at either end.
+
+    Args:
+        labels: int64 [N].
+        generator: which image of a class comes when is drawn from it.
+
+    Returns:
+        int64 [N], a permutation.
+    """
+    shuffled = generator.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, start, count = np.unique(labels[by_class], return_index=True, return_counts=True)
+    rank = np.arange(len(labels)) - np.repeat(start, count)
+    place = (rank + 0.5) / np.repeat(count, count)
+    return by_class[np.lexsort((generator.random(len(labels)), place))].astype(np.int64)
