@@ -1,6 +1,7 @@
 """The command line. Exit codes: 0 done, 2 a mistake that the user can mend (one line says which), 130 interrupted."""
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -67,6 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
     _add_output_flags(report)
     report.set_defaults(handler=_report)
+
+    replay = commands.add_parser(
+        "replay",
+        help="drive the cost model with published per-layer ratios, to compare it with the authors' own",
+        epilog="example: prap-pim replay prap-2023 --network vgg16 --method prap",
+        allow_abbrev=False,
+    )
+    replay.add_argument("preset", metavar="PRESET", help="published settings, and the chip of that name: prap-2023")
+    replay.add_argument("--network", action="append", default=[], metavar="NAME", help="default: all; may be repeated")
+    replay.add_argument("--method", action="append", default=[], metavar="NAME", help="default: all; may be repeated")
+    replay.add_argument("--json", action="store_true", help="print {network: {method: gains}} and nothing else")
+    replay.set_defaults(handler=_replay)
     return parser
 
 
@@ -128,6 +141,21 @@ def _report(arguments: argparse.Namespace) -> None:
     results = Results.load(folder.results)
     write_report(results, folder.report)
     _show(arguments, folder.path, results)
+
+
+def _replay(arguments: argparse.Namespace) -> None:
+    from prap_pim.cost.replay import replay
+    from prap_pim.presets import expected_gains
+    from prap_pim.report.gains import print_gains
+
+    gains = replay(arguments.preset, arguments.network, arguments.method)
+    if arguments.json:
+        print(json.dumps({network: {m: g.model_dump() for m, g in by.items()} for network, by in gains.items()}))
+        return
+    console, expected = Console(), expected_gains(arguments.preset)
+    for network, by_method in gains.items():
+        title = f"{network} on {arguments.preset}: gains over dense, from published ratios"
+        print_gains(title, by_method, expected.get(network, {}), console)
 
 
 def _show(arguments: argparse.Namespace, folder: Path, results: "Results") -> None:

@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -47,6 +47,13 @@ class PublishedNetwork(Settings):
     layers: tuple[PublishedLayer, ...]
 
 
+class Gain(Settings):
+    """What a method gains over dense: dense latency / its own, dense energy / its own."""
+
+    speedup: float
+    energy_gain: float
+
+
 @cache
 def published(preset: str) -> dict[str, PublishedNetwork]:
     """The networks of a preset, by name.
@@ -54,8 +61,27 @@ def published(preset: str) -> dict[str, PublishedNetwork]:
     Raises:
         UserError: there is no such preset.
     """
+    networks = _preset(preset)["networks"]
+    return {name: PublishedNetwork.checked(value, f"{preset}: {name}") for name, value in networks.items()}
+
+
+@cache
+def expected_gains(preset: str) -> dict[str, dict[str, Gain]]:
+    """The gains that the authors' own model gives, by network and method, where they are known.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    networks = _preset(preset).get("expected_gain_over_dense", {})
+    return {
+        name: {method: Gain.checked(gain, f"{preset}: {name}: {method}") for method, gain in methods.items()}
+        for name, methods in networks.items()
+        if name != "note"
+    }
+
+
+def _preset(preset: str) -> Any:
     names = sorted(path.stem for path in _FOLDER.glob("*.json"))
     if preset not in names:
         raise UserError(f"no preset {preset!r} ({nearest(preset, names)})")
-    networks = read_json(_FOLDER / f"{preset}.json")["networks"]
-    return {name: PublishedNetwork.checked(value, f"{preset}: {name}") for name, value in networks.items()}
+    return read_json(_FOLDER / f"{preset}.json")
