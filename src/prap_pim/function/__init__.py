@@ -5,6 +5,7 @@ from prap_pim.function.crossbar import crossbar_matmul, integer_matmul
 from prap_pim.function.im2col import im2col
 from prap_pim.function.layer import CrossbarLayer
 from prap_pim.function.simulate import LayerCheck, SimulationReport, compressed_model, simulate
+from prap_pim.function.zero_inputs import zero_input_rates
 
 __all__ = [
     "CrossbarLayer",
@@ -16,4 +17,5 @@ __all__ = [
     "im2col",
     "integer_matmul",
     "simulate",
+    "zero_input_rates",
 ]

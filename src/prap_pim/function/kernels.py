@@ -201,3 +201,26 @@ def accumulate_by_count(
                 partial[k] = total
             for u in range(use_start[g], use_start[g + 1]):
                 accumulator[n, use_filter[u]] += use_gain[u] * partial[use_donor[u] - start[g]]
+
+
+@njit(cache=True, nogil=True)
+def count_driven(flags: Uint64, rows: Int32, first: int, end: int, driven: Int64) -> None:
+    """Add to driven[g] the bits that are set on any of the rows of row group g, for g in first .. end.
+
+    Args:
+        flags: uint64 [im2col rows, words].
+        rows: int32 [groups, h], -1 where unused.
+        driven: int64 [groups].
+    """
+    any_row = np.empty(flags.shape[1], np.uint64)
+    for g in range(first, end):
+        any_row[:] = 0
+        for row in rows[g]:
+            if row >= 0:
+                words = flags[row]
+                for w in range(len(any_row)):
+                    any_row[w] |= words[w]
+        total = np.int64(0)
+        for w in range(len(any_row)):
+            total += _ones(any_row[w])
+        driven[g] += total
