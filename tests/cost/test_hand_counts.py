@@ -5,7 +5,7 @@ import pytest
 
 from prap_pim.chip import Chip, load_chip
 from prap_pim.cost import activity, layer_time, load_table
-from prap_pim.cost.price import Instances, area, energy
+from prap_pim.cost.price import energy
 from prap_pim.mapping import map_layer
 from prap_pim.plan import LayerPlan
 from tests.strategies import layer_for
@@ -140,19 +140,3 @@ def test_reuse_over_crossbars_pes_and_tiles() -> None:
     assert counts.busiest.partial_sum_accesses == 4
     assert counts.busiest.index_accesses == 2
     assert counts.busiest.inter_tile_bits == 2 * 32 + 3 * 8
-
-
-def test_isaac_ima_sums() -> None:
-    """ISAAC, table I: an IMA (8 crossbars, ADCs, DACs, sample and hold, 2 KB + 256 B registers, 4 shift-adders).
-
-    ADC 0.0096 + DAC 0.00017 + S&H 0.00004 + crossbars 0.0002 + registers 0.0021 + 0.00077 mm2; we have a shift-adder
-    for each of 8 ADCs where ISAAC has 4 for 8, 0.00024 mm2: 12 IMAs are the published 0.157 mm2 within that.
-    """
-    chip, table = load_chip("isaac-32nm"), load_table("isaac-32nm")
-    parts = area(Instances(crossbars=12 * 8, pes=12, tiles=1, index_bytes=0), chip, table)
-    ima = ("adc", "dac", "sample_and_hold", "crossbar", "input_register", "output_register")
-    published = 12 * (0.0096 + 0.00017 + 0.00004 + 0.0002 + 0.0021 + 0.00077)  # mm2
-    assert sum(parts[part] for part in ima) * 1e6 == pytest.approx(published, rel=0.005)
-    assert sum(parts[part] for part in ima) * 1e6 + 12 * 0.00024 == pytest.approx(0.157, rel=0.01)
-    # its ADC keeps up with its crossbars: 128 columns in 107 ns at 1.2 GS/s, 100 ns at the 1.28 GS/s of its text
-    assert 128 / table("adc", "rate") == pytest.approx(106.7e-9, rel=0.001)

@@ -1,8 +1,9 @@
 """What a mapped network costs: activity (integer counts) -> schedule (seconds) -> price (joules, square metres)."""
 
 from prap_pim.cost.activity import Busiest, LayerActivity, activity
-from prap_pim.cost.report import CostReport, LayerCost, Timing, cost
-from prap_pim.cost.schedule import LayerTime, layer_time, pipelined_latency, time_positions
+from prap_pim.cost.adc import conversion_energy, conversion_time
+from prap_pim.cost.report import CostReport, LayerCost, Timing, ZeroInput, cost
+from prap_pim.cost.schedule import LayerTime, copying, layer_time, pipelined_latency, time_positions
 from prap_pim.cost.table import ComponentTable, UsedFigure, load_table, table_names
 
 __all__ = [
@@ -14,7 +15,11 @@ __all__ = [
     "LayerTime",
     "Timing",
     "UsedFigure",
+    "ZeroInput",
     "activity",
+    "conversion_energy",
+    "conversion_time",
+    "copying",
     "cost",
     "layer_time",
     "load_table",

@@ -1,0 +1,222 @@
+"""The same number of crossbars for every method: copies of layers, and what they must and must not change."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prap_pim.chip import Chip, load_chip
+from prap_pim.cost import activity, cost, layer_time, load_table
+from prap_pim.cost.schedule import copying
+from prap_pim.errors import UserError
+from prap_pim.mapping import map_layer, map_network, replicate
+from prap_pim.plan import LayerPlan
+from tests.mapping.test_mapping import small_network
+from tests.strategies import chips, layer_for, layer_plans
+
+CHIP = load_chip("prap-2023")
+EVENTS_OF_CROSSBARS = (
+    "ou_steps",
+    "row_drives",
+    "cell_reads",
+    "conversions",
+    "shift_adds",
+    "output_register_writes",
+    "input_register_loads",
+    "partial_sum_updates",
+    "index_reads",
+    "merges",
+)
+COMPONENTS_OF_CROSSBARS = (
+    "adc",
+    "dac",
+    "crossbar",
+    "sample_and_hold",
+    "input_register",
+    "shift_add",
+    "output_register",
+    "accumulator",
+    "partial_sum_buffer",
+)
+
+
+@pytest.mark.parametrize("mode", ["spread", "pack"])
+def test_dense_on_its_own_crossbars_is_the_unbudgeted_spread(mode: str) -> None:
+    """Dense fills its crossbars, so nothing is left for copies and every figure is the same."""
+    network, plan = small_network()
+    for name in ("prap-2023", "isaac-32nm"):
+        alone = cost(network, plan, load_chip(name), "spread")
+        budgeted = cost(network, plan, load_chip(name), mode, crossbars=alone.crossbars)
+        assert set(budgeted.copies.values()) == {1}
+        if mode == "spread":
+            assert replace(budgeted, budget=None) == alone
+        else:  # crossbars are filled, the last of a layer only in part
+            assert budgeted.crossbars == alone.crossbars
+            assert budgeted.ou_steps == alone.ou_steps
+
+
+def test_budget_is_spent_on_the_slowest_layers() -> None:
+    """OUs of a, b, c: 128, 1152, 2304 on 1, 5, 9 crossbars; walks of 128, 231 and 256 OUs at 64 positions each.
+
+    16 crossbars: one more than needed. A copy of a (1) is all that it buys, though a is not the slowest.
+    30: c, the slowest, needs 9 for its second copy; then b (231 OUs) is the slowest and takes 5: 29; one for a: 30.
+    """
+    network, plan = small_network()
+    assert cost(network, plan, CHIP, crossbars=16).copies == {"a": 2, "b": 1, "c": 1}
+    report = cost(network, plan, CHIP, crossbars=30)
+    assert report.copies == {"a": 2, "b": 2, "c": 2}
+    assert report.budget == report.crossbars == 30
+    assert [layer.activity.rounds for layer in report.layers] == [32, 32, 32]
+    once = cost(network, plan, CHIP)
+    assert report.pipelined.throughput_per_s == pytest.approx(2 * once.pipelined.throughput_per_s)
+    assert report.serial.latency_s == pytest.approx(once.serial.latency_s / 2, rel=0.01)
+    assert report.stored_cells == 2 * once.stored_cells
+    assert report.ou_steps == once.ou_steps
+    assert report.area_breakdown_m2["adc"] == pytest.approx(2 * once.area_breakdown_m2["adc"])
+    assert report.tiles == once.tiles == 3  # 2 copies of 9 crossbars, 2 PEs each, fit a tile of 16 PEs
+    assert report.area_breakdown_m2["input_buffer"] == once.area_breakdown_m2["input_buffer"]
+
+
+def test_copies_in_further_tiles_receive_the_inputs_again() -> None:
+    """c reads 32 channels x 64 values of 1 byte; a tile of 2 PEs holds one of its copies (9 crossbars, 2 PEs)."""
+    network, plan = small_network()
+    chip = CHIP.model_copy(update={"pes_per_tile": 2})
+    mapping = replicate(network, map_network(network, plan, chip), chip, {"a": 1, "b": 1, "c": 3})
+    assert mapping.tiles == 1 + 1 + 3
+    counts = activity(mapping.layers["c"], network.layers[2], chip, mapping.first_tile["c"], mapping.feeds["c"])
+    assert counts.inter_tile_bytes == 3 * 32 * 64  # b's output to each
+    assert counts.inter_tile_byte_hops == (1 + 2 + 3) * 32 * 64
+    assert counts.output_buffer_writes == 3 * 32 * 64 * 8 // 256
+    assert counts.output_tiles == 3
+    assert counts.rounds == 22  # 64 positions dealt to 3
+
+
+@settings(deadline=None, max_examples=80)
+@given(chip=chips(ou_rows=4), plan=layer_plans(), positions=st.integers(1, 6), mode=st.sampled_from(["spread", "pack"]))
+def test_copies_change_no_event_of_the_crossbars_and_are_never_slower(
+    chip: Chip, plan: LayerPlan, positions: int, mode: str
+) -> None:
+    """And what ``copying`` foretells of every number of copies is what mapping and timing them gives."""
+    layer, table = layer_for(plan, size=(1, positions)), load_table(chip.components)
+    single = map_layer(plan, chip, mode=mode)
+    alone = activity(single, layer, chip)
+    foretold = copying(single, alone, chip, table, positions + 2)
+    assert len(foretold.tiles) == positions
+    before = layer_time(alone, chip, table)
+    for copies in range(1, positions + 1):
+        mapping = replace(single, copies=copies)
+        counts = activity(mapping, layer, chip)
+        assert [getattr(counts, key) for key in EVENTS_OF_CROSSBARS] == [
+            getattr(alone, key) for key in EVENTS_OF_CROSSBARS
+        ]
+        assert counts.stored_cells == copies * alone.stored_cells
+        time = layer_time(counts, chip, table)
+        assert foretold.interval_s[copies - 1] == pytest.approx(time.busy_s, rel=1e-12)
+        assert foretold.latency_s[copies - 1] == pytest.approx(time.serial_s, rel=1e-12)
+        assert foretold.tiles[copies - 1] == mapping.total_tiles
+        assert time.busy_s <= before.busy_s * (1 + 1e-12)
+        assert time.serial_s <= before.serial_s * (1 + 1e-12)
+        before = time
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.25])
+def test_budgets(keep: float) -> None:
+    """More crossbars never lengthen the interval; crossbars cost the same energy; the budget is kept."""
+    network, plan = small_network(keep)
+    least = cost(network, plan, CHIP, crossbars=map_network(network, plan, CHIP, crossbars=10**6).crossbars)
+    before = least
+    for budget in (*range(least.crossbars, least.crossbars + 12), 100, 1000, 10**6):
+        report = cost(network, plan, CHIP, crossbars=budget)
+        assert report.crossbars <= budget
+        assert report.pipelined.throughput_per_s >= before.pipelined.throughput_per_s * (1 - 1e-12)
+        for component in COMPONENTS_OF_CROSSBARS:
+            assert report.energy_breakdown_j[component] == pytest.approx(least.energy_breakdown_j[component], rel=1e-12)
+        assert report.index_stored_bytes == sum(
+            copies * -(-layer.activity.index_bits // 8)
+            for copies, layer in zip(report.copies.values(), report.layers, strict=True)
+        )
+        before = report
+    assert before.copies == {"a": 64, "b": 64, "c": 64}  # one for each position
+
+
+def test_fewer_stored_patterns_are_faster_on_the_same_crossbars() -> None:
+    """A quarter of the OUs: on dense's 15 crossbars 3.6 times the throughput, from copies instead of spreading."""
+    dense, shared = (small_network(keep) for keep in (1.0, 0.25))
+    before, after = cost(*dense, CHIP, crossbars=15), cost(*shared, CHIP, crossbars=15)
+    # OUs 32, 288, 576 need 1, 2, 3 crossbars: 32, 144 and 192 OUs to walk; 2 x 2 + 3 x 3 leave one for a second a
+    assert after.copies == {"a": 2, "b": 2, "c": 3}
+    assert after.pipelined.throughput_per_s / before.pipelined.throughput_per_s == pytest.approx(
+        256 / (144 / 2), rel=0.01
+    )  # b is the slowest now: c takes 192 / 3
+
+
+def test_mistakes() -> None:
+    network, plan = small_network()
+    with pytest.raises(UserError, match=r"small \(dense\) needs 15 crossbars on chip prap-2023; the budget is 14"):
+        cost(network, plan, CHIP, crossbars=14)
+    with pytest.raises(UserError, match="the budget is 0"):
+        map_network(network, plan, CHIP, crossbars=0)
+    with pytest.raises(UserError, match="layer b: it needs at least 1 copy, not 0"):
+        replicate(network, map_network(network, plan, CHIP), CHIP, {"a": 1, "c": 1})
+
+
+def test_a_chip_with_few_tiles_has_room_for_few_copies() -> None:
+    """Tiles of 2 PEs: a copy of c fills one, two of b and of a."""
+    network, plan = small_network()
+    chip = CHIP.model_copy(update={"pes_per_tile": 2, "max_tiles": 4})
+    report = cost(network, plan, chip, crossbars=1000)
+    assert report.tiles == 4
+    assert report.copies == {"a": 2, "b": 2, "c": 2}
+    with pytest.raises(UserError, match="in 3 tiles; chip prap-2023 has 2 tiles"):
+        cost(network, plan, chip.model_copy(update={"max_tiles": 2}), crossbars=1000)
+
+
+def test_skipped_steps_by_hand() -> None:
+    """Layer c: 36 row groups of 64 OUs, 64 positions x 8 bits = 512 pairs; half of group 0's are 0, all of 1's."""
+    network, plan = small_network()
+    none = {name: np.zeros(layer.groups) for name, layer in plan.layers.items()}
+    share = {**none, "c": none["c"].copy()}
+    share["c"][:2] = 0.5, 1.0
+    full, skipped = (cost(network, plan, CHIP, zero_input=given).layers[2] for given in (none, share))
+    assert asdict(full.activity) == asdict(cost(network, plan, CHIP).layers[2].activity)
+    lost = 64 * (256 + 512)
+    assert full.ou_steps - skipped.ou_steps == lost
+    assert full.activity.conversions - skipped.activity.conversions == lost * 8
+    assert full.activity.shift_adds - skipped.activity.shift_adds == lost * 8
+    assert full.activity.row_drives - skipped.activity.row_drives == lost * 8 * 8  # driven for each conversion
+    assert full.activity.cell_reads - skipped.activity.cell_reads == lost * 8 * 64
+    for kept in (
+        "input_register_loads",
+        "partial_sum_updates",
+        "output_register_writes",
+        "index_reads",
+        "stored_cells",
+    ):
+        assert getattr(full.activity, kept) == getattr(skipped.activity, kept)
+    # groups 0 and 1 lie on the first of 9 crossbars; the others walk as before, so nothing is faster
+    assert skipped.time.busy_s == full.time.busy_s
+    share["c"][:] = 0.25
+    assert cost(network, plan, CHIP, zero_input=share).layers[2].time.busy_s == pytest.approx(0.75 * full.time.busy_s)
+    # rounded once for each group: 0.1 of 512 pairs is 51.2, so 461 of 512 are worked
+    share["c"][:] = 0.1
+    assert cost(network, plan, CHIP, zero_input=share).layers[2].ou_steps == 2304 * 461
+
+
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [
+        (
+            lambda z: {**z, "b": z["b"][1:]},
+            r"layer b: zero-input shares of shape \(35,\); one for each of 36 row groups",
+        ),
+        (lambda z: {**z, "b": z["b"] + 1.5}, r"layer b: a zero-input share must lie in 0\.\.1"),
+        (lambda z: {**z, "b": z["b"] * np.nan}, r"layer b: a zero-input share must lie in 0\.\.1"),
+        (lambda z: {"a": z["a"]}, "layer b: no zero-input shares were measured"),
+    ],
+)
+def test_wrong_zero_input_shares(shares, says: str) -> None:
+    network, plan = small_network()
+    with pytest.raises(UserError, match=says):
+        cost(network, plan, CHIP, zero_input=shares({n: np.zeros(p.groups) for n, p in plan.layers.items()}))
