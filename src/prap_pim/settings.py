@@ -65,7 +65,8 @@ def explain(error: ValidationError) -> str:
         choice, tags = first["ctx"]["discriminator"].strip("'"), first["ctx"]["expected_tags"]
         known = [tag.strip(" '") for tag in tags.split(",")]
         message = f"unknown {choice} {first['ctx']['tag']!r} ({nearest(first['ctx']['tag'], known)})"
-    if first["type"] not in ("unknown_key", "missing") and isinstance(given, str | int | float | bool | type(None)):
+    plain = isinstance(given, str | int | float | bool | type(None))
+    if plain and first["type"] not in ("unknown_key", "missing", "preset"):
         message += f", not {given!r}"
     return " ".join((f"{where}: {message}" if where else message).split())
 

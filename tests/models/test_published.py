@@ -15,7 +15,7 @@ from prap_pim.models import (
     VGG16Config,
     WideResNetConfig,
     build,
-    layer_names,
+    weight_shapes,
 )
 from prap_pim.network import Layer
 from prap_pim.presets import published
@@ -38,7 +38,7 @@ def test_every_layer_is_as_published(config: Any) -> None:
     ]
     assert [layer.kind for layer in network.layers] == [layer.type for layer in expected]
     assert ["shortcut" in layer.name for layer in network.layers] == [layer.shortcut for layer in expected]
-    assert layer_names(config) == tuple(layer.name for layer in network.layers)
+    assert list(weight_shapes(config).items()) == [(layer.name, layer.weight.shape) for layer in network.layers]
 
 
 BOTTLENECKS = {64: 3, 128: 4, 256: 6, 512: 3}  # ResNet-50: width inside a stage -> blocks
@@ -115,7 +115,7 @@ def test_dropout_is_in_training_only() -> None:
 
 def test_names_need_no_weights_and_leave_random_numbers_alone() -> None:
     before = torch.get_rng_state()
-    names = layer_names(ResNet50Config(width=4096))  # 100 billion weights
+    names = list(weight_shapes(ResNet50Config(width=4096)))  # 100 billion weights
     assert torch.equal(before, torch.get_rng_state())
     assert (len(names), names[0], names[-1]) == (54, "stem.conv", "classifier")
 

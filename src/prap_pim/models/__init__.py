@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from prap_pim.models.registry import build, layer_names
+from prap_pim.models.registry import build, weight_shapes
 from prap_pim.models.resnet import ResNet, ResNet18Config, ResNet50Config, ResNetConfig
 from prap_pim.models.vgg import VGG16, VGG16Config
 from prap_pim.models.wide_resnet import WideResNet, WideResNetConfig
@@ -28,5 +28,5 @@ __all__ = [
     "WideResNet",
     "WideResNetConfig",
     "build",
-    "layer_names",
+    "weight_shapes",
 ]

@@ -27,12 +27,16 @@ def build(config: Any, in_channels: int, classes: int, seed: int) -> nn.Module:
         return builder(config, in_channels, classes)
 
 
-def layer_names(config: Any) -> tuple[str, ...]:
-    """Module paths of a network's convolutions and linear layers, in the order in which they are built and called.
+def weight_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """What a network's convolutions and linear layers are called (module paths) and hold, at no cost in memory.
 
     Args:
-        config: a network's config.
+        config: a network's config; the network is taken to read 3 channels and to know 10 classes.
+
+    Returns:
+        [O, C, kh, kw] or [O, C] by name, in the order in which the layers are built and called.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # names and shapes, no weights
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes without values
         model = builder(config, 3, 10)
-    return tuple(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    return {name: tuple(module.weight.shape) for name, module in layers}

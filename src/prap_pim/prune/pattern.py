@@ -35,9 +35,9 @@ class PatternPruning(Settings):
     """
 
     kind: Literal["pattern"] = "pattern"
-    group_channels: int = Field(2, ge=1)
-    pointwise_group: int = Field(16, ge=8, multiple_of=8)
-    shapes: int = Field(8, ge=1)
+    group_channels: int = Field(default=2, ge=1)
+    pointwise_group: int = Field(default=16, ge=8, multiple_of=8)
+    shapes: int = Field(default=8, ge=1)
 
 
 @prune.register
