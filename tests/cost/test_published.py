@@ -1,4 +1,4 @@
-"""Published figures outside PRAP, from our tables: ISAAC (Shafiee et al., ISCA 2016), table I and section 6.
+"""Published figures outside PRAP, from our tables: ISAAC (Shafiee et al., ISCA 2016), table I and text.
 
 Its rows went into the table as joules per event and square metres per instance; here they come back as the powers and
 areas of the whole tile, by counting what a tile has and how often it can do what it does.
@@ -91,7 +91,7 @@ def full_crossbar() -> LayerPlan:
 
 
 def test_adc_budget() -> None:
-    """Section 6: one ADC of 1.28 GS/s serves the 128 columns of a crossbar within the 100 ns of a read.
+    """ISAAC's text: one ADC of 1.28 GS/s serves the 128 columns of a crossbar within the 100 ns of a read.
 
     Our table has table I's 1.2 GS/s, 106.7 ns; more columns, or a slower converter, would hold up the crossbar.
     """
@@ -110,13 +110,13 @@ def test_adc_budget() -> None:
 
 
 def test_peak_throughput() -> None:
-    """Section 8: ISAAC-CE does 478.95 GOPS/mm2 at its peak: 168 x 12 x 8 crossbars of 128 x 16 weights of 16 bits, two
+    """ISAAC-CE does 478.95 GOPS/mm2 at its peak: 168 x 12 x 8 crossbars of 128 x 16 weights of 16 bits, two
     operations each, every 16 x 100 ns (1.28 GS/s), on the area of the chip."""
     chip = isaac()
     time = layer_time(
         activity(map_layer(full_crossbar(), chip), layer_for(full_crossbar(), size=(1, 1)), chip), chip, TABLE
     )
-    seconds = time.busy_s * 1.2 / 1.28  # the section's converter
+    seconds = time.busy_s * 1.2 / 1.28  # the converter of the text
     operations = 168 * 12 * 8 * 2 * 128 * 16 / seconds
     square_millimetres = 168 * tile_square_metres()[1] / MICRO + 22.88
     assert operations / GIGA / square_millimetres == pytest.approx(478.95, rel=0.015)
