@@ -54,6 +54,9 @@ def test_padding_is_an_input_of_zero() -> None:
     # position 0 sees 0, 1 | 127 and position 1 sees 1, 127 | 0: 1 and 7 steps are driven; 7 and none
     rates = zero_input_rates(captured, network, images, Grain(ou_rows=2))["0"]
     np.testing.assert_array_equal(rates, [8 / 16, 9 / 16])
+    # two bits a step: 0 is driven as 128 (step 3 alone), 1 as 129 (0 and 3), 127 as 255 (all)
+    coarse = zero_input_rates(captured, network, images, Grain(ou_rows=2, dac_bits=2))["0"]
+    np.testing.assert_array_equal(coarse, [2 / 8, 3 / 8])
 
 
 @settings(deadline=None, max_examples=40)
