@@ -1,5 +1,6 @@
 """Whole runs on real digits with a tiny network: figures, mistakes, kills."""
 
+import csv
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -104,6 +106,68 @@ def test_report_again(finished: Path, capsys: pytest.CaptureFixture[str]):
     assert "prap" in capsys.readouterr().out
 
 
+def test_compare_saves_every_figure(config: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The same run under another name, methods in the order asked for."""
+    folder = tmp_path / "r"
+    assert main(["compare", str(config), "--methods", "prap,dense", "--output", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    results, before = Results.load(folder / "results.json"), Results.load(finished / "results.json")
+    assert results.methods == before.methods[::-1]
+    rows = list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == ["prap", "dense"]
+    for row, method in zip(rows, results.methods, strict=True):
+        assert float(row["energy_j"]) == method.energy_j
+        assert float(row["energy_breakdown_j.adc"]) == method.energy_breakdown_j["adc"]
+        assert float(row["at_budget.pipelined.throughput_per_s"]) == method.at_budget.pipelined.throughput_per_s
+    for words in ("Energy of one inference, by component", "partial sum buffer", "TOPS/W", "index stored"):
+        assert words in shown
+    assert main(["compare", str(config), "--methods", "prep", "--output", str(tmp_path / "x")]) == 2
+    assert "no method 'prep' in the configuration (did you mean 'prap'?)" in capsys.readouterr().err
+
+
+def test_without_training_or_weights_only_costs_are_told(config: Path, tmp_path: Path):
+    folder = tmp_path / "r"
+    assert main(["run", str(config), "--output", str(folder), "--quiet", "--set", "training=none"]) == 0
+    results = Results.load(folder / "results.json")
+    assert results.float_accuracy is None
+    assert "random (seed 3), never trained" in results.weights
+    for method in results.methods:
+        assert (method.compressed_accuracy, method.bit_true_accuracy) == (None, None)
+        assert sum(layer.checked_outputs for layer in method.layers) == 0
+    assert results.methods[1].energy_j < results.methods[0].energy_j
+    page = (folder / "report.html").read_text()
+    assert "Accuracy was not measured (random (seed 3), never trained" in page
+    assert "Not checked:" in page
+
+
+def test_a_users_own_weights_are_compressed_without_training(config: Path, finished: Path, tmp_path: Path):
+    weights = finished / "checkpoints" / "epoch-00004.safetensors"
+    overrides = ["--set", "training=none", "--set", f"checkpoint={weights}"]
+    assert main(["run", str(config), "--output", str(tmp_path / "r"), "--quiet", *overrides]) == 0
+    mine, before = Results.load(tmp_path / "r/results.json"), Results.load(finished / "results.json")
+    assert mine.float_accuracy == before.float_accuracy
+    for name, same in (("dense", True), ("prap", False)):  # prap: one-shot here, fine-tuned there
+        one, other = (NetworkPlan.load(f / "methods" / name / "plan.safetensors") for f in (tmp_path / "r", finished))
+        equal = [np.array_equal(plan.donors, other.layers[key].donors) for key, plan in one.layers.items()]
+        assert all(equal) == same
+    assert mine.methods[1].compute_ratio == pytest.approx(before.methods[1].compute_ratio, rel=0.05)
+
+
+def test_skipping_zero_inputs_saves_steps_for_all_alike_and_changes_no_result(
+    config: Path, finished: Path, tmp_path: Path
+):
+    assert (
+        main(["run", str(config), "--output", str(tmp_path / "r"), "--quiet", "--set", "zero_input_skipping=on"]) == 0
+    )
+    skipping, before = Results.load(tmp_path / "r/results.json"), Results.load(finished / "results.json")
+    for mine, other in zip(skipping.methods, before.methods, strict=True):
+        assert mine.plan_sha256 == other.plan_sha256
+        assert mine.bit_true_accuracy == other.bit_true_accuracy
+        assert mine.ou_steps < 0.8 * other.ou_steps  # after a ReLU the sign bit alone is an eighth, always 0
+        assert mine.energy_j < other.energy_j
+        assert mine.partial_sum_bytes == other.partial_sum_bytes
+
+
 def start(config: Path, folder: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "prap_pim", "run", str(config), "--output", str(folder), "--resume", "--quiet"]
     return subprocess.Popen(command, stderr=subprocess.PIPE)
@@ -185,6 +249,8 @@ def test_interrupted_by_the_keyboard(config: Path, finished: Path, tmp_path: Pat
         (["model.depth=9"], "model"),
         (["data.test=5000"], "1797"),
         (["data={name: npz, path: nowhere.npz}"], "nowhere.npz"),
+        (["crossbar_budget=3"], "crossbar"),
+        (["checkpoint=nowhere.safetensors"], "nowhere.safetensors"),
         (["chip=isac-32nm"], "no chip 'isac-32nm' (did you mean 'isaac-32nm'?)"),
         (["chip=nowhere.toml"], "cannot read nowhere.toml: No such file or directory"),
     ],

@@ -45,19 +45,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: prap-pim run examples/digits.yaml --output runs/mine --set training.epochs=30",
         allow_abbrev=False,
     )
-    run.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, see examples/digits.yaml")
-    run.add_argument("--output", type=Path, metavar="FOLDER", help="the run folder (default: `output` of the config)")
-    run.add_argument("--resume", action="store_true", help="go on with the run in the folder, from its last checkpoint")
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="change a setting, dots between nested keys; may be repeated",
+    _add_run_arguments(run)
+    run.set_defaults(handler=_run, methods=None)
+
+    compare = commands.add_parser(
+        "compare",
+        help="as run, for chosen methods; prints every figure and saves comparison.csv",
+        epilog="example: prap-pim compare examples/digits-compare.yaml --methods dense,orc,prap --output runs/three",
+        allow_abbrev=False,
     )
-    _add_output_flags(run)
-    run.set_defaults(handler=_run)
+    compare.add_argument("--methods", metavar="NAME,NAME", help="of the configuration's methods, in this order")
+    _add_run_arguments(compare)
+    compare.set_defaults(handler=_run)
 
     report = commands.add_parser(
         "report",
@@ -81,6 +80,21 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--json", action="store_true", help="print {network: {method: gains}} and nothing else")
     replay.set_defaults(handler=_replay)
     return parser
+
+
+def _add_run_arguments(run: argparse.ArgumentParser) -> None:
+    run.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, see examples/digits.yaml")
+    run.add_argument("--output", type=Path, metavar="FOLDER", help="the run folder (default: `output` of the config)")
+    run.add_argument("--resume", action="store_true", help="go on with the run in the folder, from its last checkpoint")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change a setting, dots between nested keys; may be repeated",
+    )
+    _add_output_flags(run)
 
 
 def _add_output_flags(parser: argparse.ArgumentParser) -> None:
@@ -125,11 +139,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
     quiet = arguments.quiet or arguments.json
     config = RunConfig.load(arguments.config, arguments.overrides)
+    if arguments.methods is not None:
+        config = config.only(arguments.methods.split(","))
     folder = arguments.output if arguments.output is not None else config.output
     command = shlex.join(["prap-pim", *sys.argv[1:]])
     with _progress_bars(Console(stderr=True, quiet=quiet)) as progress:
         results = run(config, folder, command, arguments.resume, progress)
-    _show(arguments, folder, results)
+    _show(arguments, folder, results, details=arguments.command == "compare")
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -158,14 +174,14 @@ def _replay(arguments: argparse.Namespace) -> None:
         print_gains(title, by_method, expected.get(network, {}), console)
 
 
-def _show(arguments: argparse.Namespace, folder: Path, results: "Results") -> None:
+def _show(arguments: argparse.Namespace, folder: Path, results: "Results", details: bool = False) -> None:
     from prap_pim.report import print_results
 
     if arguments.json:
         print(results.model_dump_json())
     elif not arguments.quiet:
         console = Console()
-        print_results(results, console)
+        print_results(results, console, details)
         console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
 
 

@@ -4,10 +4,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from prap_pim.data import DataConfig, DigitsConfig
 from prap_pim.errors import UserError
+from prap_pim.method_presets import with_presets
 from prap_pim.models import ModelConfig, ResNetConfig
 from prap_pim.network import Network
 from prap_pim.prune import NoPruning, PruneConfig
@@ -20,10 +21,12 @@ _SCHEDULES = {"prap-2023": PRAP_2023}
 
 
 def _schedule(value: Any) -> Any:
-    """A schedule's name stands for its settings."""
+    """A schedule's name stands for its settings, "none" for no training."""
+    if value == "none":
+        return None
     if isinstance(value, str):
         if value not in _SCHEDULES:
-            raise ValueError(f"unknown schedule ({nearest(value, list(_SCHEDULES))})")
+            raise ValueError(f"unknown schedule ({nearest(value, ['none', *_SCHEDULES])})")
         return _SCHEDULES[value]
     return value
 
@@ -75,12 +78,21 @@ class RunConfig(Settings):
     seed: int = Field(default=0, ge=0, lt=2**31)
     data: DataConfig = DigitsConfig()
     model: ModelConfig = ResNetConfig()
-    training: Annotated[TrainingConfig, BeforeValidator(_schedule)] = PRAP_2023
+    checkpoint: Path | None = None  # start from these weights instead of random ones
+    training: Annotated[TrainingConfig | None, BeforeValidator(_schedule)] = PRAP_2023
     methods: tuple[MethodConfig, ...] = Field(min_length=1)
     quantize: QuantizeConfig = QuantizeConfig()
     chip: str = "isaac-32nm"  # a preset, or a TOML file
     mapping: Literal["spread", "pack"] = "spread"
+    crossbar_budget: int | None = Field(default=None, ge=1)  # that every method may fill; None: what dense takes
+    zero_input_skipping: bool = False  # do not read OUs whose input bits are all 0, for all methods alike
     output: Path = Path("runs/run")
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _presets(cls, methods: Any, info: ValidationInfo) -> Any:
+        model = info.data.get("model")  # absent if it is wrong itself, which is complained of first
+        return with_presets(methods, model) if model is not None else methods
 
     @model_validator(mode="after")
     def _distinct_methods(self) -> Self:
@@ -98,6 +110,18 @@ class RunConfig(Settings):
             UserError: one line that says what is wrong and where.
         """
         return RunConfig.checked(read_yaml(path, overrides), str(path))
+
+    def only(self, names: list[str]) -> "RunConfig":
+        """The same with some of the methods, in the order of ``names``.
+
+        Raises:
+            UserError: there is no such method.
+        """
+        known = {method.name: method for method in self.methods}
+        for name in names:
+            if name not in known:
+                raise UserError(f"no method {name!r} in the configuration ({nearest(name, list(known))})")
+        return self.model_copy(update={"methods": tuple(known[name] for name in dict.fromkeys(names))})
 
     def resolved(self) -> dict[str, Any]:
         """Plain values with every default written out, without the place where the run is kept."""

@@ -15,19 +15,20 @@ from prap_pim.cost import CostReport, cost, load_table
 from prap_pim.data import Splits, load
 from prap_pim.files import read_json, write_json
 from prap_pim.finetune import Assignments, finetune, project
-from prap_pim.function import SimulationReport, compressed_model, simulate
-from prap_pim.mapping import dense_ous, map_network
+from prap_pim.function import LayerCheck, SimulationReport, compressed_model, simulate, zero_input_rates
+from prap_pim.mapping import dense_ous
 from prap_pim.models import build
 from prap_pim.network import Network
 from prap_pim.patterns import Float32, PatternSet, ReuseMap, make_plan
 from prap_pim.plan import NetworkPlan
 from prap_pim.prune import NoPruning, prune
 from prap_pim.quantize import input_steps
-from prap_pim.report import write_report
-from prap_pim.results import ChipResult, Figure, LayerResult, MethodResult, Results, TimingResult
+from prap_pim.report import write_comparison, write_report
+from prap_pim.results import BudgetResult, ChipResult, Figure, LayerResult, MethodResult, Results, TimingResult
 from prap_pim.reuse import NoReuse, reuse
 from prap_pim.run_folder import RunFolder, open_run
 from prap_pim.training import Checkpoint, Progress, accuracy, reestimate_batchnorm, train
+from prap_pim.weights import load_weights
 
 _BATCH = 100  # images at a time; results do not depend on it
 _PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
@@ -56,6 +57,7 @@ def run(config: RunConfig, output: Path, command: str, resume: bool, progress: P
             methods = [_method(config, m, splits, chip, trained, branch, folder, progress) for m in config.methods]
             results = _results(config, command, splits, chip, trained, methods)
             write_report(results, folder.report)
+            write_comparison(results, folder.comparison)
             write_json(
                 folder.manifest, {**read_json(folder.manifest), "plans": {m.name: m.plan_sha256 for m in methods}}
             )
@@ -69,25 +71,34 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
     Raises:
         UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
     """
-    captured = _capture(config, splits, _untrained(config, splits))
+    captured = _capture(config, splits, _start(config, splits))
     for method in config.methods:
         assignments = _assign(method, captured.network, chip)
         plan = _plan(method, captured, assignments, {}, dict.fromkeys(assignments, 1.0))
-        map_network(captured.network, plan, chip, config.mapping)
-
-
-def _untrained(config: RunConfig, splits: Splits) -> nn.Module:
-    return build(config.model, splits.train.images.shape[1], splits.classes, config.seed)
+        cost(captured.network, plan, chip, config.mapping)
+        cost(captured.network, plan, chip, crossbars=_budget(config, captured.network, chip))
 
 
 def _capture(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
     return capture(model, splits.test.images[:1], config.model.name)
 
 
-def _train(config: RunConfig, splits: Splits, folder: RunFolder, progress: Progress) -> tuple[nn.Module, Checkpoint]:
-    """The network trained to the end, and the checkpoint from which the compressed ones branch."""
-    model = _untrained(config, splits)
+def _start(config: RunConfig, splits: Splits) -> nn.Module:
+    """The network before training: with random weights, or with those of the user's checkpoint."""
+    model = build(config.model, splits.train.images.shape[1], splits.classes, config.seed)
+    if config.checkpoint is not None:
+        load_weights(model, config.checkpoint)
+    return model
+
+
+def _train(
+    config: RunConfig, splits: Splits, folder: RunFolder, progress: Progress
+) -> tuple[nn.Module, Checkpoint | None]:
+    """The network trained to the end, and the checkpoint that the compressed ones branch from, if it is trained."""
+    model = _start(config, splits)
     schedule = config.training
+    if schedule is None:
+        return model, None
     stops = (schedule.compress_at, schedule.epochs)
     branch, _ = (
         train(
@@ -140,7 +151,7 @@ def _method(
     splits: Splits,
     chip: Chip,
     trained: nn.Module,
-    branch: Checkpoint,
+    branch: Checkpoint | None,
     folder: RunFolder,
     progress: Progress,
 ) -> MethodResult:
@@ -152,19 +163,25 @@ def _method(
 
     captured, plan = _compress(config, method, splits, chip, trained, branch, place, progress)
     plan.save(place / "plan.safetensors")
-    costs = cost(captured.network, plan, chip, config.mapping)
-    test = splits.test
-    proof = simulate(
-        captured,
-        plan,
-        chip.grain,
-        chip.adc_bits,
-        test.images,
-        test.labels,
-        progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "images"),
-    )
-    compressed = accuracy(compressed_model(captured, plan), test.images, test.labels)
-    result = _method_result(method, captured.network, plan, chip, costs, proof, compressed)
+    network, calibration, test = captured.network, splits.calibration.images, splits.test
+    skipping = config.zero_input_skipping
+    zero_input = zero_input_rates(captured, plan, calibration, chip.grain, _BATCH) if skipping else None
+    budget = _budget(config, network, chip)
+    costs = cost(network, plan, chip, config.mapping, zero_input=zero_input)
+    at_budget = cost(network, plan, chip, crossbars=budget, zero_input=zero_input)
+    proof = compressed = None
+    if _has_meaning(config):
+        compressed = accuracy(compressed_model(captured, plan), test.images, test.labels)
+        proof = simulate(
+            captured,
+            plan,
+            chip.grain,
+            chip.adc_bits,
+            test.images,
+            test.labels,
+            progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "images"),
+        )
+    result = _method_result(method, network, plan, chip, budget, costs, at_budget, proof, compressed)
     write_json(finished, result.model_dump())
     return result
 
@@ -175,7 +192,7 @@ def _compress(
     splits: Splits,
     chip: Chip,
     trained: nn.Module,
-    branch: Checkpoint,
+    branch: Checkpoint | None,
     place: Path,
     progress: Progress,
 ) -> tuple[Captured, NetworkPlan]:
@@ -187,16 +204,16 @@ def _compress(
     model = copy.deepcopy(trained)
     settings = method.layer_settings(_capture(config, splits, model).network)
     changed = [name for name, setting in settings.items() if setting != (NoPruning(), NoReuse())]
-    tuned = method.finetune and bool(changed)
-    if tuned:
+    tune = config.training if method.finetune and changed else None
+    if tune is not None and branch is not None:
         branch.restore(model)
     assignments = _assign(method, _capture(config, splits, model).network, chip)
     chosen = {name: assignments[name] for name in changed}
-    if tuned:
+    if tune is not None and branch is not None:
         matrices = finetune(
             model,
             splits.train,
-            config.training,
+            tune,
             config.seed,
             branch,
             chosen,
@@ -218,13 +235,15 @@ def _method_result(
     network: Network,
     plan: NetworkPlan,
     chip: Chip,
+    budget: int,
     costs: CostReport,
-    proof: SimulationReport,
-    compressed_accuracy: float,
+    at_budget: CostReport,
+    proof: SimulationReport | None,
+    compressed_accuracy: float | None,
 ) -> MethodResult:
     layers = []
     for layer, priced in zip(network.layers, costs.layers, strict=True):
-        of_plan, checked = plan.layers[layer.name], proof.layers[layer.name]
+        of_plan, checked = plan.layers[layer.name], proof.layers[layer.name] if proof else LayerCheck(0, 0)
         layers.append(
             LayerResult(
                 name=layer.name,
@@ -248,7 +267,7 @@ def _method_result(
         name=method.name,
         description=method.description,
         compressed_accuracy=compressed_accuracy,
-        bit_true_accuracy=proof.accuracy,
+        bit_true_accuracy=proof.accuracy if proof else None,
         compute_ratio=costs.ou_steps / sum(layer.dense_ou_steps for layer in layers),
         ou_steps=costs.ou_steps,
         stored_cells=costs.stored_cells,
@@ -258,6 +277,19 @@ def _method_result(
         energy_j=costs.energy_j,
         energy_breakdown_j=dict(costs.energy_breakdown_j),
         area_m2=costs.area_m2,
+        tops_per_w=costs.tops_per_w,
+        index_stored_bytes=costs.index_stored_bytes,
+        index_read_bytes=costs.index_read_bytes,
+        partial_sum_bytes=costs.partial_sum_bytes,
+        at_budget=BudgetResult(
+            budget=budget,
+            crossbars=at_budget.crossbars,
+            copies=dict(at_budget.copies),
+            serial=TimingResult(**vars(at_budget.serial)),
+            pipelined=TimingResult(**vars(at_budget.pipelined)),
+            energy_j=at_budget.energy_j,
+            area_m2=at_budget.area_m2,
+        ),
         plan_sha256=plan.digest(),
         layers=layers,
     )
@@ -285,7 +317,9 @@ def _results(
         images={"train": len(splits.train), "calibration": len(splits.calibration), "test": len(splits.test)},
         network=captured.network.name,
         parameters=captured.network.parameters,
-        float_accuracy=accuracy(trained, splits.test.images, splits.test.labels),
+        weights=_origin(config),
+        zero_input_skipping=config.zero_input_skipping,
+        float_accuracy=accuracy(trained, splits.test.images, splits.test.labels) if _has_meaning(config) else None,
         chip=ChipResult(
             name=chip.name,
             description=chip.description,
@@ -295,6 +329,26 @@ def _results(
         ),
         methods=methods,
     )
+
+
+def _has_meaning(config: RunConfig) -> bool:
+    """Whether the weights were trained at all; the accuracy of random ones says nothing."""
+    return config.training is not None or config.checkpoint is not None
+
+
+def _origin(config: RunConfig) -> str:
+    """Where the weights come from, for people."""
+    start = f"from {config.checkpoint.name}" if config.checkpoint else f"random (seed {config.seed})"
+    if config.training is None:
+        return start if config.checkpoint else f"{start}, never trained: this run tells costs, not accuracy"
+    return f"{start}, trained for {config.training.epochs} epochs"
+
+
+def _budget(config: RunConfig, network: Network, chip: Chip) -> int:
+    """Crossbars that every method may fill: the configuration's, or what the network's dense plan takes."""
+    if config.crossbar_budget is not None:
+        return config.crossbar_budget
+    return sum(-(-dense_ous(layer.rows, layer.filters, chip) // chip.ous_per_crossbar) for layer in network.layers)
 
 
 def _versions() -> dict[str, str]:

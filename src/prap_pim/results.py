@@ -40,6 +40,18 @@ class TimingResult(_Frozen):
     throughput_per_s: float  # inferences
 
 
+class BudgetResult(_Frozen):
+    """The same plan when it may fill as many crossbars as every other method: layers are replicated to do so."""
+
+    budget: int  # crossbars that there are
+    crossbars: int  # of these, used
+    copies: dict[str, int]  # by layer
+    serial: TimingResult
+    pipelined: TimingResult
+    energy_j: float
+    area_m2: float
+
+
 class LayerResult(_Frozen):
     """One layer under one method; counts are of one inference."""
 
@@ -65,8 +77,8 @@ class MethodResult(_Frozen):
 
     name: str
     description: str
-    compressed_accuracy: float  # compressed weights, float arithmetic; 0..1
-    bit_true_accuracy: float  # int8 inputs and donors on the bit-true crossbars; 0..1
+    compressed_accuracy: float | None  # compressed weights, float arithmetic; 0..1; None: not measured
+    bit_true_accuracy: float | None  # int8 inputs and donors on the bit-true crossbars; 0..1; None: not measured
     compute_ratio: float  # OU steps / OU steps of the dense plan on the same chip
     ou_steps: int
     stored_cells: int
@@ -76,6 +88,11 @@ class MethodResult(_Frozen):
     energy_j: float  # of one inference
     energy_breakdown_j: dict[str, float]  # by component; sums to energy_j
     area_m2: float
+    tops_per_w: float  # two operations for each multiplication of the uncompressed network, per joule
+    index_stored_bytes: int
+    index_read_bytes: int
+    partial_sum_bytes: int  # read and written
+    at_budget: BudgetResult
     plan_sha256: str
     layers: list[LayerResult]
 
@@ -92,7 +109,9 @@ class Results(_Frozen):
     images: dict[str, int]  # by split
     network: str
     parameters: int
-    float_accuracy: float  # the trained network before compression; 0..1
+    weights: str  # where they come from
+    zero_input_skipping: bool  # for all methods alike: OUs whose input bits are all 0 are not read
+    float_accuracy: float | None  # the trained network before compression; 0..1; None: not measured
     chip: ChipResult
     methods: list[MethodResult] = Field(min_length=1)  # the first is the one that the others are compared with
 

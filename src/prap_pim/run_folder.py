@@ -45,6 +45,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def comparison(self) -> Path:
+        """Every figure of every method, a line each."""
+        return self.path / "comparison.csv"
+
+    @property
     def checkpoints(self) -> Path:
         """Checkpoints of the base training."""
         return self.path / "checkpoints"

@@ -1,6 +1,7 @@
 """What people read: a table on the terminal and one HTML file, both from results alone."""
 
+from prap_pim.report.comparison import write_comparison
 from prap_pim.report.html import write_report
 from prap_pim.report.terminal import print_results
 
-__all__ = ["print_results", "write_report"]
+__all__ = ["print_results", "write_comparison", "write_report"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prap_pim.report.quantities import Scale, count, percent, quantity, scale
-from prap_pim.report.summary import comparisons
+from prap_pim.report.summary import comparisons, component_names
 from prap_pim.results import LayerResult, MethodResult, Results
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: the page is light or dark
@@ -97,13 +97,6 @@ def layer_charts(results: Results) -> list[Chart]:
 def layer_names(methods: Sequence[MethodResult]) -> list[str]:
     """Layers of all methods, each once, in network order."""
     return list(dict.fromkeys(layer.name for method in methods for layer in method.layers))
-
-
-def component_names(methods: Sequence[MethodResult]) -> list[str]:
-    """Components of the energy breakdown, the largest of the first method first."""
-    names = dict.fromkeys(name for method in methods for name in method.energy_breakdown_j)
-    first = methods[0].energy_breakdown_j
-    return sorted(names, key=lambda name: -first.get(name, 0.0))
 
 
 def _by_method(

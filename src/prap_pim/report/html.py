@@ -14,8 +14,8 @@ from plotly.offline import get_plotlyjs
 
 from prap_pim.files import write_whole
 from prap_pim.report import quantities
-from prap_pim.report.charts import component_names, layer_charts, layer_names, method_charts
-from prap_pim.report.summary import comparisons, exactness, headline, sections
+from prap_pim.report.charts import layer_charts, layer_names, method_charts
+from prap_pim.report.summary import comparisons, component_names, exactness, headline, sections
 from prap_pim.results import Results
 
 

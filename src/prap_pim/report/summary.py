@@ -1,7 +1,7 @@
 """What a run says at a glance, in words and formatted numbers: the terminal and the page tell the same."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prap_pim.report.quantities import count, percent, points, quantity, significant, times
@@ -143,6 +143,22 @@ def sections(results: Results) -> list[Section]:
             ),
         ),
     ]
+
+
+def component_names(methods: Sequence[MethodResult]) -> list[str]:
+    """Components of the energy breakdown, the largest of the first method first."""
+    names = dict.fromkeys(name for method in methods for name in method.energy_breakdown_j)
+    first = methods[0].energy_breakdown_j
+    return sorted(names, key=lambda name: -first.get(name, 0.0))
+
+
+def energy_section(results: Results) -> Section:
+    """The energy of one inference, by component."""
+    rows = (
+        Row(name.replace("_", " "), tuple(quantity(m.energy_breakdown_j.get(name, 0.0), "J") for m in results.methods))
+        for name in component_names(results.methods)
+    )
+    return Section("Energy of one inference, by component", tuple(rows))
 
 
 @dataclass(frozen=True)

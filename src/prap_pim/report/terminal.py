@@ -6,19 +6,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prap_pim.report.summary import Section, exactness, sections
+from prap_pim.report.summary import Section, energy_section, exactness, sections
 from prap_pim.results import Results
 
 _GAP = 3  # columns between two columns of the table
 
 
-def print_results(results: Results, console: Console) -> None:
+def print_results(results: Results, console: Console, details: bool = False) -> None:
     """Print figures (rows) of all methods (columns), then the chip's warnings and what the bit-true
     check found.
 
     Where the methods do not fit side by side, further tables follow; each shows the first method, too.
+    With ``details`` the energy of every component is listed.
     """
-    parts = sections(results)
+    parts = [*sections(results), *([energy_section(results)] if details else [])]
     names = [_plain(method.name) for method in results.methods]
     title = f"{results.name}: {results.network} on {results.chip.name}, for one inference"
     console.print(Text(_plain(title), style="bold"))

@@ -1,0 +1,41 @@
+"""Every figure of every method in one flat table, for spreadsheets and scripts. SI units, named in the columns."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from prap_pim.files import write_whole
+from prap_pim.results import Results
+
+_NESTED = {"layers", "copies"}  # tables of their own, in results.json
+
+
+def write_comparison(results: Results, path: Path) -> None:
+    """Write a CSV file with a line for every method, whole or not at all. An empty cell: not measured.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    rows = [
+        {"float_accuracy": results.float_accuracy, **_flat(method.model_dump(exclude=_NESTED))}
+        for method in results.methods
+    ]
+    columns = list(dict.fromkeys(["name", *(column for row in rows for column in row)]))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in _NESTED:
+            continue
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
