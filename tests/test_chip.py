@@ -8,7 +8,7 @@ from prap_pim.errors import UserError
 
 
 def test_presets_are_the_papers_hardware() -> None:
-    assert {"prap-2023", "isaac-32nm"} <= set(preset_names())
+    assert {"prap-2023", "isaac-32nm", "survey-32nm"} <= set(preset_names())
     for name in preset_names():
         chip = load_chip(name)
         assert (chip.crossbar_rows, chip.crossbar_columns) == (128, 128)
@@ -58,7 +58,10 @@ def test_unknown_preset_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"adc_bits": 3}, "4 bits lose nothing"), ({"adcs_per_crossbar": 10}, "2 are idle")],
+    [
+        ({"adc_bits": 3}, "an ADC of 3 bits cannot count what the 8 rows of an OU sum to; 4 bits lose nothing"),
+        ({"adcs_per_crossbar": 10}, "10 ADCs share the 8 columns of an OU: 2 are idle"),
+    ],
 )
 def test_odd_chips_are_warned_of(change: dict[str, Any], says: str) -> None:
     (warning,) = Chip.checked(load_chip("prap-2023").model_dump() | change, "test").warnings

@@ -220,3 +220,28 @@ def test_wrong_zero_input_shares(shares, says: str) -> None:
     network, plan = small_network()
     with pytest.raises(UserError, match=says):
         cost(network, plan, CHIP, zero_input=shares({n: np.zeros(p.groups) for n, p in plan.layers.items()}))
+
+
+def test_report_of_useful_work_index_and_leakage() -> None:
+    """By hand: a 32 x 27, b 32 x 288, c 64 x 288 weights, 64 positions each."""
+    network, plan = small_network(0.25)
+    chip = load_chip("survey-32nm")
+    report = cost(network, plan, chip)
+    assert report.macs == 64 * (32 * 27 + 32 * 288 + 64 * 288)  # of the dense network
+    assert report.partial_sum_bytes == 2 * 4 * 64 * (4 * 32 + 36 * 32 + 36 * 64)  # every use, reused or not
+    assert report.index_stored_bytes > 0
+    assert report.index_read_bytes == sum(layer.activity.index_read_bytes for layer in report.layers)
+    # 15 crossbars, one 6-bit ADC each of 0.2556 mW; nothing else of the table leaks
+    assert report.leakage_breakdown_w is not None
+    assert report.leakage_breakdown_w["adc"] == pytest.approx(15 * 0.2556e-3)
+    assert report.leakage_w == pytest.approx(15 * 0.2556e-3)
+    leaked = report.leakage_energy_j(report.pipelined)
+    assert leaked == pytest.approx(15 * 0.2556e-3 * max(layer.time.busy_s for layer in report.layers))
+    assert report.tops_per_w == pytest.approx(2 * report.macs / (report.energy_j + leaked) / 1e12)
+    without = cost(network, plan, load_chip("isaac-32nm"))
+    assert without.leakage_w is None
+    assert without.leakage_energy_j(without.pipelined) is None
+    assert without.tops_per_w == pytest.approx(2 * without.macs / without.energy_j / 1e12)
+    dense = cost(*small_network(), load_chip("isaac-32nm"))
+    assert dense.macs == without.macs
+    assert dense.index_stored_bytes == dense.index_read_bytes == 0

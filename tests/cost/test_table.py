@@ -1,10 +1,11 @@
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from prap_pim.chip import load_chip
 from prap_pim.cost import load_table, table_names
-from prap_pim.cost.adc import conversion_energy, conversion_time
+from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
 from prap_pim.cost.table import REQUIRED, TABLES
 from prap_pim.errors import UserError
 
@@ -14,7 +15,7 @@ def test_every_figure_has_value_unit_and_source(name: str) -> None:
     table = load_table(name)
     assert {key for key in table.figures} >= {(part, what) for part, needed in REQUIRED.items() for what in needed}
     assert all(len(figure.source) > 5 and figure.unit for figure in table.figures.values())
-    assert not table.has_leakage
+    assert table.has_leakage == (name == "survey-32nm")
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,43 @@ def test_leakage_is_charged_where_given(tmp_path: Path) -> None:
     assert watts is not None
     assert {component: value for component, value in watts.items() if value} == {"router": pytest.approx(2e-3)}
     assert leakage(two_tiles, chip, load_table("prap-2023")) is None
+
+
+def test_resolution_that_the_table_lacks() -> None:
+    """It names those that it has; a table without any says what to do."""
+    survey, paper = load_chip("survey-32nm"), load_chip("prap-2023")
+    with pytest.raises(
+        UserError, match=r"survey-32nm: no energy of an ADC of 9 bits \(adc_bits\); it has 4, 5, 6, 7, 8"
+    ):
+        conversion_energy(survey.model_copy(update={"adc_bits": 9}), load_table("survey-32nm"))
+    with pytest.raises(UserError, match="it has none by bits: choose another adc_scaling"):
+        conversion_energy(paper.model_copy(update={"adc_scaling": "by table"}), load_table("prap-2023"))
+    for wrong in ("energy_at_0_bits", "energy_at_six_bits", "power_at_6_bits"):
+        with pytest.raises(UserError, match=f"adc.{wrong}: unknown figure"):
+            _with_line(wrong, "J")
+    with pytest.raises(UserError, match=r"adc\.area_at_6_bits: unit must be m2, not 'um2'"):
+        _with_line("area_at_6_bits", "um2")
+
+
+def _with_line(quantity: str, unit: str) -> None:
+    text = (TABLES / "prap-2023.toml").read_text()
+    line = f'[adc]\n{quantity} = {{ value = 1, unit = "{unit}", source = "a test" }}'
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "mine.toml").write_text(text.replace("[adc]", line, 1))
+        load_table(Path(folder) / "mine.toml")
+
+
+def test_conventions_are_said_in_words() -> None:
+    words = {name: conventions(load_chip(name), load_table(name)) for name in table_names()}
+    assert words["prap-2023"] == (
+        "a conversion of 6 bits takes (bits+2)/rate = 6.667 ns",
+        "a conversion costs power*(bits+2)/rate = 4.283 pJ, power as published for 6 bits",
+        "an OU is driven anew for every round of conversions",
+    )
+    assert words["isaac-32nm"][1:] == (
+        "a conversion costs power/rate = 0.536 pJ, power scaled from 8 bits by 2^b/(b+1)",
+        "an OU is driven once and its columns are sampled",
+    )
+    assert words["survey-32nm"][1] == (
+        "a conversion costs power/rate = 0.852 pJ, power from the table's row of that resolution"
+    )

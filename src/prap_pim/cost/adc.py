@@ -55,6 +55,15 @@ def converter_area(chip: Chip, table: ComponentTable) -> float:
     return table.of_bits("area", chip.adc_bits) if chip.adc_scaling == "by table" else table("adc", "area")
 
 
+def converter_leakage(chip: Chip, table: ComponentTable) -> float:
+    """Watts that one idle ADC draws; 0 where the table does not say.
+
+    Raises:
+        UserError: as ``conversion_energy``.
+    """
+    return table.of_bits("leakage", chip.adc_bits) if chip.adc_scaling == "by table" else table.leakage("adc")
+
+
 def conventions(chip: Chip, table: ComponentTable) -> tuple[str, ...]:
     """How a conversion is timed and charged, in words, with the figures that come of it."""
     scaling = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from prap_pim.chip import Chip
 from prap_pim.cost.activity import LayerActivity
-from prap_pim.cost.adc import conversion_energy, converter_area
+from prap_pim.cost.adc import conversion_energy, converter_area, converter_leakage
 from prap_pim.cost.table import ComponentTable
 
 # (component, figure, the count of LayerActivity that it is charged for); the ADC has its conventions in adc.py
@@ -89,7 +89,8 @@ def leakage(instances: Instances, chip: Chip, table: ComponentTable) -> dict[str
     """Watts that idle hardware draws, by component; None if the table says nothing of it."""
     if not table.has_leakage:
         return None
-    return {component: instances.of(component, chip) * table.leakage(component) for component in PLACED}
+    watts = {component: instances.of(component, chip) * table.leakage(component) for component in PLACED}
+    return watts | {"adc": instances.of("adc", chip) * converter_leakage(chip, table)}
 
 
 def total(breakdown: Mapping[str, float]) -> float:

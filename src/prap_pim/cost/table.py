@@ -34,11 +34,11 @@ REQUIRED: Mapping[str, Mapping[str, str]] = {
     "output_unit": {"energy_per_output": "J", "area": "m2"},
     "digital_unit": {"energy_per_op": "J", "area": "m2"},
 }
-# What a table may give besides: power that an instance draws when idle. None of the published sources has it.
+# What a table may give besides: power that an instance draws when idle. ISAAC and the PRAP authors do not.
 OPTIONAL = {"leakage": "W"}
 # And what an ADC takes at each resolution, for chips whose adc_scaling is "by table": energy is of one conversion.
-_BY_BITS = re.compile(r"(energy|area)_at_([1-9]\d*)_bits")
-_BY_BITS_UNITS = {"energy": "J", "area": "m2"}
+_BY_BITS = re.compile(r"(energy|area|leakage)_at_([1-9]\d*)_bits")
+_BY_BITS_UNITS = {"energy": "J", "area": "m2", "leakage": "W"}
 
 
 class _Entry(Settings):
@@ -77,7 +77,7 @@ class ComponentTable:
             raise UserError(f"component table {self.name}: {component} has no {quantity}") from None
 
     def of_bits(self, quantity: str, bits: int) -> float:
-        """Energy of a conversion or area of an ADC of that resolution.
+        """Energy of a conversion, or area or leakage of an ADC, of that resolution.
 
         Raises:
             UserError: the table does not have it; the message says which it has.
