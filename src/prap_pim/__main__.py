@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("preset", metavar="PRESET", help="published settings, and the chip of that name: prap-2023")
     replay.add_argument("--network", action="append", default=[], metavar="NAME", help="default: all; may be repeated")
     replay.add_argument("--method", action="append", default=[], metavar="NAME", help="default: all; may be repeated")
+    replay.add_argument(
+        "--mapped", action="store_true", help="count real mappings of random weights, instead of taking ratios"
+    )
     replay.add_argument("--json", action="store_true", help="print {network: {method: gains}} and nothing else")
     replay.set_defaults(handler=_replay)
     return parser
@@ -164,14 +167,20 @@ def _replay(arguments: argparse.Namespace) -> None:
     from prap_pim.presets import expected_gains
     from prap_pim.report.gains import print_gains
 
-    gains = replay(arguments.preset, arguments.network, arguments.method)
+    asked = arguments.preset, arguments.network, arguments.method
+    gains, known, source, basis = replay(*asked), expected_gains(arguments.preset), "published ratios", "expected"
+    if arguments.mapped:
+        from prap_pim.mapped_replay import replay_mapped
+
+        with _progress_bars(Console(stderr=True, quiet=arguments.json)) as progress:
+            known, gains = gains, replay_mapped(*asked, seed=0, progress=progress)
+        source, basis = "mapped random weights", "by ratios"
     if arguments.json:
         print(json.dumps({network: {m: g.model_dump() for m, g in by.items()} for network, by in gains.items()}))
         return
-    console, expected = Console(), expected_gains(arguments.preset)
     for network, by_method in gains.items():
-        title = f"{network} on {arguments.preset}: gains over dense, from published ratios"
-        print_gains(title, by_method, expected.get(network, {}), console)
+        title = f"{network} on {arguments.preset}: gains over dense, from {source}"
+        print_gains(title, by_method, known.get(network, {}), basis, Console())
 
 
 def _show(arguments: argparse.Namespace, folder: Path, results: "Results", details: bool = False) -> None:

@@ -33,7 +33,7 @@ from prap_pim.cost.adc import conversion_energy
 from prap_pim.cost.schedule import time_positions
 from prap_pim.cost.table import ComponentTable, load_table
 from prap_pim.errors import UserError
-from prap_pim.presets import Gain, PublishedLayer, PublishedNetwork, published
+from prap_pim.presets import Gain, PublishedLayer, published
 from prap_pim.settings import nearest
 
 WIDEST = 8  # output maps wider than this are replicated: authors
@@ -137,6 +137,19 @@ def spread(layer: PublishedLayer, chip: Chip) -> Spread:
     )
 
 
+def copies(layer: PublishedLayer) -> int:
+    """Replicas of a layer that share its output map."""
+    return _copies_across(layer) ** 2
+
+
+def _copies_across(layer: PublishedLayer) -> int:
+    return ceil(_output_width(layer) / WIDEST)
+
+
+def _output_width(layer: PublishedLayer) -> int:
+    return ceil(layer.input_size / layer.stride)
+
+
 @dataclass(frozen=True)
 class LayerReplay:
     """Counts of one layer.
@@ -161,8 +174,7 @@ def replay_layer(layer: PublishedLayer, method: ReplayMethod, chip: Chip) -> Lay
     computed = Fraction(ceil(used.columns * method.computing(layer)), chip.grain.ou_columns)  # D
     ous, sums = float(kept * computed), kept * used.columns // chip.grain.ou_columns  # R D, R A
 
-    width = ceil(layer.input_size / layer.stride)  # of the output map
-    across = ceil(width / WIDEST)
+    width, across = _output_width(layer), _copies_across(layer)
     return LayerReplay(
         busiest=Busiest(
             ous=ous,
@@ -172,10 +184,10 @@ def replay_layer(layer: PublishedLayer, method: ReplayMethod, chip: Chip) -> Lay
             partial_sum_accesses=pe * (2 * sums + ous * method.reuses),
             index_accesses=pe * (kept * method.shapes + sums * (method.gathers or method.reuses)),
             merge_bits=0,  # the merge is counted by its adds
-            inter_tile_bits=layer.filters * chip.grain.input_bits * across**2,
+            inter_tile_bits=layer.filters * chip.grain.input_bits * copies(layer),
         ),
         positions=ceil(width / across) ** 2,
-        copies=across**2,
+        copies=copies(layer),
         crossbars=used.tiles * chip.crossbars_per_tile,
     )
 
@@ -198,30 +210,19 @@ def joules(layer: LayerReplay, chip: Chip, table: ComponentTable) -> float:
 
 
 @dataclass(frozen=True)
-class NetworkReplay:
-    """One inference of a network, its layers one after another.
+class Inference:
+    """One inference of a network, its layers (shortcuts among them) one after another.
 
     Attributes:
-        latency_s, energy_j: sums over the layers, shortcuts among them.
+        latency_s, energy_j: sums over the layers.
     """
 
     latency_s: float
     energy_j: float
 
-
-def replay_network(network: PublishedNetwork, method: str, chip: Chip, table: ComponentTable) -> NetworkReplay:
-    """Replay one method on one network.
-
-    Raises:
-        UserError: there is no such method.
-    """
-    if method not in METHODS:
-        raise UserError(f"no method {method!r} ({nearest(method, list(METHODS))})")
-    counts = [replay_layer(layer, METHODS[method], chip) for layer in network.layers]
-    return NetworkReplay(
-        latency_s=sum(seconds(layer, chip, table) for layer in counts),
-        energy_j=sum(joules(layer, chip, table) for layer in counts),
-    )
+    def gain_over(self, dense: "Inference") -> Gain:
+        """Of this one over ``dense``."""
+        return Gain(speedup=dense.latency_s / self.latency_s, energy_gain=dense.energy_j / self.energy_j)
 
 
 def replay(preset: str, networks: Sequence[str] = (), methods: Sequence[str] = ()) -> dict[str, dict[str, Gain]]:
@@ -235,19 +236,34 @@ def replay(preset: str, networks: Sequence[str] = (), methods: Sequence[str] = (
     Raises:
         UserError: there is no such preset, network or method.
     """
-    known = published(preset)
-    for name in networks:
-        if name not in known:
-            raise UserError(f"no network {name!r} in {preset} ({nearest(name, list(known))})")
+    networks, methods = chosen(preset, networks, methods)
     chip = load_chip(preset)
     table = load_table(chip.components)
-    gains: dict[str, dict[str, Gain]] = {}
-    for name in networks or known:
-        dense = replay_network(known[name], "dense", chip, table)
-        gains[name] = {}
-        for method in methods or METHODS:
-            own = replay_network(known[name], method, chip, table)
-            gains[name][method] = Gain(
-                speedup=dense.latency_s / own.latency_s, energy_gain=dense.energy_j / own.energy_j
-            )
-    return gains
+
+    def inference(name: str, method: str) -> Inference:
+        counts = [replay_layer(layer, METHODS[method], chip) for layer in published(preset)[name].layers]
+        return Inference(
+            latency_s=sum(seconds(layer, chip, table) for layer in counts),
+            energy_j=sum(joules(layer, chip, table) for layer in counts),
+        )
+
+    return {
+        name: {method: inference(name, method).gain_over(inference(name, "dense")) for method in methods}
+        for name in networks
+    }
+
+
+def chosen(preset: str, networks: Sequence[str], methods: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The networks and methods that are asked for; all where none is.
+
+    Raises:
+        UserError: there is no such preset, network or method.
+    """
+    known = list(published(preset))
+    for name in networks:
+        if name not in known:
+            raise UserError(f"no network {name!r} in {preset} ({nearest(name, known)})")
+    for method in methods:
+        if method not in METHODS:
+            raise UserError(f"no method {method!r} ({nearest(method, list(METHODS))})")
+    return networks or known, methods or list(METHODS)
