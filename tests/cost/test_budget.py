@@ -91,6 +91,12 @@ def test_copies_in_further_tiles_receive_the_inputs_again() -> None:
     assert counts.output_buffer_writes == 3 * 32 * 64 * 8 // 256
     assert counts.output_tiles == 3
     assert counts.rounds == 22  # 64 positions dealt to 3
+    first_twice = replicate(network, map_network(network, plan, chip), chip, {"a": 3, "b": 2, "c": 1})
+    assert first_twice.first_tile == {"a": 0, "b": 2, "c": 3}  # 3 copies of a (one PE each) and 2 of b: 2 tiles, 1
+    few = chip.model_copy(update={"max_tiles": 3})
+    once = map_network(network, plan, few)
+    with pytest.raises(UserError, match="needs 22 crossbars in 4 tiles; chip prap-2023 has 3 tiles"):
+        replicate(network, once, few, {"a": 3, "b": 2, "c": 1})
 
 
 @settings(deadline=None, max_examples=80)

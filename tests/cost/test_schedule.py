@@ -48,6 +48,21 @@ def test_a_layer_starts_with_its_first_window(second: LayerTime, expected: float
     assert pipelined_latency(network, {"a": time(16.0, 1.0), "b": second}) == pytest.approx(expected)
 
 
+def test_copies_start_when_all_of_them_have_their_windows() -> None:
+    """b in 4 copies: 4 rounds of 8 s. Its first 4 positions, row 0, need rows 0 and 1: 8 of 16 inputs."""
+    network = Network("two", (IMAGE, conv("a", "x"), conv("b", "a")))
+    start = 2 + 8 / 16 * 15
+    assert pipelined_latency(network, {"a": time(16.0, 1.0), "b": time(32.0, 0.5, 4)}) == pytest.approx(start + 32.5)
+    # 2 copies of stride 2 and kernel 1: output columns 0 and 1 of row 0 are inputs 0 and 2, so 3 of 16
+    strided = Layer(
+        "b", "conv", np.zeros((1, 1, 1, 1), np.float32), np.ones(1, np.float32), np.zeros(1, np.float32),
+        (1, 4, 4), (1, 2, 2), ("a",), stride=(2, 2),
+    )  # fmt: skip
+    start = 2 + 3 / 16 * 15
+    two = Network("two", (IMAGE, conv("a", "x"), strided))
+    assert pipelined_latency(two, {"a": time(16.0, 1.0), "b": time(32.0, 0.0, 2)}) == pytest.approx(start + 32)
+
+
 def test_a_1x1_window_needs_one_input() -> None:
     network = Network("two", (IMAGE, conv("a", "x"), conv("b", "a", kernel=1)))
     start = 2 + 1 / 16 * 15
