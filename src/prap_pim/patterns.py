@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prap_pim.errors import UserError
+from prap_pim.parallel import over_ranges
 from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
 
 Float32 = NDArray[np.float32]
@@ -145,8 +146,8 @@ def make_plan(
         raise UserError(f"layer {name}: a filter reuses a donor that has no pattern")
 
     # one record per (filter, block) that computes something, ordered by shape (= row group), then filter
-    filters, blocks = np.nonzero(shape >= 0)
-    order = np.lexsort((filters, shape[filters, blocks]))
+    blocks, filters = np.nonzero(shape.T >= 0)
+    order = np.argsort(shape[filters, blocks], kind="stable")  # quick: where a block has one shape nothing moves
     filters, blocks = filters[order], blocks[order]
     shapes, use_start = np.unique(shape[filters, blocks], return_index=True)
     own = reuse.is_donor[filters, blocks]  # every shape that occurs has a donor: a reuser's shape is its donor's
@@ -155,14 +156,21 @@ def make_plan(
 
     rows = patterns.rows[shapes]  # [G, h]
     donor_rows = patterns.rows[donor_shape]  # [D, h]
-    values = np.where(donor_rows >= 0, matrix[donor_filter[:, None], donor_rows], 0)
+    donors = np.empty(donor_rows.shape, np.int8)
+
+    def store(first: int, end: int) -> None:
+        rows_of = donor_rows[first:end]
+        values = np.where(rows_of >= 0, matrix[donor_filter[first:end, None], rows_of], 0)
+        donors[first:end] = np.rint(values.astype(np.float64) / step)
+
+    over_ranges(len(donors), store)
     donor_index = np.full(shape.shape, -1, np.int32)  # row of donors, by (filter, block)
     donor_index[donor_filter, donor_block] = np.arange(len(donor_filter), dtype=np.int32)
     return LayerPlan(
         name=name,
         inputs=patterns.inputs,
         rows=rows.astype(np.int32),
-        donors=np.rint(values.astype(np.float64) / step).astype(np.int8),
+        donors=donors,
         donor_start=np.append(np.searchsorted(donor_shape, shapes), len(donor_shape)).astype(np.int64),
         use_start=np.append(use_start, len(filters)).astype(np.int64),
         use_filter=filters.astype(np.int32),
