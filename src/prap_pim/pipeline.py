@@ -80,7 +80,8 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
 
 
 def _capture(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
-    return capture(model, splits.test.images[:1], config.model.name)
+    details = ", ".join(f"{key} {value}" for key, value in config.model.model_dump(exclude={"name"}).items())
+    return capture(model, splits.test.images[:1], f"{config.model.name} ({details})" if details else config.model.name)
 
 
 def _start(config: RunConfig, splits: Splits) -> nn.Module:

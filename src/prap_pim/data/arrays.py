@@ -20,7 +20,7 @@ class ArraysConfig(SplitConfig):
     """
 
     name: Literal["npz"] = "npz"
-    path: Path  # relative to the configuration file
+    path: Path  # relative to the current directory
 
 
 @load.register
