@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from prap_pim.__main__ import main
@@ -168,9 +169,9 @@ def test_skipping_zero_inputs_saves_steps_for_all_alike_and_changes_no_result(
         assert mine.partial_sum_bytes == other.partial_sum_bytes
 
 
-def start(config: Path, folder: Path) -> "subprocess.Popen[bytes]":
+def start(config: Path, folder: Path, threads: str = "2") -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "prap_pim", "run", str(config), "--output", str(folder), "--resume", "--quiet"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": threads})
 
 
 def finish(process: "subprocess.Popen[bytes]") -> None:
@@ -179,7 +180,10 @@ def finish(process: "subprocess.Popen[bytes]") -> None:
 
 
 def test_killed_after_every_stage_ends_the_same(config: Path, finished: Path, tmp_path: Path):
-    """kill -9 as soon as each stage's file appears; what is resumed ends as the undisturbed run did."""
+    """kill -9 as soon as each stage's file appears; what is resumed ends as the undisturbed run did.
+
+    The run begins with as many threads as the undisturbed one had; how many a later process would take must not matter.
+    """
     folder = tmp_path / "killed"
     marks = [
         "config.yaml",
@@ -189,8 +193,8 @@ def test_killed_after_every_stage_ends_the_same(config: Path, finished: Path, tm
         "methods/prap/plan.safetensors",
     ]
     kills = 0
-    for mark in marks:
-        process = start(config, folder)
+    for i, mark in enumerate(marks):
+        process = start(config, folder, threads=str(torch.get_num_threads() if i == 0 else 1 + i % 3))
         while process.poll() is None and not list(folder.glob(mark)):
             time.sleep(0.002)
         if process.poll() is None:
@@ -218,7 +222,7 @@ def test_killed_at_random_moments_ends_the_same(config: Path, finished: Path, tm
 
 
 def test_interrupted_by_the_keyboard(config: Path, finished: Path, tmp_path: Path):
-    process = start(config, tmp_path / "r")
+    process = start(config, tmp_path / "r", threads=str(torch.get_num_threads()))
     while not list((tmp_path / "r").glob("checkpoints/*.safetensors")):
         time.sleep(0.01)
         assert process.poll() is None

@@ -2,10 +2,12 @@
 
 import copy
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from prap_pim.capture import Captured, capture
@@ -13,6 +15,7 @@ from prap_pim.chip import Chip, load_chip
 from prap_pim.config import MethodConfig, RunConfig
 from prap_pim.cost import CostReport, cost, load_table
 from prap_pim.data import Splits, load
+from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json
 from prap_pim.finetune import Assignments, finetune, project
 from prap_pim.function import LayerCheck, SimulationReport, compressed_model, simulate, zero_input_rates
@@ -50,8 +53,8 @@ def run(config: RunConfig, output: Path, command: str, resume: bool, progress: P
     splits = load(config.data, config.seed)
     chip = load_chip(config.chip)
     check(config, splits, chip)
-    manifest = {"seed": config.seed, "versions": _versions()}
-    with open_run(output, config.resolved(), manifest, resume) as folder:
+    manifest = {"seed": config.seed, "versions": _versions(), "threads": torch.get_num_threads()}
+    with open_run(output, config.resolved(), manifest, resume) as folder, _as_many_threads_as_begun(folder):
         if not folder.results.exists():
             trained, branch = _train(config, splits, folder, progress)
             methods = [_method(config, m, splits, chip, trained, branch, folder, progress) for m in config.methods]
@@ -63,6 +66,20 @@ def run(config: RunConfig, output: Path, command: str, resume: bool, progress: P
             )
             results.save(folder.results)  # last: it says that the run has finished
         return Results.load(folder.results)
+
+
+@contextmanager
+def _as_many_threads_as_begun(folder: RunFolder) -> Iterator[None]:
+    """Sums of floats depend on how many threads share them: a resumed run goes on with those that it was begun with."""
+    before = torch.get_num_threads()
+    threads = read_json(folder.manifest).get("threads")
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise UserError(f"cannot read {folder.manifest}: threads must be a whole number in 1..1024, not {threads!r}")
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check(config: RunConfig, splits: Splits, chip: Chip) -> None:

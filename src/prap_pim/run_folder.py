@@ -31,7 +31,7 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        """Format, versions, seed, and the hashes of the plans once the run has finished."""
+        """Format, versions, seed, threads, and the hashes of the plans once the run has finished."""
         return self.path / "manifest.json"
 
     @property

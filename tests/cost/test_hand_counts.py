@@ -87,7 +87,7 @@ def test_reuse_over_crossbars_pes_and_tiles() -> None:
     """OU 2 x 4, 8-bit weights: a donor takes 2 OUs. Crossbar of 3 OUs, 1 to a PE, 2 PEs to a tile.
 
     4 rows, 3 filters: dense 2 groups x 6 OUs = 12 OUs on 4 crossbars. The plan: group (0, 1) with donors A, B and
-    group (3, -1), which is irregular, with donor C: 4 + 2 = 6 OUs, spread 2, 2, 1, 1 over the 4 crossbars:
+    group (1, -1), irregular and out of order, with donor C: 4 + 2 = 6 OUs, spread 2, 2, 1, 1 over the 4 crossbars:
     c0 = A A, c1 = B B, c2 = C, c3 = C; C is finished on c3. Tile 0 has c0 and c1, tile 1 has c2 and c3.
     Uses: f0 = A, f1 = B, f2 = -B / 2 in the first group; f0 = C and f2 = C in the second.
     """
@@ -105,7 +105,7 @@ def test_reuse_over_crossbars_pes_and_tiles() -> None:
         "test",
     )
     plan = plan_of(
-        4, [(0, 1), (3, -1)], [2, 1], [[(0, 0, 1, 0), (1, 1, 1, 0), (2, 1, -1, -1)], [(0, 0, 1, 0), (2, 0, 1, 0)]]
+        4, [(0, 1), (1, -1)], [2, 1], [[(0, 0, 1, 0), (1, 1, 1, 0), (2, 1, -1, -1)], [(0, 0, 1, 0), (2, 0, 1, 0)]]
     )
     mapping = map_layer(plan, chip)
     assert mapping.ous_per_crossbar.tolist() == [2, 2, 1, 1]

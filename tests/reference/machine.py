@@ -103,13 +103,16 @@ def simulate(
             and all(plan.use_sign[use] == 1 and plan.use_exponent[use] == 0 for use in uses)
         )
 
+    named = [row for rows in plan.rows.tolist() for row in rows if row >= 0]
+    in_order = named == sorted(set(named))  # then the inputs that are read lie side by side in the buffer
+
     def needs_row_index(group: int) -> bool:
         rows = list(plan.rows[group])
         regular = [
             [row if row < plan.inputs else -1 for row in range(start, start + grain.ou_rows)]
             for start in range(0, plan.inputs, grain.ou_rows)
         ]
-        return rows not in regular
+        return rows not in regular and not in_order
 
     positions = layer.output_shape[1] * layer.output_shape[2]
     busiest: dict[str, float] = {}

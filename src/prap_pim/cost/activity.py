@@ -303,13 +303,16 @@ def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has
     is enough. Else an entry per use, in the order of donors: the filter's number; "last of this donor", unless the
     layer has one use per donor; sign and exponent, if the layer has any gain but 1.
     Rows: none for a row group of consecutive rows that starts at a multiple of the OU's rows (the last one of a layer
-    may be short). Else each run reads the numbers of the group's rows.
+    may be short). None either where the row groups name their rows in ascending order throughout, as channel pruning
+    leaves them: the inputs that are read lie side by side in the buffer once and for all. Else each run reads the
+    numbers of the group's rows.
     """
     height, groups = plan.rows.shape[1], plan.groups
     start = plan.rows[:, :1]
     place = np.arange(height)
     consecutive = np.where(start + place < plan.inputs, start + place, -1)
     regular = ((start >= 0) & (start % height == 0) & (plan.rows == consecutive)).all(axis=1)
+    regular |= bool((np.diff(plan.rows[plan.rows >= 0]) > 0).all())
     row_bits = np.where(regular, 0, height * (plan.inputs - 1).bit_length())  # [group]
     bits = np.bincount(mapping.run_crossbar, weights=row_bits[mapping.run_group], minlength=mapping.crossbars)
 

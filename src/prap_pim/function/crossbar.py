@@ -6,14 +6,18 @@ a donor's partial sum. Each use then adds it, shifted and signed, to its filter'
 crossbars and in which order they are read does not change any of these sums, so the plan is all that is needed.
 """
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from prap_pim.errors import UserError
 from prap_pim.function.adc import adc_codes
-from prap_pim.function.kernels import accumulate_by_count, accumulate_by_table, respond
+from prap_pim.function.kernels import POSITIONS_PER_TASK, accumulate_by_count, accumulate_by_table, respond
 from prap_pim.function.slices import Slices
 from prap_pim.grain import Grain
+from prap_pim.parallel import over_ranges
 from prap_pim.plan import LayerPlan
 
 Int8 = NDArray[np.int8]
@@ -117,8 +121,9 @@ def _by_table(
         for column in range(columns):
             levels[:, column, :height] = stored >> (column * weight_slices.width) & weight_slices.largest_digit
         table = np.empty((last - first) * 256, kind)
-        respond(levels, weight_slices.factors, codes, weight_slices.offset, start, table)
-        accumulate_by_table(
+        answering: tuple[Any, ...] = (levels, weight_slices.factors, codes, weight_slices.offset, start, table)
+        over_ranges(high - low, partial(respond, *answering))
+        adding: tuple[Any, ...] = (
             inputs,
             plan.rows[low:high],
             plane_factor.astype(kind),
@@ -130,6 +135,7 @@ def _by_table(
             gains[uses],
             accumulator,
         )
+        over_ranges(-(-len(inputs) // POSITIONS_PER_TASK), partial(accumulate_by_table, *adding))
 
 
 def _group_ranges(donor_start: Int64, most_donors: int) -> list[tuple[int, int]]:
@@ -153,7 +159,7 @@ def _by_count(
         for row in range(height):
             ones = (stored[:, row] >> bit & 1).astype(np.uint64)
             words[:, bit, row // 64] |= ones << np.uint64(row % 64)
-    accumulate_by_count(
+    counting: tuple[Any, ...] = (
         inputs,
         plan.rows,
         input_slices.bits,
@@ -173,3 +179,4 @@ def _by_count(
         _gains(plan),
         accumulator,
     )
+    over_ranges(len(inputs), partial(accumulate_by_count, *counting))

@@ -7,7 +7,7 @@ costs numba a check that keeps the loop from being vectorised.
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 Int8 = NDArray[np.int8]
@@ -44,8 +44,17 @@ def _ones(word: np.uint64) -> np.int64:
     return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@njit(parallel=True, cache=True)
-def respond(levels: Int64, column_factor: Int64, codes: Int64, offset: int, start: Int64, table: Integers) -> None:
+@njit(cache=True, nogil=True)
+def respond(
+    levels: Int64,
+    column_factor: Int64,
+    codes: Int64,
+    offset: int,
+    start: Int64,
+    table: Integers,
+    begin: int,
+    end: int,
+) -> None:
     """What every donor answers to each of the 256 ways of driving its rows, after ADC and shift-add over its columns.
 
     Args:
@@ -56,8 +65,9 @@ def respond(levels: Int64, column_factor: Int64, codes: Int64, offset: int, star
         start: int64 [groups + 1], first donor of each row group, from 0.
         table: [donors * 256], filled here: donor k of group g answers to ``byte`` (bit r drives row r) with entry
             256 * start[g] + byte * K_g + k.
+        begin, end: the row groups to do.
     """
-    for g in prange(len(start) - 1):
+    for g in range(begin, end):
         first, donors = start[g], start[g + 1] - start[g]
         count = np.zeros(256, np.int64)
         answer = np.zeros(256, np.int64)
@@ -76,7 +86,7 @@ def respond(levels: Int64, column_factor: Int64, codes: Int64, offset: int, star
                 table[256 * first + byte * donors + k] = answer[byte]
 
 
-@njit(parallel=True, cache=True)
+@njit(cache=True, nogil=True)
 def accumulate_by_table(
     inputs: Int8,
     rows: Int32,
@@ -88,6 +98,8 @@ def accumulate_by_table(
     use_donor: Int32,
     use_gain: Int64,
     accumulator: Int64,
+    begin: int,
+    end: int,
 ) -> None:
     """Drive each row group bit-plane by bit-plane, shift and add the donors' answers, and serve the uses.
 
@@ -99,13 +111,14 @@ def accumulate_by_table(
         use_start: int64 [groups + 1].
         use_filter, use_donor, use_gain: [uses]; donors counted from 0 like ``start``.
         accumulator: int64 [positions, filters], added to.
+        begin, end: the tasks of POSITIONS_PER_TASK positions to do.
     """
     positions = len(inputs)
     most_donors = 0
     for g in range(len(start) - 1):
         most_donors = max(most_donors, start[g + 1] - start[g])
-    for task in prange((positions + POSITIONS_PER_TASK - 1) // POSITIONS_PER_TASK):
-        partial = np.empty(most_donors, table.dtype)
+    partial = np.empty(most_donors, table.dtype)
+    for task in range(begin, end):
         for g in range(len(start) - 1):
             first, donors = start[g], start[g + 1] - start[g]
             answers = table[256 * first : 256 * start[g + 1]]
@@ -136,7 +149,7 @@ def accumulate_by_table(
                     accumulator[n, np.uint64(use_filter[u])] += use_gain[u] * partial[donor]
 
 
-@njit(parallel=True, cache=True)
+@njit(cache=True, nogil=True)
 def accumulate_by_count(
     inputs: Int8,
     rows: Int32,
@@ -156,6 +169,8 @@ def accumulate_by_count(
     use_donor: Int32,
     use_gain: Int64,
     accumulator: Int64,
+    begin: int,
+    end: int,
 ) -> None:
     """As ``accumulate_by_table`` for any h, cell bits and DAC bits: every bitline is counted at every step.
 
@@ -168,10 +183,11 @@ def accumulate_by_count(
         cell_bits, column_factor, weight_offset: how a weight is cut into columns (``Slices``).
         codes: int64, the ADC's code for each count of a bitline.
         start, use_start, use_filter, use_donor, use_gain, accumulator: as for ``accumulate_by_table``.
+        begin, end: the positions to do.
     """
-    positions, height = len(inputs), rows.shape[1]
+    height = rows.shape[1]
     words, weight_bits = weights.shape[2], weights.shape[1]
-    for n in prange(positions):
+    for n in range(begin, end):
         planes = np.empty((input_bits, words), np.uint64)
         for g in range(len(start) - 1):
             planes[:] = 0
