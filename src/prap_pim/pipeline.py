@@ -19,7 +19,7 @@ from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json
 from prap_pim.finetune import Assignments, finetune, project
 from prap_pim.function import LayerCheck, SimulationReport, compressed_model, simulate, zero_input_rates
-from prap_pim.mapping import dense_ous
+from prap_pim.mapping import dense_ous, fewest_crossbars
 from prap_pim.models import build
 from prap_pim.network import Network
 from prap_pim.patterns import Float32, PatternSet, ReuseMap, make_plan
@@ -93,7 +93,7 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
         assignments = _assign(method, captured.network, chip)
         plan = _plan(method, captured, assignments, {}, dict.fromkeys(assignments, 1.0))
         cost(captured.network, plan, chip, config.mapping)
-        cost(captured.network, plan, chip, crossbars=_budget(config, captured.network, chip))
+        cost(captured.network, plan, chip, crossbars=_budget(config, captured.network, plan, chip))
 
 
 def _capture(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
@@ -184,7 +184,7 @@ def _method(
     network, calibration, test = captured.network, splits.calibration.images, splits.test
     skipping = config.zero_input_skipping
     zero_input = zero_input_rates(captured, plan, calibration, chip.grain, _BATCH) if skipping else None
-    budget = _budget(config, network, chip)
+    budget = _budget(config, network, plan, chip)
     costs = cost(network, plan, chip, config.mapping, zero_input=zero_input)
     at_budget = cost(network, plan, chip, crossbars=budget, zero_input=zero_input)
     proof = compressed = None
@@ -362,11 +362,15 @@ def _origin(config: RunConfig) -> str:
     return f"{start}, trained for {config.training.epochs} epochs"
 
 
-def _budget(config: RunConfig, network: Network, chip: Chip) -> int:
-    """Crossbars that every method may fill: the configuration's, or what the network's dense plan takes."""
+def _budget(config: RunConfig, network: Network, plan: NetworkPlan, chip: Chip) -> int:
+    """Crossbars that every method may fill: the configuration's, or what the network's dense plan takes.
+
+    A plan that needs more than dense (its row groups may fill OUs badly) gets what it needs, unless a budget was set.
+    """
     if config.crossbar_budget is not None:
         return config.crossbar_budget
-    return sum(-(-dense_ous(layer.rows, layer.filters, chip) // chip.ous_per_crossbar) for layer in network.layers)
+    dense = sum(-(-dense_ous(layer.rows, layer.filters, chip) // chip.ous_per_crossbar) for layer in network.layers)
+    return max(dense, sum(fewest_crossbars(layer, chip) for layer in plan.layers.values()))
 
 
 def _versions() -> dict[str, str]:

@@ -140,3 +140,18 @@ def test_reuse_over_crossbars_pes_and_tiles() -> None:
     assert counts.busiest.partial_sum_accesses == 4
     assert counts.busiest.index_accesses == 2
     assert counts.busiest.inter_tile_bits == 2 * 32 + 3 * 8
+
+
+def test_rows_in_ascending_order_need_no_index_others_do() -> None:
+    """OU of 2 rows; 5 inputs, so a row's number takes 3 bits; every filter its own donor, so uses need no index."""
+    chip = Chip.checked(load_chip("isaac-32nm").model_dump() | {"grain": {"ou_rows": 2}, "crossbar_rows": 2}, "test")
+    uses = [[(0, 0, 1, 0), (1, 1, 1, 0)]] * 2
+    for groups, runs_with_index in (
+        ([(0, 1), (2, 3)], 0),  # as dense
+        ([(0, 2), (3, 4)], 0),  # input 1 was dropped: the others lie side by side
+        ([(0, 2), (1, 3)], 2),  # interleaved: neither group is regular
+        ([(2, 3), (0, 4)], 1),  # out of order: the first is regular all the same
+    ):
+        plan = plan_of(5, groups, [2, 2], uses)
+        mapping = map_layer(plan, chip, crossbars=1)
+        assert activity(mapping, layer_for(plan, size=(1, 1)), chip).index_bits == runs_with_index * 2 * 3
