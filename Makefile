@@ -22,6 +22,8 @@ test-long: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python benchmarks/match.py
 	$(BIN)/python benchmarks/function.py
+	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/methods.py
 
 clean:
 	rm -rf .venv runs

@@ -13,7 +13,7 @@ from torch import nn
 from prap_pim.capture import Captured, capture
 from prap_pim.chip import Chip, load_chip
 from prap_pim.config import MethodConfig, RunConfig
-from prap_pim.cost import CostReport, cost, load_table
+from prap_pim.cost import CostReport, conventions, cost, load_table
 from prap_pim.data import Splits, load
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json
@@ -177,7 +177,7 @@ def _method(
     place = folder.method(method.name)
     finished = place / "result.json"
     if finished.exists():
-        return MethodResult.model_validate(read_json(finished))
+        return MethodResult.load(finished)
 
     captured, plan = _compress(config, method, splits, chip, trained, branch, place, progress)
     plan.save(place / "plan.safetensors")
@@ -200,7 +200,7 @@ def _method(
             progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "images"),
         )
     result = _method_result(method, network, plan, chip, budget, costs, at_budget, proof, compressed)
-    write_json(finished, result.model_dump())
+    result.save(finished)
     return result
 
 
@@ -295,6 +295,7 @@ def _method_result(
         energy_j=costs.energy_j,
         energy_breakdown_j=dict(costs.energy_breakdown_j),
         area_m2=costs.area_m2,
+        leakage_w=costs.leakage_w,
         tops_per_w=costs.tops_per_w,
         index_stored_bytes=costs.index_stored_bytes,
         index_read_bytes=costs.index_read_bytes,
@@ -324,7 +325,7 @@ def _results(
     captured = _capture(config, splits, trained)
     geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
     geometry = {key: value for key, value in geometry.items() if value is not None} | vars(chip.grain)
-    figures = load_table(chip.components).figures.values()
+    table = load_table(chip.components)
     return Results(
         schema_version=1,
         name=config.name,
@@ -342,7 +343,8 @@ def _results(
             name=chip.name,
             description=chip.description,
             geometry=geometry,
-            figures=[Figure(**vars(figure)) for figure in figures],
+            figures=[Figure(**vars(figure)) for figure in table.figures.values()],
+            conventions=list(conventions(chip, table)),
             warnings=list(chip.warnings),
         ),
         methods=methods,

@@ -7,10 +7,27 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json
+from prap_pim.settings import explain
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(path, self.model_dump())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: it is missing, broken, or of another version.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise UserError(f"cannot read {path}: {explain(error)}") from error
 
 
 class Figure(_Frozen):
@@ -30,6 +47,7 @@ class ChipResult(_Frozen):
     description: str
     geometry: dict[str, int | float | str]
     figures: list[Figure]
+    conventions: list[str]  # how a conversion is timed and charged, in words
     warnings: list[str]  # about the chip itself, such as an ADC too small for its OU
 
 
@@ -88,7 +106,8 @@ class MethodResult(_Frozen):
     energy_j: float  # of one inference
     energy_breakdown_j: dict[str, float]  # by component; sums to energy_j
     area_m2: float
-    tops_per_w: float  # two operations for each multiplication of the uncompressed network, per joule
+    leakage_w: float | None  # idle power of what the network takes; None: the component table says nothing of it
+    tops_per_w: float  # two operations for each multiplication of the uncompressed network, per joule with leakage
     index_stored_bytes: int
     index_read_bytes: int
     partial_sum_bytes: int  # read and written
@@ -120,21 +139,3 @@ class Results(_Frozen):
         if len({method.name for method in self.methods}) < len(self.methods):
             raise ValueError("two methods have one name")
         return self
-
-    def save(self, path: Path) -> None:
-        """Write results.json, whole or not at all."""
-        write_json(path, self.model_dump())
-
-    @staticmethod
-    def load(path: Path) -> "Results":
-        """Read results.json.
-
-        Raises:
-            UserError: it is missing, broken, or of another version.
-        """
-        try:
-            return Results.model_validate(read_json(path))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"cannot read {path}: {where}: {first['msg']}") from error

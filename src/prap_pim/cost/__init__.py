@@ -1,7 +1,7 @@
 """What a mapped network costs: activity (integer counts) -> schedule (seconds) -> price (joules, square metres)."""
 
 from prap_pim.cost.activity import Busiest, LayerActivity, activity
-from prap_pim.cost.adc import conversion_energy, conversion_time
+from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
 from prap_pim.cost.report import CostReport, LayerCost, Timing, ZeroInput, cost
 from prap_pim.cost.schedule import LayerTime, copying, layer_time, pipelined_latency, time_positions
 from prap_pim.cost.table import ComponentTable, UsedFigure, load_table, table_names
@@ -17,6 +17,7 @@ __all__ = [
     "UsedFigure",
     "ZeroInput",
     "activity",
+    "conventions",
     "conversion_energy",
     "conversion_time",
     "copying",

@@ -115,6 +115,10 @@ def sections(results: Results) -> list[Section]:
                 row("throughput, serial", lambda c: f"{significant(c.method.serial.throughput_per_s)} /s"),
                 row("throughput, pipelined", lambda c: f"{significant(c.method.pipelined.throughput_per_s)} /s"),
                 row("energy", lambda c: quantity(c.method.energy_j, "J")),
+                row(
+                    "leakage",
+                    lambda c: "no figure" if c.method.leakage_w is None else quantity(c.method.leakage_w, "W"),
+                ),
                 row("TOPS/W", lambda c: significant(c.method.tops_per_w)),
             ),
         ),
