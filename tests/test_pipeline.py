@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 import yaml
 
 from prap_pim.__main__ import main
+from prap_pim.chip import PRESETS
 from prap_pim.plan import NetworkPlan
 from prap_pim.results import Results
 
@@ -207,6 +209,83 @@ def test_killed_after_every_stage_ends_the_same(config: Path, finished: Path, tm
     assert not list(folder.rglob("*.part"))
 
 
+@pytest.fixture
+def copy_of(finished: Path, tmp_path: Path) -> Path:
+    """A finished run whose last files are gone, as if it had been killed after fine-tuning, untouched before."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "results.json").unlink()
+    (folder / "methods/prap/result.json").unlink()
+    return folder
+
+
+def resume(config: Path, folder: Path, *flags: str) -> int:
+    return main(["run", str(config), "--output", str(folder), "--resume", "--quiet", *flags])
+
+
+def test_killed_first_in_fine_tuning_ends_the_same(config: Path, finished: Path, copy_of: Path):
+    assert resume(config, copy_of) == 0
+    assert figures(copy_of) == figures(finished)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("methods/dense/result.json", b"{}"),
+        ("methods/dense/result.json", b'{"sha256": "0", "result"'),
+        ("methods/dense/plan.safetensors", b"rubbish"),
+    ],
+)
+def test_damaged_results_of_a_method_are_made_again(
+    config: Path, finished: Path, copy_of: Path, file: str, content: bytes
+):
+    (copy_of / file).write_bytes(content)
+    assert resume(config, copy_of) == 0
+    assert figures(copy_of) == figures(finished)
+    assert NetworkPlan.load(copy_of / "methods/dense/plan.safetensors")
+
+
+def test_edited_results_of_a_method_are_made_again(config: Path, finished: Path, copy_of: Path):
+    path = copy_of / "methods/dense/result.json"
+    saved = json.loads(path.read_text())
+    saved["result"]["energy_j"] /= 2
+    path.write_text(json.dumps(saved))
+    assert resume(config, copy_of) == 0
+    assert figures(copy_of) == figures(finished)
+
+
+def test_a_chip_file_edited_meanwhile_is_refused(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    chip = tmp_path / "mine.toml"
+    chip.write_text((PRESETS / "isaac-32nm.toml").read_text())
+    flags = ["--set", f"chip={chip}", "--set", "training=none"]
+    assert resume(config, tmp_path / "r", *flags) == 0
+    chip.write_text(chip.read_text().replace("adc_bits = ", "adc_bits = 1"))
+    assert resume(config, tmp_path / "r", *flags) == 2
+    assert "begun with other content of chip" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_one_line(finished: Path):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "prap_pim", "report", str(finished)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert done.stderr.decode() == "prap-pim: cannot write to the output: No space left on device\n"
+
+
+def test_a_terminal_without_unicode(finished: Path):
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "prap_pim", "report", str(finished)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"area" in done.stdout
+
+
+def test_report_of_an_unfinished_run(copy_of: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", str(copy_of)]) == 2
+    assert "has not finished" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_ends_the_same(config: Path, finished: Path, tmp_path: Path):
     chance = random.Random(0)
@@ -251,6 +330,8 @@ def test_interrupted_by_the_keyboard(config: Path, finished: Path, tmp_path: Pat
         (["methods.1.prune.group_channels=3"], "group_channels"),
         (["methods.1.exceptions.0.layers=stem.cnv"], "did you mean 'stem.conv'?"),
         (["model.depth=9"], "model"),
+        (["model={depth: 8}"], "model: 'name' is missing"),
+        (["model.width=100000"], "model: it cannot be built here"),
         (["data.test=5000"], "1797"),
         (["data={name: npz, path: nowhere.npz}"], "nowhere.npz"),
         (["crossbar_budget=3"], "crossbar"),

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from prap_pim.errors import UserError
 from prap_pim.grain import Grain
@@ -277,3 +279,24 @@ def test_a_changed_byte_is_a_user_error_or_another_plan(tmp_path_factory: pytest
     except UserError:
         return
     assert loaded.digest() != network.digest() or content[place] in b" \x00\n\t\r"
+
+
+@pytest.mark.parametrize(
+    ("header", "extra", "message"),
+    [
+        ({"inputs": "[5.5]"}, {}, "inputs must be whole numbers"),
+        ({"layers": "[7]"}, {}, "layer names must be different texts"),
+        ({"layers": '["fc", "fc"]', "inputs": "[5, 5]", "input_step": "[1, 1]"}, {}, "different texts"),
+        ({"inputs": "[" * 100_000}, {}, "not a whole plan"),
+        ({}, {"stowaway": np.zeros(1)}, "its tensors are not those of its layers"),
+    ],
+)
+def test_a_file_with_odd_parts_is_no_plan(tmp_path: Path, header, extra, message: str) -> None:
+    path = tmp_path / "plan.safetensors"
+    NetworkPlan("prap", {"fc": good_plan()}, {"fc": 1.0}).save(path)
+    with safe_open(path, framework="numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the reader is no mapping)
+        metadata = file.metadata()
+    save_file(tensors | extra, path, metadata=metadata | header)
+    with pytest.raises(UserError, match=message):
+        NetworkPlan.load(path)

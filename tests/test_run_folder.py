@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from prap_pim.errors import UserError
-from prap_pim.run_folder import open_run
+from prap_pim.run_folder import Manifest, open_run
 
 CONFIG = {"name": "a", "methods": [{"keep": 0.5}], "seed": 0}
-MANIFEST = {"versions": {"torch": "1"}, "seed": 0}
+MANIFEST = Manifest(seed=0, threads=2, versions={"torch": "1"}, inputs={"chip": "aa"})
 
 
 def take(path: Path, config=CONFIG, manifest=MANIFEST, resume=False) -> None:
@@ -48,10 +48,26 @@ def test_two_processes_cannot_share_a_folder(tmp_path: Path):
         pass
 
 
-def test_other_versions_are_refused(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"versions": {"torch": "2"}}, "begun with another version of torch"),
+        ({"inputs": {"chip": "bb"}}, "begun with other content of chip"),
+        ({"inputs": {"chip": "aa", "checkpoint": "cc"}}, "begun with other content of checkpoint"),
+    ],
+)
+def test_another_origin_is_refused(tmp_path: Path, change: dict[str, object], message: str):
     take(tmp_path)
-    with pytest.raises(UserError, match="begun with torch 1, this is 2"):
-        take(tmp_path, manifest={"versions": {"torch": "2"}, "seed": 0}, resume=True)
+    with pytest.raises(UserError, match=message):
+        take(tmp_path, manifest=MANIFEST.model_copy(update=change), resume=True)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{", '{"versions": null}', "[" * 100_000])
+def test_a_broken_manifest_is_one_line(tmp_path: Path, text: str):
+    take(tmp_path)
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        take(tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("left", [[], [".lock"], [".config.yaml.x.part"], ["config.yaml"]])

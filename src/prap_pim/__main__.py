@@ -1,6 +1,7 @@
 """The command line. Exit codes: 0 done, 2 a mistake that the user can mend (one line says which), 130 interrupted."""
 
 import argparse
+import io
 import json
 import os
 import shlex
@@ -157,6 +158,8 @@ def _report(arguments: argparse.Namespace) -> None:
     from prap_pim.run_folder import RunFolder
 
     folder = RunFolder(arguments.folder)
+    if folder.config.exists() and not folder.results.exists():
+        raise UserError(f"the run in {folder.path} has not finished: go on with prap-pim run ... --resume")
     results = Results.load(folder.results)
     write_report(results, folder.report)
     _show(arguments, folder.path, results)
@@ -196,9 +199,13 @@ def _show(arguments: argparse.Namespace, folder: Path, results: "Results", detai
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a unit's superscript gets a ?
     arguments = _parser().parse_args(argv)
     try:
         arguments.handler(arguments)
+        sys.stdout.flush()
     except UserError as error:
         print(f"prap-pim: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -206,8 +213,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("prap-pim: interrupted; go on with --resume", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        _discard_output()
         return 0  # the reader of our output went away: nothing is wrong
+    except OSError as error:
+        print(f"prap-pim: cannot write to the output: {error.strerror or error}", file=sys.stderr)
+        _discard_output()
+        return 2
     return 0
+
+
+def _discard_output() -> None:
+    """What is still to be written has nowhere to go; Python would complain of it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -65,5 +65,5 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: it is not valid JSON ({error})") from error

@@ -4,8 +4,10 @@ import copy
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +31,7 @@ from prap_pim.quantize import input_steps
 from prap_pim.report import write_comparison, write_report
 from prap_pim.results import BudgetResult, ChipResult, Figure, LayerResult, MethodResult, Results, TimingResult
 from prap_pim.reuse import NoReuse, reuse
-from prap_pim.run_folder import RunFolder, open_run
+from prap_pim.run_folder import Manifest, RunFolder, open_run
 from prap_pim.training import Checkpoint, Progress, accuracy, reestimate_batchnorm, train
 from prap_pim.weights import load_weights
 
@@ -53,7 +55,12 @@ def run(config: RunConfig, output: Path, command: str, resume: bool, progress: P
     splits = load(config.data, config.seed)
     chip = load_chip(config.chip)
     check(config, splits, chip)
-    manifest = {"seed": config.seed, "versions": _versions(), "threads": torch.get_num_threads()}
+    manifest = Manifest(
+        seed=config.seed,
+        threads=torch.get_num_threads(),
+        versions=_versions(),
+        inputs=_digests(config, splits, chip),
+    )
     with open_run(output, config.resolved(), manifest, resume) as folder, _as_many_threads_as_begun(folder):
         if not folder.results.exists():
             trained, branch = _train(config, splits, folder, progress)
@@ -72,10 +79,7 @@ def run(config: RunConfig, output: Path, command: str, resume: bool, progress: P
 def _as_many_threads_as_begun(folder: RunFolder) -> Iterator[None]:
     """Sums of floats depend on how many threads share them: a resumed run goes on with those that it was begun with."""
     before = torch.get_num_threads()
-    threads = read_json(folder.manifest).get("threads")
-    if not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise UserError(f"cannot read {folder.manifest}: threads must be a whole number in 1..1024, not {threads!r}")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(folder.read_manifest().threads)
     try:
         yield
     finally:
@@ -88,6 +92,8 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
     Raises:
         UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
     """
+    if min(chip.grain.weight_bits, chip.grain.input_bits) < 8:
+        raise UserError(f"chip {chip.name}: weights and inputs are int8, its grain has fewer weight_bits or input_bits")
     captured = _capture(config, splits, _start(config, splits))
     for method in config.methods:
         assignments = _assign(method, captured.network, chip)
@@ -103,7 +109,10 @@ def _capture(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
 
 def _start(config: RunConfig, splits: Splits) -> nn.Module:
     """The network before training: with random weights, or with those of the user's checkpoint."""
-    model = build(config.model, splits.train.images.shape[1], splits.classes, config.seed)
+    try:
+        model = build(config.model, splits.train.images.shape[1], splits.classes, config.seed)
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"model: it cannot be built here ({str(error).splitlines()[0]})") from error
     if config.checkpoint is not None:
         load_weights(model, config.checkpoint)
     return model
@@ -175,9 +184,9 @@ def _method(
 ) -> MethodResult:
     """Compress, plan, cost and prove one method."""
     place = folder.method(method.name)
-    finished = place / "result.json"
-    if finished.exists():
-        return MethodResult.load(finished)
+    before = _finished(place)
+    if before is not None:
+        return before
 
     captured, plan = _compress(config, method, splits, chip, trained, branch, place, progress)
     plan.save(place / "plan.safetensors")
@@ -200,8 +209,19 @@ def _method(
             progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "images"),
         )
     result = _method_result(method, network, plan, chip, budget, costs, at_budget, proof, compressed)
-    result.save(finished)
+    write_json(place / "result.json", {"sha256": _digest(result.model_dump_json()), "result": result.model_dump()})
     return result
+
+
+def _finished(place: Path) -> MethodResult | None:
+    """The result of a method that is done; None if it is not, or if its files are not what was written."""
+    try:
+        saved = read_json(place / "result.json")
+        result = MethodResult.model_validate(saved["result"])
+        whole = saved["sha256"] == _digest(result.model_dump_json())
+        return result if whole and NetworkPlan.load(place / "plan.safetensors").digest() == result.plan_sha256 else None
+    except (UserError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _compress(
@@ -324,7 +344,7 @@ def _results(
 ) -> Results:
     captured = _capture(config, splits, trained)
     geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
-    geometry = {key: value for key, value in geometry.items() if value is not None} | vars(chip.grain)
+    geometry = {key: _shown(value) for key, value in geometry.items() if value is not None} | vars(chip.grain)
     table = load_table(chip.components)
     return Results(
         schema_version=1,
@@ -351,6 +371,13 @@ def _results(
     )
 
 
+def _shown(value: Any) -> int | str:
+    """A chip's property for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else value
+
+
 def _has_meaning(config: RunConfig) -> bool:
     """Whether the weights were trained at all; the accuracy of random ones says nothing."""
     return config.training is not None or config.checkpoint is not None
@@ -373,6 +400,27 @@ def _budget(config: RunConfig, network: Network, plan: NetworkPlan, chip: Chip) 
         return config.crossbar_budget
     dense = sum(-(-dense_ous(layer.rows, layer.filters, chip) // chip.ous_per_crossbar) for layer in network.layers)
     return max(dense, sum(fewest_crossbars(layer, chip) for layer in plan.layers.values()))
+
+
+def _digest(*parts: bytes | str) -> str:
+    total = sha256()
+    for part in parts:
+        total.update(part.encode() if isinstance(part, str) else part)
+    return total.hexdigest()
+
+
+def _digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
+    """Digests of what the configuration only names, so that a run is not resumed with something else."""
+    parts = (splits.train, splits.calibration, splits.test)
+    found = {
+        "chip": _digest(chip.model_dump_json()),
+        "component figures": _digest(repr(sorted(load_table(chip.components).figures.items()))),
+        "data": _digest(*(x.contiguous().numpy().tobytes() for part in parts for x in (part.images, part.labels))),
+    }
+    if config.checkpoint is not None:
+        model = _start(config, splits)
+        found["checkpoint"] = _digest(*(x.contiguous().numpy().tobytes() for x in model.state_dict().values()))
+    return found
 
 
 def _versions() -> dict[str, str]:

@@ -247,6 +247,12 @@ class NetworkPlan:
                 if header.get("format") != _FORMAT:
                     raise UserError(f"cannot read {path}: it is not a plan of this version ({_FORMAT})")
                 names, inputs, steps = (json.loads(header[key]) for key in ("layers", "inputs", "input_step"))
+                if not all(type(name) is str for name in names) or len(set(names)) < len(names):
+                    raise ValueError("layer names must be different texts")
+                if not all(type(count) is int for count in inputs):
+                    raise ValueError("inputs must be whole numbers")
+                if set(file.keys()) != {f"{i}.{key}" for i in range(len(names)) for key in _ARRAYS}:
+                    raise ValueError("its tensors are not those of its layers")
                 layers = {}
                 for i, (name, count) in enumerate(zip(names, inputs, strict=True)):
                     arrays: dict[str, Any] = {key: file.get_tensor(f"{i}.{key}") for key in _ARRAYS}
@@ -254,7 +260,7 @@ class NetworkPlan:
                 return NetworkPlan(header["method"], layers, dict(zip(names, steps, strict=True)))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"cannot read {path}: it is not a whole plan ({error})") from error
 
 

@@ -6,16 +6,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import Field
 
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json, write_whole
-from prap_pim.settings import read_yaml
+from prap_pim.settings import Settings, read_yaml
 
-_FORMAT = "prap-pim run 1"
 _LOCK = ".lock"
+
+
+class Manifest(Settings):
+    """What a run's figures depend on beside its configuration.
+
+    Attributes:
+        format: of the folder.
+        seed: of everything random.
+        threads: that share the sums of floats.
+        versions: of Python and the packages that compute.
+        inputs: digests of what the configuration only names: chip, component figures, data, the user's weights.
+        plans: digests of the plans by method (``NetworkPlan.digest``, over values, not file bytes), once finished.
+    """
+
+    format: Literal["prap-pim run 1"] = "prap-pim run 1"
+    seed: int
+    threads: int = Field(ge=1, le=1024)
+    versions: dict[str, str]
+    inputs: dict[str, str]
+    plans: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,8 +51,16 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        """Format, versions, seed, threads, and the hashes of the plans once the run has finished."""
+        """See ``Manifest``."""
         return self.path / "manifest.json"
+
+    def read_manifest(self) -> Manifest:
+        """The manifest that the folder holds.
+
+        Raises:
+            UserError: it is missing or broken.
+        """
+        return Manifest.checked(read_json(self.manifest), str(self.manifest))
 
     @property
     def results(self) -> Path:
@@ -60,13 +88,13 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(path: Path, config: dict[str, Any], manifest: dict[str, Any], resume: bool) -> Iterator[RunFolder]:
+def open_run(path: Path, config: dict[str, Any], manifest: Manifest, resume: bool) -> Iterator[RunFolder]:
     """Take a folder for one run and hold it against a second process until the block ends.
 
     Args:
         path: the folder; made when missing.
         config: the resolved configuration as plain values.
-        manifest: what else identifies the run: versions, seed.
+        manifest: what else the figures depend on.
         resume: go on with the run that the folder holds, if its configuration is the same.
 
     Raises:
@@ -102,10 +130,10 @@ def _refuse_foreign(folder: RunFolder) -> None:
         raise UserError(f"the output folder {folder.path} is not empty and holds no run: choose another with --output")
 
 
-def _claim(folder: RunFolder, config: dict[str, Any], manifest: dict[str, Any], resume: bool) -> None:
+def _claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume: bool) -> None:
     if not folder.config.exists():
         write_whole(folder.config, yaml.safe_dump(config, sort_keys=False))
-        write_json(folder.manifest, {"format": _FORMAT, **manifest})
+        write_json(folder.manifest, manifest.model_dump())
         return
     difference = _first_difference(config, read_yaml(folder.config))
     if difference:
@@ -119,16 +147,20 @@ def _claim(folder: RunFolder, config: dict[str, Any], manifest: dict[str, Any], 
         )
     for leftover in folder.path.rglob(".*.part"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
-    if folder.manifest.exists():
-        before = read_json(folder.manifest).get("versions", {})
-        for package, version in manifest["versions"].items():
-            if before.get(package, version) != version:
-                raise UserError(
-                    f"the run in {folder.path} was begun with {package} {before[package]}, this is {version}: "
-                    "its figures could differ; choose another folder with --output"
-                )
-    else:  # killed between the two files
-        write_json(folder.manifest, {"format": _FORMAT, **manifest})
+    if not folder.manifest.exists():  # killed between the two files
+        write_json(folder.manifest, manifest.model_dump())
+        return
+    before = folder.read_manifest()
+    for what, old, new in (
+        ("another version of", before.versions, manifest.versions),
+        ("other content of", before.inputs, manifest.inputs),
+    ):
+        changed = [key for key in new if old.get(key) != new[key]]
+        if changed:
+            raise UserError(
+                f"the run in {folder.path} was begun with {what} {changed[0]}: "
+                "its figures would differ; choose another folder with --output"
+            )
 
 
 def _first_difference(new: Any, old: Any, where: str = "") -> str | None:

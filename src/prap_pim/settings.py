@@ -61,6 +61,8 @@ def explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
+    if first["type"] == "union_tag_not_found":
+        message = f"{first['ctx']['discriminator']} is missing, it says which settings follow"
     if first["type"] == "union_tag_invalid":
         choice, tags = first["ctx"]["discriminator"].strip("'"), first["ctx"]["expected_tags"]
         known = [tag.strip(" '") for tag in tags.split(",")]

@@ -24,8 +24,8 @@ class ArraysConfig(SplitConfig):
 
 
 @load.register
-def _(config: ArraysConfig, seed: int, base: Path = Path()) -> Splits:
-    images, labels = _read_arrays(base / config.path)
+def _(config: ArraysConfig, seed: int) -> Splits:
+    images, labels = _read_arrays(config.path)
     return split(f"{config.path.name} (the user's own images)", images, labels, config, seed)
 
 

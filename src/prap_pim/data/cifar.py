@@ -89,15 +89,15 @@ _VERSIONS = {
 
 
 @load.register
-def _(config: CifarConfig, seed: int, base: Path = Path()) -> Splits:
+def _(config: CifarConfig, seed: int) -> Splits:
     version = _VERSIONS[config.name]
-    images, labels, test_images, test_labels = _read(version, base / config.folder)
+    images, labels, test_images, test_labels = _read(version, config.folder)
     rest = len(images) - config.calibration
     train = rest if config.train is None else config.train
     test = len(test_images) if config.test is None else config.test
     if train > rest or train < 1 or test > len(test_images):
         raise UserError(
-            f"{version.title} in {base / config.folder}: {len(images)} training and {len(test_images)} test images are "
+            f"{version.title} in {config.folder}: {len(images)} training and {len(test_images)} test images are "
             f"too few for {max(train, 1)} to train, {config.calibration} to calibrate and {test} to test"
         )
     generator = np.random.default_rng(seed)

@@ -1,6 +1,5 @@
 """Handwritten digits: real images that are always there."""
 
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,7 +17,7 @@ class DigitsConfig(SplitConfig):
 
 
 @load.register
-def _(config: DigitsConfig, seed: int, base: Path = Path()) -> Splits:
+def _(config: DigitsConfig, seed: int) -> Splits:
     from sklearn.datasets import load_digits  # takes a second, and only this source needs it
 
     bunch = load_digits()

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import singledispatch
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,13 +64,12 @@ class SplitConfig(Settings):
 
 
 @singledispatch
-def load(config: Any, seed: int, base: Path = Path()) -> Splits:
+def load(config: Any, seed: int) -> Splits:
     """Read a data set and split it, each part with (nearly) the same share of every class.
 
     Args:
         config: a source's config.
         seed: the same seed gives the same split.
-        base: what a relative path in the config is relative to.
 
     Raises:
         UserError: the data are missing, unreadable, empty, or too few for the split.

@@ -208,7 +208,8 @@ def _accuracy(float_accuracy: float, methods: Sequence[MethodResult]) -> Chart:
     return Chart(
         "accuracy",
         "Accuracy",
-        "Float network: as trained. Compressed: the method's weights, float arithmetic. Bit-true: int8 on the "
+        "Float network: as trained. Compressed: the method's weights, float arithmetic, batch norm re-estimated on the "
+        "calibration images (so even dense can differ from the float network). Bit-true: int8 on the "
         "simulated crossbars. Longer is better.",
         [data],
         layout,

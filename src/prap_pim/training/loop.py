@@ -188,7 +188,8 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 
 def _identity(examples: Examples, config: TrainingConfig, seed: int, origin: Checkpoint, hooks: Hooks) -> str:
     shapes = {name: list(value.shape) for name, value in origin.model.items()}  # initial weights: see ``train``
-    total = sha256(json.dumps([config.model_dump(), seed, shapes, hooks.digest()]).encode())
+    # sorted: a checkpoint's tensors come in another order from its file than from the model
+    total = sha256(json.dumps([config.model_dump(), seed, shapes, hooks.digest()], sort_keys=True).encode())
     total.update(examples.images.numpy().tobytes())
     total.update(examples.labels.numpy().tobytes())
     return total.hexdigest()
