@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prap_pim.report.summary import Section, energy_section, exactness, sections
+from prap_pim.report.quantities import percent, significant, times
+from prap_pim.report.summary import Section, comparisons, energy_section, exactness, sections
 from prap_pim.results import Results
 
 _GAP = 3  # columns between two columns of the table
@@ -25,6 +26,8 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
     console.print(Text(_plain(title), style="bold"))
     for columns in _that_fit(names, parts, console.width):
         console.print(_table([names[i] for i in columns], columns, parts))
+    if len(results.methods) > 2:
+        console.print(_summary(results))
     for warning in results.chip.warnings:
         console.print(Text(f"warning: {_plain(warning)}", style="yellow"))
     found = exactness(results)
@@ -41,6 +44,28 @@ def _table(names: list[str], columns: list[int], parts: list[Section]) -> Table:
         for index, row in enumerate(part.rows):
             cells = [Text(row.values[i]) for i in columns]
             table.add_row(Text(f"  {row.label}"), *cells, end_section=index == len(part.rows) - 1)
+    return table
+
+
+def _summary(results: Results) -> Table:
+    """The gains of all methods, a line each: what one looks for first among many."""
+    reference = _plain(results.methods[0].name)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=f"Gains over {reference}")
+    table.add_column("", overflow="fold")
+    headings = ("bit-true", "compute", "speedup", "speedup", "energy", "throughput")
+    kinds = ("accuracy", "ratio", "serial", "pipelined", "gain", "at budget")
+    for heading, kind in zip(headings, kinds, strict=True):
+        table.add_column(f"{heading}\n{kind}", justify="right")
+    for each in comparisons(results):
+        table.add_row(
+            Text(_plain(each.method.name)),
+            percent(each.method.bit_true_accuracy),
+            significant(each.method.compute_ratio),
+            times(each.serial_speedup),
+            times(each.pipelined_speedup),
+            times(each.energy_gain),
+            times(each.budget_throughput_gain),
+        )
     return table
 
 
