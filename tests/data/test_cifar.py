@@ -70,7 +70,7 @@ def test_parts_are_stratified_and_follow_the_seed(tmp_path: Path) -> None:
 
 def test_the_archives_own_folder_may_be_inside(tmp_path: Path) -> None:
     _write("cifar10", tmp_path / "data" / "cifar-10-batches-bin")
-    load(CifarConfig(name="cifar10", folder=Path("data"), calibration=10), 0, tmp_path)
+    load(CifarConfig(name="cifar10", folder=tmp_path / "data", calibration=10), 0)
 
 
 @pytest.mark.parametrize("sizes", [{"train": 91}, {"calibration": 100}, {"test": 21}])

@@ -86,7 +86,7 @@ def test_users_arrays(tmp_path: Path) -> None:
     images = generator.integers(0, 256, (30, 3, 6, 5), dtype=np.uint8)
     labels = np.arange(30) % 3
     np.savez(tmp_path / "mine.npz", images=images, labels=labels)
-    splits = load(ArraysConfig(path=Path("mine.npz"), calibration=6, test=9), 0, tmp_path)
+    splits = load(ArraysConfig(path=tmp_path / "mine.npz", calibration=6, test=9), 0)
     assert splits.classes == 3
     assert splits.train.images.shape == (15, 3, 6, 5)
     assert splits.test.labels.bincount().tolist() == [3, 3, 3]
