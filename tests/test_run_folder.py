@@ -32,6 +32,13 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path):
             take(tmp_path, {**CONFIG, "extra": 1}, resume=resume)
 
 
+def test_the_difference_is_told_shortly(tmp_path: Path):
+    take(tmp_path, {**CONFIG, "methods": [{"keep": i / 100} for i in range(1000)]})
+    with pytest.raises(UserError) as caught:
+        take(tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="is not empty and holds no run"):

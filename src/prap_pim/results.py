@@ -67,7 +67,14 @@ class BudgetResult(_Frozen):
     serial: TimingResult
     pipelined: TimingResult
     energy_j: float
+    energy_breakdown_j: dict[str, float]
     area_m2: float
+    leakage_w: float | None
+    tops_per_w: float
+    stored_cells: int  # of all copies, as the next three
+    index_stored_bytes: int
+    index_read_bytes: int
+    partial_sum_bytes: int
 
 
 class LayerResult(_Frozen):
@@ -103,7 +110,7 @@ class MethodResult(_Frozen):
     crossbars: int
     serial: TimingResult
     pipelined: TimingResult
-    energy_j: float  # of one inference
+    energy_j: float  # of one inference, leakage not included
     energy_breakdown_j: dict[str, float]  # by component; sums to energy_j
     area_m2: float
     leakage_w: float | None  # idle power of what the network takes; None: the component table says nothing of it

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,4 +177,4 @@ def _first_difference(new: Any, old: Any, where: str = "") -> str | None:
             if found:
                 return found
         return None
-    return None if new == old else f"its {where} is {old!r}, not {new!r}"
+    return None if new == old else f"its {where} is {reprlib.repr(old)}, not {reprlib.repr(new)}"

@@ -32,7 +32,8 @@ def test_every_figure_has_its_unit():
     assert row(text, "latency, pipelined") == ["900 µs", "600 µs"]
     assert row(text, "throughput, serial") == ["244 /s", "400 /s"]
     assert row(text, "throughput, pipelined") == ["4,000 /s", "7,000 /s"]
-    assert row(text, "energy") == ["100 µJ", "80.0 µJ"]
+    assert row(text, "energy, without leakage") == ["100 µJ", "80.0 µJ"]
+    assert row(text, "throughput gain per area") == ["1.00x", "2.90x"]  # 12000 / 4000 * 2.13 / 2.2
     assert row(text, "speedup, serial") == ["1.00x", "1.64x"]
     assert row(text, "energy gain") == ["1.00x", "1.25x"]
     assert "2,621,440 integers compared with the integer matmul, 0 mismatches" in text.splitlines()
@@ -57,6 +58,14 @@ def test_mismatches_are_told():
     assert "65,536 integers compared with the integer matmul, 3 mismatches" in printed(
         results(methods=[method(0, layers=[]), wrong])
     )
+
+
+def test_a_run_that_measured_no_accuracy_and_proved_nothing_says_so():
+    bare = [method(i, compressed_accuracy=None, bit_true_accuracy=None, layers=[]) for i in (0, 1)]
+    text = printed(results(methods=bare, float_accuracy=None, weights="random (seed 0)"))
+    assert "accuracy was not measured; weights: random (seed 0)" in text
+    assert "no integers were compared: this run proves nothing" in text
+    assert "mismatches" not in text
 
 
 def test_warnings_about_the_chip_are_shown():

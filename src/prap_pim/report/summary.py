@@ -47,6 +47,11 @@ class Comparison:
         return _ratio(mine.throughput_per_s, other.throughput_per_s)
 
     @property
+    def budget_throughput_gain_per_area(self) -> float:
+        """The same for each square metre: copies bring buffers and links with them."""
+        return self.budget_throughput_gain * _ratio(self.reference.at_budget.area_m2, self.method.at_budget.area_m2)
+
+    @property
     def accuracy_change(self) -> float | None:
         """Bit-true accuracy less the reference's; shares of 1; None if not measured."""
         mine, other = self.method.bit_true_accuracy, self.reference.bit_true_accuracy
@@ -55,6 +60,10 @@ class Comparison:
 
 def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
+
+
+def _power(watts: float | None) -> str:
+    return "no figure" if watts is None else quantity(watts, "W")
 
 
 def comparisons(results: Results) -> list[Comparison]:
@@ -114,27 +123,32 @@ def sections(results: Results) -> list[Section]:
                 row("latency, pipelined", lambda c: quantity(c.method.pipelined.latency_s, "s")),
                 row("throughput, serial", lambda c: f"{significant(c.method.serial.throughput_per_s)} /s"),
                 row("throughput, pipelined", lambda c: f"{significant(c.method.pipelined.throughput_per_s)} /s"),
-                row("energy", lambda c: quantity(c.method.energy_j, "J")),
-                row(
-                    "leakage",
-                    lambda c: "no figure" if c.method.leakage_w is None else quantity(c.method.leakage_w, "W"),
-                ),
-                row("TOPS/W", lambda c: significant(c.method.tops_per_w)),
+                row("energy, without leakage", lambda c: quantity(c.method.energy_j, "J")),
+                row("leakage", lambda c: _power(c.method.leakage_w)),
+                row("TOPS/W, with leakage", lambda c: significant(c.method.tops_per_w)),
             ),
         ),
         Section(
             f"With {count(compared[0].method.at_budget.budget)} crossbars, layers replicated to fill them",
             (
                 row("crossbars used", lambda c: count(c.method.at_budget.crossbars)),
+                row("stored cells", lambda c: count(c.method.at_budget.stored_cells)),
                 row("area", lambda c: quantity(c.method.at_budget.area_m2, "m2")),
+                row("index stored", lambda c: quantity(c.method.at_budget.index_stored_bytes, "B")),
+                row("index read", lambda c: quantity(c.method.at_budget.index_read_bytes, "B")),
+                row("partial sums moved", lambda c: quantity(c.method.at_budget.partial_sum_bytes, "B")),
                 row("latency, serial", lambda c: quantity(c.method.at_budget.serial.latency_s, "s")),
                 row("latency, pipelined", lambda c: quantity(c.method.at_budget.pipelined.latency_s, "s")),
+                row("throughput, serial", lambda c: f"{significant(c.method.at_budget.serial.throughput_per_s)} /s"),
                 row(
                     "throughput, pipelined",
                     lambda c: f"{significant(c.method.at_budget.pipelined.throughput_per_s)} /s",
                 ),
-                row("energy", lambda c: quantity(c.method.at_budget.energy_j, "J")),
+                row("energy, without leakage", lambda c: quantity(c.method.at_budget.energy_j, "J")),
+                row("leakage", lambda c: _power(c.method.at_budget.leakage_w)),
+                row("TOPS/W, with leakage", lambda c: significant(c.method.at_budget.tops_per_w)),
                 row("throughput gain", lambda c: times(c.budget_throughput_gain)),
+                row("throughput gain per area", lambda c: times(c.budget_throughput_gain_per_area)),
             ),
         ),
         Section(
@@ -250,6 +264,8 @@ class Exactness:
     @property
     def line(self) -> str:
         """For the terminal."""
+        if not self.checked:
+            return "no integers were compared: this run proves nothing about the crossbars"
         return f"{count(self.checked)} integers compared with the integer matmul, {count(self.mismatches)} mismatches"
 
 

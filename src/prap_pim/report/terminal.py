@@ -30,6 +30,8 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
         console.print(_summary(results))
     for warning in results.chip.warnings:
         console.print(Text(f"warning: {_plain(warning)}", style="yellow"))
+    if results.float_accuracy is None:
+        console.print(Text(f"accuracy was not measured; weights: {_plain(results.weights)}", style="yellow"))
     found = exactness(results)
     console.print(Text(found.line, style="green" if found.proven else "bold red"))
 
