@@ -1,8 +1,8 @@
 """Ask the public models again for the tool-derived figures of ``survey-32nm`` and compare them with the table.
 
-    python3.12 -m venv /tmp/models
-    /tmp/models/bin/pip install hwcomponents-adc hwcomponents-library hwcomponents-cacti hwcomponents-neurosim
-    /tmp/models/bin/python scripts/make_survey_table.py
+    python3.12 -m venv models-venv
+    models-venv/bin/pip install hwcomponents-adc hwcomponents-library hwcomponents-cacti hwcomponents-neurosim
+    models-venv/bin/python scripts/make_survey_table.py
 
 It needs Python 3.12 and these packages, none of which prap_pim needs, and nothing of prap_pim. It prints one line for
 each figure: what the table has, what the model says now, and whether they agree within the table's digits. It writes
