@@ -36,6 +36,17 @@ from prap_pim.training import Checkpoint, Progress, accuracy, reestimate_batchno
 from prap_pim.weights import load_weights
 
 _BATCH = 100  # images at a time; results do not depend on it
+_PLAIN_FIGURES = (
+    "crossbars",
+    "stored_cells",
+    "energy_j",
+    "area_m2",
+    "leakage_w",
+    "tops_per_w",
+    "index_stored_bytes",
+    "index_read_bytes",
+    "partial_sum_bytes",
+)
 _PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
 
 
@@ -308,37 +319,21 @@ def _method_result(
         bit_true_accuracy=proof.accuracy if proof else None,
         compute_ratio=costs.ou_steps / sum(layer.dense_ou_steps for layer in layers),
         ou_steps=costs.ou_steps,
-        stored_cells=costs.stored_cells,
-        crossbars=costs.crossbars,
-        serial=TimingResult(**vars(costs.serial)),
-        pipelined=TimingResult(**vars(costs.pipelined)),
-        energy_j=costs.energy_j,
-        energy_breakdown_j=dict(costs.energy_breakdown_j),
-        area_m2=costs.area_m2,
-        leakage_w=costs.leakage_w,
-        tops_per_w=costs.tops_per_w,
-        index_stored_bytes=costs.index_stored_bytes,
-        index_read_bytes=costs.index_read_bytes,
-        partial_sum_bytes=costs.partial_sum_bytes,
-        at_budget=BudgetResult(
-            budget=budget,
-            crossbars=at_budget.crossbars,
-            copies=dict(at_budget.copies),
-            serial=TimingResult(**vars(at_budget.serial)),
-            pipelined=TimingResult(**vars(at_budget.pipelined)),
-            energy_j=at_budget.energy_j,
-            energy_breakdown_j=dict(at_budget.energy_breakdown_j),
-            area_m2=at_budget.area_m2,
-            leakage_w=at_budget.leakage_w,
-            tops_per_w=at_budget.tops_per_w,
-            stored_cells=at_budget.stored_cells,
-            index_stored_bytes=at_budget.index_stored_bytes,
-            index_read_bytes=at_budget.index_read_bytes,
-            partial_sum_bytes=at_budget.partial_sum_bytes,
-        ),
+        at_budget=BudgetResult(budget=budget, copies=dict(at_budget.copies), **_figures(at_budget)),
         plan_sha256=plan.digest(),
         layers=layers,
+        **_figures(costs),
     )
+
+
+def _figures(costs: CostReport) -> dict[str, Any]:
+    """The fields of ``CostFigures``."""
+    return {
+        "serial": TimingResult(**vars(costs.serial)),
+        "pipelined": TimingResult(**vars(costs.pipelined)),
+        "energy_breakdown_j": dict(costs.energy_breakdown_j),
+        **{key: getattr(costs, key) for key in _PLAIN_FIGURES},
+    }
 
 
 def _results(

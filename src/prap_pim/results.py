@@ -58,23 +58,28 @@ class TimingResult(_Frozen):
     throughput_per_s: float  # inferences
 
 
-class BudgetResult(_Frozen):
+class CostFigures(_Frozen):
+    """What a plan costs in one mapping; events and energy of one inference."""
+
+    crossbars: int
+    stored_cells: int  # of all copies of a layer, as area and index
+    serial: TimingResult
+    pipelined: TimingResult
+    energy_j: float  # leakage not included
+    energy_breakdown_j: dict[str, float]  # by component; sums to energy_j
+    area_m2: float
+    leakage_w: float | None  # idle power of what the network takes; None: the component table says nothing of it
+    tops_per_w: float  # two operations for each multiplication of the uncompressed network, per joule with leakage
+    index_stored_bytes: int
+    index_read_bytes: int
+    partial_sum_bytes: int  # read and written
+
+
+class BudgetResult(CostFigures):
     """The same plan when it may fill as many crossbars as every other method: layers are replicated to do so."""
 
     budget: int  # crossbars that there are
-    crossbars: int  # of these, used
     copies: dict[str, int]  # by layer
-    serial: TimingResult
-    pipelined: TimingResult
-    energy_j: float
-    energy_breakdown_j: dict[str, float]
-    area_m2: float
-    leakage_w: float | None
-    tops_per_w: float
-    stored_cells: int  # of all copies, as the next three
-    index_stored_bytes: int
-    index_read_bytes: int
-    partial_sum_bytes: int
 
 
 class LayerResult(_Frozen):
@@ -97,7 +102,7 @@ class LayerResult(_Frozen):
     mismatches: int
 
 
-class MethodResult(_Frozen):
+class MethodResult(CostFigures):
     """One method on the trained network."""
 
     name: str
@@ -106,18 +111,6 @@ class MethodResult(_Frozen):
     bit_true_accuracy: float | None  # int8 inputs and donors on the bit-true crossbars; 0..1; None: not measured
     compute_ratio: float  # OU steps / OU steps of the dense plan on the same chip
     ou_steps: int
-    stored_cells: int
-    crossbars: int
-    serial: TimingResult
-    pipelined: TimingResult
-    energy_j: float  # of one inference, leakage not included
-    energy_breakdown_j: dict[str, float]  # by component; sums to energy_j
-    area_m2: float
-    leakage_w: float | None  # idle power of what the network takes; None: the component table says nothing of it
-    tops_per_w: float  # two operations for each multiplication of the uncompressed network, per joule with leakage
-    index_stored_bytes: int
-    index_read_bytes: int
-    partial_sum_bytes: int  # read and written
     at_budget: BudgetResult
     plan_sha256: str
     layers: list[LayerResult]
