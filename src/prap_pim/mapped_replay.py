@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from prap_pim.capture import capture
 from prap_pim.chip import Chip, load_chip
-from prap_pim.cost import activity, layer_time, load_table
+from prap_pim.cost import activities, layer_time, load_table
 from prap_pim.cost.price import energy, total
 from prap_pim.cost.replay import Inference, chosen, copies, spread
 from prap_pim.mapping import map_layer, map_network, replicate
@@ -88,17 +88,7 @@ def _inference(network: Network, plan: NetworkPlan, layers: Mapping[str, Publish
     mapping = replicate(
         network, replace(mapping, layers=spread_out), chip, {name: copies(layer) for name, layer in layers.items()}
     )
-    counts = [
-        activity(
-            mapping.layers[layer.name],
-            layer,
-            chip,
-            mapping.first_tile[layer.name],
-            mapping.feeds[layer.name],
-            mapping.digital_ops[layer.name],
-        )
-        for layer in network.layers
-    ]
+    counts = activities(network, mapping, chip).values()
     return Inference(
         latency_s=sum(layer_time(layer, chip, table).serial_s for layer in counts),
         energy_j=sum(total(energy(layer, chip, table)) for layer in counts),

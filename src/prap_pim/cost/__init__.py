@@ -2,7 +2,7 @@
 
 from prap_pim.cost.activity import Busiest, LayerActivity, activity
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
-from prap_pim.cost.report import CostReport, LayerCost, Timing, ZeroInput, cost
+from prap_pim.cost.report import CostReport, LayerCost, Timing, ZeroInput, activities, cost
 from prap_pim.cost.schedule import LayerTime, copying, layer_time, pipelined_latency, time_positions
 from prap_pim.cost.table import ComponentTable, UsedFigure, load_table, table_names
 
@@ -16,6 +16,7 @@ __all__ = [
     "Timing",
     "UsedFigure",
     "ZeroInput",
+    "activities",
     "activity",
     "conventions",
     "conversion_energy",

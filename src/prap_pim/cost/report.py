@@ -215,7 +215,7 @@ def cost(
             if layer.name not in zero_input:
                 raise UserError(f"layer {layer.name}: no zero-input shares were measured for it")
     mapping = map_network(network, plan, chip, mode, crossbars)
-    counts = _activities(network, mapping, chip, zero_input)
+    counts = activities(network, mapping, chip, zero_input)
     if crossbars is not None:
         spare = crossbars - mapping.crossbars
         choices = {
@@ -223,7 +223,7 @@ def cost(
             for name, placed in mapping.layers.items()
         }
         mapping = replicate(network, mapping, chip, share_out(choices, crossbars, chip.max_tiles))
-        counts = _activities(network, mapping, chip, zero_input)
+        counts = activities(network, mapping, chip, zero_input)
 
     layers = tuple(
         LayerCost(
@@ -267,9 +267,10 @@ def cost(
     )
 
 
-def _activities(
-    network: Network, mapping: NetworkMapping, chip: Chip, zero_input: ZeroInput | None
+def activities(
+    network: Network, mapping: NetworkMapping, chip: Chip, zero_input: ZeroInput | None = None
 ) -> dict[str, LayerActivity]:
+    """The counts of every layer of a mapped network, by name; ``zero_input`` as for ``cost``."""
     return {
         layer.name: activity(
             mapping.layers[layer.name],
