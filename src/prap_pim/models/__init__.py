@@ -8,17 +8,21 @@ from typing import Annotated
 
 from pydantic import Field
 
+from prap_pim.models.cnn import CNN, CNNConfig
 from prap_pim.models.registry import build, weight_shapes
 from prap_pim.models.resnet import ResNet, ResNet18Config, ResNet50Config, ResNetConfig
 from prap_pim.models.vgg import VGG16, VGG16Config
 from prap_pim.models.wide_resnet import WideResNet, WideResNetConfig
 
 ModelConfig = Annotated[
-    ResNetConfig | ResNet18Config | ResNet50Config | VGG16Config | WideResNetConfig, Field(discriminator="name")
+    ResNetConfig | ResNet18Config | ResNet50Config | VGG16Config | WideResNetConfig | CNNConfig,
+    Field(discriminator="name"),
 ]
 
 __all__ = [
+    "CNN",
     "VGG16",
+    "CNNConfig",
     "ModelConfig",
     "ResNet",
     "ResNet18Config",
