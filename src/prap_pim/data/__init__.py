@@ -12,6 +12,7 @@ from prap_pim.data.arrays import ArraysConfig
 from prap_pim.data.augment import AffineAugment, AugmentConfig, CropFlipAugment, augment
 from prap_pim.data.cifar import CifarConfig
 from prap_pim.data.digits import DigitsConfig
+from prap_pim.data.perturb import Perturb
 from prap_pim.data.splits import Examples, Splits, load, stratified_order
 
 DataConfig = Annotated[DigitsConfig | ArraysConfig | CifarConfig, Field(discriminator="name")]
@@ -25,6 +26,7 @@ __all__ = [
     "DataConfig",
     "DigitsConfig",
     "Examples",
+    "Perturb",
     "Splits",
     "augment",
     "load",

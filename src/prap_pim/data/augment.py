@@ -54,6 +54,19 @@ def augment(config: Any, images: Tensor, generator: torch.Generator) -> Tensor:
     raise TypeError(f"no augmentation for {type(config).__name__}")
 
 
+def warp(images: Tensor, transform: Tensor) -> Tensor:
+    """Move images by an affine map, bilinear.
+
+    Args:
+        images: float32 [N, C, H, W]; what comes in from outside an image has the image's least value.
+        transform: float32 [N, 2, 3], the map from a place (x, y) in the result to its place in the image, in units of
+            half a side, the origin in the centre.
+    """
+    grid = functional.affine_grid(transform, list(images.shape), align_corners=False)
+    black = images.amin(dim=(2, 3), keepdim=True)
+    return functional.grid_sample(images - black, grid, padding_mode="zeros", align_corners=False) + black
+
+
 @augment.register
 def _(config: AffineAugment, images: Tensor, generator: torch.Generator) -> Tensor:
     count, _, height, width = images.shape
@@ -67,9 +80,7 @@ def _(config: AffineAugment, images: Tensor, generator: torch.Generator) -> Tens
     upper = torch.stack([cosine, -sine * ratio, 2 * config.shift * right], dim=1)
     lower = torch.stack([sine / ratio, cosine, 2 * config.shift * down], dim=1)
     transform = torch.stack([upper, lower], dim=1).to(images.device)  # [N, 2, 3]
-    grid = functional.affine_grid(transform, list(images.shape), align_corners=False)
-    black = images.amin(dim=(2, 3), keepdim=True)
-    moved = functional.grid_sample(images - black, grid, padding_mode="zeros", align_corners=False) + black
+    moved = warp(images, transform)
     if config.noise == 0:
         return moved
     return moved + config.noise * torch.randn(images.shape, generator=generator).to(images.device)

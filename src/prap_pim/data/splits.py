@@ -90,17 +90,22 @@ def split(description: str, images: Tensor, labels: Tensor, config: SplitConfig,
     Raises:
         UserError: the images are too few.
     """
-    rest = len(images) - config.test - config.calibration
+    parts = ((images[part], labels[part]) for part in cut(description, labels, config, seed))
+    return normalised(description, int(labels.max()) + 1, *parts)
+
+
+def cut(description: str, labels: Tensor, config: SplitConfig, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which images are to train on, to calibrate with and to test on: int64 [n] each. Arguments as for ``split``."""
+    rest = len(labels) - config.test - config.calibration
     train = rest if config.train is None else config.train
     if train > rest or train < 1:
         raise UserError(
-            f"{description}: {len(images)} images are too few for {config.test} to test, {config.calibration} "
+            f"{description}: {len(labels)} images are too few for {config.test} to test, {config.calibration} "
             f"to calibrate and {max(train, 1)} to train"
         )
     order = torch.from_numpy(stratified_order(labels.numpy(), np.random.default_rng(seed)))
     test, calibration, training, _ = torch.split(order, [config.test, config.calibration, train, rest - train])
-    parts = ((images[part], labels[part]) for part in (training, calibration, test))
-    return normalised(description, int(labels.max()) + 1, *parts)
+    return training, calibration, test
 
 
 def normalised(
