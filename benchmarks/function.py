@@ -77,7 +77,7 @@ def main() -> None:
     reference = milliseconds(lambda: infer(model, images, arguments.batch), arguments.images)
     print(f"float32 torch              {reference:8.2f} ms an image")
     for name, adc_bits, check in (
-        ("bit-true", 4, False),
+        ("exact path", 4, False),
         ("bit-true and checked", 4, True),
         ("ADC that clips (3 bits)", 3, False),
     ):

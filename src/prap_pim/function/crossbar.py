@@ -43,11 +43,9 @@ def crossbar_matmul(plan: LayerPlan, inputs: Int8, grain: Grain, adc_bits: int) 
         UserError: the plan does not fit the grain, or an input or weight exceeds its bits.
     """
     _check(plan, inputs)
-    if plan.rows.shape[1] > grain.ou_rows:
-        raise UserError(f"layer {plan.name}: its row groups have {plan.rows.shape[1]} rows, an OU has {grain.ou_rows}")
+    check_fit(plan, grain)
+    check_inputs(plan, inputs, grain)
     input_slices, weight_slices = Slices(grain.input_bits, grain.dac_bits), Slices(grain.weight_bits, grain.cell_bits)
-    input_slices.check(inputs, f"layer {plan.name}: inputs")
-    weight_slices.check(plan.donors, f"layer {plan.name}: weights")
     codes = adc_codes(plan.rows.shape[1] * input_slices.largest_digit * weight_slices.largest_digit, adc_bits)
     inputs = np.ascontiguousarray(inputs)
     accumulator = np.zeros((len(inputs), plan.filters), np.int64)
@@ -56,6 +54,33 @@ def crossbar_matmul(plan: LayerPlan, inputs: Int8, grain: Grain, adc_bits: int) 
     else:
         _by_count(plan, inputs, input_slices, weight_slices, codes, accumulator)
     return accumulator
+
+
+def check_fit(plan: LayerPlan, grain: Grain) -> None:
+    """Refuse a plan that the grain's OUs and cells cannot hold.
+
+    Raises:
+        UserError: a row group has more rows than an OU, or a weight exceeds its bits.
+    """
+    if plan.rows.shape[1] > grain.ou_rows:
+        raise UserError(f"layer {plan.name}: its row groups have {plan.rows.shape[1]} rows, an OU has {grain.ou_rows}")
+    Slices(grain.weight_bits, grain.cell_bits).check(plan.donors, f"layer {plan.name}: weights")
+
+
+def check_inputs(plan: LayerPlan, inputs: Int8, grain: Grain) -> None:
+    """Refuse inputs that exceed the grain's bits, of any shape.
+
+    Raises:
+        UserError: names the layer and the range.
+    """
+    Slices(grain.input_bits, grain.dac_bits).check(inputs, f"layer {plan.name}: inputs")
+
+
+def loses_nothing(plan: LayerPlan, grain: Grain, adc_bits: int) -> bool:
+    """Whether the crossbars compute the integer product for any inputs: the ADC can count all that a bitline sums."""
+    digits = Slices(grain.input_bits, grain.dac_bits), Slices(grain.weight_bits, grain.cell_bits)
+    largest = plan.rows.shape[1] * digits[0].largest_digit * digits[1].largest_digit
+    return bool(adc_codes(largest, adc_bits)[-1] == largest)
 
 
 def integer_matmul(plan: LayerPlan, inputs: Int8) -> Int64:

@@ -1,0 +1,105 @@
+"""The integer product that crossbars compute when nothing is lost, in floating point that provably does not round.
+
+Every product of an integer weight and an int8 input, and every sum of some of a filter's products, in whatever order,
+is an integer of at most ``128 * sum(|weights|)``. A float32 holds all of these up to 2**24, a float64 up to 2**53.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from prap_pim.errors import UserError
+from prap_pim.network import Layer
+from prap_pim.plan import LayerPlan
+
+_LARGEST_INPUT = 128
+_FLOAT32 = 1 << 24
+_FLOAT64 = 1 << 53
+_MOST_PARTS = 3  # a float64 convolution takes 5 to 20 times as long as a float32 one
+
+
+class ExactProduct:
+    """A layer's accumulators for int8 inputs.
+
+    Weights whose bound exceeds float32 are cut into parts, ``w = part0 + part1 * 2**shift1 + ...``, each within it; if
+    three parts do not do, the product is computed in float64. A filter's common power of two is taken out first.
+
+    Attributes:
+        path: what computes it: "float32", "float32 in 2 parts" or "float64".
+    """
+
+    def __init__(self, layer: Layer, plan: LayerPlan) -> None:
+        """
+        Raises:
+            UserError: the layer is so large that not even float64 is exact.
+        """
+        weights = plan.weights().astype(np.int64)
+        if _bound(weights) > _FLOAT64:
+            raise UserError(f"layer {layer.name}: {plan.inputs} inputs are too many to be multiplied exactly")
+        twos = _common_twos(weights)
+        parts = _parts(weights >> twos[:, None])
+        ieee = torch.get_float32_matmul_precision() == "highest"  # else torch may round the inputs of a product
+        if parts is not None and len(parts) <= _MOST_PARTS and ieee:
+            kind = torch.float32
+            self.path = "float32" if len(parts) == 1 else f"float32 in {len(parts)} parts"
+        else:
+            parts, kind, self.path = [(weights >> twos[:, None], 0)], torch.float64, "float64"
+        self.layer = layer
+        shape = (-1, *layer.weight.shape[1:])
+        stacked = torch.from_numpy(np.concatenate([values for values, _ in parts])).to(kind).reshape(shape)
+        conv = layer.kind == "conv"
+        self._weights = stacked.contiguous(memory_format=torch.channels_last) if conv else stacked
+        self._factors = [torch.from_numpy(np.ldexp(1.0, twos + shift)) for _, shift in parts]  # float64 [O] each
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """int8 [N, C, H, W] or [..., C] on the CPU to integers, float64 [N, H', W', O] or [..., O]."""
+        x = x.to(self._weights.dtype)
+        if self.layer.kind == "linear":
+            product = functional.linear(x, self._weights)
+        else:
+            x = x.contiguous(memory_format=torch.channels_last)
+            with torch.backends.nnpack.flags(enabled=False):  # it may transform (Winograd), which rounds
+                geometry = self.layer.stride, self.layer.padding, self.layer.dilation
+                product = functional.conv2d(x, self._weights, None, *geometry).permute(0, 2, 3, 1)
+        first, *others = torch.split(product, self.layer.filters, dim=-1)
+        total = first.double().mul_(self._factors[0])
+        for part, factor in zip(others, self._factors[1:], strict=True):
+            total.add_(part * factor)
+        return total
+
+
+def _bound(weights: NDArray[np.int64]) -> int:
+    """The largest magnitude that a partial sum of any filter can have."""
+    return _LARGEST_INPUT * int(np.abs(weights).sum(axis=1).max(initial=0))
+
+
+def _common_twos(weights: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The largest power of two that divides all weights of a filter, int64 [O]; 0 for a filter of zeros."""
+    together = np.bitwise_or.reduce(weights, axis=1)
+    lowest = together & -together
+    twos: NDArray[np.int64] = np.bitwise_count(np.maximum(lowest, 1) - 1).astype(np.int64)
+    return twos
+
+
+def _parts(weights: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]] | None:
+    """Few integers and shifts with ``weights = sum(values << shift)``, the bound of all values within float32.
+
+    None if even the lowest bits of a filter, all together, exceed it: more than 2**17 odd weights.
+    """
+    parts, shift = [], 0
+    while _bound(weights) > _FLOAT32:
+        fitting = (cut for cut in range(24, 0, -1) if _bound(_low(weights, cut)) <= _FLOAT32)
+        cut = next(fitting, None)
+        if cut is None:
+            return None
+        parts.append((_low(weights, cut), shift))
+        weights, shift = (weights - parts[-1][0]) >> cut, shift + cut
+    return [*parts, (weights, shift)]
+
+
+def _low(weights: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """The remainder of least magnitude after division by 2**bits."""
+    half = 1 << (bits - 1)
+    return ((weights + half) & ((1 << bits) - 1)) - half
