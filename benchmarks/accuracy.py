@@ -1,0 +1,304 @@
+"""Accuracy at equal compute, and what it costs: every method on networks and data that have something to lose.
+
+    python benchmarks/accuracy.py                        all networks; hours; what is in the cache is not done again
+    python benchmarks/accuracy.py --networks cnn --seeds 0 --lines similar identical --ratios 1/4
+    python benchmarks/accuracy.py --quick                a tiny network, to see that everything works
+    python benchmarks/accuracy.py --write docs/accuracy.md
+
+A point is a run of the package (``prap_pim.pipeline.run``) in a folder of its own under --cache: a network trained on
+perturbed digits with one seed, and one method at one compute ratio. All points of a network and seed start from the
+checkpoints of one training run. Killed? The same command goes on, and takes finished points as they are: remove
+the folders of a method whose code has changed.
+
+The ratio is OU steps over those of the dense network, first and last layer whole for every method, as in the paper.
+Rivals get one share for all layers that meets the ratio (``prap_pim.equal_compute``); where a method cannot, there is
+no point. Batch-norm statistics are re-estimated on calibration images for all alike.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accuracy_tables import document
+from pydantic import ValidationError
+
+from prap_pim.capture import capture
+from prap_pim.chip import load_chip
+from prap_pim.config import MethodConfig, RunConfig
+from prap_pim.cost import cost
+from prap_pim.data import load
+from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
+from prap_pim.errors import UserError
+from prap_pim.files import write_json, write_whole
+from prap_pim.models import build
+from prap_pim.network import Network
+from prap_pim.pipeline import run
+from prap_pim.plan import NetworkPlan
+from prap_pim.prune import NoPruning, PatternPruning
+from prap_pim.results import Results
+from prap_pim.run_folder import RunFolder
+from prap_pim.settings import explain
+from prap_pim.training import Checkpoint
+
+CHIPS = ("prap-2023", "isaac-32nm")  # the first is that of the runs; their saved plans are costed on the other
+RATIOS = tuple(Fraction(1, n) for n in (2, 4, 8, 16, 32))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network, how it is trained, and which points are made of it.
+
+    Attributes:
+        model: as in a configuration.
+        epochs: of training; compression is at 3/4 of them, as the paper's 150 of 200.
+        copies: versions of each training image, each perturbed in its own way.
+        seeds: of the split, the initial weights and the batches.
+        tuned: ratios of the lines that are fine-tuned.
+        first, last: layers that every method leaves whole.
+        data, training: what else differs.
+    """
+
+    model: dict[str, Any]
+    epochs: int = 12
+    copies: int = 4
+    seeds: tuple[int, ...] = (0, 1, 2)
+    tuned: tuple[Fraction, ...] = RATIOS
+    first: str = "stem.conv"
+    last: str = "classifier"
+    data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+LARGE: dict[str, Any] = {"epochs": 8, "copies": 2, "seeds": (0,), "tuned": (Fraction(1, 8), Fraction(1, 16))}
+TASKS = {
+    "resnet20-w16": Task({"name": "resnet", "depth": 20, "width": 16}),
+    "resnet20-w8": Task({"name": "resnet", "depth": 20, "width": 8}),
+    "cnn": Task({"name": "cnn", "width": 16}, first="conv1"),
+    "resnet18-w64": Task({"name": "resnet18", "width": 64}, **LARGE),
+    "vgg16-w64": Task({"name": "vgg16", "width": 64}, first="stage1.conv1", last="classifier.fc3", **LARGE),
+}
+TINY = Task({"name": "cnn", "width": 4}, 4, 1, (0,), first="conv1", data={"size": 12, "train": 200, "calibration": 50})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task with one seed, so many test images, and the folder of its runs."""
+
+    name: str
+    task: Task
+    seed: int
+    test: int
+    folder: Path
+
+    def config(self, method: dict[str, Any]) -> RunConfig:
+        """The run of one method."""
+        task = self.task
+        value = {
+            "name": f"{self.name}, seed {self.seed}",
+            "seed": self.seed,
+            "data": {"name": "digits", "train": 697, "calibration": 200, "test": self.test}
+            | {"perturb": {"copies": task.copies}}
+            | task.data,
+            "model": task.model,
+            "training": {"epochs": task.epochs, "compress_at": task.epochs * 3 // 4, "project_every": 1}
+            | {"batch_size": 64, "warmup": 1}
+            | {"augment": {"rotation": 5, "shift": 0.04, "scale": 0.05, "noise": 0.05}}  # beside the perturbation
+            | task.training,
+            "methods": [method],
+            "chip": CHIPS[0],
+        }
+        return RunConfig.checked(value, method["name"])
+
+    def run(self, method: dict[str, Any]) -> None:
+        """Run a method, or what is left of it."""
+        name, config = method["name"], self.config(method)
+        place = RunFolder(self.folder / name)
+        if method != DENSE:
+            self._begin_trained(place, config)
+        run(config, place.path, "benchmarks/accuracy.py", resume=True, progress=_show)
+        place.report.unlink(missing_ok=True)  # 5 MB a point
+        if method != DENSE:
+            for done in (place.checkpoints, place.method(name) / "checkpoints"):
+                shutil.rmtree(done, ignore_errors=True)
+
+    def _begin_trained(self, place: RunFolder, config: RunConfig) -> None:
+        """Begin a run with (links to) the checkpoints of the dense run's training, which has the same recipe."""
+        if not place.config.exists():  # a run folder is known by its configuration: that comes last
+            place.checkpoints.mkdir(parents=True, exist_ok=True)
+            for file in RunFolder(self.folder / DENSE["name"]).checkpoints.glob("epoch-*.safetensors"):
+                (place.checkpoints / file.name).unlink(missing_ok=True)
+                os.link(file, place.checkpoints / file.name)
+            write_whole(place.config, yaml.safe_dump(config.resolved(), sort_keys=False))
+
+    @cached_property
+    def network(self) -> Network:
+        """The network as the dense run trained it."""
+        config = self.config(DENSE)
+        splits = load(config.data, config.seed)
+        model = build(config.model, splits.train.images.shape[1], splits.classes, config.seed)
+        newest = sorted(RunFolder(self.folder / DENSE["name"]).checkpoints.glob("epoch-*.safetensors"))[-1]
+        Checkpoint.load(newest).restore(model)
+        return capture(model.eval(), splits.test.images[:1], self.name).network
+
+    def point(self, line: str, ratio: Fraction) -> dict[str, Any]:
+        """Every figure of a line at a ratio, from the cache if it is there.
+
+        Raises:
+            UserError: the method cannot have this ratio.
+        """
+        name = f"{line}-{ratio.numerator}of{ratio.denominator}"
+        if not RunFolder(self.folder / name).results.exists():
+            self.run(LINES[line](self, ratio) | {"name": name})
+        return self.figures(name, line, ratio)
+
+    def figures(self, name: str, line: str, ratio: Fraction) -> dict[str, Any]:
+        """What the run of a method has found."""
+        place = RunFolder(self.folder / name)
+        results, plan = Results.load(place.results), NetworkPlan.load(place.method(name) / "plan.safetensors")
+        found, other = results.methods[0], cost(self.network, plan, load_chip(CHIPS[1]))
+        return {
+            "network": self.name,
+            "seed": self.seed,
+            "line": line,
+            "ratio": str(ratio),
+            "description": found.description,
+            "images": results.images,
+            "float_accuracy": results.float_accuracy,
+            "compressed_accuracy": found.compressed_accuracy,
+            "bit_true_accuracy": found.bit_true_accuracy,
+            "compute_ratio": found.compute_ratio,
+            "checked_outputs": sum(layer.checked_outputs for layer in found.layers),
+            "mismatches": sum(layer.mismatches for layer in found.layers),
+            "plan_sha256": found.plan_sha256,
+            "chips": {
+                chip: {
+                    "serial_latency_s": costs.serial.latency_s,
+                    "pipelined_latency_s": costs.pipelined.latency_s,
+                    "energy_j": costs.energy_j,
+                }
+                for chip, costs in zip(CHIPS, (found, other), strict=True)
+            },
+        }
+
+
+DENSE: dict[str, Any] = {"name": "dense"}
+PRAP = {
+    "prap-8of9": similar(PatternPruning(group_channels=1, pointwise_group=8)),
+    "prap-4of9": similar(PatternPruning(group_channels=2, pointwise_group=16)),
+}
+
+
+def rival(family: Family, case: Case, ratio: Fraction) -> dict[str, Any]:
+    """A method, one-shot, with one share for all layers."""
+    ends = (case.task.first, case.task.last)
+    settings = at_compute_ratio(family, case.network, load_chip(CHIPS[0]), float(ratio), ends)
+    rules = [
+        {"layers": name, "prune": pruning.model_dump(), "reuse": reusing.model_dump()}
+        for name, (pruning, reusing) in settings.items()
+    ]
+    return {"finetune": False, "exceptions": rules}
+
+
+def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
+    """The variant of PRAP that is better one-shot (on the test images, in its favour), fine-tuned as in the paper."""
+    accuracy = {}
+    for variant in PRAP:
+        with suppress(UserError):  # out of its reach
+            accuracy[variant] = case.point(variant, ratio)["bit_true_accuracy"]
+    if not accuracy:
+        raise UserError("out of reach")
+    best = max(accuracy, key=lambda variant: accuracy[variant])
+    return rival(PRAP[best], case, ratio) | {"finetune": True, "description": best}
+
+
+def calibrated(case: Case, ratio: Fraction, finetune: bool) -> dict[str, Any]:
+    """Calibrated reuse, which shares the ratio out among the layers by itself."""
+    method = {
+        "name": "calibrated",
+        "reuse": {"kind": "calibrated", "compute_ratio": float(ratio)},
+        "exceptions": [{"layers": case.task.first}, {"layers": case.task.last}],
+        "finetune": finetune,
+    }
+    try:
+        MethodConfig.model_validate(method)
+    except ValidationError as error:
+        raise UserError(f"the configuration knows no such method ({explain(error)})") from error
+    return method
+
+
+LINES: dict[str, Callable[[Case, Fraction], dict[str, Any]]] = {
+    "similar": partial(rival, similar(NoPruning())),
+    **{name: partial(rival, family) for name, family in PRAP.items()},
+    "prap-tuned": tuned_prap,
+    "identical": partial(rival, IDENTICAL),
+    "orc": partial(rival, ORC),
+    "calibrated": partial(calibrated, finetune=False),
+    "calibrated-tuned": partial(calibrated, finetune=True),
+}
+TUNED = ("prap-tuned", "calibrated-tuned")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--networks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2, of the large networks 0")
+    parser.add_argument("--ratios", nargs="+", type=Fraction, default=RATIOS, help="such as 1/2 1/8")
+    parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES))
+    parser.add_argument(
+        "--test", type=int, default=900, help="test images, at most 900; other images for other numbers"
+    )
+    parser.add_argument("--cache", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--output", type=Path, default=Path("runs/accuracy/points.json"))
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables there, as Markdown")
+    parser.add_argument("--quick", action="store_true", help="one tiny network instead")
+    options = parser.parse_args(arguments)
+    tasks = {"tiny": TINY} if options.quick else {name: TASKS[name] for name in options.networks}
+    points: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
+    for name, task in tasks.items():
+        for seed in options.seeds if options.seeds is not None else task.seeds:
+            case = Case(name, task, seed, options.test, options.cache / f"{name}-{options.test}" / f"seed{seed}")
+            case.run(DENSE)
+            points.append(case.figures(DENSE["name"], DENSE["name"], Fraction(1)))
+            wanted = [(line, ratio) for line in options.lines for ratio in sorted(options.ratios, reverse=True)]
+            for line, ratio in wanted:
+                if line in TUNED and not options.quick and ratio not in task.tuned:
+                    continue
+                where = f"{name} seed {seed} {line} {ratio}"
+                try:
+                    points.append(case.point(line, ratio))
+                except UserError as error:
+                    skipped.append(
+                        {"network": name, "seed": seed, "line": line, "ratio": str(ratio), "why": str(error)}
+                    )
+                    print(f"{where}: skipped, {error}")
+                    continue
+                last = points[-1]
+                print(f"{where}: {last['compute_ratio']:.4f} of the OU steps, {last['bit_true_accuracy']:.2%} bit-true")
+                write_json(options.output, {"points": points, "skipped": skipped})
+    write_json(options.output, {"points": points, "skipped": skipped})
+    text = document(points, CHIPS)
+    print(text)
+    if options.write:
+        write_whole(options.write, text)
+
+
+def _show(phase: str, done: int, total: int, note: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{phase} {done}/{total} {note}", end="\r", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

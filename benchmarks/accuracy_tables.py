@@ -1,0 +1,115 @@
+"""The points of benchmarks/accuracy.py as a Markdown page."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from statistics import mean
+from typing import Any
+
+NEAR = 0.005  # of accuracy: counts as equal
+LOSS = 0.01  # of accuracy: may be lost for the smallest ratio
+REFERENCE = "prap-tuned"
+VARIANTS = ("prap-8of9", "prap-4of9")  # the better one at a ratio stands for the line "prap"
+
+Point = dict[str, Any]
+Table = dict[tuple[str, str, Fraction], list[Point]]  # by network, line and ratio: a point of each seed
+
+HEAD = """# Accuracy at equal compute
+
+Written by `python benchmarks/accuracy.py --write docs/accuracy.md`; that file says how every point is made. The data
+are scikit-learn's digits at 32x32, perturbed (`data: {name: digits, perturb: {}}`) in all parts. Accuracies are of the
+bit-true int8 network in %, mean of the seeds ± half their range. Columns are compute ratios: OU steps over those of the
+dense network, the first and the last layer whole. *prap* is pattern pruning to 8 of 9 or 4 of 9 positions, whichever
+does better, with similarity reuse; *tuned* lines are fine-tuned, all others one-shot. A dash: out of the method's
+reach, or not run.
+"""
+
+
+def document(points: Sequence[Point], chips: Sequence[str]) -> str:
+    """The whole page.
+
+    Args:
+        points: as benchmarks/accuracy.py writes them; of each network a dense one.
+        chips: the first is read with serial latency, the second with pipelined latency.
+    """
+    table: Table = {}
+    for point in points:
+        table.setdefault((point["network"], point["line"], Fraction(point["ratio"])), []).append(point)
+    table = _with_better_variant(table)
+    networks, lines = list(dict.fromkeys(key[0] for key in table)), list(dict.fromkeys(key[1] for key in table))
+    lines.remove("dense")
+    ratios = sorted({key[2] for key in table if key[1] != "dense"}, reverse=True)
+    text = HEAD
+    for network in networks:
+        text += f"\n## {network}\n\n{_about(table[network, 'dense', Fraction(1)])}\n\n"
+        rows = [[line, *(_spread(table.get((network, line, ratio), [])) for ratio in ratios)] for line in lines]
+        text += _markdown(["line", *map(str, ratios)], rows)
+    text += f"\n## Smallest ratio that loses at most {100 * LOSS:g} point of the float accuracy (mean of seeds)\n\n"
+    rows = [[line, *(str(_smallest(table, network, line, LOSS) or "none") for network in networks)] for line in lines]
+    text += _markdown(["line", *networks], rows)
+    text += f"\n## Gain over {REFERENCE}, each at its smallest ratio within {100 * NEAR:g} points of float\n\n"
+    text += f"Its figure over the line's. Latency is serial on {chips[0]} and pipelined on {chips[1]}.\n\n"
+    rows = [row for network in networks for row in _gains(table, network, lines, chips)]
+    head = [f"{what}, {chip}" for chip in chips for what in ("latency", "energy")]
+    return text + _markdown(["network", "line", "ratio", *head], rows)
+
+
+def _with_better_variant(table: Table) -> Table:
+    result: Table = {}
+    for (network, line, ratio), points in table.items():
+        if line in VARIANTS:
+            present = [table[network, name, ratio] for name in VARIANTS if (network, name, ratio) in table]
+            result[network, "prap", ratio] = max(present, key=_accuracy)
+        else:
+            result[network, line, ratio] = points
+    return result
+
+
+def _about(dense: list[Point]) -> str:
+    images = dense[0]["images"]
+    return (
+        f"Float {_spread(dense, 'float_accuracy')}, dense bit-true {_spread(dense)}. Seeds: "
+        f"{', '.join(str(point['seed']) for point in dense)}; {images['train']} images to train on, "
+        f"{images['calibration']} to calibrate with, {images['test']} to test on."
+    )
+
+
+def _smallest(table: Table, network: str, line: str, loss: float) -> Fraction | None:
+    """The smallest ratio at which a line loses at most so much; None if it always loses more."""
+    losses = {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, line)}
+    return min((ratio for ratio in losses if losses[ratio] <= loss), default=None)
+
+
+def _gains(table: Table, network: str, lines: Sequence[str], chips: Sequence[str]) -> list[list[str]]:
+    chosen = {line: _smallest(table, network, line, NEAR) for line in lines}
+    costs = {line: _costs(table[network, line, ratio], chips) for line, ratio in chosen.items() if ratio is not None}
+    base = costs.get(REFERENCE)
+    return [
+        [network, line, str(chosen[line] or "none")]
+        + [f"{b / o:.2f}x" if base else "-" for b, o in zip(base or own, own, strict=True)]
+        for line, own in costs.items()
+    ]
+
+
+def _costs(points: list[Point], chips: Sequence[str]) -> list[float]:
+    """Mean latency and energy on each chip, in s and J."""
+    timing = ("serial_latency_s", "pipelined_latency_s")
+    keys = [(chip, key) for chip, latency in zip(chips, timing, strict=True) for key in (latency, "energy_j")]
+    return [mean(point["chips"][chip][key] for point in points) for chip, key in keys]
+
+
+def _accuracy(points: list[Point]) -> float:
+    return mean(point["bit_true_accuracy"] for point in points)
+
+
+def _loss(points: list[Point]) -> float:
+    """Of accuracy against the float network of the same seed; rounded, so that one image in 200 is half a point."""
+    return round(mean(point["float_accuracy"] - point["bit_true_accuracy"] for point in points), 9)
+
+
+def _spread(points: list[Point], key: str = "bit_true_accuracy") -> str:
+    values = [100 * point[key] for point in points]
+    return f"{mean(values):.2f} ± {(max(values) - min(values)) / 2:.2f}" if values else "-"
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))

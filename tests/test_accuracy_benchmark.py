@@ -1,0 +1,123 @@
+"""The harness of benchmarks/accuracy.py on its tiny network, and its tables on points whose answers are plain."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from prap_pim.errors import UserError
+from prap_pim.files import read_json
+from prap_pim.pipeline import run
+from prap_pim.training import quiet
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+CHIPS = ("prap-2023", "isaac-32nm")
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("accuracy")
+
+
+def _go(benchmark: ModuleType, folder: Path, *more: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Points by line, and the lines that were skipped."""
+    lines = ["similar", "prap-8of9", "prap-4of9", "prap-tuned", "identical", "calibrated"]
+    places = ["--cache", str(folder), "--output", str(folder / "points.json")]
+    benchmark.main(["--quick", "--test", "20", "--ratios", "1/4", "--lines", *lines, *places, *more])
+    written = read_json(folder / "points.json")
+    return {point["line"]: point for point in written["points"]}, [skip["line"] for skip in written["skipped"]]
+
+
+def test_every_point_is_a_run_on_one_trained_network(
+    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = []
+    monkeypatch.setattr(benchmark, "_show", lambda phase, done, total, note: phases.append(phase))
+    points, skipped = _go(benchmark, tmp_path, "--write", str(tmp_path / "page.md"))
+    assert ("calibrated" in points) != ("calibrated" in skipped)  # skipped while the configuration does not know it
+    points.pop("calibrated", None)
+    assert set(points) == {"dense", "similar", "prap-8of9", "prap-4of9", "prap-tuned", "identical"}
+    for line, point in points.items():
+        assert point["float_accuracy"] == points["dense"]["float_accuracy"]
+        assert point["compute_ratio"] == pytest.approx(1 if line == "dense" else 0.25, rel=0.03)
+        assert point["checked_outputs"] > 0
+        assert point["mismatches"] == 0
+        assert list(point["chips"]) == list(CHIPS)
+        for costs in point["chips"].values():
+            assert costs["serial_latency_s"] > costs["pipelined_latency_s"] > 0
+    better = points["prap-4of9"]["bit_true_accuracy"] > points["prap-8of9"]["bit_true_accuracy"]
+    assert points["prap-tuned"]["description"] == ("prap-4of9" if better else "prap-8of9")
+    assert sum(phase.startswith("training to") for phase in phases) == 4 * 4  # once: 4 epochs of 200 images by 64
+    assert (tmp_path / "page.md").read_text() in capsys.readouterr().out
+
+    # done again, nothing is made anew but what is missing
+    lost, kept = (next(tmp_path.glob(f"*/*/{name}-1of4/results.json")) for name in ("prap-tuned", "similar"))
+    lost.unlink()
+    before = kept.stat().st_mtime_ns
+    assert _go(benchmark, tmp_path)[0]["prap-tuned"] == points["prap-tuned"]
+    assert kept.stat().st_mtime_ns == before
+
+    # a point that starts from the shared training is what a run on its own would be
+    case = benchmark.Case("tiny", benchmark.TINY, 0, 20, tmp_path / "tiny-20" / "seed0")
+    method = benchmark.LINES["prap-tuned"](case, benchmark.Fraction(1, 4)) | {"name": "prap-tuned-1of4"}
+    alone = run(case.config(method), tmp_path / "alone", "", resume=False, progress=quiet).methods[0]
+    assert alone.plan_sha256 == points["prap-tuned"]["plan_sha256"]
+    assert alone.bit_true_accuracy == points["prap-tuned"]["bit_true_accuracy"]
+
+
+def test_a_training_of_other_settings_is_not_used(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--quick", "--test", "20", "--lines", "orc", "--ratios", "1/4"]
+    arguments += ["--cache", str(tmp_path), "--output", str(tmp_path / "points.json")]
+    benchmark.main(arguments)
+    changed = benchmark.TINY.__class__(**{**vars(benchmark.TINY), "epochs": 8})
+    monkeypatch.setattr(benchmark, "TINY", changed)
+    with pytest.raises(UserError, match=r"another run \(its training.epochs is 4, not 8\)"):
+        benchmark.main(arguments)
+
+
+def _point(line: str, ratio: str, bit_true: float, cost: float = 1.0, seed: int = 0) -> dict[str, Any]:
+    figures = {"serial_latency_s": cost, "pipelined_latency_s": 10 * cost, "energy_j": 2 * cost}
+    return {
+        "network": "net",
+        "seed": seed,
+        "line": line,
+        "ratio": ratio,
+        "images": {"train": 1, "calibration": 2, "test": 3},
+        "float_accuracy": 0.9,
+        "bit_true_accuracy": bit_true,
+        "chips": dict.fromkeys(CHIPS, figures),
+    }
+
+
+def test_tables_by_hand(benchmark: ModuleType) -> None:
+    page = importlib.import_module("accuracy_tables").document(
+        [
+            *(_point("dense", "1", 0.9, seed=seed) for seed in (0, 1)),
+            *(_point("prap-8of9", "1/2", value, seed=seed) for seed, value in ((0, 0.80), (1, 0.84))),
+            *(_point("prap-4of9", "1/2", value, seed=seed) for seed, value in ((0, 0.70), (1, 0.90))),
+            _point("prap-4of9", "1/4", 0.5),
+            _point("prap-tuned", "1/2", 0.9, cost=6.0),
+            _point("prap-tuned", "1/4", 0.896, cost=3.0),
+            _point("prap-tuned", "1/8", 0.891, cost=1.0),  # loses 0.9 points: small enough, but not equal
+            _point("orc", "1/2", 0.895, cost=2.0),  # exactly half a point
+        ],
+        CHIPS,
+    )
+    lines = page.splitlines()
+    assert "Float 90.00 ± 0.00, dense bit-true 90.00 ± 0.00. Seeds: 0, 1; 1 images to train on, 2" in page
+    assert "| line | 1/2 | 1/4 | 1/8 |" in lines
+    assert "| prap | 82.00 ± 2.00 | 50.00 ± 0.00 | - |" in lines
+    assert "| prap-tuned | 90.00 ± 0.00 | 89.60 ± 0.00 | 89.10 ± 0.00 |" in lines
+    assert [line for line in lines if line in ("| prap | none |", "| prap-tuned | 1/8 |", "| orc | 1/2 |")] == [
+        "| prap | none |",
+        "| prap-tuned | 1/8 |",
+        "| orc | 1/2 |",
+    ]
+    assert "| net | prap-tuned | 1/4 | 1.00x | 1.00x | 1.00x | 1.00x |" in lines
+    assert "| net | orc | 1/2 | 1.50x | 1.50x | 1.50x | 1.50x |" in lines
+    assert not any(line.startswith("| net | prap |") for line in lines)
