@@ -12,7 +12,7 @@ the folders of a method whose code has changed.
 
 The ratio is OU steps over those of the dense network, first and last layer whole for every method, as in the paper.
 Rivals get one share for all layers that meets the ratio (``prap_pim.equal_compute``); where a method cannot, there is
-no point. Batch-norm statistics are re-estimated on calibration images for all alike.
+no point. Batch-norm statistics are re-estimated on calibration images for all alike, the float network included.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from prap_pim.prune import NoPruning, PatternPruning
 from prap_pim.results import Results
 from prap_pim.run_folder import RunFolder
 from prap_pim.settings import explain
-from prap_pim.training import Checkpoint
+from prap_pim.training import Checkpoint, accuracy, reestimate_batchnorm
 
 CHIPS = ("prap-2023", "isaac-32nm")  # the first is that of the runs; their saved plans are costed on the other
 RATIOS = tuple(Fraction(1, n) for n in (2, 4, 8, 16, 32))
@@ -140,14 +140,16 @@ class Case:
             write_whole(place.config, yaml.safe_dump(config.resolved(), sort_keys=False))
 
     @cached_property
-    def network(self) -> Network:
-        """The network as the dense run trained it."""
+    def trained(self) -> tuple[Network, float]:
+        """The network that the dense run trained, batch norm re-estimated as after every method; its float accuracy."""
         config = self.config(DENSE)
         splits = load(config.data, config.seed)
         model = build(config.model, splits.train.images.shape[1], splits.classes, config.seed)
         newest = sorted(RunFolder(self.folder / DENSE["name"]).checkpoints.glob("epoch-*.safetensors"))[-1]
         Checkpoint.load(newest).restore(model)
-        return capture(model.eval(), splits.test.images[:1], self.name).network
+        reestimate_batchnorm(model, splits.calibration.images)
+        network = capture(model, splits.test.images[:1], self.name).network
+        return network, accuracy(model, splits.test.images, splits.test.labels)
 
     def point(self, line: str, ratio: Fraction) -> dict[str, Any]:
         """Every figure of a line at a ratio, from the cache if it is there.
@@ -164,7 +166,8 @@ class Case:
         """What the run of a method has found."""
         place = RunFolder(self.folder / name)
         results, plan = Results.load(place.results), NetworkPlan.load(place.method(name) / "plan.safetensors")
-        found, other = results.methods[0], cost(self.network, plan, load_chip(CHIPS[1]))
+        network, float_accuracy = self.trained
+        found, other = results.methods[0], cost(network, plan, load_chip(CHIPS[1]))
         return {
             "network": self.name,
             "seed": self.seed,
@@ -172,7 +175,8 @@ class Case:
             "ratio": str(ratio),
             "description": found.description,
             "images": results.images,
-            "float_accuracy": results.float_accuracy,
+            "float_accuracy": float_accuracy,
+            "float_accuracy_before_reestimation": results.float_accuracy,
             "compressed_accuracy": found.compressed_accuracy,
             "bit_true_accuracy": found.bit_true_accuracy,
             "compute_ratio": found.compute_ratio,
@@ -200,7 +204,7 @@ PRAP = {
 def rival(family: Family, case: Case, ratio: Fraction) -> dict[str, Any]:
     """A method, one-shot, with one share for all layers."""
     ends = (case.task.first, case.task.last)
-    settings = at_compute_ratio(family, case.network, load_chip(CHIPS[0]), float(ratio), ends)
+    settings = at_compute_ratio(family, case.trained[0], load_chip(CHIPS[0]), float(ratio), ends)
     rules = [
         {"layers": name, "prune": pruning.model_dump(), "reuse": reusing.model_dump()}
         for name, (pruning, reusing) in settings.items()
@@ -210,13 +214,13 @@ def rival(family: Family, case: Case, ratio: Fraction) -> dict[str, Any]:
 
 def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
     """The variant of PRAP that is better one-shot (on the test images, in its favour), fine-tuned as in the paper."""
-    accuracy = {}
+    found = {}
     for variant in PRAP:
         with suppress(UserError):  # out of its reach
-            accuracy[variant] = case.point(variant, ratio)["bit_true_accuracy"]
-    if not accuracy:
-        raise UserError("out of reach")
-    best = max(accuracy, key=lambda variant: accuracy[variant])
+            found[variant] = case.point(variant, ratio)["bit_true_accuracy"]
+    if not found:
+        raise UserError("out of reach of each variant")
+    best = max(found, key=lambda variant: found[variant])
     return rival(PRAP[best], case, ratio) | {"finetune": True, "description": best}
 
 
