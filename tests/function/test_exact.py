@@ -11,7 +11,7 @@ from torch import nn
 
 from prap_pim.capture import capture
 from prap_pim.errors import UserError
-from prap_pim.function import CrossbarLayer, ExactLayer, ExactProduct, exact_accuracy, simulate
+from prap_pim.function import CrossbarLayer, CrossbarModel, ExactLayer, ExactProduct, exact_accuracy, simulate
 from prap_pim.function.crossbar import loses_nothing
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
@@ -135,10 +135,10 @@ def test_both_paths_give_the_same_bits(
     plan = replace(plan, step=step, bias=bias)
     layer = replace(layer_for(plan, kernel, (4, 5)), stride=(1, 2), padding=(1, 0), output_shape=(filters, 6, 3))
     x = torch.from_numpy(random.normal(size=(3, *layer.input_shape)).astype(np.float32))
-    grain = Grain(ou_rows=4)
-    assert loses_nothing(plan, grain, 3)
-    assert not loses_nothing(plan, grain, 2)
-    cells, exact = CrossbarLayer(layer, plan, 0.02, grain, 3), ExactLayer(layer, plan, 0.02, grain)
+    model = CrossbarModel(grain=Grain(ou_rows=4), adc_bits=3)
+    assert loses_nothing(plan, model)
+    assert not loses_nothing(plan, model.model_copy(update={"adc_bits": 2}))
+    cells, exact = CrossbarLayer(layer, plan, 0.02, model), ExactLayer(layer, plan, 0.02, model)
     assert torch.equal(cells(x), exact(x))
     assert (cells.checked, cells.mismatches) == (3 * filters * 18, 0)
     assert cells.path == "cells"

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from prap_pim.capture import capture
 from prap_pim.errors import UserError
-from prap_pim.function import CrossbarLayer
+from prap_pim.function import CrossbarLayer, CrossbarModel
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.plan import LayerPlan
@@ -28,7 +28,7 @@ def _crossbars(layer: Layer, step: float, adc_bits: int = 4, check: bool = True)
     scale = np.linspace(-0.5, 2, layer.filters, dtype=np.float32)
     bias = np.linspace(-1, 1, layer.filters, dtype=np.float32)
     plan = dense_plan(layer.name, layer.matrix, scale, bias)
-    return CrossbarLayer(layer, plan, step, Grain(), adc_bits, check)
+    return CrossbarLayer(layer, plan, step, CrossbarModel(adc_bits=adc_bits), check)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,9 @@ def test_donors_gains_and_steps_equal_torch_on_the_real_weights(plan: LayerPlan,
         plan, step=random.uniform(-1, 1, 5).astype(np.float32), bias=random.normal(size=5).astype(np.float32)
     )  # fmt: skip
     integers = torch.from_numpy(random.integers(-128, 128, (6, 8)))
-    crossbars = CrossbarLayer(_layer(nn.Linear(8, 5), torch.zeros(1, 8)), plan, 0.25, Grain(ou_rows=4), 3)
+    crossbars = CrossbarLayer(
+        _layer(nn.Linear(8, 5), torch.zeros(1, 8)), plan, 0.25, CrossbarModel(grain=Grain(ou_rows=4), adc_bits=3)
+    )
     real_weight, bias = torch.from_numpy(plan.real_weights()), torch.tensor(plan.bias).double()
     expected = functional.linear(integers.double() * 0.25, real_weight, bias)
     torch.testing.assert_close(crossbars(integers.double() * 0.25), expected, rtol=1e-12, atol=1e-9)
@@ -114,4 +116,4 @@ def test_a_plan_of_another_layer_is_refused() -> None:
     layer = _layer(nn.Linear(20, 4), torch.zeros(1, 20))
     plan = dense_plan("0", np.ones((4, 19), np.float32))
     with pytest.raises(UserError, match="layer 0 has 4 filters of 20 inputs, its plan 4 of 19"):
-        CrossbarLayer(layer, plan, 1.0, Grain(), 4)
+        CrossbarLayer(layer, plan, 1.0, CrossbarModel(adc_bits=4))

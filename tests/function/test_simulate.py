@@ -7,7 +7,7 @@ from torch import nn
 
 from prap_pim.capture import Captured, capture
 from prap_pim.errors import UserError
-from prap_pim.function import CrossbarLayer, LayerCheck, compressed_model, simulate
+from prap_pim.function import CrossbarLayer, CrossbarModel, LayerCheck, compressed_model, simulate
 from prap_pim.grain import Grain
 from prap_pim.plan import NetworkPlan
 from prap_pim.quantize import input_steps
@@ -58,7 +58,9 @@ def test_int8_network_is_near_the_float_network_and_every_integer_is_checked(
 
 def test_accuracy_counts_right_answers(captured: Captured, plan: NetworkPlan, images: torch.Tensor) -> None:
     layers = {
-        layer.name: CrossbarLayer(layer, plan.layers[layer.name], plan.input_step[layer.name], Grain(), 4)
+        layer.name: CrossbarLayer(
+            layer, plan.layers[layer.name], plan.input_step[layer.name], CrossbarModel(adc_bits=4)
+        )
         for layer in captured.network.layers
     }
     answers = captured.rebuild(layers)(images).argmax(dim=1)

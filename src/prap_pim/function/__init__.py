@@ -1,25 +1,54 @@
 """The bit-true crossbar model: what a mapped plan computes, cell by cell, and how accurate a network is on it."""
 
 from prap_pim.function.adc import adc_codes
-from prap_pim.function.crossbar import crossbar_matmul, integer_matmul
+from prap_pim.function.crossbar import LayerCrossbars, crossbar_matmul, integer_matmul
+from prap_pim.function.device import (
+    PUBLISHED_VARIATIONS,
+    Device,
+    Drift,
+    LognormalVariation,
+    PolynomialVariation,
+    WriteVerify,
+)
 from prap_pim.function.exact import ExactProduct
 from prap_pim.function.im2col import im2col
 from prap_pim.function.layer import CrossbarLayer, ExactLayer
-from prap_pim.function.simulate import LayerCheck, SimulationReport, compressed_model, exact_accuracy, simulate
+from prap_pim.function.model import CrossbarModel, DonorCopies
+from prap_pim.function.monte_carlo import MonteCarloReport, monte_carlo
+from prap_pim.function.simulate import (
+    LayerCheck,
+    SimulationReport,
+    compressed_model,
+    exact_accuracy,
+    measure,
+    simulate,
+)
 from prap_pim.function.zero_inputs import zero_input_rates
 
 __all__ = [
+    "PUBLISHED_VARIATIONS",
     "CrossbarLayer",
+    "CrossbarModel",
+    "Device",
+    "DonorCopies",
+    "Drift",
     "ExactLayer",
     "ExactProduct",
     "LayerCheck",
+    "LayerCrossbars",
+    "LognormalVariation",
+    "MonteCarloReport",
+    "PolynomialVariation",
     "SimulationReport",
+    "WriteVerify",
     "adc_codes",
     "compressed_model",
     "crossbar_matmul",
     "exact_accuracy",
     "im2col",
     "integer_matmul",
+    "measure",
+    "monte_carlo",
     "simulate",
     "zero_input_rates",
 ]

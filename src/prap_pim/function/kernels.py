@@ -4,6 +4,7 @@ Arrays are C-contiguous. Rows of a table are taken as slices or by unsigned inde
 costs numba a check that keeps the loop from being vectorised.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Uint64 = NDArray[np.uint64]
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -44,46 +47,149 @@ def _ones(word: np.uint64) -> np.int64:
     return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
+@njit(cache=True, inline="always")
+def _mixed(x: np.uint64) -> np.uint64:
+    """A hash of 64 bits. Source: Steele, Lea, Flood, OOPSLA 2014 (SplitMix64's finaliser)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(cache=True, inline="always")
+def _uniform(word: np.uint64) -> float:
+    """A number in [0, 1) from 64 random bits."""
+    return np.float64(word >> np.uint64(11)) * 2.0**-53
+
+
+@njit(cache=True)
+def _normal(word: np.uint64) -> float:
+    """A standard normal number (Box and Muller's)."""
+    radius = np.sqrt(-2.0 * np.log(1.0 - _uniform(_mixed(word ^ np.uint64(0x9E3779B97F4A7C15)))))
+    return float(radius * np.cos(2.0 * np.pi * _uniform(_mixed(word ^ np.uint64(0xD1B54A32D192ED03)))))
+
+
+@njit(cache=True, inline="always")
+def _converted(current: float, step: int, top: int) -> np.int64:
+    """What the ADC makes of a current: the nearest code in 0..top, as a count."""
+    code = np.floor(current / step + 0.5)
+    return np.int64(min(max(code, 0.0), np.float64(top))) * step
+
+
+@njit(cache=True, inline="always")
+def _held(value: np.int64, lowest: np.int64, highest: np.int64, wrap: bool) -> np.int64:
+    """What a register of the range lowest..highest holds of a value that is outside."""
+    if wrap:
+        return ((value - lowest) & (highest - lowest)) + lowest
+    return highest if value > highest else lowest
+
+
+@njit(cache=True, nogil=True)
+def _serve(
+    partial: Integers,
+    first: int,
+    use_filter: Int32,
+    use_donor: Int32,
+    use_gain: Int64,
+    use_drop: Int64,
+    limits: Int64,
+    wrap: bool,
+    sums: Int64,
+    overflows: Int64,
+) -> None:
+    """Add a row group's dot products to the accumulators of one position, through registers of limited width.
+
+    Args:
+        partial: [donors], in and out: the dot products.
+        first: number of the first donor.
+        use_filter, use_donor, use_gain, use_drop: the row group's uses; a use adds
+            ``use_gain * (dot product >> use_drop)``.
+        limits: int64 [4], lowest and highest dot product, lowest and highest sum.
+        wrap: overflow wraps around; else it saturates.
+        sums: int64 [filters].
+        overflows: int64 [2], dot products and sums that did not fit, added to.
+    """
+    for k in range(len(partial)):
+        if partial[k] < limits[0] or partial[k] > limits[1]:
+            partial[k] = _held(partial[k], limits[0], limits[1], wrap)
+            overflows[0] += 1
+    for u in range(len(use_filter)):
+        added = use_gain[u] * (np.int64(partial[use_donor[u] - first]) >> use_drop[u])
+        total = sums[use_filter[u]] + added
+        if total < limits[2] or total > limits[3]:
+            total = _held(total, limits[2], limits[3], wrap)
+            overflows[1] += 1
+        sums[use_filter[u]] = total
+
+
 @njit(cache=True, nogil=True)
 def respond(
-    levels: Int64,
+    signal: Float64,
+    variance: Float64,
     column_factor: Int64,
-    codes: Int64,
+    step: int,
+    top: int,
     offset: int,
+    copy_start: Int64,
     start: Int64,
     table: Integers,
+    quiet: Float32,
     begin: int,
     end: int,
 ) -> None:
     """What every donor answers to each of the 256 ways of driving its rows, after ADC and shift-add over its columns.
 
     Args:
-        levels: int64 [donors, columns, 8], what each cell stores; 0 on rows that do not exist or are not used.
+        signal: float64 [stored donors, columns, 8], what each cell adds to the current of its bitline; 0 on rows that
+            do not exist or are not used.
+        variance: the same for the variance of the read noise; [0, columns, 8] if there is none.
         column_factor: int64 [columns], what a column counts.
-        codes: int64, the ADC's code for each count of a bitline.
+        step, top: counts of a code; the highest code.
         offset: taken off for each driven row; unused rows are never driven.
+        copy_start: int64 [donors + 1], where the copies of each donor are stored; their answers are added.
         start: int64 [groups + 1], first donor of each row group, from 0.
         table: [donors * 256], filled here: donor k of group g answers to ``byte`` (bit r drives row r) with entry
             256 * start[g] + byte * K_g + k.
+        quiet: float32 like ``table``, filled if there is noise: the probability that no bitline's code changes by it.
         begin, end: the row groups to do.
     """
+    noisy = len(variance) > 0
+    current = np.zeros(256)
+    noise = np.zeros(256)
+    answer = np.zeros(256, np.int64)
+    same = np.ones(256)
     for g in range(begin, end):
         first, donors = start[g], start[g + 1] - start[g]
-        count = np.zeros(256, np.int64)
-        answer = np.zeros(256, np.int64)
         for k in range(donors):
-            answer[0] = 0
-            for row in range(8):  # a byte whose highest row is ``row`` is a smaller byte and that row
-                for byte in range(1 << row):
-                    answer[(1 << row) + byte] = answer[byte] - offset
-            for column in range(len(column_factor)):
-                for row in range(8):
-                    for byte in range(1 << row):
-                        count[(1 << row) + byte] = count[byte] + levels[first + k, column, row]
-                for byte in range(256):
-                    answer[byte] += column_factor[column] * codes[count[byte]]
+            answer[:] = 0
+            same[:] = 1.0
+            for stored in range(copy_start[first + k], copy_start[first + k + 1]):
+                for byte in range(1, 256):
+                    answer[byte] -= offset * _ones(np.uint64(byte))
+                for column in range(len(column_factor)):
+                    for row in range(8):  # a byte whose highest row is ``row`` is a smaller byte and that row
+                        for byte in range(1 << row):
+                            current[(1 << row) + byte] = current[byte] + signal[stored, column, row]
+                    for byte in range(256):
+                        answer[byte] += column_factor[column] * _converted(current[byte], step, top)
+                    if noisy:
+                        for row in range(8):
+                            for byte in range(1 << row):
+                                noise[(1 << row) + byte] = noise[byte] + variance[stored, column, row]
+                        for byte in range(256):
+                            if noise[byte] > 0:
+                                same[byte] *= _unchanged(current[byte], np.sqrt(noise[byte]), step, top)
             for byte in range(256):
                 table[256 * first + byte * donors + k] = answer[byte]
+            if noisy:
+                for byte in range(256):
+                    quiet[256 * first + byte * donors + k] = same[byte]
+
+
+@njit(cache=True)
+def _unchanged(current: float, sigma: float, step: int, top: int) -> float:
+    """The probability that a current with normal noise gets the code that it has without."""
+    code = _converted(current, step, top) // step
+    return 1.0 - _below(code, current, sigma, step) - _above(code, current, sigma, step, top)
 
 
 @njit(cache=True, nogil=True)
@@ -93,11 +199,16 @@ def accumulate_by_table(
     plane_factor: Integers,
     start: Int64,
     table: Integers,
+    average: Int64,
     use_start: Int64,
     use_filter: Int32,
     use_donor: Int32,
     use_gain: Int64,
+    use_drop: Int64,
+    limits: Int64,
+    wrap: bool,
     accumulator: Int64,
+    overflows: Int64,
     begin: int,
     end: int,
 ) -> None:
@@ -108,9 +219,12 @@ def accumulate_by_table(
         rows: int32 [groups, h <= 8], -1 where unused.
         plane_factor: [8], what each input bit counts, in the type of ``table``.
         start, table: as ``respond`` left them.
+        average: int64 [donors], a dot product is shifted right by it, rounded; [0] if all would be 0.
         use_start: int64 [groups + 1].
-        use_filter, use_donor, use_gain: [uses]; donors counted from 0 like ``start``.
+        use_filter, use_donor, use_gain, use_drop: [uses], as for ``_serve``; donors counted from 0 like ``start``.
+        limits, wrap: as for ``_serve``; ``limits`` [0] if no register can overflow and ``use_drop`` is 0.
         accumulator: int64 [positions, filters], added to.
+        overflows: int64 [tasks, 2], added to.
         begin, end: the tasks of POSITIONS_PER_TASK positions to do.
     """
     positions = len(inputs)
@@ -123,11 +237,7 @@ def accumulate_by_table(
             first, donors = start[g], start[g + 1] - start[g]
             answers = table[256 * first : 256 * start[g + 1]]
             for n in range(task * POSITIONS_PER_TASK, min(positions, (task + 1) * POSITIONS_PER_TASK)):
-                packed = np.uint64(0)
-                for r in range(rows.shape[1]):
-                    if rows[g, r] >= 0:
-                        packed |= np.uint64(np.uint8(inputs[n, rows[g, r]])) << np.uint64(8 * r)
-                planes = _transpose_bits(packed)
+                planes = _planes(inputs[n], rows[g])
                 partial[:donors] = 0
                 for i in range(0, 8, 4):  # four planes a pass: the partial sums are read and written half as often
                     p = planes >> np.uint64(8 * i)
@@ -144,9 +254,210 @@ def accumulate_by_table(
                     for k in range(donors):
                         low = factor0 * answer0[k] + factor1 * answer1[k]
                         partial[k] += low + factor2 * answer2[k] + factor3 * answer3[k]
-                for u in range(use_start[g], use_start[g + 1]):
-                    donor = np.uint64(use_donor[u] - first)
-                    accumulator[n, np.uint64(use_filter[u])] += use_gain[u] * partial[donor]
+                if len(average) > 0:
+                    _average(partial[:donors], average[first : start[g + 1]])
+                if len(limits) == 0:
+                    for u in range(use_start[g], use_start[g + 1]):
+                        donor = np.uint64(use_donor[u] - first)
+                        accumulator[n, np.uint64(use_filter[u])] += use_gain[u] * partial[donor]
+                else:
+                    uses = slice(use_start[g], use_start[g + 1])
+                    _serve(
+                        partial[:donors],
+                        first,
+                        use_filter[uses],
+                        use_donor[uses],
+                        use_gain[uses],
+                        use_drop[uses],
+                        limits,
+                        wrap,
+                        accumulator[n],
+                        overflows[task],
+                    )
+
+
+@njit(cache=True, inline="always")
+def _planes(inputs: Int8, rows: Int32) -> np.uint64:
+    """Byte i holds bit i of the inputs of up to 8 rows."""
+    packed = np.uint64(0)
+    for r in range(len(rows)):
+        if rows[r] >= 0:
+            packed |= np.uint64(np.uint8(inputs[rows[r]])) << np.uint64(8 * r)
+    return _transpose_bits(packed)
+
+
+@njit(cache=True)
+def _average(partial: Integers, average: Int64) -> None:
+    """Shift each dot product right, rounded half up."""
+    for k in range(len(partial)):
+        if average[k] > 0:
+            partial[k] = (partial[k] + (1 << (average[k] - 1))) >> average[k]
+
+
+@njit(cache=True, nogil=True)
+def accumulate_by_noisy_table(
+    inputs: Int8,
+    rows: Int32,
+    plane_factor: Integers,
+    start: Int64,
+    table: Integers,
+    quiet: Float32,
+    signal: Float64,
+    variance: Float64,
+    column_factor: Int64,
+    step: int,
+    top: int,
+    offset: int,
+    copy_start: Int64,
+    key: int,
+    first_position: int,
+    first_donor: int,
+    average: Int64,
+    use_start: Int64,
+    use_filter: Int32,
+    use_donor: Int32,
+    use_gain: Int64,
+    use_drop: Int64,
+    limits: Int64,
+    wrap: bool,
+    accumulator: Int64,
+    overflows: Int64,
+    begin: int,
+    end: int,
+) -> None:
+    """``accumulate_by_table`` with read noise, drawn anew for every bitline, input step and position.
+
+    A donor's answer is the table's if the noise changes no code, which has the probability ``quiet``. Else its bitlines
+    are drawn under the condition that one changes.
+
+    Args:
+        quiet, signal, variance, column_factor, step, top, offset, copy_start: as for ``respond``.
+        key: of the noise; what is drawn depends on it, the position, the donor and the plane alone.
+        first_position, first_donor: numbers of the first position and donor, for that purpose.
+        limits: int64 [4], also if no register can overflow.
+        others: as for ``accumulate_by_table``.
+    """
+    positions = len(inputs)
+    most_donors = 0
+    for g in range(len(start) - 1):
+        most_donors = max(most_donors, start[g + 1] - start[g])
+    partial = np.empty(most_donors, np.int64)
+    for task in range(begin, end):
+        for g in range(len(start) - 1):
+            first, donors = start[g], start[g + 1] - start[g]
+            for n in range(task * POSITIONS_PER_TASK, min(positions, (task + 1) * POSITIONS_PER_TASK)):
+                planes = _planes(inputs[n], rows[g])
+                partial[:donors] = 0
+                stream = _mixed(np.uint64(key) + np.uint64(first_position + n) * np.uint64(0x9E3779B97F4A7C15))
+                for i in range(8):
+                    byte = np.int64(planes >> np.uint64(8 * i) & _BYTE)
+                    if byte == 0:
+                        continue  # no row is driven: no current, no noise
+                    at = 256 * first + byte * donors
+                    for k in range(donors):
+                        word = _mixed(stream ^ np.uint64((first_donor + first + k) * 8 + i))
+                        answer = np.int64(table[at + k])
+                        if _uniform(word) >= quiet[at + k]:
+                            answer = _disturbed(
+                                word,
+                                byte,
+                                signal,
+                                variance,
+                                column_factor,
+                                step,
+                                top,
+                                offset,
+                                copy_start[first + k],
+                                copy_start[first + k + 1],
+                            )
+                        partial[k] += plane_factor[i] * answer
+                if len(average) > 0:
+                    _average(partial[:donors], average[first : start[g + 1]])
+                uses = slice(use_start[g], use_start[g + 1])
+                _serve(
+                    partial[:donors],
+                    first,
+                    use_filter[uses],
+                    use_donor[uses],
+                    use_gain[uses],
+                    use_drop[uses],
+                    limits,
+                    wrap,
+                    accumulator[n],
+                    overflows[task],
+                )
+
+
+@njit(cache=True)
+def _disturbed(
+    word: np.uint64,
+    byte: np.int64,
+    signal: Float64,
+    variance: Float64,
+    column_factor: Int64,
+    step: int,
+    top: int,
+    offset: int,
+    first: int,
+    end: int,
+) -> np.int64:
+    """A donor's answer to ``byte`` given that noise changes at least one of its codes; ``word`` is its randomness.
+
+    Bitlines are visited in order. The first whose code changes is found with the same uniform number that said that
+    there is one; what it becomes is drawn from the tails of the normal distribution; later ones are drawn freely.
+    """
+    uniform = _uniform(word)
+    answer = -(end - first) * offset * _ones(np.uint64(byte))
+    draw = np.uint64(1)
+    unchanged = 1.0  # probability that no bitline so far has changed
+    found = False
+    for stored in range(first, end):
+        for column in range(len(column_factor)):
+            current, noise = 0.0, 0.0
+            for row in range(8):
+                if byte >> row & 1:
+                    current += signal[stored, column, row]
+                    noise += variance[stored, column, row]
+            read = _converted(current, step, top)
+            if noise > 0:
+                sigma = np.sqrt(noise)
+                draw += np.uint64(1)
+                if found:
+                    read = _converted(current + sigma * _normal(_mixed(word + draw)), step, top)
+                else:
+                    unchanged *= _unchanged(current, sigma, step, top)
+                    found = uniform >= unchanged
+                    if found:
+                        read = _changed(_mixed(word + draw), current, sigma, step, top)
+            answer += column_factor[column] * read
+    return answer
+
+
+@njit(cache=True)
+def _changed(word: np.uint64, current: float, sigma: float, step: int, top: int) -> np.int64:
+    """What the ADC makes of a current with normal noise given that its code changes, as a count."""
+    code = _converted(current, step, top) // step
+    below = _below(code, current, sigma, step)
+    above = _above(code, current, sigma, step, top)
+    up = _uniform(_mixed(word)) * (below + above) >= below
+    tail = above if up else below
+    left = _uniform(_mixed(word ^ np.uint64(0xD1B54A32D192ED03))) * tail
+    code += 1 if up else -1
+    while (_above(code, current, sigma, step, top) if up else _below(code, current, sigma, step)) > left:
+        code += 1 if up else -1
+    return code * step
+
+
+@njit(cache=True)
+def _below(code: np.int64, current: float, sigma: float, step: int) -> float:
+    """The probability that a current with normal noise gets a code below ``code``."""
+    return 0.0 if code <= 0 else 0.5 * math.erfc((current - (code - 0.5) * step) / (sigma * math.sqrt(2.0)))
+
+
+@njit(cache=True)
+def _above(code: np.int64, current: float, sigma: float, step: int, top: int) -> float:
+    """The probability that a current with normal noise gets a code above ``code``."""
+    return 0.0 if code >= top else 0.5 * math.erfc(((code + 0.5) * step - current) / (sigma * math.sqrt(2.0)))
 
 
 @njit(cache=True, nogil=True)
@@ -159,7 +470,7 @@ def accumulate_by_count(
     plane_factor: Int64,
     weights: Uint64,
     weight_sum: Int64,
-    cell_bits: int,
+    column_start: Int64,
     column_factor: Int64,
     weight_offset: int,
     codes: Int64,
@@ -168,25 +479,32 @@ def accumulate_by_count(
     use_filter: Int32,
     use_donor: Int32,
     use_gain: Int64,
+    use_drop: Int64,
+    limits: Int64,
+    wrap: bool,
     accumulator: Int64,
+    overflows: Int64,
     begin: int,
     end: int,
 ) -> None:
-    """As ``accumulate_by_table`` for any h, cell bits and DAC bits: every bitline is counted at every step.
+    """As ``accumulate_by_table`` for ideal cells, any h, cell bits and DAC bits: bitlines are counted at every step.
 
     Args:
         inputs: int8 [positions, im2col rows].
         rows: int32 [groups, h], -1 where unused.
         input_bits, dac_bits, input_offset, plane_factor: how an input is cut into steps (``Slices``).
-        weights: uint64 [donors, weight bits, words], bit r % 64 of word r // 64 is that bit of row r's stored weight.
+        weights: uint64 [donors, stored bits, words], bit r % 64 of word r // 64 is that bit of row r's cells.
         weight_sum: int64 [donors], sum of a donor's stored weights, the weights' offset included.
-        cell_bits, column_factor, weight_offset: how a weight is cut into columns (``Slices``).
-        codes: int64, the ADC's code for each count of a bitline.
-        start, use_start, use_filter, use_donor, use_gain, accumulator: as for ``accumulate_by_table``.
+        column_start: int64 [columns + 1], the stored bits that are the level of a column's cell.
+        column_factor, weight_offset: what a column counts, what is taken off (``WeightSlices``).
+        codes: int64, what the ADC makes of each count of a bitline.
+        start, use_start, use_filter, use_donor, use_gain, use_drop, wrap, accumulator: as for ``accumulate_by_table``.
+        limits: int64 [4], also if no register can overflow.
+        overflows: int64 [positions, 2], added to.
         begin, end: the positions to do.
     """
     height = rows.shape[1]
-    words, weight_bits = weights.shape[2], weights.shape[1]
+    words = weights.shape[2]
     for n in range(begin, end):
         planes = np.empty((input_bits, words), np.uint64)
         for g in range(len(start) - 1):
@@ -208,15 +526,118 @@ def accumulate_by_count(
                     for column in range(len(column_factor)):
                         count = np.int64(0)
                         for i in range(step * dac_bits, min(input_bits, (step + 1) * dac_bits)):
-                            for j in range(column * cell_bits, min(weight_bits, (column + 1) * cell_bits)):
+                            for j in range(column_start[column], column_start[column + 1]):
                                 ones = np.int64(0)
                                 for word in range(words):
                                     ones += _ones(planes[i, word] & weights[donor, j, word])
-                                count += ones << (i - step * dac_bits + j - column * cell_bits)
+                                count += ones << (i - step * dac_bits + j - column_start[column])
                         total += plane_factor[step] * column_factor[column] * codes[count]
                 partial[k] = total
-            for u in range(use_start[g], use_start[g + 1]):
-                accumulator[n, use_filter[u]] += use_gain[u] * partial[use_donor[u] - start[g]]
+            uses = slice(use_start[g], use_start[g + 1])
+            _serve(
+                partial,
+                start[g],
+                use_filter[uses],
+                use_donor[uses],
+                use_gain[uses],
+                use_drop[uses],
+                limits,
+                wrap,
+                accumulator[n],
+                overflows[n],
+            )
+
+
+@njit(cache=True, nogil=True)
+def accumulate_by_cell(
+    inputs: Int8,
+    rows: Int32,
+    dac_bits: int,
+    input_offset: int,
+    plane_factor: Int64,
+    signal: Float64,
+    variance: Float64,
+    weight_sum: Int64,
+    column_factor: Int64,
+    weight_offset: int,
+    adc_step: int,
+    top: int,
+    copy_start: Int64,
+    key: int,
+    first_position: int,
+    first_donor: int,
+    average: Int64,
+    start: Int64,
+    use_start: Int64,
+    use_filter: Int32,
+    use_donor: Int32,
+    use_gain: Int64,
+    use_drop: Int64,
+    limits: Int64,
+    wrap: bool,
+    accumulator: Int64,
+    overflows: Int64,
+    begin: int,
+    end: int,
+) -> None:
+    """Any h and DAC bits, any cells: the current of every bitline is added up cell by cell at every step.
+
+    Args:
+        signal, variance: float64 [stored donors, columns, h], as for ``respond``; a row driven at digit d adds
+            d * signal and d**2 * variance.
+        adc_step, top: counts of a code; the highest code.
+        others: as for ``accumulate_by_count`` and ``accumulate_by_noisy_table``.
+    """
+    height = rows.shape[1]
+    noisy = len(variance) > 0
+    digits = np.empty((len(plane_factor), height))
+    for n in range(begin, end):
+        stream = _mixed(np.uint64(key) + np.uint64(first_position + n) * np.uint64(0x9E3779B97F4A7C15))
+        for g in range(len(start) - 1):
+            input_sum = np.int64(0)
+            digits[:] = 0
+            for r in range(height):
+                if rows[g, r] >= 0:
+                    value = np.int64(inputs[n, rows[g, r]])
+                    input_sum += value
+                    for step in range(len(plane_factor)):
+                        digits[step, r] = (value + input_offset) >> (step * dac_bits) & ((1 << dac_bits) - 1)
+            partial = np.empty(start[g + 1] - start[g], np.int64)
+            for k in range(len(partial)):
+                donor = start[g] + k
+                first, last = copy_start[donor], copy_start[donor + 1]
+                word = _mixed(stream ^ np.uint64(first_donor + donor))
+                draw = np.uint64(0)
+                total = (last - first) * (-weight_offset * input_sum - input_offset * weight_sum[donor])
+                for stored in range(first, last):
+                    for step in range(len(plane_factor)):
+                        for column in range(len(column_factor)):
+                            current, noise = 0.0, 0.0
+                            for r in range(height):
+                                current += digits[step, r] * signal[stored, column, r]
+                                if noisy:
+                                    noise += digits[step, r] ** 2 * variance[stored, column, r]
+                            if noise > 0:
+                                draw += np.uint64(1)
+                                current += np.sqrt(noise) * _normal(_mixed(word + draw))
+                            code = _converted(current, adc_step, top)
+                            total += plane_factor[step] * column_factor[column] * code
+                partial[k] = total
+            if len(average) > 0:
+                _average(partial, average[start[g] : start[g + 1]])
+            uses = slice(use_start[g], use_start[g + 1])
+            _serve(
+                partial,
+                start[g],
+                use_filter[uses],
+                use_donor[uses],
+                use_gain[uses],
+                use_drop[uses],
+                limits,
+                wrap,
+                accumulator[n],
+                overflows[n],
+            )
 
 
 @njit(cache=True, nogil=True)

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from prap_pim.errors import UserError
-from prap_pim.function.crossbar import check_fit, check_inputs, crossbar_matmul
+from prap_pim.function.crossbar import LayerCrossbars, check_fit, check_inputs, kept_fraction_bits
 from prap_pim.function.exact import ExactProduct
 from prap_pim.function.im2col import im2col
-from prap_pim.grain import Grain
+from prap_pim.function.model import CrossbarModel
 from prap_pim.network import Layer
 from prap_pim.plan import LayerPlan
 from prap_pim.quantize import quantize_input
@@ -25,16 +25,16 @@ class ExactLayer(nn.Module):
         path: what computes the integers (``ExactProduct.path``).
     """
 
-    def __init__(self, layer: Layer, plan: LayerPlan, input_step: float, grain: Grain) -> None:
+    def __init__(self, layer: Layer, plan: LayerPlan, input_step: float, model: CrossbarModel) -> None:
         """
         Args:
             layer: geometry; its weights are not read.
             plan: what is stored and computed.
             input_step: the real activation that integer 1 stands for.
-            grain: of the chip.
+            model: what the plan must fit; of its losses this layer knows nothing.
 
         Raises:
-            UserError: the plan is of a layer of another size, does not fit the grain, or is too large.
+            UserError: the plan is of a layer of another size, does not fit the model, or is too large.
         """
         super().__init__()
         if (plan.filters, plan.inputs) != (layer.filters, layer.rows):
@@ -42,8 +42,8 @@ class ExactLayer(nn.Module):
                 f"layer {layer.name} has {layer.filters} filters of {layer.rows} inputs, "
                 f"its plan {plan.filters} of {plan.inputs}"
             )
-        check_fit(plan, grain)
-        self.layer, self.plan, self.input_step, self.grain = layer, plan, input_step, grain
+        check_fit(plan, model)
+        self.layer, self.plan, self.input_step, self.model = layer, plan, input_step, model
         self.product = ExactProduct(layer, plan)
         self.scale = torch.from_numpy(plan.step.astype(np.float64) * (input_step * 2.0**-plan.fraction_bits))
         self.bias = torch.from_numpy(plan.bias.astype(np.float64))
@@ -65,7 +65,7 @@ class ExactLayer(nn.Module):
 
     def _quantized(self, x: Tensor) -> Tensor:
         inputs = quantize_input(x, self.input_step).cpu()
-        check_inputs(self.plan, inputs.numpy(), self.grain)
+        check_inputs(self.plan, inputs.numpy(), self.model)
         return inputs
 
     def _integers(self, x: Tensor) -> Tensor:
@@ -80,23 +80,33 @@ class ExactLayer(nn.Module):
 
 
 class CrossbarLayer(ExactLayer):
-    """The same, the integers computed cell by cell.
+    """The same, the integers computed cell by cell, with all that is lost there.
 
     Attributes:
+        crossbars: the programmed crossbars; they count overflows.
         checked: accumulators that were compared with the exact product, over all calls.
         mismatches: of these, the ones that were not equal.
     """
 
     def __init__(
-        self, layer: Layer, plan: LayerPlan, input_step: float, grain: Grain, adc_bits: int, check: bool = True
+        self,
+        layer: Layer,
+        plan: LayerPlan,
+        input_step: float,
+        model: CrossbarModel,
+        check: bool = True,
+        seed: np.random.SeedSequence | None = None,
+        keep: bool = True,
     ) -> None:
         """
         Args:
-            adc_bits: of the chip.
+            model: cells, ADC, registers.
             check: compare every accumulator with the exact product.
+            seed, keep: as for ``LayerCrossbars``.
         """
-        super().__init__(layer, plan, input_step, grain)
-        self.adc_bits, self.check = adc_bits, check
+        super().__init__(layer, plan, input_step, model)
+        self.crossbars = LayerCrossbars(plan, model, seed, keep)
+        self.check = check
         self.checked = self.mismatches = 0
 
     @property
@@ -106,14 +116,13 @@ class CrossbarLayer(ExactLayer):
 
     def _integers(self, x: Tensor) -> Tensor:
         quantized = self._quantized(x)
-        inputs = im2col(self.layer, quantized.numpy())
-        cells = torch.from_numpy(crossbar_matmul(self.plan, inputs, self.grain, self.adc_bits))  # [positions, O]
+        cells = torch.from_numpy(self.crossbars.matmul(im2col(self.layer, quantized.numpy())))  # [positions, O]
         if self.layer.kind == "conv":
-            filters, height, width = self.layer.output_shape
-            cells = cells.reshape(len(x), height, width, filters)
+            cells = cells.reshape(len(x), *self.layer.output_shape[1:], self.layer.filters)
         else:
             cells = cells.reshape(*x.shape[:-1], self.layer.filters)
+        integers = cells.double().mul_(2.0 ** (self.plan.fraction_bits - kept_fraction_bits(self.plan, self.model)))
         if self.check:
-            self.checked += cells.numel()
-            self.mismatches += int(torch.count_nonzero(cells != self.product(quantized)))
-        return cells.double()
+            self.checked += integers.numel()
+            self.mismatches += int(torch.count_nonzero(integers != self.product(quantized)))
+        return integers

@@ -11,9 +11,17 @@ from prap_pim.capture import Captured
 from prap_pim.errors import UserError
 from prap_pim.function.crossbar import loses_nothing
 from prap_pim.function.layer import CrossbarLayer, ExactLayer
+from prap_pim.function.model import CrossbarModel
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.plan import LayerPlan, NetworkPlan
+
+Progress = Callable[[int, int], object]
+
+_TABLE_BYTES = (
+    1 << 30
+)  # of programmed cells and their answers that a network keeps; the rest is made anew in each batch
+_WIDEST_ADC = 62  # bits: no bitline counts further
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class SimulationReport:
         checked_images: how many went through every cell and were compared.
         paths: what computed the other images, by layer name: "cells", or where these can lose nothing "float32",
             "float32 in 2 parts", "float64" (``ExactProduct``); empty if there were no others.
+        overflows: dot products and sums that did not fit their registers, by layer name.
     """
 
     images: int
@@ -42,6 +51,7 @@ class SimulationReport:
     layers: Mapping[str, LayerCheck]
     checked_images: int
     paths: Mapping[str, str]
+    overflows: Mapping[str, int]
 
     @property
     def mismatches(self) -> int:
@@ -57,10 +67,32 @@ def simulate(
     images: Tensor,
     labels: Tensor,
     batch_size: int = 50,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
     check: bool | int = True,
 ) -> SimulationReport:
-    """Classify images with every layer on bit-true crossbars and everything else in float.
+    """``measure`` on crossbars of ideal cells and wide accumulators, with an ADC that clips; every image is checked.
+
+    Args:
+        grain, adc_bits: of the chip.
+        others: as for ``measure``.
+    """
+    model = CrossbarModel.checked({"grain": grain, "adc_bits": adc_bits}, "crossbars")
+    return measure(captured, plan, model, images, labels, batch_size=batch_size, progress=progress, check=check)
+
+
+def measure(
+    captured: Captured,
+    plan: NetworkPlan,
+    model: CrossbarModel,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    seed: int | np.random.SeedSequence = 0,
+    batch_size: int = 50,
+    progress: Progress | None = None,
+    check: bool | int = False,
+) -> SimulationReport:
+    """Classify images with every layer on crossbars and everything else in float.
 
     The first ``check`` images go through every cell, and every accumulator is compared with the exact product. The
     others take, layer by layer, the exact product itself where the crossbars can lose nothing, else the cells.
@@ -68,51 +100,75 @@ def simulate(
     Args:
         captured: the network.
         plan: a plan for each of its layers, and the steps of their inputs.
-        grain, adc_bits: of the chip.
+        model: cells, ADC, registers.
         images: [N, ...], N > 0.
         labels: [N], class numbers.
-        batch_size: images at a time.
+        seed: of the device and its read noise.
+        batch_size: images at a time; neither device nor noise depend on it.
         progress: called with the images done and the images in all, after each batch.
         check: how many images to check; True: all, False: none.
 
     Raises:
-        UserError: there are no images or not one label each, or the plan does not fit the network or the grain.
+        UserError: there are no images or not one label each, or the plan does not fit the network or the model.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise UserError(f"a simulation needs images with one label each, not {len(images)} with {len(labels)} labels")
     if check < 0:
         raise UserError(f"the number of images to check must not be negative, not {check}")
     checked = len(images) if check is True else min(int(check), len(images))
-    by_cell: dict[str, CrossbarLayer] = {}
-    quick: dict[str, ExactLayer] = {}
-    for layer, layer_plan in _matched(captured, plan):
-        step = plan.input_step[layer.name]
-        if checked:
-            by_cell[layer.name] = CrossbarLayer(layer, layer_plan, step, grain, adc_bits)
-        if checked < len(images) and loses_nothing(layer_plan, grain, adc_bits):
-            quick[layer.name] = ExactLayer(layer, layer_plan, step, grain)
-        elif checked < len(images):
-            quick[layer.name] = CrossbarLayer(layer, layer_plan, step, grain, adc_bits, check=False)
-
+    by_cell, quick = _layers(captured, plan, model, seed, checked > 0, checked < len(images))
     correct = done = 0
-    halves: tuple[tuple[Mapping[str, nn.Module], slice], ...]
-    halves = (by_cell, slice(0, checked)), (quick, slice(checked, None))
-    for layers, part in halves:
+    halves: tuple[tuple[Mapping[str, ExactLayer], slice, bool], ...]
+    halves = (by_cell, slice(0, checked), True), (quick, slice(checked, None), False)
+    for layers, part, compare in halves:
         if not layers:
             continue
-        model = captured.rebuild(layers)
+        for layer in by_cell.values():
+            layer.check = compare
+        network = captured.rebuild(layers)
         for batch, expected in zip(
             torch.split(images[part], batch_size), torch.split(labels[part], batch_size), strict=True
         ):
             with torch.no_grad():
-                correct += int((model(batch).argmax(dim=1) == expected).sum())
+                correct += int((network(batch).argmax(dim=1) == expected).sum())
             done += len(batch)
             if progress is not None:
                 progress(done, len(images))
+    cells = {name: layer for name, layer in {**quick, **by_cell}.items() if isinstance(layer, CrossbarLayer)}
     checks = {name: LayerCheck(0, 0) for name in plan.layers}
-    checks |= {name: LayerCheck(layer.checked, layer.mismatches) for name, layer in by_cell.items()}
+    checks |= {name: LayerCheck(layer.checked, layer.mismatches) for name, layer in cells.items()}
+    overflows = {name: 0 for name in plan.layers}
+    overflows |= {name: layer.crossbars.dot_overflows + layer.crossbars.sum_overflows for name, layer in cells.items()}
     paths = {name: layer.path for name, layer in quick.items()}
-    return SimulationReport(len(images), correct / len(images), checks, checked, paths)
+    return SimulationReport(len(images), correct / len(images), checks, checked, paths, overflows)
+
+
+def _layers(
+    captured: Captured,
+    plan: NetworkPlan,
+    model: CrossbarModel,
+    seed: int | np.random.SeedSequence,
+    some_checked: bool,
+    some_not: bool,
+) -> tuple[dict[str, CrossbarLayer], dict[str, ExactLayer]]:
+    """The layers of the images that are checked, and of those that are not; crossbars in both are the same ones."""
+    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    free = _TABLE_BYTES
+    by_cell: dict[str, CrossbarLayer] = {}
+    quick: dict[str, ExactLayer] = {}
+    for number, (layer, layer_plan) in enumerate(_matched(captured, plan)):
+        step = plan.input_step[layer.name]
+        of_layer = np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, number))
+        exact = loses_nothing(layer_plan, model)
+        if some_checked or not exact:
+            cells = CrossbarLayer(layer, layer_plan, step, model, some_checked, of_layer)
+            cells.crossbars.keep = cells.crossbars.table_bytes <= free
+            free -= cells.crossbars.table_bytes if cells.crossbars.keep else 0
+            if some_checked:
+                by_cell[layer.name] = cells
+        if some_not:
+            quick[layer.name] = ExactLayer(layer, layer_plan, step, model) if exact else cells
+    return by_cell, quick
 
 
 def exact_accuracy(
@@ -122,14 +178,14 @@ def exact_accuracy(
     images: Tensor,
     labels: Tensor,
     batch_size: int = 50,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> float:
     """Accuracy on crossbars that lose nothing, by the exact product alone: no cell is visited.
 
     Args, Raises: as ``simulate``.
     """
-    enough = 62  # no bitline counts further
-    return simulate(captured, plan, grain, enough, images, labels, batch_size, progress, check=False).accuracy
+    model = CrossbarModel(grain=grain, adc_bits=_WIDEST_ADC)
+    return measure(captured, plan, model, images, labels, batch_size=batch_size, progress=progress).accuracy
 
 
 def compressed_model(captured: Captured, plan: NetworkPlan) -> nn.Module:
