@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from prap_pim.calibrate import CalibratedReuse
 from prap_pim.data import DataConfig, DigitsConfig
 from prap_pim.errors import UserError
 from prap_pim.method_presets import with_presets
@@ -13,7 +14,7 @@ from prap_pim.models import ModelConfig, ResNetConfig
 from prap_pim.network import Network
 from prap_pim.prune import NoPruning, PruneConfig
 from prap_pim.quantize import QuantizeConfig
-from prap_pim.reuse import NoReuse, ReuseConfig
+from prap_pim.reuse import IdenticalReuse, NoReuse, ReuseConfig, SimilarReuse
 from prap_pim.settings import Settings, nearest, read_yaml
 from prap_pim.training import PRAP_2023, TrainingConfig
 
@@ -31,6 +32,9 @@ def _schedule(value: Any) -> Any:
     return value
 
 
+AnyReuse = Annotated[IdenticalReuse | NoReuse | SimilarReuse | CalibratedReuse, Field(discriminator="kind")]
+
+
 class LayerRule(Settings):
     """Other settings for some layers of a method; the first rule that matches a layer's name counts."""
 
@@ -45,11 +49,20 @@ class MethodConfig(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")
     description: str = ""
     prune: PruneConfig = NoPruning()
-    reuse: ReuseConfig = NoReuse()
+    reuse: AnyReuse = NoReuse()
     exceptions: tuple[LayerRule, ...] = ()
     finetune: bool = True
 
-    def layer_settings(self, network: Network) -> dict[str, tuple[PruneConfig, ReuseConfig]]:
+    @model_validator(mode="after")
+    def _calibrated_alone(self) -> Self:
+        if isinstance(self.reuse, CalibratedReuse):
+            if self.prune != NoPruning():
+                raise ValueError("calibrated reuse prunes by itself (reuse.shapes): leave prune out")
+            if any((rule.prune, rule.reuse) != (NoPruning(), NoReuse()) for rule in self.exceptions):
+                raise ValueError("calibrated reuse has one budget: an exception can only leave layers whole")
+        return self
+
+    def layer_settings(self, network: Network) -> dict[str, tuple[PruneConfig, AnyReuse]]:
         """The pruning and reuse of every layer, by name.
 
         Raises:
@@ -64,7 +77,7 @@ class MethodConfig(Settings):
                 )
         return {name: self._setting(name) for name in names}
 
-    def _setting(self, name: str) -> tuple[PruneConfig, ReuseConfig]:
+    def _setting(self, name: str) -> tuple[PruneConfig, AnyReuse]:
         for rule in self.exceptions:
             if fnmatchcase(name, rule.layers):
                 return rule.prune, rule.reuse
@@ -85,6 +98,7 @@ class RunConfig(Settings):
     chip: str = "isaac-32nm"  # a preset, or a TOML file
     mapping: Literal["spread", "pack"] = "spread"
     crossbar_budget: int | None = Field(default=None, ge=1)  # that every method may fill; None: what dense takes
+    checked_images: int | None = Field(default=None, ge=0)  # test images that go through every cell; None: all
     zero_input_skipping: bool = False  # do not read OUs whose input bits are all 0, for all methods alike
     output: Path = Path("runs/run")
 

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from prap_pim.data import Examples
 from prap_pim.errors import UserError
 from prap_pim.patterns import PatternSet, ReuseMap, effective_shape, make_plan
+from prap_pim.plan import LayerPlan
 from prap_pim.training import Checkpoint, Hooks, Progress, TrainingConfig, quiet, run_epochs
 from prap_pim.training.checkpoint import CheckpointFolder
+from prap_pim.weights import layer_weight, put_weights
 
 Float32 = NDArray[np.float32]
 Assignments = Mapping[str, tuple[PatternSet, ReuseMap]]  # by layer name, which is the module's path
@@ -30,28 +32,25 @@ def matrix(model: nn.Module, name: str) -> Float32:
     Raises:
         UserError: the model has no such layer, or it has no weight matrix.
     """
-    return _matrix(_weight(model, name)).cpu().numpy().copy()
+    return _matrix(layer_weight(model, name)).cpu().numpy().copy()
 
 
-def project(model: nn.Module, assignments: Assignments) -> dict[str, Float32]:
+def project(model: nn.Module, assignments: Assignments) -> dict[str, LayerPlan]:
     """Replace the weights of the named layers by those that their plans compute: one-shot compression.
 
     Returns:
-        by layer name, the weights as they were before, float32 [O, inputs]. ``make_plan`` on THEM (with any filter
-        scale and bias) has exactly the integers of the projected weights; on the projected weights it may not, because
-        a gain above 1 can carry a reuser beyond the largest donor, and with it the int8 step.
+        the plans by layer name, with the scale of the weights alone and no bias: see ``LayerPlan.scaled``.
 
     Raises:
         UserError: a layer is missing, or does not match its assignment.
     """
-    before = {name: matrix(model, name) for name in assignments}
+    plans = {}
     for name, (patterns, reuse) in assignments.items():
         one, zero = np.ones(patterns.filters, np.float32), np.zeros(patterns.filters, np.float32)
-        plan = make_plan(name, before[name], patterns, reuse, one, zero)
-        weight = _weight(model, name)
-        with torch.no_grad():
-            weight.copy_(torch.from_numpy(plan.real_weights()).reshape(weight.shape))  # float64 -> float32
-    return before
+        plans[name] = make_plan(name, matrix(model, name), patterns, reuse, one, zero)
+    for name, plan in plans.items():
+        put_weights(model, name, plan)
+    return plans
 
 
 def finetune(
@@ -66,7 +65,7 @@ def finetune(
     resume: bool = False,
     phase: str = "fine-tuning",
     progress: Progress = quiet,
-) -> dict[str, Float32]:
+) -> dict[str, LayerPlan]:
     """Train from the checkpoint ``start`` to ``config.epochs`` under the two penalties, and project.
 
     Layers without an assignment are trained as before; with none at all this is base training, continued. The loss is
@@ -84,7 +83,7 @@ def finetune(
         Others as for ``training.train``.
 
     Returns:
-        as ``project``, which this ends with: the weights before the last projection, to make the plans of.
+        the plans, as from ``project``, which this ends with.
 
     Raises:
         UserError: as ``project`` and ``training.train``.
@@ -117,7 +116,7 @@ class Drawn(Hooks):
     def __init__(self, model: nn.Module, assignments: Assignments, config: TrainingConfig, start: Checkpoint) -> None:
         self._model, self._assignments, self._config, self._start = model, assignments, config, start
         self._targets = [
-            (_weight(model, name), _Target.of(name, patterns, reuse, matrix(model, name).shape))
+            (layer_weight(model, name), _Target.of(name, patterns, reuse, matrix(model, name).shape))
             for name, (patterns, reuse) in assignments.items()
         ]
 
@@ -195,16 +194,6 @@ class _Target:
         step = torch.where(largest > 0, largest / 127, 1)
         grid = torch.round(current / step) * step
         return self.gain * grid.reshape(-1).index_select(0, self.source).reshape(current.shape)
-
-
-def _weight(model: nn.Module, name: str) -> nn.Parameter:
-    try:
-        weight = model.get_submodule(name).weight
-    except AttributeError as error:
-        raise UserError(f"the network has no layer {name} with weights") from error
-    if not isinstance(weight, nn.Parameter) or weight.ndim < 2:
-        raise UserError(f"layer {name}: it has no weight matrix")
-    return weight
 
 
 def _matrix(weight: Tensor) -> Tensor:

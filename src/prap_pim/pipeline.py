@@ -2,8 +2,9 @@
 
 import copy
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -12,28 +13,39 @@ from typing import Any
 import torch
 from torch import nn
 
+from prap_pim.calibrate import CalibratedReuse, calibrate, check_budget, train_donors
 from prap_pim.capture import Captured, capture
 from prap_pim.chip import Chip, load_chip
-from prap_pim.config import MethodConfig, RunConfig
+from prap_pim.config import AnyReuse, MethodConfig, RunConfig
 from prap_pim.cost import CostReport, conventions, cost, load_table
 from prap_pim.data import Splits, load
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json
-from prap_pim.finetune import Assignments, finetune, project
+from prap_pim.finetune import finetune, project
 from prap_pim.function import LayerCheck, SimulationReport, compressed_model, simulate, zero_input_rates
 from prap_pim.mapping import dense_ous, fewest_crossbars
 from prap_pim.models import build
 from prap_pim.network import Network
-from prap_pim.patterns import Float32, PatternSet, ReuseMap, make_plan
-from prap_pim.plan import NetworkPlan
-from prap_pim.prune import NoPruning, prune
+from prap_pim.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.prune import NoPruning, PruneConfig, prune
 from prap_pim.quantize import input_steps
 from prap_pim.report import write_comparison, write_report
-from prap_pim.results import BudgetResult, ChipResult, Figure, LayerResult, MethodResult, Results, TimingResult
+from prap_pim.results import (
+    AllocationResult,
+    BudgetResult,
+    CalibrationResult,
+    ChipResult,
+    Figure,
+    LayerResult,
+    MethodResult,
+    Results,
+    TimingResult,
+)
 from prap_pim.reuse import NoReuse, reuse
 from prap_pim.run_folder import Manifest, RunFolder, open_run
 from prap_pim.training import Checkpoint, Progress, accuracy, reestimate_batchnorm, train
-from prap_pim.weights import load_weights
+from prap_pim.weights import load_weights, put_weights
 
 _BATCH = 100  # images at a time; results do not depend on it
 _PLAIN_FIGURES = (
@@ -107,8 +119,13 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
         raise UserError(f"chip {chip.name}: weights and inputs are int8, its grain has fewer weight_bits or input_bits")
     captured = _capture(config, splits, _start(config, splits))
     for method in config.methods:
-        assignments = _assign(method, captured.network, chip)
-        plan = _plan(method, captured, assignments, {}, dict.fromkeys(assignments, 1.0))
+        names = [layer.name for layer in captured.network.layers]
+        changed = _changed(method, captured.network)
+        if isinstance(method.reuse, CalibratedReuse):
+            check_budget(captured.network, method.reuse, chip.grain, set(names) - set(changed))
+            continue  # what it will find takes no more OUs than the dense plan
+        plans = project(copy.deepcopy(captured.module), _assign(changed, captured.network, chip))
+        plan = _plan(method.name, captured, plans, dict.fromkeys(names, 1.0), chip)
         cost(captured.network, plan, chip, config.mapping)
         cost(captured.network, plan, chip, crossbars=_budget(config, captured.network, plan, chip))
 
@@ -155,32 +172,38 @@ def _train(
     return model, branch
 
 
-def _assign(method: MethodConfig, network: Network, chip: Chip) -> dict[str, tuple[PatternSet, ReuseMap]]:
-    """What pruning and reuse decide, for every layer."""
+def _changed(method: MethodConfig, network: Network) -> dict[str, tuple[PruneConfig, AnyReuse]]:
+    """The layers that a method does not leave whole, with their settings."""
     settings = method.layer_settings(network)
+    return {name: setting for name, setting in settings.items() if setting != (NoPruning(), NoReuse())}
+
+
+def _assign(
+    settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip
+) -> dict[str, tuple[PatternSet, ReuseMap]]:
+    """What pruning and reuse decide, for the layers of ``settings``."""
     assignments = {}
     for layer in network.layers:
-        pruning, reusing = settings[layer.name]
-        patterns = prune(pruning, layer, chip.grain)
-        assignments[layer.name] = patterns, reuse(reusing, layer, patterns, chip.grain)
+        if layer.name in settings:
+            pruning, reusing = settings[layer.name]
+            patterns = prune(pruning, layer, chip.grain)
+            assignments[layer.name] = patterns, reuse(reusing, layer, patterns, chip.grain)
     return assignments
 
 
 def _plan(
-    method: MethodConfig,
-    captured: Captured,
-    assignments: Assignments,
-    matrices: Mapping[str, Float32],
-    steps: Mapping[str, float],
+    name: str, captured: Captured, compressed: Mapping[str, LayerPlan], steps: Mapping[str, float], chip: Chip
 ) -> NetworkPlan:
-    """Every layer as a plan; ``matrices`` holds the weights before the last projection, where there was one."""
+    """Every layer as a plan: those that are compressed with the batch norm of ``captured``, the others dense."""
     layers = {}
     for layer in captured.network.layers:
-        weights = matrices.get(layer.name, layer.matrix)
-        layers[layer.name] = make_plan(
-            layer.name, weights, *assignments[layer.name], layer.filter_scale, layer.filter_bias
-        )
-    return NetworkPlan(method.name, layers, dict(steps))
+        if layer.name in compressed:
+            layers[layer.name] = compressed[layer.name].scaled(layer.filter_scale, layer.filter_bias)
+        else:
+            patterns = prune(NoPruning(), layer, chip.grain)
+            whole = layer.name, layer.matrix, patterns, ReuseMap.none(patterns), layer.filter_scale, layer.filter_bias
+            layers[layer.name] = make_plan(*whole)
+    return NetworkPlan(name, layers, dict(steps))
 
 
 def _method(
@@ -199,7 +222,8 @@ def _method(
     if before is not None:
         return before
 
-    captured, plan = _compress(config, method, splits, chip, trained, branch, place, progress)
+    found = _compress(config, method, splits, chip, trained, branch, place, progress)
+    captured, plan = found.captured, found.plan
     plan.save(place / "plan.safetensors")
     network, calibration, test = captured.network, splits.calibration.images, splits.test
     skipping = config.zero_input_skipping
@@ -218,8 +242,9 @@ def _method(
             test.images,
             test.labels,
             progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "images"),
+            check=True if config.checked_images is None else config.checked_images,
         )
-    result = _method_result(method, network, plan, chip, budget, costs, at_budget, proof, compressed)
+    result = _method_result(method, found, chip, budget, costs, at_budget, proof, compressed)
     write_json(place / "result.json", {"sha256": _digest(result.model_dump_json()), "result": result.model_dump()})
     return result
 
@@ -235,6 +260,15 @@ def _finished(place: Path) -> MethodResult | None:
         return None
 
 
+@dataclass(frozen=True)
+class _Compressed:
+    """A compressed network: its weights and batch norm, its plan, and how calibrated reuse went about it."""
+
+    captured: Captured
+    plan: NetworkPlan
+    calibration: CalibrationResult | None
+
+
 def _compress(
     config: RunConfig,
     method: MethodConfig,
@@ -244,45 +278,85 @@ def _compress(
     branch: Checkpoint | None,
     place: Path,
     progress: Progress,
-) -> tuple[Captured, NetworkPlan]:
+) -> _Compressed:
     """The compressed network and its plan.
 
     With fine-tuning a method branches from the base training's checkpoint ``branch``; one-shot it starts from the
     network that is ``trained`` to the end, as does a method that changes no layer.
     """
     model = copy.deepcopy(trained)
-    settings = method.layer_settings(_capture(config, splits, model).network)
-    changed = [name for name, setting in settings.items() if setting != (NoPruning(), NoReuse())]
-    tune = config.training if method.finetune and changed else None
-    if tune is not None and branch is not None:
-        branch.restore(model)
-    assignments = _assign(method, _capture(config, splits, model).network, chip)
-    chosen = {name: assignments[name] for name in changed}
-    if tune is not None and branch is not None:
-        matrices = finetune(
-            model,
-            splits.train,
-            tune,
-            config.seed,
-            branch,
-            chosen,
-            place / "checkpoints",
-            resume=True,
-            phase=f"{method.name}: fine-tuning",
-            progress=progress,
-        )
+    changed = _changed(method, _capture(config, splits, model).network)
+    start = branch if method.finetune and changed else None
+    if start is not None:
+        start.restore(model)
+    captured, calibration = _capture(config, splits, model), None
+    training: dict[str, Any] = {"resume": True, "phase": f"{method.name}: fine-tuning", "progress": progress}
+    if isinstance(method.reuse, CalibratedReuse):
+        of_method = config, method, method.reuse
+        plans, calibration = _calibrated(*of_method, captured, changed, splits, chip, place, progress)
+        for name, plan in plans.items():
+            put_weights(model, name, plan)
+        if start is not None and config.training is not None:
+            chosen = model, splits.train, config.training, config.seed, start, plans, place / "checkpoints"
+            plans = train_donors(*chosen, **training)
     else:
-        matrices = project(model, chosen)
+        assignments = _assign(changed, captured.network, chip)
+        if start is not None and config.training is not None:
+            drawn = model, splits.train, config.training, config.seed, start, assignments, place / "checkpoints"
+            plans = finetune(*drawn, **training)
+        else:
+            plans = project(model, assignments)
     reestimate_batchnorm(model, splits.calibration.images)  # for every method alike
     captured = _capture(config, splits, model)
     steps = input_steps(captured, splits.calibration.images, _BATCH, config.quantize)
-    return captured, _plan(method, captured, assignments, matrices, steps)
+    return _Compressed(captured, _plan(method.name, captured, plans, steps, chip), calibration)
+
+
+def _calibrated(
+    config: RunConfig,
+    method: MethodConfig,
+    reusing: CalibratedReuse,
+    captured: Captured,
+    free: Collection[str],
+    splits: Splits,
+    chip: Chip,
+    place: Path,
+    progress: Progress,
+) -> tuple[dict[str, LayerPlan], CalibrationResult]:
+    """Calibrated reuse of the layers ``free``, or what an interrupted run has found."""
+    plan_file, result_file = place / "calibrated.safetensors", place / "calibration.json"
+    whole = [layer.name for layer in captured.network.layers if layer.name not in free]
+    before = _digest(*(layer.weight.tobytes() for layer in captured.network.layers))
+    with suppress(UserError, ValueError, KeyError, TypeError):
+        saved, plan = read_json(result_file), NetworkPlan.load(plan_file)
+        if (saved["weights"], saved["plan"]) == (before, plan.digest()):
+            return dict(plan.layers), CalibrationResult.model_validate(saved["result"])
+    images = splits.calibration.images
+    found = calibrate(
+        captured, images, reusing, chip.grain, config.seed, whole=whole, phase=method.name, progress=progress
+    )
+    layers = [
+        AllocationResult(
+            name=layer.name,
+            sensitivity_nats=layer.sensitivity,
+            donors=layer.setting.donors if layer.setting else None,
+            kept_positions=layer.setting.positions if layer.setting else None,
+            output_error=layer.error,
+        )
+        for layer in found.layers
+    ]
+    result = CalibrationResult(inputs=len(images), changed=found.drop, layers=layers)
+    plans = {layer.name: found.plans[layer.name] for layer in found.layers if layer.setting is not None}
+    if plans:
+        plan = NetworkPlan(method.name, plans, dict.fromkeys(plans, 1.0))
+        plan.save(plan_file)
+        write_json(result_file, {"weights": before, "plan": plan.digest(), "result": result.model_dump()})
+    return plans, result
 
 
 def _method_result(
     method: MethodConfig,
-    network: Network,
-    plan: NetworkPlan,
+    found: _Compressed,
     chip: Chip,
     budget: int,
     costs: CostReport,
@@ -290,8 +364,8 @@ def _method_result(
     proof: SimulationReport | None,
     compressed_accuracy: float | None,
 ) -> MethodResult:
-    layers = []
-    for layer, priced in zip(network.layers, costs.layers, strict=True):
+    plan, layers = found.plan, []
+    for layer, priced in zip(found.captured.network.layers, costs.layers, strict=True):
         of_plan, checked = plan.layers[layer.name], proof.layers[layer.name] if proof else LayerCheck(0, 0)
         layers.append(
             LayerResult(
@@ -321,6 +395,7 @@ def _method_result(
         ou_steps=costs.ou_steps,
         at_budget=BudgetResult(budget=budget, copies=dict(at_budget.copies), **_figures(at_budget)),
         plan_sha256=plan.digest(),
+        calibration=found.calibration,
         layers=layers,
         **_figures(costs),
     )

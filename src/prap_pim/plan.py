@@ -9,7 +9,7 @@ takes which donor's result with which power of two (uses):
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,18 @@ class LayerPlan:
         """The compressed weights as real numbers, float64 [O, inputs], batch norm's factor included."""
         return self.weights() * (self.step[:, None].astype(np.float64) * 2.0**-self.fraction_bits)
 
+    def scaled(self, filter_scale: NDArray[np.float32], filter_bias: NDArray[np.float32]) -> "LayerPlan":
+        """With ``step`` times ``filter_scale``, and with ``filter_bias``: float32 [O], as ``Layer`` has them."""
+        step = (self.step.astype(np.float64) * filter_scale).astype(np.float32)
+        return replace(self, step=step, bias=np.asarray(filter_bias, np.float32))
+
+    def digest(self) -> str:
+        """SHA-256 over every value."""
+        total = hashlib.sha256(json.dumps([self.name, self.inputs]).encode())
+        for key in _ARRAYS:
+            total.update(getattr(self, key).tobytes())
+        return total.hexdigest()
+
     def same_as(self, other: "LayerPlan") -> bool:
         """Whether every field is equal, bit for bit."""
         return (self.name, self.inputs) == (other.name, other.inputs) and all(
@@ -212,9 +224,7 @@ class NetworkPlan:
         """SHA-256 over every value of the plan: equal plans have equal digests."""
         total = hashlib.sha256(json.dumps([_FORMAT, self.method, dict(self.input_step)]).encode())
         for plan in self.layers.values():
-            total.update(json.dumps([plan.name, plan.inputs]).encode())
-            for key in _ARRAYS:
-                total.update(np.ascontiguousarray(getattr(plan, key)).tobytes())
+            total.update(plan.digest().encode())
         return total.hexdigest()
 
     def save(self, path: Path) -> None:

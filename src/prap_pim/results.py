@@ -102,6 +102,24 @@ class LayerResult(_Frozen):
     mismatches: int
 
 
+class AllocationResult(_Frozen):
+    """What calibrated reuse gave one layer of its budget."""
+
+    name: str
+    sensitivity_nats: float  # divergence of the network's outputs when this layer alone keeps an eighth
+    donors: int | None  # of a row group that all filters share; None: every pattern is kept
+    kept_positions: int | None  # of a kernel's, by each filter; None: all
+    output_error: float  # squared error of the layer's output relative to its square, on calibration inputs
+
+
+class CalibrationResult(_Frozen):
+    """How calibrated reuse shared out its budget."""
+
+    inputs: int
+    changed: float  # share of the calibration inputs classified otherwise than by the network itself, 0..1
+    layers: list[AllocationResult]
+
+
 class MethodResult(CostFigures):
     """One method on the trained network."""
 
@@ -113,6 +131,7 @@ class MethodResult(CostFigures):
     ou_steps: int
     at_budget: BudgetResult
     plan_sha256: str
+    calibration: CalibrationResult | None = None  # of calibrated reuse
     layers: list[LayerResult]
 
 

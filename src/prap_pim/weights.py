@@ -1,4 +1,4 @@
-"""A network's weights from the user's own file. Nothing is unpickled: a torch file is read with weights_only=True."""
+"""Weights into a network: from the user's own file (nothing is unpickled), or those that a plan computes."""
 
 import warnings
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from prap_pim.errors import UserError
+from prap_pim.plan import LayerPlan
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts keep the weights among other things
 _UNIMPORTANT = "num_batches_tracked"  # batch norm's count: of no effect on what a network computes
@@ -98,3 +99,34 @@ def _read_torch(path: Path) -> Mapping[str, Tensor]:
     ):
         raise UserError(f"cannot read {path}: it does not hold a state_dict, weights by name")
     return value
+
+
+def layer_weight(model: nn.Module, name: str) -> nn.Parameter:
+    """The weight of a layer, a convolution or a product.
+
+    Raises:
+        UserError: the model has no such layer, or it has no weight matrix.
+    """
+    try:
+        weight = model.get_submodule(name).weight
+    except AttributeError as error:
+        raise UserError(f"the network has no layer {name} with weights") from error
+    if not isinstance(weight, nn.Parameter) or weight.ndim < 2:
+        raise UserError(f"layer {name}: it has no weight matrix")
+    return weight
+
+
+def put_weights(model: nn.Module, name: str, plan: LayerPlan) -> None:
+    """Give a layer the weights that its plan computes, and add the plan's bias to the layer's.
+
+    Raises:
+        UserError: the model has no such layer.
+    """
+    weight = layer_weight(model, name)
+    with torch.no_grad():
+        weight.copy_(torch.from_numpy(plan.real_weights()).reshape(weight.shape))  # float64 -> float32
+        if plan.bias.any():
+            layer, shift = model.get_submodule(name), torch.from_numpy(plan.bias.copy()).to(weight)
+            before = layer.bias
+            assert before is None or isinstance(before, Tensor)
+            layer.bias = nn.Parameter(shift if before is None else before + shift)

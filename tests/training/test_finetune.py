@@ -98,18 +98,21 @@ def test_projected_weights_are_exactly_the_plans() -> None:
     model = tiny_model()
     assignments = tiny_assignments(model)
     original = {name: value.clone() for name, value in model.state_dict().items()}
-    before = project(model, assignments)
+    plans = project(model, assignments)
     gains_above_one = False
     for name, (patterns, reuse) in assignments.items():
-        np.testing.assert_array_equal(before[name], original[f"{name}.weight"].reshape(before[name].shape).numpy())
+        before = original[f"{name}.weight"].reshape(patterns.filters, -1).numpy()
         scale = np.linspace(-2, 3, patterns.filters).astype(np.float32)  # as batch norm's; the integers stay
-        plan = make_plan(name, before[name], patterns, reuse, scale, scale)
-        step = np.float64(np.float32(np.float64(np.abs(before[name]).max()) / 127))
+        plan = make_plan(name, before, patterns, reuse, scale, scale)
+        np.testing.assert_array_equal(plans[name].donors, plan.donors)
+        np.testing.assert_allclose(plans[name].scaled(scale, scale).step, plan.step, rtol=1e-6)
+        np.testing.assert_array_equal(plans[name].scaled(scale, scale).bias, plan.bias)
+        step = np.float64(np.float32(np.float64(np.abs(before).max()) / 127))
         expected = (plan.weights() * (step * 2.0**-plan.fraction_bits)).astype(np.float32)
         np.testing.assert_array_equal(matrix(model, name), expected)
         again = make_plan(name, matrix(model, name), patterns, reuse, scale, scale)
         gains_above_one |= not np.array_equal(again.donors, plan.donors)
-    assert gains_above_one  # why the weights before the projection are what plans are made of
+    assert gains_above_one  # why plans are made of the weights before the projection
     others = {name for name in original if name.removesuffix(".weight") not in assignments}
     assert all(torch.equal(model.state_dict()[name], original[name]) for name in others)
 
@@ -121,12 +124,11 @@ def start_of(tmp_path: Path) -> Checkpoint:
 def test_finetuned_weights_are_exactly_the_plans(tmp_path: Path) -> None:
     start, model = start_of(tmp_path), tiny_model()
     assignments = tiny_assignments(model)
-    before = finetune(model, tiny_examples(), SHORT, 7, start, assignments, tmp_path / "tuned")
-    for name, (patterns, reuse) in assignments.items():
-        one = np.ones(patterns.filters, np.float32)
-        plan = make_plan(name, before[name], patterns, reuse, one, 0 * one)
+    plans = finetune(model, tiny_examples(), SHORT, 7, start, assignments, tmp_path / "tuned")
+    assert list(plans) == list(assignments)
+    for name, plan in plans.items():
         np.testing.assert_array_equal(matrix(model, name), plan.real_weights().astype(np.float32))
-        assert not np.array_equal(matrix(model, name), start.model[f"{name}.weight"].reshape(before[name].shape))
+        assert not np.array_equal(matrix(model, name), start.model[f"{name}.weight"].reshape(plan.filters, -1))
 
 
 def test_projections_are_due_every_few_epochs_after_the_start() -> None:
@@ -158,8 +160,13 @@ def test_the_penalties_draw_the_weights_to_their_targets(tmp_path: Path) -> None
         config = config.model_copy(update={"project_every": 9})
         model = tiny_model()
         assignments = tiny_assignments(model)
-        before = finetune(model, tiny_examples(), config, 7, start, assignments, tmp_path / str(penalty))
-        far[penalty] = sum(np.square(before[name] - matrix(model, name)).sum() for name in before)
+        finetune(model, tiny_examples(), config, 7, start, assignments, tmp_path / str(penalty))
+        (last,) = (tmp_path / str(penalty)).glob("epoch-*5.safetensors")  # the weights before the last projection
+        before = Checkpoint.load(last).model
+        far[penalty] = sum(
+            np.square(before[f"{name}.weight"].flatten().numpy() - matrix(model, name).ravel()).sum()
+            for name in assignments
+        )
     assert far[20.0] < 0.2 * far[0.0]
 
 
@@ -194,7 +201,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None
                 pass
         model = tiny_model()
         resumed = finetune(model, tiny_examples(), SHORT, 7, start, assignments, folder, resume=True)
-        assert all(np.array_equal(resumed[name], whole[name]) for name in whole), steps
+        assert all(resumed[name].same_as(whole[name]) for name in whole), steps
         assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items()), steps
 
 

@@ -1,0 +1,39 @@
+"""The settings of calibrated reuse."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from prap_pim.settings import Settings
+
+
+class CalibratedReuse(Settings):
+    """Donors that keep each layer's output on calibration inputs; no labels, no training.
+
+    Attributes:
+        compute_ratio: OU steps of the network, of the dense one's.
+        max_drop: instead: the least compute ratio at which at most this share of the calibration inputs is classified
+            otherwise than by the network itself.
+        shapes: what the filters of a 3x3 layer may keep of a kernel: 9 positions (all of it), 8 or 4; the budget
+            chooses for each layer.
+        passes: over all row groups of a layer after the first one.
+        mimic: how far each layer makes good what the layers before it have changed, 0 (not at all) to 1.
+        damping: added to the covariance of a layer's inputs, in its mean diagonal.
+        price: what one use (a partial sum to be added) must lower a layer's relative error by, in shares of what a
+            filter's pattern holds on the average.
+    """
+
+    kind: Literal["calibrated"] = "calibrated"
+    compute_ratio: float | None = Field(default=None, gt=0, le=1)
+    max_drop: float | None = Field(default=None, ge=0, le=1)
+    shapes: tuple[Literal[9, 8, 4], ...] = Field(default=(9,), min_length=1)
+    passes: int = Field(default=3, ge=0, le=100)
+    mimic: float = Field(default=1.0, ge=0, le=1)
+    damping: float = Field(default=0.01, gt=0, le=10)
+    price: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.compute_ratio is None) == (self.max_drop is None):
+            raise ValueError("give either compute_ratio or max_drop")
+        return self

@@ -1,0 +1,214 @@
+"""Gain-shape k-means: few donors such that every pattern is near a signed power of two times one of them, or nothing.
+
+The inner loops are compiled and work in float32 on whitened patterns, in which the cost of an error is its squared
+norm. A pattern z that takes donor d with gain c costs |z - c d|^2 = |z|^2 - saving, saving = c (2 <z, d> - c <d, d>).
+The gain is <z, d> / <d, d> rounded to the nearest power of two; of all signed powers of two that is the cheapest.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int32 = NDArray[np.int32]
+
+_LEAST_GAIN = np.float32(2.0**EXPONENT_MIN)
+_GREATEST_GAIN = np.float32(2.0**EXPONENT_MAX)
+_EXPONENT_BITS = np.int32(0x7F800000)  # of a float32: what is left is the power of two below
+_SETTLED = 1e-3  # relative improvement of a round below which the rounds stop
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Which donor each pattern takes. N patterns.
+
+    Attributes:
+        donor: int32 [N], -1 for none.
+        gain: float32 [N], a signed power of two; 0 for none.
+        saving: float32 [N], how much less than its squared norm the pattern's error is.
+    """
+
+    donor: Int32
+    gain: Float32
+    saving: Float32
+
+
+def choose(patterns: Float32, donors: Float32, worth: Float32) -> Choice:
+    """The cheapest donor and gain for every pattern; none where that saves no more than the use of a donor costs.
+
+    Args:
+        patterns: float32 [N, h], whitened.
+        donors: float32 [K, h], whitened.
+        worth: float32 [N], the saving that a use must exceed.
+    """
+    choice = Choice(*_room(len(patterns)))
+    _choose(patterns, np.ascontiguousarray(donors.T), worth, choice.donor, choice.gain, choice.saving)
+    return choice
+
+
+def fit(patterns: Float32, weight: Float32, worth: Float32, donors: Float32, rounds: int) -> Float32:
+    """Improve donors by alternating ``choose`` and the least-squares donor of those who chose it (Lloyd's rounds).
+
+    Args:
+        patterns: float32 [N, h], whitened.
+        weight: float32 [N], what a pattern's squared error counts.
+        worth: float32 [N], as for ``choose``.
+        donors: float32 [K, h], to start from. One that nobody takes is moved to the pattern served worst.
+        rounds: at most.
+    """
+    donors_t = np.ascontiguousarray(donors.T)
+    _fit(patterns, weight, worth, donors_t, rounds, *_room(len(patterns)))
+    return np.ascontiguousarray(donors_t.T)
+
+
+def seeds(patterns: Float32, weight: Float32, count: int) -> Float32:
+    """Donors to start from: again and again the pattern that those so far serve worst.
+
+    Returns:
+        float32 [K, h], K <= ``count``; fewer if so many serve every pattern without error, at least 1.
+    """
+    donors_t = np.zeros((patterns.shape[1], max(1, count)), np.float32)
+    found: int = _seed(patterns, weight, donors_t)
+    return np.ascontiguousarray(donors_t[:, : max(1, found)].T)
+
+
+def _room(count: int) -> tuple[Int32, Float32, Float32]:
+    return np.empty(count, np.int32), np.empty(count, np.float32), np.empty(count, np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _choose(
+    patterns: Float32, donors_t: Float32, worth: Float32, chosen: Int32, gain: Float32, saving: Float32
+) -> None:
+    """``choose`` into arrays; ``donors_t`` is [h, K], so that the loops over donors are vectorised."""
+    height, count = donors_t.shape
+    energy = np.zeros(count, np.float32)
+    for i in range(height):
+        for k in range(count):
+            energy[k] += donors_t[i, k] * donors_t[i, k]
+    inverse = np.zeros(count, np.float32)  # 4/3 / energy: the power of two below 4/3 x is the one nearest to x
+    for k in range(count):
+        if energy[k] > np.float32(1e-30):
+            inverse[k] = np.float32(4 / 3) / energy[k]
+    product = np.empty(count, np.float32)
+    power = np.empty(count, np.float32)
+    bits = power.view(np.int32)
+    for n in range(len(patterns)):
+        product[:] = 0
+        for i in range(height):
+            x = patterns[n, i]
+            row = donors_t[i]
+            for k in range(count):
+                product[k] += x * row[k]
+        for k in range(count):
+            product[k] = abs(product[k])
+            power[k] = min(product[k] * inverse[k], np.float32(1e30))
+        for k in range(count):
+            bits[k] &= _EXPONENT_BITS
+        best = worth[n]
+        for k in range(count):
+            power[k] = min(max(power[k], _LEAST_GAIN), _GREATEST_GAIN)
+            product[k] = power[k] * (2 * product[k] - power[k] * energy[k])
+        best_donor = np.int32(-1)
+        for k in range(count):
+            if product[k] > best:
+                best = product[k]
+                best_donor = np.int32(k)
+        chosen[n] = best_donor
+        gain[n] = 0
+        saving[n] = 0
+        if best_donor >= 0:
+            saving[n] = best
+            along = np.float32(0)
+            for i in range(height):
+                along += patterns[n, i] * donors_t[i, best_donor]
+            power[best_donor] = abs(along) * inverse[best_donor]
+            bits[best_donor] &= _EXPONENT_BITS
+            nearest = min(max(power[best_donor], _LEAST_GAIN), _GREATEST_GAIN)
+            gain[n] = nearest if along > 0 else -nearest
+
+
+@njit(cache=True, nogil=True)
+def _fit(
+    patterns: Float32,
+    weight: Float32,
+    worth: Float32,
+    donors_t: Float32,
+    rounds: int,
+    chosen: Int32,
+    gain: Float32,
+    saving: Float32,
+) -> None:
+    height, count = donors_t.shape
+    norm = np.zeros(len(patterns), np.float32)
+    for n in range(len(patterns)):
+        for i in range(height):
+            norm[n] += patterns[n, i] * patterns[n, i]
+    before = -1.0
+    for _ in range(rounds):
+        _choose(patterns, donors_t, worth, chosen, gain, saving)
+        total = 0.0
+        share = np.zeros(count)  # of the gains squared
+        sums = np.zeros((height, count))
+        for n in range(len(patterns)):
+            k = chosen[n]
+            if k >= 0:
+                total += weight[n] * saving[n]
+                share[k] += weight[n] * gain[n] * gain[n]
+                for i in range(height):
+                    sums[i, k] += weight[n] * gain[n] * patterns[n, i]
+        moved = False
+        for k in range(count):
+            if share[k] > 0:
+                for i in range(height):
+                    donors_t[i, k] = sums[i, k] / share[k]
+                continue
+            worst = 0
+            for n in range(1, len(patterns)):
+                if weight[n] * (norm[n] - saving[n]) > weight[worst] * (norm[worst] - saving[worst]):
+                    worst = n
+            if weight[worst] * (norm[worst] - saving[worst]) > 0:
+                moved = True
+                saving[worst] = norm[worst]
+                for i in range(height):
+                    donors_t[i, k] = patterns[worst, i]
+        if not moved and total <= before * (1 + _SETTLED):
+            break
+        before = total
+
+
+@njit(cache=True, nogil=True)
+def _seed(patterns: Float32, weight: Float32, donors_t: Float32) -> int:
+    """Fills columns of ``donors_t`` and returns how many."""
+    height, count = donors_t.shape
+    error = np.zeros(len(patterns), np.float32)
+    norm = np.zeros(len(patterns), np.float32)
+    for n in range(len(patterns)):
+        for i in range(height):
+            norm[n] += patterns[n, i] * patterns[n, i]
+        error[n] = norm[n]
+    one = np.empty((height, 1), np.float32)
+    nothing = np.zeros(len(patterns), np.float32)
+    chosen = np.empty(len(patterns), np.int32)
+    gain = np.empty(len(patterns), np.float32)
+    saving = np.empty(len(patterns), np.float32)
+    for k in range(count):
+        worst = 0
+        for n in range(1, len(patterns)):
+            if weight[n] * error[n] > weight[worst] * error[worst]:
+                worst = n
+        if weight[worst] * error[worst] <= np.float32(1e-6) * weight[worst] * norm[worst]:
+            return k
+        for i in range(height):
+            donors_t[i, k] = patterns[worst, i]
+            one[i, 0] = patterns[worst, i]
+        _choose(patterns, one, nothing, chosen, gain, saving)
+        for n in range(len(patterns)):
+            error[n] = max(np.float32(0), min(error[n], norm[n] - saving[n]))
+        error[worst] = 0
+    return int(count)

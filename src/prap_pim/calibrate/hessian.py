@@ -1,0 +1,115 @@
+"""Second moments of what drives a layer, streamed over calibration inputs: the metric in which its error is judged.
+
+The inputs are the int8 values that the crossbars see, so every product is a whole number and float32 products of up to
+1024 rows are exact: the sums do not depend on how the inputs are cut into batches, nor on the number of threads.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from prap_pim.network import Layer
+
+Float64 = NDArray[np.float64]
+
+_EXACT_ROWS = 1024  # 1024 * 128 * 128 = 2**24: float32 holds every sum of so many products of int8 values
+
+
+class Moments:
+    """Sums over im2col rows x of the compressed network and y of the original one, at the same places.
+
+    Attributes:
+        count: rows so far.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.count = 0
+        self._xx = torch.zeros(rows, rows, dtype=torch.float64)
+        self._yx = torch.zeros(rows, rows, dtype=torch.float64)
+        self._x = torch.zeros(rows, dtype=torch.float64)
+        self._y = torch.zeros(rows, dtype=torch.float64)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Whole numbers in -128..127 as float32 [n, rows], each; ``y`` may be ``x`` itself."""
+        for a, b in zip(torch.split(x, _EXACT_ROWS), torch.split(y, _EXACT_ROWS), strict=True):
+            product = a.T @ a
+            self._xx += product
+            self._yx += product if y is x else b.T @ a
+        self._x += x.sum(0, dtype=torch.float64)
+        self._y += y.sum(0, dtype=torch.float64)
+        self.count += len(x)
+
+    def covariance(self) -> Float64:
+        """Of x, [rows, rows]: the mean of an error is a bias, which is corrected elsewhere. Zero without any rows."""
+        mean = self._x / max(1, self.count)
+        return (self._xx / max(1, self.count) - torch.outer(mean, mean)).numpy()
+
+    def cross_covariance(self) -> Float64:
+        """Mean of (y - its mean) (x - its mean)^T, [rows, rows]."""
+        count = max(1, self.count)
+        return (self._yx / count - torch.outer(self._y / count, self._x / count)).numpy()
+
+    def means(self) -> tuple[Float64, Float64]:
+        """Of x and of y, float64 [rows]."""
+        return (self._x / max(1, self.count)).numpy(), (self._y / max(1, self.count)).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """What an error costs: ``e @ hessian @ e`` for an error e of one filter's weights.
+
+    Attributes:
+        hessian: float64 [R, R], symmetric and positive definite.
+        factor: float64 [R, R], upper triangular, hessian = factor @ factor.T. The cost of an error is the sum over
+            its rows, in order, of what cannot be made good by the rows after it; one factorisation serves them all.
+    """
+
+    hessian: Float64
+    factor: Float64
+
+    @staticmethod
+    def of(covariance: Float64, damping: float) -> "Metric":
+        """The covariance with ``damping`` times its mean diagonal added to the diagonal.
+
+        Inputs that never change, or fewer rows than inputs, leave the covariance singular; damping makes the cost of an
+        error positive everywhere. Where nothing changes at all, every error costs the same.
+        """
+        hessian = covariance.copy()
+        mean = float(np.mean(np.diag(hessian)))
+        hessian[np.diag_indices_from(hessian)] += damping * mean if mean > 0 else 1.0
+        backwards = torch.linalg.cholesky(torch.from_numpy(np.ascontiguousarray(hessian[::-1, ::-1]))).numpy()
+        return Metric(hessian, np.ascontiguousarray(backwards[::-1, ::-1]))
+
+    def solve(self, right: Float64) -> Float64:
+        """inv(hessian) @ right."""
+        upper = torch.from_numpy(self.factor)
+        half = torch.linalg.solve_triangular(upper, torch.from_numpy(np.ascontiguousarray(right)), upper=True)
+        return np.asarray(torch.linalg.solve_triangular(upper.T, half, upper=False).numpy())
+
+
+def rows_at(layer: Layer, x: Tensor, places: Tensor) -> Tensor:
+    """im2col rows of some output positions.
+
+    Args:
+        layer: its kernel, stride, padding and dilation count.
+        x: [N, C, H, W] for a convolution, [N, ..., C] for a linear layer.
+        places: int64 [n], positions among the N * layer.positions of the batch, in the order of images.
+
+    Returns:
+        [n, layer.rows], of the type of ``x``.
+    """
+    if layer.kind == "linear":
+        return x.reshape(-1, layer.rows)[places]
+    (top, left), (down, right) = layer.padding, layer.stride
+    padded = functional.pad(x, (left, left, top, top))
+    kernel = layer.weight.shape[2:]
+    reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, kernel, strict=True)]
+    windows = padded.unfold(2, reach[0], down).unfold(3, reach[1], right)  # a view [N, C, H', W', reach, reach]
+    windows = windows[..., :: layer.dilation[0], :: layer.dilation[1]]
+    across = windows.shape[3]
+    image, place = places // layer.positions, places % layer.positions
+    return windows[image, :, place // across, place % across].reshape(len(places), layer.rows)

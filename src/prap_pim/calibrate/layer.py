@@ -1,0 +1,341 @@
+"""One layer: row group after row group as few donors as told, each later one making good the errors of those before.
+
+The output error of filter o is e H e^T, e the error of its weights and H the covariance of its inputs (Hassibi and
+Stork, NeurIPS 1993). Row groups are taken in order and the later ones are first taken to be free (as GPTQ does for
+rounding: Frantar et al., ICLR 2023), then in further passes each is chosen anew for what all others really are.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prap_pim.calibrate.donors import Choice, choose, fit, seeds
+from prap_pim.calibrate.hessian import Metric
+from prap_pim.grain import Grain
+from prap_pim.network import Layer
+from prap_pim.parallel import over_ranges
+from prap_pim.plan import LayerPlan
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+_LARGEST = 127
+_ROUNDS = 12  # of k-means
+_SHAPES = 8  # per block, as PRAP's step 1 offers
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a layer is compressed.
+
+    Attributes:
+        donors: of a row group that all filters share; where they have different shapes, in proportion.
+        positions: kernel positions that each filter keeps; None: all weights.
+    """
+
+    donors: int
+    positions: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is to be approximated, and in which metric. O filters, R im2col rows.
+
+    Attributes:
+        target: float64 [O, R], the weights that are wanted.
+        metric: of errors along the rows.
+        weight: float64 [O], what each filter's error counts.
+        price: what one use must save, in the same unit as the weighted errors.
+    """
+
+    target: Float64
+    metric: Metric
+    weight: Float64
+    price: float = 0.0
+
+    def error(self, weights: Float64) -> float:
+        """Weighted output error of ``weights``, relative to that of none at all."""
+        return self._cost(weights - self.target) / max(self._cost(self.target), np.finfo(np.float64).tiny)
+
+    def _cost(self, error: Float64) -> float:
+        return float(((error @ self.metric.factor) ** 2).sum(1) @ self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """A row group: some rows, the filters that have a pattern there, and the donors that they take.
+
+    Attributes:
+        rows: int64 [r], r <= h.
+        filters: int64 [n].
+        donors: float64 [K, r], whole numbers.
+        choice: of the n filters.
+    """
+
+    rows: Int64
+    filters: Int64
+    donors: Float64
+    choice: Choice
+
+    def values(self) -> Float64:
+        """What the filters' weights are on the rows, [n, r], in steps."""
+        if len(self.donors) == 0:
+            return np.zeros((len(self.filters), len(self.rows)))
+        return self.donors[self.choice.donor] * self.choice.gain[:, None].astype(np.float64)
+
+
+def blocks(layer: Layer, positions: int | None, grain: Grain) -> list[Int64]:
+    """im2col rows that are decided together: those of an OU, or of the channels whose kept positions fill an OU."""
+    length = grain.ou_rows if positions is None else grain.ou_rows // positions * _kernel(layer)
+    return [np.arange(first, min(layer.rows, first + length)) for first in range(0, layer.rows, length)]
+
+
+def shapes_fit(layer: Layer, positions: int, grain: Grain) -> bool:
+    """Whether filters of this layer can keep so many positions of a kernel and fill OUs exactly."""
+    channels = grain.ou_rows // positions
+    return grain.ou_rows % positions == 0 and positions < _kernel(layer) and layer.weight.shape[1] % channels == 0
+
+
+def approximate(layer: Layer, problem: Problem, setting: Setting, grain: Grain, passes: int) -> LayerPlan:
+    """The layer with few donors, as near to the target as found. The plan's scale is 1 and its bias 0.
+
+    Args:
+        layer: for its name, kind and kernel; its weights are not read.
+        problem: what is wanted.
+        setting: how many donors, and which weights may be dropped.
+        grain: of the chip.
+        passes: over all row groups after the first one; none makes the output error larger.
+    """
+    largest = float(np.abs(problem.target).max(initial=0.0))
+    step = largest / _LARGEST if largest > 0 else 1.0
+    solver = _Solver(layer, problem, setting, grain, step)
+    solver.first_pass()
+    for _ in range(passes):
+        solver.further_pass()
+    return solver.plan()
+
+
+class _Solver:
+    """Weights so far, and the groups that they consist of, by block."""
+
+    def __init__(self, layer: Layer, problem: Problem, setting: Setting, grain: Grain, step: float) -> None:
+        self.layer, self.problem, self.setting, self.grain, self.step = layer, problem, setting, grain, step
+        self.blocks = blocks(layer, setting.positions, grain)
+        self.groups: list[list[_Group]] = []
+        self.error = -problem.target  # of the weights so far, [O, R]
+        self.everyone = np.arange(layer.filters)
+
+    def first_pass(self) -> None:
+        """Every later row is taken to make good what can be made good."""
+        factor = self.problem.metric.factor
+        self.error[:] = 0
+        for rows in self.blocks:
+            own = factor[np.ix_(rows, rows)]
+            spill = self.error[:, : rows[0]] @ factor[: rows[0], rows]
+            wanted = self.problem.target[:, rows] - np.linalg.solve(own.T, spill.T).T
+            metric = own @ own.T
+            groups = []
+            for kept, filters in self._shapes(wanted, metric):
+                desired, its_metric = _restricted(wanted[filters], metric, kept)
+                found, _ = self._group(rows[kept], filters, desired, its_metric, None)
+                groups.append(found)
+            self.groups.append(groups)
+            self._put(rows, groups)
+
+    def further_pass(self) -> None:
+        """Every row group anew, all others as they are. What is not better is not taken."""
+        hessian = self.problem.metric.hessian
+        for rows, groups in zip(self.blocks, self.groups, strict=True):
+            metric = hessian[np.ix_(rows, rows)]
+            pull = self.error @ hessian[:, rows] - self.error[:, rows] @ metric
+            wanted = self.problem.target[:, rows] - np.linalg.solve(metric, pull.T).T
+            for i, group in enumerate(groups):
+                kept = group.rows - rows[0]
+                desired, its_metric = _restricted(wanted[group.filters], metric, kept)
+                found, cost = self._group(group.rows, group.filters, desired, its_metric, group)
+                if cost < self._cost(group, desired, its_metric):
+                    groups[i] = found
+            self._put(rows, groups)
+
+    def alone(self, rows: Int64) -> tuple[float, float, int]:
+        """A block as the first pass would do it had nothing come before: its error, its whole energy, its OUs."""
+        own = self.problem.metric.factor[np.ix_(rows, rows)]
+        metric, wanted = own @ own.T, self.problem.target[:, rows]
+        groups = [
+            self._group(rows[kept], filters, *_restricted(wanted[filters], metric, kept), None)[0]
+            for kept, filters in self._shapes(wanted, metric)
+        ]
+        error = -wanted
+        for group in groups:
+            error[np.ix_(group.filters, group.rows - rows[0])] += group.values() * self.step
+        cost, energy = (float(((part @ own) ** 2).sum(1) @ self.problem.weight) for part in (error, wanted))
+        return cost, energy, sum(self.grain.ous(len(group.donors)) for group in groups)
+
+    def plan(self) -> LayerPlan:
+        """As integers, without donors that nobody takes and groups without donors."""
+        height = self.grain.ou_rows
+        parts = [part for groups in self.groups for group in groups for part in _trimmed(group, height)]
+        rows, donors, filters, chosen, gains = zip(*parts, strict=True) if parts else ((), (), (), (), ())
+        stored = np.array([len(part) for part in donors], np.int64)
+        donor_start = np.concatenate([[0], np.cumsum(stored)]).astype(np.int64)
+        use_start = np.concatenate([[0], np.cumsum([len(part) for part in filters])]).astype(np.int64)
+        gain = np.concatenate([*gains, np.ones(0)])
+        return LayerPlan(
+            name=self.layer.name,
+            inputs=self.layer.rows,
+            rows=np.array(rows, np.int32).reshape(-1, height),
+            donors=np.concatenate([*donors, np.zeros((0, height))]).astype(np.int8),
+            donor_start=donor_start,
+            use_start=use_start,
+            use_filter=np.concatenate([*filters, np.zeros(0)]).astype(np.int32),
+            use_donor=np.concatenate(
+                [*(part + first for part, first in zip(chosen, donor_start[:-1], strict=True)), np.zeros(0)]
+            ).astype(np.int32),
+            use_sign=np.sign(gain).astype(np.int8),
+            use_exponent=(np.frexp(np.abs(gain))[1] - 1).astype(np.int8),
+            step=np.full(self.layer.filters, self.step, np.float32),
+            bias=np.zeros(self.layer.filters, np.float32),
+        )
+
+    def _put(self, rows: Int64, groups: list[_Group]) -> None:
+        self.error[:, rows] = -self.problem.target[:, rows]
+        for group in groups:
+            self.error[np.ix_(group.filters, group.rows)] += group.values() * self.step
+
+    def _group(
+        self, rows: Int64, filters: Int64, desired: Float64, metric: Float64, before: _Group | None
+    ) -> tuple[_Group, float]:
+        """Donors for some filters on some rows, and what that costs."""
+        count = max(1, round(self.setting.donors * len(filters) / self.layer.filters))
+        if count >= len(filters):  # no reuse: every filter stores its own pattern
+            own = Choice(
+                np.arange(len(filters), dtype=np.int32),
+                np.ones(len(filters), np.float32),
+                np.zeros(len(filters), np.float32),
+            )
+            group = _Group(rows, filters, self._whole(desired), own)
+            return group, self._cost(group, desired, metric)
+        weight = self.problem.weight[filters]
+        factor = np.linalg.cholesky(metric)
+        patterns = desired @ factor
+        scale = float(np.abs(patterns).max(initial=0.0)) or 1.0  # float32 from here on
+        ready = np.ascontiguousarray(patterns / scale, np.float32)
+        counts = (weight / weight.max()).astype(np.float32)
+        worth = (self.problem.price / (weight * scale**2)).astype(np.float32)
+        if before is None:
+            donors = seeds(ready, counts, count)
+        else:
+            donors = (before.donors * self.step @ factor / scale).astype(np.float32)
+        donors = fit(ready, counts, worth, donors, _ROUNDS)
+        stored = self._whole(np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T)
+        choice = choose(ready, np.ascontiguousarray(stored * self.step @ factor / scale, np.float32), worth)
+        group = _Group(rows, filters, stored, choice)
+        return group, self._cost(group, desired, metric)
+
+    def _whole(self, values: Float64) -> Float64:
+        return np.clip(np.rint(values / self.step), -_LARGEST, _LARGEST)
+
+    def _cost(self, group: _Group, desired: Float64, metric: Float64) -> float:
+        error = group.values() * self.step - desired
+        weighted = np.einsum("or,rs,os,o->", error, metric, error, self.problem.weight[group.filters])
+        return float(weighted) + self.problem.price * int(np.count_nonzero(group.choice.gain))
+
+    def _shapes(self, wanted: Float64, metric: Float64) -> Iterator[tuple[Int64, Int64]]:
+        """Which filters keep which rows of a block."""
+        if self.setting.positions is None:
+            yield np.arange(len(metric)), self.everyone
+            return
+        yield from choose_shapes(wanted, metric, self.problem.weight, self.setting.positions, _kernel(self.layer))
+
+
+def choose_shapes(
+    wanted: Float64, metric: Float64, weight: Float64, positions: int, kernel: int
+) -> Iterator[tuple[Int64, Int64]]:
+    """At most 8 shapes for a block, and each filter's: what is dropped costs least once what is kept is re-solved.
+
+    Shapes are added one by one, each time the one that lowers the sum of all filters' costs most.
+
+    Args:
+        wanted: float64 [O, n * kernel], rows in the order (channel, position).
+        metric: float64 [n * kernel, n * kernel].
+        weight: float64 [O].
+        positions: kept of the ``kernel`` ones.
+        kernel: positions of a channel.
+
+    Yields:
+        rows within the block, ascending, and the filters that keep these; shapes that no filter has are left out.
+    """
+    channels = len(metric) // kernel
+    inverse = np.linalg.inv(metric)
+    kept = np.array(list(combinations(range(kernel), positions)))
+    is_kept = np.zeros((len(kept), kernel), np.bool_)
+    np.put_along_axis(is_kept, kept, True, axis=1)
+    dropped = np.array([np.flatnonzero(~np.tile(row, channels)) for row in is_kept])  # [shape, dropped rows]
+    schur = np.linalg.inv(inverse[dropped[:, :, None], dropped[:, None, :]])
+    lost = wanted.T[dropped]  # [shape, dropped rows, O]
+    cost = (lost * (schur @ lost)).sum(1) * weight  # [shape, O]
+    best = np.full(len(weight), np.inf)
+    offered: list[int] = []
+    for _ in range(min(_SHAPES, len(kept))):
+        offered.append(int(np.minimum(cost, best).sum(1).argmin()))
+        best = np.minimum(best, cost[offered[-1]])
+    mine = cost[offered].argmin(0)
+    for i, shape in enumerate(offered):
+        filters = np.flatnonzero(mine == i)
+        if len(filters):
+            yield np.flatnonzero(np.tile(is_kept[shape], channels)), filters
+
+
+def _restricted(wanted: Float64, metric: Float64, kept: Int64) -> tuple[Float64, Float64]:
+    """What the kept rows should be where the others are 0, and the metric of errors about that."""
+    if len(kept) == len(metric):
+        return wanted, metric
+    dropped = np.setdiff1d(np.arange(len(metric)), kept)
+    among = metric[np.ix_(kept, kept)]
+    return wanted[:, kept] + np.linalg.solve(among, metric[np.ix_(kept, dropped)] @ wanted[:, dropped].T).T, among
+
+
+def _trimmed(group: _Group, height: int) -> Iterator[tuple[Int64, Float64, Int64, Int64, Float64]]:
+    """Rows, donors, and filters with donor and gain, of what is in use: nothing, if nothing is."""
+    stored = np.count_nonzero(group.donors, axis=1) > 0
+    used = (group.choice.gain != 0) & stored[group.choice.donor] if len(stored) else np.zeros(0, np.bool_)
+    if not used.any():
+        return
+    names, index = np.unique(group.choice.donor[used], return_inverse=True)
+    rows = np.full(height, -1, np.int64)
+    rows[: len(group.rows)] = group.rows
+    donors = np.zeros((len(names), height))
+    donors[:, : len(group.rows)] = group.donors[names]
+    yield rows, donors, group.filters[used], index, group.choice.gain[used].astype(np.float64)
+
+
+def _kernel(layer: Layer) -> int:
+    """Positions of a kernel; 1 for a linear layer."""
+    return int(layer.rows // layer.weight.shape[1])
+
+
+def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sample: int) -> tuple[float, int]:
+    """What a setting would give, from some of the blocks, each by itself and whole groups of rows free to follow.
+
+    Args:
+        sample: blocks to look at, spread evenly.
+
+    Returns:
+        the relative output error as ``Problem.error`` counts it, and the OUs of the layer.
+    """
+    largest = float(np.abs(problem.target).max(initial=0.0))
+    solver = _Solver(layer, problem, setting, grain, largest / _LARGEST if largest > 0 else 1.0)
+    count = len(solver.blocks)
+    looked_at = np.unique(np.linspace(0, count - 1, min(sample, count)).round().astype(np.int64))
+    found = [(0.0, 0.0, 0)] * len(looked_at)
+
+    def look(first: int, end: int) -> None:
+        for i in range(first, end):
+            found[i] = solver.alone(solver.blocks[looked_at[i]])
+
+    over_ranges(len(looked_at), look)
+    error, energy, ous = (sum(part) for part in zip(*found, strict=True))
+    return error / max(energy, np.finfo(np.float64).tiny), round(ous * count / len(looked_at))

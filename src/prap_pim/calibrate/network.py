@@ -1,0 +1,340 @@
+"""A whole network: what each layer's error does, one budget shared out, and layer after layer compressed in order."""
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import log2
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from prap_pim.calibrate.allocate import Offer, allocate
+from prap_pim.calibrate.config import CalibratedReuse
+from prap_pim.calibrate.hessian import Metric, Moments, rows_at
+from prap_pim.calibrate.layer import Problem, Setting, approximate, expected, shapes_fit
+from prap_pim.calibrate.walk import Value, Walk
+from prap_pim.capture import Captured
+from prap_pim.errors import UserError
+from prap_pim.grain import Grain
+from prap_pim.network import Layer, Network
+from prap_pim.patterns import ReuseMap, make_plan
+from prap_pim.plan import LayerPlan
+from prap_pim.prune import NoPruning, prune
+from prap_pim.quantize import quantize_input
+from prap_pim.training import Progress, quiet
+from prap_pim.weights import put_weights
+
+Float64 = NDArray[np.float64]
+
+_BATCH = 64  # inputs at a time; the first so many tell what a layer's error does to the outputs
+_SURVEY_ROWS = 4096  # im2col rows, at most, of which a layer's first covariance is made
+_ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
+_LADDER = 2**0.5  # from one number of donors that is offered to the next
+_SAMPLE = 24  # blocks of a layer that are looked at to tell what an offer would give
+_PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
+_KERNEL = 9
+_LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
+
+
+@dataclass(frozen=True)
+class Allocated:
+    """What the budget gave one layer.
+
+    Attributes:
+        name: the layer.
+        sensitivity: divergence of the network's outputs in nats when this layer alone keeps an eighth of its patterns.
+        setting: donors and shapes; None for a layer that keeps all.
+        error: relative output error of the layer as compressed; 0 for one that keeps all.
+    """
+
+    name: str
+    sensitivity: float
+    setting: Setting | None
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A compressed network.
+
+    Attributes:
+        plans: by layer name, in the order of the network. Their scale is that of the weights alone, their bias what
+            takes back the mean of the layer's error (0 where a batch norm follows, whose mean is measured anew).
+        layers: what the budget gave each, in the same order.
+        drop: share of the calibration inputs that are classified otherwise than by the network itself.
+    """
+
+    plans: Mapping[str, LayerPlan]
+    layers: tuple[Allocated, ...]
+    drop: float
+
+
+@torch.no_grad()
+def calibrate(
+    captured: Captured,
+    inputs: Tensor,
+    config: CalibratedReuse,
+    grain: Grain,
+    seed: int,
+    *,
+    whole: Collection[str] = (),
+    phase: str = "calibration",
+    progress: Progress = quiet,
+) -> Calibration:
+    """Compress a network to a budget by calibrated reuse.
+
+    Args:
+        captured: the network; it is not changed.
+        inputs: calibration inputs [N, ...]; no labels are needed.
+        config: budget and settings.
+        grain: of the chip.
+        seed: of which im2col rows are looked at where there are more than needed. The same seed gives the same plans.
+        whole: names of layers that keep all their patterns; their OU steps count towards the budget.
+        phase, progress: told after every layer.
+
+    Raises:
+        UserError: there are no inputs, one is not finite, or the budget is less than the least that layers can take.
+    """
+    if len(inputs) == 0:
+        raise UserError("there are no calibration inputs to compress the network on")
+    check_budget(captured.network, config, grain, whole)
+    job = _Job(captured, torch.split(inputs, _BATCH), config, grain, seed, frozenset(whole), phase, progress)
+    job.survey()
+    return job.to_ratio(config.compute_ratio) if config.compute_ratio is not None else job.to_drop(config.max_drop or 0)
+
+
+def least_ratio(network: Network, grain: Grain, whole: Collection[str]) -> float:
+    """The compute ratio with one OU for each row group of every layer but those that are left ``whole``."""
+    dense = {layer.name: _dense_steps(layer, grain) for layer in network.layers}
+    least = sum(
+        dense[layer.name] if layer.name in whole else dense[layer.name] // grain.ous(layer.filters)
+        for layer in network.layers
+    )
+    return least / sum(dense.values())
+
+
+def check_budget(network: Network, config: CalibratedReuse, grain: Grain, whole: Collection[str]) -> None:
+    """
+    Raises:
+        UserError: the budget is less than the least that the layers can take.
+    """
+    least = least_ratio(network, grain, whole)
+    if config.compute_ratio is not None and config.compute_ratio < least:
+        raise UserError(
+            f"a compute ratio of {config.compute_ratio:g} is not possible here: one OU for every row group"
+            f"{' and the layers left whole' if whole else ''} take {least:.4f} of the dense OU steps"
+        )
+
+
+def _dense_steps(layer: Layer, grain: Grain) -> int:
+    """OU steps of one inference with every pattern."""
+    return grain.row_groups(layer.rows) * grain.ous(layer.filters) * grain.input_steps * layer.positions
+
+
+class _Job:
+    """One call of ``calibrate``."""
+
+    def __init__(
+        self,
+        captured: Captured,
+        batches: tuple[Tensor, ...],
+        config: CalibratedReuse,
+        grain: Grain,
+        seed: int,
+        whole: frozenset[str],
+        phase: str,
+        progress: Progress,
+    ) -> None:
+        self.captured, self.batches, self.config, self.grain = captured, batches, config, grain
+        self.seed, self.whole, self.phase, self.progress = seed, whole, phase, progress
+        self._name = phase
+        self.layers = {layer.name: layer for layer in captured.network.layers}
+        self.sensitivity: dict[str, float] = {}
+        self.offers: dict[str, list[Offer]] = {}
+
+    def survey(self) -> None:
+        """Measure what each layer's error does to the outputs, and what each offer's error would be."""
+        walk = Walk(self.captured.module, self.batches, remember=False)
+        reference: Value = None
+        for node in walk.nodes():
+            layer = self.layers.get(str(node.target)) if node.op == "call_module" else None
+            if layer is not None and layer.name not in self.whole:
+                if reference is None:  # the first layer: nothing has been changed yet
+                    module = self.captured.module.get_submodule(layer.name)
+                    reference = walk.first_batch_from(node, module(walk.inputs(node)[0]))
+                self._survey(layer, walk, node, reference)
+                self.progress(f"{self.phase}: sensitivity", len(self.offers), self._free, layer.name)
+            walk.run(node)
+
+    @property
+    def _free(self) -> int:
+        return len(self.layers) - len(self.whole)
+
+    def _survey(self, layer: Layer, walk: Walk, node: torch.fx.Node, reference: Value) -> None:
+        problem = self._problem(layer, walk.inputs(node), None, _SURVEY_ROWS)[0]
+        probe = Setting(self._full_ous(layer.filters / _PROBE))
+        plan = approximate(layer, problem, probe, self.grain, passes=0)
+        changed = copy.deepcopy(self.captured.module.get_submodule(layer.name))
+        put_weights(changed, "", plan)
+        outcome = walk.first_batch_from(node, changed(walk.inputs(node)[0]))
+        self.sensitivity[layer.name] = _divergence(reference, outcome)
+        at_probe, _ = expected(layer, problem, probe, self.grain, _SAMPLE)
+        times = self.grain.input_steps * layer.positions
+        offers = [Offer(Setting(layer.filters), _dense_steps(layer, self.grain), 0.0)]
+        for setting in self._settings(layer):
+            error, ous = expected(layer, problem, setting, self.grain, _SAMPLE)
+            loss = self.sensitivity[layer.name] * error / max(at_probe, 1e-9)
+            offers.append(Offer(setting, ous * times, loss))
+        self.offers[layer.name] = offers
+
+    def _settings(self, layer: Layer) -> Iterator[Setting]:
+        """What is offered beside all patterns: fewer and fewer donors, whole OUs of them, for each shape."""
+        for kept in self.config.shapes:
+            shaped = kept != _KERNEL
+            if shaped and (layer.rows // layer.weight.shape[1] != _KERNEL or not shapes_fit(layer, kept, self.grain)):
+                continue
+            counts, wanted = [layer.filters] if shaped else [], layer.filters / _LADDER
+            while wanted >= 1 / _LADDER:
+                counts.append(self._full_ous(wanted))
+                wanted /= _LADDER
+            for count in dict.fromkeys(counts):
+                if shaped or count < layer.filters:
+                    yield Setting(count, kept if shaped else None)
+
+    def _full_ous(self, donors: float) -> int:
+        """Donors, at least one, that fill whole OUs."""
+        per_ou = max(1, self.grain.ou_columns // self.grain.columns_per_weight)
+        return max(1, round(donors / per_ou)) * per_ou
+
+    def to_ratio(self, ratio: float) -> Calibration:
+        """Share out so many of the dense OU steps, and compress."""
+        dense = {name: _dense_steps(layer, self.grain) for name, layer in self.layers.items()}
+        budget = int(ratio * sum(dense.values())) - sum(dense[name] for name in self.whole)
+        chosen = allocate(self.offers, budget)
+        return self.compress({name: offer.setting for name, offer in chosen.items()})
+
+    def to_drop(self, drop: float) -> Calibration:
+        """The least compute ratio, by half octaves, that changes at most this share of the classifications.
+
+        Where even the largest ratio below 1 changes more, all layers keep all their patterns.
+        """
+        best = None
+        low, high = 0, int(2 * log2(1 / least_ratio(self.captured.network, self.grain, self.whole)))
+        while low < high:  # ratio 2**(-low / 2) is good enough, as far as is known; one below 2**(-high / 2) is not
+            middle = (low + high + 1) // 2
+            self.phase = f"{self._name}: ratio {2 ** (-middle / 2):.3f}"
+            found = self.to_ratio(2 ** (-middle / 2))
+            if found.drop <= drop:
+                low, best = middle, found
+            else:
+                high = middle - 1
+        return best or self.compress({})
+
+    def compress(self, settings: Mapping[str, Setting]) -> Calibration:
+        """Layer after layer, each on what the compressed layers before it pass on."""
+        module = copy.deepcopy(self.captured.module)
+        before = Walk(self.captured.module, self.batches, remember=False)
+        after = Walk(module, self.batches, remember=True)
+        plans: dict[str, LayerPlan] = {}
+        found: dict[str, Allocated] = {}
+        for original, node in zip(before.nodes(), after.nodes(), strict=True):
+            layer = self.layers.get(str(node.target)) if node.op == "call_module" else None
+            if layer is None:
+                after.run(node)
+            else:
+                setting = settings.get(layer.name)
+                if setting is not None and setting == Setting(layer.filters):
+                    setting = None
+                plan, error, step = self._compressed(layer, after.inputs(node), before.inputs(original), setting)
+                plans[layer.name] = plan
+                found[layer.name] = Allocated(layer.name, self.sensitivity.get(layer.name, 0.0), setting, error)
+                changed = module.get_submodule(layer.name)
+                put_weights(changed, "", plan)
+                after.put(node, [changed(quantize_input(x, step).float() * step) for x in after.inputs(node)])
+                self.progress(f"{self.phase}: layers", len(plans), len(self.layers), f"{layer.name}, error {error:.2%}")
+            before.run(original)
+        pairs = list(zip(before.outputs(), after.outputs(), strict=True))
+        different = sum(int((_classes(a) != _classes(b)).sum()) for a, b in pairs)
+        drop = different / sum(_classes(a).numel() for a, _ in pairs)
+        return Calibration(
+            {name: plans[name] for name in self.layers}, tuple(found[name] for name in self.layers), drop
+        )
+
+    def _compressed(
+        self, layer: Layer, inputs: list[Tensor], original: list[Tensor], setting: Setting | None
+    ) -> tuple[LayerPlan, float, float]:
+        """A layer's plan, its error, and the int8 step of its inputs."""
+        if setting is None:
+            patterns = prune(NoPruning(), layer, self.grain)
+            one, zero = np.ones(layer.filters, np.float32), np.zeros(layer.filters, np.float32)
+            plan = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns), one, zero)
+            return plan, 0.0, _step(layer, inputs)
+        problem, mean, original_mean, step = self._problem(layer, inputs, original, _ROWS)
+        plan = approximate(layer, problem, setting, self.grain, self.config.passes)
+        weights = plan.real_weights()
+        if layer.name not in self.captured.folded:
+            shift = layer.matrix.astype(np.float64) @ original_mean - weights @ mean
+            plan = replace(plan, bias=shift.astype(np.float32))
+        return plan, problem.error(weights), step
+
+    def _problem(
+        self, layer: Layer, inputs: list[Tensor], original: list[Tensor] | None, most: int
+    ) -> tuple[Problem, Float64, Float64, float]:
+        """What is to be approximated; the mean inputs now and originally; the int8 step of the inputs."""
+        step = _step(layer, inputs)
+        original_step = step if original is None else _step(layer, original)
+        moments = Moments(layer.rows)
+        generator = np.random.default_rng([self.seed, list(self.layers).index(layer.name)])
+        total = sum(_positions(layer, x) for x in inputs)
+        for i, x in enumerate(inputs):
+            count = _positions(layer, x)
+            part = -(-count * most // total)  # of each batch its share
+            chosen = np.sort(generator.choice(count, part, replace=False)) if part < count else np.arange(count)
+            places = torch.from_numpy(chosen)
+            rows = rows_at(layer, quantize_input(x, step).float(), places)
+            before = rows
+            if original is not None:
+                before = rows_at(layer, quantize_input(original[i], original_step).float(), places)
+            moments.add(rows, before)
+        metric = Metric.of(moments.covariance(), self.config.damping)
+        target = layer.matrix.astype(np.float64)
+        mean, original_mean = moments.means()
+        if original is not None and self.config.mimic > 0:
+            # the weights that make on the present inputs what the layer's own made on the original ones
+            ridge = np.diag(metric.hessian - moments.covariance())
+            wanted = moments.cross_covariance() * (original_step / step)
+            wanted[np.diag_indices_from(wanted)] += ridge
+            mixed = self.config.mimic * wanted + (1 - self.config.mimic) * metric.hessian
+            target = np.ascontiguousarray(metric.solve((target @ mixed).T).T)
+        scale = layer.filter_scale.astype(np.float64) ** 2
+        greatest = scale.max()
+        weight = np.maximum(scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)
+        price = self.config.price * float(((target @ metric.factor) ** 2).sum(1) @ weight)
+        price /= layer.filters * self.grain.row_groups(layer.rows)
+        return Problem(target, metric, weight, price), mean * step, original_mean * original_step, step
+
+
+def _positions(layer: Layer, x: Tensor) -> int:
+    return len(x) * layer.positions
+
+
+def _step(layer: Layer, inputs: list[Tensor]) -> float:
+    """The int8 step of a layer's inputs: the largest magnitude is 127."""
+    largest = max(float(x.abs().max()) for x in inputs)
+    if not np.isfinite(largest):
+        raise UserError(f"layer {layer.name}: its input is NaN or infinite on a calibration input")
+    return largest / 127 if largest > 0 else 1.0
+
+
+def _classes(outputs: Tensor) -> Tensor:
+    return outputs.argmax(dim=1 if outputs.ndim in (2, 4) else -1)
+
+
+def _divergence(reference: Tensor, outputs: Tensor) -> float:
+    """Kullback-Leibler divergence of the class probabilities from the reference's, mean in nats."""
+    axis = 1 if reference.ndim in (2, 4) else -1
+    p, q = functional.log_softmax(reference, axis), functional.log_softmax(outputs, axis)
+    return max(0.0, float((p.exp() * (p - q)).sum(axis).mean()))

@@ -1,0 +1,144 @@
+"""Training the donors themselves: filters that take one are tied to it through their gains, which stay as they are."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from prap_pim.data import Examples
+from prap_pim.errors import UserError
+from prap_pim.plan import LayerPlan
+from prap_pim.training import Checkpoint, Hooks, Progress, TrainingConfig, quiet, run_epochs
+from prap_pim.training.checkpoint import CheckpointFolder
+from prap_pim.weights import layer_weight, put_weights
+
+
+def train_donors(
+    model: nn.Module,
+    examples: Examples,
+    config: TrainingConfig,
+    seed: int,
+    start: Checkpoint,
+    plans: Mapping[str, LayerPlan],
+    folder: Path,
+    *,
+    resume: bool = False,
+    phase: str = "training donors",
+    progress: Progress = quiet,
+) -> dict[str, LayerPlan]:
+    """Train from epoch ``start.epoch`` to ``config.epochs`` with the named layers' donors in place of their weights.
+
+    The loss is base training's, cross-entropy and weight decay, without PRAP's penalties. In every forward pass donors
+    are rounded to int8; their gradient passes through the rounding unchanged (Bengio et al., 2013). Who takes which
+    donor with which gain is fixed. Layers without a plan are trained as before.
+
+    Args:
+        model: with the weights of the plans (``put_weights``); trained in place, and left with those of the new plans.
+        start: base training's checkpoint; the momentum of what is still there is continued.
+        plans: by layer name, with the scale of the weights alone.
+        folder: where the checkpoints go.
+        Others as for ``training.train``.
+
+    Returns:
+        the plans with new donors.
+
+    Raises:
+        UserError: a plan is of another layer, or a filter uses two patterns on one row; or as ``training.train``.
+    """
+    for name, plan in plans.items():
+        donors = Donors(plan, layer_weight(model, name).shape)
+        parametrize.register_parametrization(model.get_submodule(name), "weight", donors)
+    known = dict(model.named_parameters())
+    momentum = {name: value for name, value in start.momentum.items() if name in known}
+    origin = Checkpoint.of(start.epoch, "", model, momentum)
+    run_epochs(
+        model,
+        examples,
+        config,
+        seed,
+        CheckpointFolder(folder, keep=config.epochs),
+        origin=origin,
+        stop=config.epochs,
+        resume=resume,
+        hooks=_Tied(model, plans),
+        phase=phase,
+        progress=progress,
+    )
+    trained = {}
+    for name, plan in plans.items():
+        layer = model.get_submodule(name)
+        (original,) = layer.parametrizations["weight"].parameters()  # type: ignore[index, union-attr]
+        trained[name] = _with_donors(plan, original.detach().double().numpy())
+        parametrize.remove_parametrizations(layer, "weight")
+        put_weights(model, name, replace(trained[name], bias=np.zeros_like(plan.bias)))  # the layer has it already
+    return trained
+
+
+class Donors(nn.Module):
+    """A layer's weight as a function of its donors, real [D, h], which int8 values stand for.
+
+    Args:
+        plan: who takes which donor with which gain.
+        shape: of the weight, [O, ...].
+
+    Raises:
+        UserError: the plan is of another shape, or a filter uses two patterns on one row.
+    """
+
+    def __init__(self, plan: LayerPlan, shape: torch.Size) -> None:
+        super().__init__()
+        if (plan.filters, plan.inputs) != (shape[0], shape.numel() // shape[0]):
+            raise UserError(f"layer {plan.name}: a plan of {plan.filters} x {plan.inputs} weights for {tuple(shape)}")
+        rows = plan.rows[plan.use_group]  # [use, h]
+        use, place = np.nonzero(rows >= 0)
+        where = plan.use_filter[use].astype(np.int64) * plan.inputs + rows[use, place]
+        if len(np.unique(where)) < len(where):
+            raise UserError(f"layer {plan.name}: a filter uses two patterns on one row, which cannot be trained")
+        source = np.full(plan.filters * plan.inputs, plan.donors.size, np.int64)  # one past the end: nothing, 0
+        gain = np.zeros(plan.filters * plan.inputs, np.float32)
+        source[where] = plan.use_donor[use].astype(np.int64) * plan.rows.shape[1] + place
+        gain[where] = np.ldexp(plan.use_sign.astype(np.float32), plan.use_exponent)[use]
+        self.source: Tensor
+        self.gain: Tensor
+        self.register_buffer("source", torch.from_numpy(source), persistent=False)
+        self.register_buffer("gain", torch.from_numpy(gain), persistent=False)
+        self._shape = shape
+        self._start = torch.from_numpy(plan.donors.astype(np.float32) * plan.step.max())
+
+    def forward(self, donors: Tensor) -> Tensor:
+        """[D, h] to the weight."""
+        step = (donors.detach().abs().amax() / 127).clamp_min(torch.finfo(donors.dtype).tiny)
+        rounded = donors + (torch.round(donors / step) * step - donors).detach()
+        flat = torch.cat([rounded.flatten(), rounded.new_zeros(1)])
+        return (flat.index_select(0, self.source) * self.gain).reshape(self._shape)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """The donors that training starts with, those of the plan."""
+        return self._start.to(weight).clone()
+
+
+class _Tied(Hooks):
+    """Nothing beyond descending the loss; tells one set of plans from another."""
+
+    def __init__(self, model: nn.Module, plans: Mapping[str, LayerPlan]) -> None:
+        self._plans = plans
+
+    def digest(self) -> str:
+        """SHA-256 over the plans."""
+        total = sha256()
+        for name, plan in self._plans.items():
+            total.update(name.encode() + plan.digest().encode())
+        return total.hexdigest()
+
+
+def _with_donors(plan: LayerPlan, donors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> LayerPlan:
+    """The plan with other donors, real [D, h], and the int8 step that they need."""
+    largest = float(np.abs(donors).max(initial=0.0))
+    step = np.float32(largest / 127) if largest > 0 else np.float32(1)
+    whole = np.clip(np.rint(donors / np.float64(step)), -127, 127).astype(np.int8)
+    return replace(plan, donors=whole, step=np.full(plan.filters, step, np.float32))
