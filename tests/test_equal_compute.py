@@ -13,7 +13,7 @@ from prap_pim.equal_compute import IDENTICAL, ORC, Family, Setting, at_compute_r
 from prap_pim.errors import UserError
 from prap_pim.mapping import dense_ous
 from prap_pim.models import CNNConfig, ResNetConfig, build
-from prap_pim.network import Network
+from prap_pim.network import Layer, Network
 from prap_pim.patterns import make_plan
 from prap_pim.plan import NetworkPlan
 from prap_pim.prune import NoPruning, OrcPruning, PatternPruning, prune
@@ -76,6 +76,18 @@ def test_the_last_level_is_all_of_a_layer() -> None:
     for pruning, _ in at_compute_ratio(ORC, network, CHIP, 1.0).values():
         assert isinstance(pruning, OrcPruning)
         assert pruning.ratio == 1
+
+
+@pytest.mark.parametrize("filters", [3, 10, 49, 107, 187])
+def test_every_level_is_met_however_floats_round(filters: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((filters, 2), dtype=np.float32)
+    layer = Layer(
+        "x", "linear", weight, np.ones(filters, np.float32), np.zeros(filters, np.float32), (2,), (filters,), ()
+    )
+    for level in range(1, filters + 1):
+        reusing = SIMILAR.setting(layer, CHIP.grain, level)[1]
+        assert isinstance(reusing, SimilarReuse)
+        assert floor(filters * reusing.keep) == level
 
 
 def test_levels_of_orc_fill_their_ous() -> None:

@@ -63,6 +63,13 @@ def test_a_shift_is_at_most_its_share_of_the_side() -> None:
         assert float(moved.min()) == pytest.approx(-5, abs=0.2)
 
 
+def test_a_shift_comes_last() -> None:
+    images = torch.zeros(300, 1, 40, 40)
+    images[:, :, 18:22, 18:22] = 1
+    right, down, _, _ = _moments(perturb(_only(rotation=45, shear=40, shift=0.25), images, _numbers(300), 0))
+    assert float(torch.maximum(right.abs(), down.abs()).max()) <= 10.1  # pixels along the axes, however it is turned
+
+
 def test_a_rotation_turns_by_at_most_the_angle() -> None:
     images = torch.zeros(300, 1, 21, 21)
     images[:, :, 10, 18] = 1  # 8 pixels right of the centre
