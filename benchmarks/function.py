@@ -1,46 +1,67 @@
-"""Bit-true simulation beside float32 inference: ResNet20 of width 16, 1x32x32 images, dense plan, the same batches.
+"""Crossbar simulation beside float32 inference: ResNet20 of width 16, 1x32x32 images, the same images and batches.
 
-    python benchmarks/function.py [--images 100] [--threads 2]
+    python benchmarks/function.py [--images 100] [--batch 50] [--repeats 5]
 
-Prints milliseconds an image and the ratio to float, both from this run; the first pass, which compiles, is not counted.
+Prints milliseconds an image and the ratio to float32 torch, both from this run. Each line is the median of passes over
+all images; compilation is not counted, programming a device (once a pass) is. Plans: dense, and one of an eighth of its
+OU steps (similarity reuse that keeps an eighth of the patterns). Targets: exact 3; an ADC that clips or cells that
+vary, 60 dense and 15 at an eighth; memory 2 GiB.
 """
 
 import argparse
+import resource
 import statistics
 import time
 from collections.abc import Callable
 
-import numba
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prap_pim.capture import Captured, capture
-from prap_pim.function import simulate
+from prap_pim.function import CrossbarModel, Device, LognormalVariation, exact_accuracy, measure
 from prap_pim.grain import Grain
 from prap_pim.models import ResNetConfig, build
-from prap_pim.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.parallel import cores
+from prap_pim.patterns import make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.prune import NoPruning, prune
 from prap_pim.quantize import input_steps
+from prap_pim.reuse import NoReuse, ReuseConfig, SimilarReuse, reuse
+
+VARIED = LognormalVariation(sigma=0.2)
+IDEAL = CrossbarModel(adc_bits=4)
+LINES = [
+    ("ADC that clips (3 bits)", CrossbarModel(adc_bits=3)),
+    ("cells that vary", CrossbarModel(adc_bits=4, device=Device(variation=VARIED))),
+    ("the same, 32-bit accumulators", CrossbarModel(adc_bits=4, accumulator_bits=32, device=Device(variation=VARIED))),
+    ("and wires", CrossbarModel(adc_bits=4, device=Device(variation=VARIED, row_wire_ohm=2, column_wire_ohm=2))),
+    ("and read noise (2 %)", CrossbarModel(adc_bits=4, device=Device(variation=VARIED, read_noise=0.02))),
+]
 
 
-def dense(captured: Captured, images: Tensor, batch: int) -> NetworkPlan:
-    """Every pattern of 8 consecutive rows stored and computed."""
+def plan_of(captured: Captured, steps: dict[str, float], reusing: ReuseConfig) -> NetworkPlan:
+    """No pattern pruned."""
     plans: dict[str, LayerPlan] = {}
     for layer in captured.network.layers:
-        groups = -(-layer.rows // 8)
-        rows = np.arange(8 * groups, dtype=np.int32)
-        rows = np.where(rows < layer.rows, rows, -1).astype(np.int32).reshape(groups, 8)
-        shape = np.tile(np.arange(groups, dtype=np.int32), (layer.filters, 1))
-        patterns = PatternSet(layer.rows, rows, np.arange(groups + 1, dtype=np.int64), shape)
-        reuse = ReuseMap.none(patterns)
+        patterns = prune(NoPruning(), layer, Grain())
+        decided = reuse(reusing, layer, patterns, Grain())
         plans[layer.name] = make_plan(
-            layer.name, layer.matrix, patterns, reuse, layer.filter_scale, layer.filter_bias
-        )  # fmt: skip
-    return NetworkPlan("dense", plans, input_steps(captured, images, batch))
+            layer.name, layer.matrix, patterns, decided, layer.filter_scale, layer.filter_bias
+        )
+    return NetworkPlan("benchmark", plans, steps)
 
 
-def milliseconds(run: Callable[[], object], images: int, repeats: int = 5) -> float:
+def compute_ratio(captured: Captured, plan: NetworkPlan) -> float:
+    """OU steps over those of the dense plan."""
+    computed = dense = 0
+    for layer in captured.network.layers:
+        ous = sum(Grain().ous(int(donors)) for donors in plan.layers[layer.name].donors_per_group)
+        computed += layer.positions * ous
+        dense += layer.positions * Grain().row_groups(layer.rows) * Grain().ous(layer.filters)
+    return computed / dense
+
+
+def milliseconds(run: Callable[[], object], images: int, repeats: int) -> float:
     """Median time of an image, after one uncounted pass."""
     run()
     times = []
@@ -63,30 +84,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    numba.set_num_threads(min(arguments.threads, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(cores())
 
     model = build(ResNetConfig(), 1, 10, seed=0).eval()
     images = torch.rand(arguments.images, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(arguments.images, dtype=torch.int64)
     captured = capture(model, images[:1], "resnet20")
-    plan = dense(captured, images, arguments.batch)
+    steps = input_steps(captured, images, arguments.batch)
+    dense, eighth = plan_of(captured, steps, NoReuse()), plan_of(captured, steps, SimilarReuse(keep=0.125))
 
-    reference = milliseconds(lambda: infer(model, images, arguments.batch), arguments.images)
-    print(f"float32 torch              {reference:8.2f} ms an image")
-    for name, adc_bits, check in (
-        ("exact path", 4, False),
-        ("bit-true and checked", 4, True),
-        ("ADC that clips (3 bits)", 3, False),
-    ):
+    def show(name: str, run: Callable[[], object]) -> None:
+        reference = milliseconds(lambda: infer(model, images, arguments.batch), arguments.images, arguments.repeats)
+        taken = milliseconds(run, arguments.images, arguments.repeats)
+        ratio = taken / reference
+        print(f"  {name:<31} {taken:8.2f} ms an image, {ratio:6.1f} x float32 ({reference:.2f} ms)", flush=True)
 
-        def run(adc_bits: int = adc_bits, check: bool = check) -> object:
-            return simulate(captured, plan, Grain(), adc_bits, images, labels, arguments.batch, check=check)
-
-        taken = milliseconds(run, arguments.images)
-        print(f"{name:<26} {taken:8.2f} ms an image, {taken / reference:6.1f} x float32")
+    for plan in (dense, eighth):
+        print(f"compute ratio {compute_ratio(captured, plan):.3f}")
+        show(
+            "exact path",
+            lambda plan=plan: exact_accuracy(captured, plan, Grain(), images, labels, arguments.batch),
+        )
+        show(
+            "every cell, checked",
+            lambda plan=plan: measure(captured, plan, IDEAL, images, labels, batch_size=arguments.batch, check=True),
+        )
+        for name, crossbars in LINES:
+            show(
+                name,
+                lambda plan=plan, crossbars=crossbars: measure(
+                    captured, plan, crossbars, images, labels, batch_size=arguments.batch
+                ),
+            )
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
 if __name__ == "__main__":

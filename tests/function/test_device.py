@@ -243,11 +243,13 @@ def noisy(height: int, adc_bits: int = 3, device: Device = NOISE, number: int = 
     return LayerCrossbars(plan, CrossbarModel(grain=grain, adc_bits=adc_bits, device=device), seed(number))
 
 
-def outcomes(signal: np.ndarray, digits: list[int], sigma: np.ndarray, adc_bits: int) -> dict[int, float]:
+def outcomes(
+    signal: np.ndarray, digits: list[int], sigma: np.ndarray, adc_bits: int, power: float = 1.0
+) -> dict[int, float]:
     """Probability of each answer of a donor to a read, bitline by bitline, from the normal distribution."""
     total = {0: 1.0}
     for column, factor in enumerate([1, 2, 4, -8]):
-        current, noise = signal[column] @ digits, np.sqrt((sigma[column] ** 2) @ np.square(digits))
+        current, noise = signal[column] @ digits, np.sqrt((sigma[column] ** 2) @ np.power(digits, 2.0 * power))
         edges = [-np.inf, *(code + 0.5 for code in range(2**adc_bits - 1)), np.inf]
         codes = np.diff(stats.norm.cdf(edges, current, noise)) if noise else np.eye(2**adc_bits)[round(current)]
         total_next: dict[int, float] = {}
@@ -270,6 +272,23 @@ def test_read_noise_has_the_distribution_of_its_formula(height: int) -> None:
         seen = np.array([(got == value).sum() for value in common] + [(~np.isin(got, common)).sum()])
         shares = np.array([expected[value] for value in common])
         p = stats.chisquare(seen, MANY * np.append(shares, 1 - shares.sum())).pvalue
+        assert p > 0.01 if fits else p < 0.001
+
+
+def test_read_noise_grows_with_the_digit_of_a_wide_dac() -> None:
+    plan = one_filter_each(np.array([[3, 1, 7, 5]]))
+    grain = Grain(ou_rows=4, weight_bits=4, input_bits=2, dac_bits=2)
+    crossbars = LayerCrossbars(plan, CrossbarModel(grain=grain, adc_bits=4, device=NOISE), seed())
+    got = crossbars.matmul(np.tile(np.array([1, 0, -2, 1], np.int8), (MANY, 1)))[:, 0]
+    # inputs are driven as x + 2, in one step; 2 times the sum of the weights is taken off
+    for powers, fits in ((1.0, True), (0.5, False)):  # variance by the square of the digit, not by the digit
+        sigma = 0.2 * crossbars.signal()[0]
+        expected = outcomes(crossbars.signal()[0], [3, 2, 0, 3], sigma, 4, powers)
+        common = [value for value, share in expected.items() if share * MANY > 5]
+        seen = np.array([(got == value - 32).sum() for value in common])
+        shares = np.array([expected[value] for value in common])
+        rest, left = MANY - seen.sum(), 1 - shares.sum()
+        p = stats.chisquare(np.append(seen, rest), MANY * np.append(shares, left)).pvalue
         assert p > 0.01 if fits else p < 0.001
 
 

@@ -6,12 +6,16 @@ read voltage or at 0 V. A wordline starts at its driver, one segment before its 
 virtual ground, one segment after its last cell. Source of the circuit: the usual nodal analysis of a crossbar.
 """
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
+from prap_pim.parallel import over_ranges
+
 Float64 = NDArray[np.float64]
 
-_UNKNOWNS_AT_A_TIME = 1 << 21  # 16 MiB of matrix
+_OUS_AT_A_TIME = 1024
 
 
 def effective_conductances(conductance: Float64, row_wire: float, column_wire: float) -> Float64:
@@ -24,62 +28,52 @@ def effective_conductances(conductance: Float64, row_wire: float, column_wire: f
     Returns:
         float64 [OUs, h, w].
     """
-    nodes = conductance[0].size * ((row_wire > 0) + (column_wire > 0)) if len(conductance) else 0
-    if nodes == 0:
-        return conductance
-    at_a_time = max(1, _UNKNOWNS_AT_A_TIME // nodes**2)
-    parts = [
-        _solve(conductance[first : first + at_a_time], row_wire, column_wire)
-        for first in range(0, len(conductance), at_a_time)
-    ]
-    return np.concatenate(parts)
+    effective = np.empty_like(conductance)
+    tasks = -(-len(conductance) // _OUS_AT_A_TIME)
+    over_ranges(tasks, partial(_solve_range, conductance, row_wire, column_wire, effective))
+    return effective
+
+
+def _solve_range(
+    conductance: Float64, row_wire: float, column_wire: float, effective: Float64, begin: int, end: int
+) -> None:
+    for task in range(begin, end):
+        part = slice(task * _OUS_AT_A_TIME, (task + 1) * _OUS_AT_A_TIME)
+        effective[part] = _solve(conductance[part], row_wire, column_wire)
 
 
 def _solve(conductance: Float64, row_wire: float, column_wire: float) -> Float64:
-    """Kirchhoff's current law at every node where a cell meets a wire that has a resistance."""
+    """Bitline after bitline, from the far end: to the nodes at one, those behind are an h x h conductance matrix."""
     count, height, width = conductance.shape
-    cells = height * width
-    place = np.arange(cells).reshape(height, width)
-    on_row = place if row_wire > 0 else None  # node number of a cell's end at its wordline
-    on_column = place + (cells if row_wire > 0 else 0) if column_wire > 0 else None
-    nodes = cells * ((row_wire > 0) + (column_wire > 0))
-    laplacian = np.zeros((count, nodes, nodes))
-    driven = np.zeros((count, nodes, height))  # current into a node per volt of each driver
-    flat = conductance.reshape(count, cells)
-
-    if on_row is not None:
-        wire = 1 / row_wire
-        _connect(laplacian, on_row[:, :-1].ravel(), on_row[:, 1:].ravel(), wire)
-        first = on_row[:, 0]
-        laplacian[:, first, first] += wire
-        driven[:, first, np.arange(height)] += wire
-    if on_column is not None:
-        wire = 1 / column_wire
-        _connect(laplacian, on_column[:-1].ravel(), on_column[1:].ravel(), wire)
-        last = on_column[-1]
-        laplacian[:, last, last] += wire
-    if on_row is not None and on_column is not None:
-        _connect(laplacian, on_row.ravel(), on_column.ravel(), flat)
-    elif on_row is not None:
-        laplacian[:, on_row.ravel(), on_row.ravel()] += flat  # into the grounded bitline
-    elif on_column is not None:
-        laplacian[:, on_column.ravel(), on_column.ravel()] += flat  # from the driver itself
-        driven[:, on_column.ravel(), np.repeat(np.arange(height), width)] += flat
-
-    volts = np.linalg.solve(laplacian, driven)  # [OU, node, driver]
-    if on_column is not None:
-        current = volts[:, on_column[-1]] / column_wire  # [OU, column, driver]
-    else:
-        assert on_row is not None
-        current = np.einsum("ohw,ohwd->owd", conductance, volts[:, on_row.ravel()].reshape(count, height, width, -1))
-    return np.ascontiguousarray(current.transpose(0, 2, 1))
+    one = np.eye(height)
+    drawn, grounded = _bitlines(conductance, column_wire)
+    beyond = np.zeros((count, height, height))  # current out of the nodes here into the bitlines behind, per volt
+    passed = np.empty((width, count, height, height))  # volts at the nodes here per volt at those before
+    for column in reversed(range(width)):
+        total = drawn[:, column] + beyond
+        passed[column] = np.linalg.inv(one + row_wire * total)
+        beyond = total @ passed[column]
+    effective = np.empty_like(conductance)
+    volts = np.broadcast_to(one, (count, height, height))  # at the nodes here per volt at each driver
+    for column in range(width):
+        volts = passed[column] @ volts
+        effective[:, :, column] = (grounded[:, column, None, :] @ volts)[:, 0]
+    return effective
 
 
-def _connect(
-    laplacian: Float64, one: NDArray[np.int64], other: NDArray[np.int64], conductance: float | Float64
-) -> None:
-    """A conductance between pairs of nodes; each node is in ``one`` at most once, and in ``other``."""
-    laplacian[:, one, one] += conductance
-    laplacian[:, other, other] += conductance
-    laplacian[:, one, other] -= conductance
-    laplacian[:, other, one] -= conductance
+def _bitlines(conductance: Float64, column_wire: float) -> tuple[Float64, Float64]:
+    """Of every bitline by itself, per volt at its cells' wordlines: current out of these, and current into its ground.
+
+    Returns:
+        float64 [OUs, w, h, h] and [OUs, w, h].
+    """
+    height = conductance.shape[1]
+    cells = np.ascontiguousarray(conductance.transpose(0, 2, 1))  # [OU, column, row]
+    alone = cells[..., None] * np.eye(height)
+    if column_wire == 0:
+        return alone, cells
+    wire = 2 * np.eye(height) - np.eye(height, k=1) - np.eye(height, k=-1)
+    wire[0, 0] = 1  # nothing before the first cell; after the last one a segment leads to the ground
+    volts = np.linalg.solve(alone + wire / column_wire, alone)  # along the bitline per volt at each wordline
+    grounded = np.asarray(volts[..., -1, :] / column_wire, np.float64)
+    return alone - cells[..., None] * volts, grounded
