@@ -66,6 +66,11 @@ class Layer:
         return prod(self.weight.shape[1:])
 
     @property
+    def kernel_positions(self) -> int:
+        """Inputs of one channel: kernel height times width; 1 for a linear layer."""
+        return prod(self.weight.shape[2:])
+
+    @property
     def positions(self) -> int:
         """Output positions of one inference: times that the whole matrix is applied."""
         return prod(self.output_shape[1:]) if self.kind == "conv" else prod(self.output_shape[:-1])

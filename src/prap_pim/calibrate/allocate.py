@@ -23,12 +23,15 @@ class Offer:
     loss: float
 
 
-def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> dict[str, Offer]:
+def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[str, Offer], float]:
     """The offers, one a layer, of least total loss (by the sum of the layers' own) within a budget of OU steps.
 
     Every layer starts from its cheapest offer; then the step to a better one that gains most per OU step is taken, as
     long as it fits. On each layer's convex hull that is optimal but for the last step (Shoham and Gersho, IEEE Trans.
     ASSP 1988).
+
+    Returns:
+        the offers by layer, and the exchange rate: what the last step taken gained, in loss per OU step; 0 if all were.
 
     Raises:
         UserError: even the cheapest offers exceed the budget.
@@ -44,14 +47,16 @@ def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> dict[str, Of
         for i, (before, after) in enumerate(pairwise(hull))
     ]
     blocked: set[str] = set()
-    for _, name, i in sorted(steps, key=lambda step: -step[0]):  # of one layer they come in order: a hull is convex
+    rate = 0.0
+    for gained, name, i in sorted(steps, key=lambda step: -step[0]):  # a hull is convex: a layer's come in order
         before, after = hulls[name][i], hulls[name][i + 1]
         if name in blocked or spent + after.ou_steps - before.ou_steps > budget:
             blocked.add(name)
             continue
         spent += after.ou_steps - before.ou_steps
         chosen[name] = after
-    return chosen
+        rate = gained
+    return chosen, rate if blocked else 0.0
 
 
 def convex_hull(offers: Sequence[Offer]) -> list[Offer]:

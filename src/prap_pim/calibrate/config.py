@@ -19,18 +19,18 @@ class CalibratedReuse(Settings):
         passes: over all row groups of a layer after the first one.
         mimic: how far each layer makes good what the layers before it have changed, 0 (not at all) to 1.
         damping: added to the covariance of a layer's inputs, in its mean diagonal.
-        price: what one use (a partial sum to be added) must lower a layer's relative error by, in shares of what a
-            filter's pattern holds on the average.
+        update_weight: what adding up one partial sum counts, in OU steps: a filter does without a row group that would
+            gain it less than that much more computing would gain elsewhere. 0: every gain is taken.
     """
 
     kind: Literal["calibrated"] = "calibrated"
     compute_ratio: float | None = Field(default=None, gt=0, le=1)
     max_drop: float | None = Field(default=None, ge=0, le=1)
-    shapes: tuple[Literal[9, 8, 4], ...] = Field(default=(9,), min_length=1)
+    shapes: tuple[Literal[9, 8, 4], ...] = Field(default=(9, 8, 4), min_length=1)
     passes: int = Field(default=3, ge=0, le=100)
     mimic: float = Field(default=1.0, ge=0, le=1)
     damping: float = Field(default=0.01, gt=0, le=10)
-    price: float = Field(default=0.0, ge=0)
+    update_weight: float = Field(default=0.05, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

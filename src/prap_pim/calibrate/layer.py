@@ -23,8 +23,9 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 _LARGEST = 127
+_KERNEL = 9  # positions of the 3x3 kernels that shapes are of
 _ROUNDS = 12  # of k-means
-_SHAPES = 8  # per block, as PRAP's step 1 offers
+_SHAPES = 8  # of a block, at most, as in PRAP's step 1; never more than donors
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ class Problem:
 
     def error(self, weights: Float64) -> float:
         """Weighted output error of ``weights``, relative to that of none at all."""
-        return self._cost(weights - self.target) / max(self._cost(self.target), np.finfo(np.float64).tiny)
+        return self._cost(weights - self.target) / max(self.energy, np.finfo(np.float64).tiny)
+
+    @property
+    def energy(self) -> float:
+        """Weighted output error of no weights at all."""
+        return self._cost(self.target)
 
     def _cost(self, error: Float64) -> float:
         return float(((error @ self.metric.factor) ** 2).sum(1) @ self.weight)
@@ -89,14 +95,15 @@ class _Group:
 
 def blocks(layer: Layer, positions: int | None, grain: Grain) -> list[Int64]:
     """im2col rows that are decided together: those of an OU, or of the channels whose kept positions fill an OU."""
-    length = grain.ou_rows if positions is None else grain.ou_rows // positions * _kernel(layer)
+    length = grain.ou_rows if positions is None else grain.ou_rows // positions * layer.kernel_positions
     return [np.arange(first, min(layer.rows, first + length)) for first in range(0, layer.rows, length)]
 
 
 def shapes_fit(layer: Layer, positions: int, grain: Grain) -> bool:
     """Whether filters of this layer can keep so many positions of a kernel and fill OUs exactly."""
     channels = grain.ou_rows // positions
-    return grain.ou_rows % positions == 0 and positions < _kernel(layer) and layer.weight.shape[1] % channels == 0
+    fills = grain.ou_rows % positions == 0 and layer.weight.shape[1] % channels == 0
+    return fills and layer.kernel_positions == _KERNEL
 
 
 def approximate(layer: Layer, problem: Problem, setting: Setting, grain: Grain, passes: int) -> LayerPlan:
@@ -248,13 +255,16 @@ class _Solver:
         if self.setting.positions is None:
             yield np.arange(len(metric)), self.everyone
             return
-        yield from choose_shapes(wanted, metric, self.problem.weight, self.setting.positions, _kernel(self.layer))
+        most = min(_SHAPES, self.setting.donors)
+        yield from choose_shapes(
+            wanted, metric, self.problem.weight, self.setting.positions, self.layer.kernel_positions, most
+        )
 
 
 def choose_shapes(
-    wanted: Float64, metric: Float64, weight: Float64, positions: int, kernel: int
+    wanted: Float64, metric: Float64, weight: Float64, positions: int, kernel: int, most: int
 ) -> Iterator[tuple[Int64, Int64]]:
-    """At most 8 shapes for a block, and each filter's: what is dropped costs least once what is kept is re-solved.
+    """A few shapes for a block, and each filter's: what is dropped costs least once what is kept is re-solved.
 
     Shapes are added one by one, each time the one that lowers the sum of all filters' costs most.
 
@@ -264,6 +274,7 @@ def choose_shapes(
         weight: float64 [O].
         positions: kept of the ``kernel`` ones.
         kernel: positions of a channel.
+        most: shapes that there may be.
 
     Yields:
         rows within the block, ascending, and the filters that keep these; shapes that no filter has are left out.
@@ -279,7 +290,7 @@ def choose_shapes(
     cost = (lost * (schur @ lost)).sum(1) * weight  # [shape, O]
     best = np.full(len(weight), np.inf)
     offered: list[int] = []
-    for _ in range(min(_SHAPES, len(kept))):
+    for _ in range(min(most, len(kept))):
         offered.append(int(np.minimum(cost, best).sum(1).argmin()))
         best = np.minimum(best, cost[offered[-1]])
     mine = cost[offered].argmin(0)
@@ -310,11 +321,6 @@ def _trimmed(group: _Group, height: int) -> Iterator[tuple[Int64, Float64, Int64
     donors = np.zeros((len(names), height))
     donors[:, : len(group.rows)] = group.donors[names]
     yield rows, donors, group.filters[used], index, group.choice.gain[used].astype(np.float64)
-
-
-def _kernel(layer: Layer) -> int:
-    """Positions of a kernel; 1 for a linear layer."""
-    return int(layer.rows // layer.weight.shape[1])
 
 
 def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sample: int) -> tuple[float, int]:

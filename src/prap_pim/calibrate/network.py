@@ -14,7 +14,7 @@ from torch.nn import functional
 from prap_pim.calibrate.allocate import Offer, allocate
 from prap_pim.calibrate.config import CalibratedReuse
 from prap_pim.calibrate.hessian import Metric, Moments, rows_at
-from prap_pim.calibrate.layer import Problem, Setting, approximate, expected, shapes_fit
+from prap_pim.calibrate.layer import Problem, Setting, approximate, blocks, expected, shapes_fit
 from prap_pim.calibrate.walk import Value, Walk
 from prap_pim.capture import Captured
 from prap_pim.errors import UserError
@@ -36,6 +36,7 @@ _LADDER = 2**0.5  # from one number of donors that is offered to the next
 _SAMPLE = 24  # blocks of a layer that are looked at to tell what an offer would give
 _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
 _KERNEL = 9
+_TINY = 1e-9
 _LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
 
 
@@ -106,14 +107,21 @@ def calibrate(
     return job.to_ratio(config.compute_ratio) if config.compute_ratio is not None else job.to_drop(config.max_drop or 0)
 
 
-def least_ratio(network: Network, grain: Grain, whole: Collection[str]) -> float:
-    """The compute ratio with one OU for each row group of every layer but those that are left ``whole``."""
+def least_ratio(network: Network, config: CalibratedReuse, grain: Grain, whole: Collection[str]) -> float:
+    """The least compute ratio: one OU for each block of rows of every layer but those that are left ``whole``."""
     dense = {layer.name: _dense_steps(layer, grain) for layer in network.layers}
-    least = sum(
-        dense[layer.name] if layer.name in whole else dense[layer.name] // grain.ous(layer.filters)
-        for layer in network.layers
-    )
+    least = 0
+    for layer in network.layers:
+        each = grain.input_steps * layer.positions
+        offered = [len(blocks(layer, kept, grain)) * each for kept in _kept_positions(layer, config, grain)]
+        least += dense[layer.name] if layer.name in whole else min(offered)
     return least / sum(dense.values())
+
+
+def _kept_positions(layer: Layer, config: CalibratedReuse, grain: Grain) -> list[int | None]:
+    """What the settings offer the filters of a layer; None: the whole kernel. Always something."""
+    offered = [None if kept == _KERNEL else kept for kept in config.shapes]
+    return [kept for kept in offered if kept is None or shapes_fit(layer, kept, grain)] or [None]
 
 
 def check_budget(network: Network, config: CalibratedReuse, grain: Grain, whole: Collection[str]) -> None:
@@ -121,7 +129,7 @@ def check_budget(network: Network, config: CalibratedReuse, grain: Grain, whole:
     Raises:
         UserError: the budget is less than the least that the layers can take.
     """
-    least = least_ratio(network, grain, whole)
+    least = least_ratio(network, config, grain, whole)
     if config.compute_ratio is not None and config.compute_ratio < least:
         raise UserError(
             f"a compute ratio of {config.compute_ratio:g} is not possible here: one OU for every row group"
@@ -154,6 +162,7 @@ class _Job:
         self.layers = {layer.name: layer for layer in captured.network.layers}
         self.sensitivity: dict[str, float] = {}
         self.offers: dict[str, list[Offer]] = {}
+        self.nats: dict[str, float] = {}  # that the outputs diverge by, for each unit of a layer's relative error
 
     def survey(self) -> None:
         """Measure what each layer's error does to the outputs, and what each offer's error would be."""
@@ -182,27 +191,24 @@ class _Job:
         outcome = walk.first_batch_from(node, changed(walk.inputs(node)[0]))
         self.sensitivity[layer.name] = _divergence(reference, outcome)
         at_probe, _ = expected(layer, problem, probe, self.grain, _SAMPLE)
+        self.nats[layer.name] = self.sensitivity[layer.name] / max(at_probe, _TINY)
         times = self.grain.input_steps * layer.positions
         offers = [Offer(Setting(layer.filters), _dense_steps(layer, self.grain), 0.0)]
         for setting in self._settings(layer):
             error, ous = expected(layer, problem, setting, self.grain, _SAMPLE)
-            loss = self.sensitivity[layer.name] * error / max(at_probe, 1e-9)
-            offers.append(Offer(setting, ous * times, loss))
+            offers.append(Offer(setting, ous * times, self.nats[layer.name] * error))
         self.offers[layer.name] = offers
 
     def _settings(self, layer: Layer) -> Iterator[Setting]:
         """What is offered beside all patterns: fewer and fewer donors, whole OUs of them, for each shape."""
-        for kept in self.config.shapes:
-            shaped = kept != _KERNEL
-            if shaped and (layer.rows // layer.weight.shape[1] != _KERNEL or not shapes_fit(layer, kept, self.grain)):
-                continue
-            counts, wanted = [layer.filters] if shaped else [], layer.filters / _LADDER
+        for kept in _kept_positions(layer, self.config, self.grain):
+            counts, wanted = [layer.filters] if kept else [], layer.filters / _LADDER
             while wanted >= 1 / _LADDER:
                 counts.append(self._full_ous(wanted))
                 wanted /= _LADDER
             for count in dict.fromkeys(counts):
-                if shaped or count < layer.filters:
-                    yield Setting(count, kept if shaped else None)
+                if kept or count < layer.filters:
+                    yield Setting(count, kept)
 
     def _full_ous(self, donors: float) -> int:
         """Donors, at least one, that fill whole OUs."""
@@ -213,8 +219,8 @@ class _Job:
         """Share out so many of the dense OU steps, and compress."""
         dense = {name: _dense_steps(layer, self.grain) for name, layer in self.layers.items()}
         budget = int(ratio * sum(dense.values())) - sum(dense[name] for name in self.whole)
-        chosen = allocate(self.offers, budget)
-        return self.compress({name: offer.setting for name, offer in chosen.items()})
+        chosen, rate = allocate(self.offers, budget)
+        return self.compress({name: offer.setting for name, offer in chosen.items()}, rate)
 
     def to_drop(self, drop: float) -> Calibration:
         """The least compute ratio, by half octaves, that changes at most this share of the classifications.
@@ -222,7 +228,7 @@ class _Job:
         Where even the largest ratio below 1 changes more, all layers keep all their patterns.
         """
         best = None
-        low, high = 0, int(2 * log2(1 / least_ratio(self.captured.network, self.grain, self.whole)))
+        low, high = 0, int(2 * log2(1 / least_ratio(self.captured.network, self.config, self.grain, self.whole)))
         while low < high:  # ratio 2**(-low / 2) is good enough, as far as is known; one below 2**(-high / 2) is not
             middle = (low + high + 1) // 2
             self.phase = f"{self._name}: ratio {2 ** (-middle / 2):.3f}"
@@ -231,10 +237,15 @@ class _Job:
                 low, best = middle, found
             else:
                 high = middle - 1
-        return best or self.compress({})
+        return best or self.compress({}, 0.0)
 
-    def compress(self, settings: Mapping[str, Setting]) -> Calibration:
-        """Layer after layer, each on what the compressed layers before it pass on."""
+    def compress(self, settings: Mapping[str, Setting], rate: float) -> Calibration:
+        """Layer after layer, each on what the compressed layers before it pass on.
+
+        Args:
+            settings: of the layers that do not keep all their patterns.
+            rate: what an OU step is worth, in nats.
+        """
         module = copy.deepcopy(self.captured.module)
         before = Walk(self.captured.module, self.batches, remember=False)
         after = Walk(module, self.batches, remember=True)
@@ -248,7 +259,7 @@ class _Job:
                 setting = settings.get(layer.name)
                 if setting is not None and setting == Setting(layer.filters):
                     setting = None
-                plan, error, step = self._compressed(layer, after.inputs(node), before.inputs(original), setting)
+                plan, error, step = self._compressed(layer, after.inputs(node), before.inputs(original), setting, rate)
                 plans[layer.name] = plan
                 found[layer.name] = Allocated(layer.name, self.sensitivity.get(layer.name, 0.0), setting, error)
                 changed = module.get_submodule(layer.name)
@@ -264,7 +275,7 @@ class _Job:
         )
 
     def _compressed(
-        self, layer: Layer, inputs: list[Tensor], original: list[Tensor], setting: Setting | None
+        self, layer: Layer, inputs: list[Tensor], original: list[Tensor], setting: Setting | None, rate: float
     ) -> tuple[LayerPlan, float, float]:
         """A layer's plan, its error, and the int8 step of its inputs."""
         if setting is None:
@@ -273,6 +284,9 @@ class _Job:
             plan = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns), one, zero)
             return plan, 0.0, _step(layer, inputs)
         problem, mean, original_mean, step = self._problem(layer, inputs, original, _ROWS)
+        worth = self.config.update_weight * rate * layer.positions  # of one use, in nats
+        price = worth / max(self.nats[layer.name], _TINY) * problem.energy
+        problem = replace(problem, price=price)
         plan = approximate(layer, problem, setting, self.grain, self.config.passes)
         weights = plan.real_weights()
         if layer.name not in self.captured.folded:
@@ -312,9 +326,7 @@ class _Job:
         scale = layer.filter_scale.astype(np.float64) ** 2
         greatest = scale.max()
         weight = np.maximum(scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)
-        price = self.config.price * float(((target @ metric.factor) ** 2).sum(1) @ weight)
-        price /= layer.filters * self.grain.row_groups(layer.rows)
-        return Problem(target, metric, weight, price), mean * step, original_mean * original_step, step
+        return Problem(target, metric, weight), mean * step, original_mean * original_step, step
 
 
 def _positions(layer: Layer, x: Tensor) -> int:
