@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from prap_pim.errors import UserError
 from prap_pim.function.adc import adc_codes
+from prap_pim.function.im2col import Windows
 from prap_pim.function.kernels import (
     POSITIONS_PER_TASK,
     accumulate_by_cell,
@@ -242,18 +243,22 @@ class LayerCrossbars:
         """
         _check_shape(self.plan, inputs)
         check_inputs(self.plan, inputs, self.model)
-        inputs = np.ascontiguousarray(inputs)
-        accumulator = np.zeros((len(inputs), self.plan.filters), np.int64)
-        few = len(inputs) < _FEW_POSITIONS and not self._chunks
+        return np.ascontiguousarray(self.accumulate(Windows.of_matrix(inputs)).T)
+
+    def accumulate(self, windows: Windows) -> Int64:
+        """As ``matmul``, of inputs that fit the model, to int64 [filters, positions]."""
+        positions = len(windows.base)
+        accumulator = np.zeros((self.plan.filters, positions), np.int64)
+        few = positions < _FEW_POSITIONS and not self._chunks
         if self.model.noise_free and (few or not self._tabled):
-            self._by_count(inputs, accumulator)
+            self._by_count(windows, accumulator)
         else:
             if self._guarded is None:
                 self._guarded = not self._tabled or not self._never_overflows()
             for number in range(len(self._ranges)):
                 chunk = self._chunk(number)
-                (self._by_table if self._tabled else self._by_cell)(chunk, inputs, accumulator)
-        self._position += len(inputs)
+                (self._by_table if self._tabled else self._by_cell)(chunk, windows, accumulator)
+        self._position += positions
         return accumulator
 
     def signal(self) -> Float64:
@@ -372,12 +377,12 @@ class LayerCrossbars:
         by_column: Float64 = effective.transpose(0, 2, 1)[ou, place % width]
         return by_column.reshape(conductance.shape)
 
-    def _by_table(self, chunk: _Chunk, inputs: Int8, accumulator: Int64) -> None:
+    def _by_table(self, chunk: _Chunk, windows: Windows, accumulator: Int64) -> None:
         """h <= 8 and one input bit at a time: the driven rows are one byte, so a donor's answers are a table of 256."""
-        tasks = -(-len(inputs) // POSITIONS_PER_TASK)
+        tasks = -(-len(windows.base) // POSITIONS_PER_TASK)
         overflows = np.zeros((tasks, 2), np.int64)
         low, high = chunk.groups
-        inputs_of = (inputs, self.plan.rows[low:high])
+        inputs_of = (windows.inputs, windows.base, windows.offset, self.plan.rows[low:high])
         behind = self._behind(chunk)
         if len(chunk.variance):
             cells = (chunk.signal, chunk.variance, self._weights.factors, self._adc_step, self._adc_top)
@@ -396,21 +401,22 @@ class LayerCrossbars:
             over_ranges(tasks, partial(accumulate_by_table, *adding))
         self._count(overflows)
 
-    def _by_cell(self, chunk: _Chunk, inputs: Int8, accumulator: Int64) -> None:
+    def _by_cell(self, chunk: _Chunk, windows: Windows, accumulator: Int64) -> None:
         """Any h and DAC bits: add up every bitline."""
-        overflows = np.zeros((len(inputs), 2), np.int64)
+        overflows = np.zeros((len(windows.base), 2), np.int64)
         low, high = chunk.groups
         donors = slice(self.plan.donor_start[low], self.plan.donor_start[high])
         average, *uses = self._behind(chunk)
-        adding: tuple[Any, ...] = (inputs, self.plan.rows[low:high], self._inputs.width, self._inputs.offset)
+        adding: tuple[Any, ...] = (windows.inputs, windows.base, windows.offset)
+        adding += (self.plan.rows[low:high], self._inputs.width, self._inputs.offset)
         adding += (self._inputs.factors, chunk.signal, chunk.variance, self._stored_sums[donors])
         adding += (self._weights.factors, self._weights.offset, self._adc_step, self._adc_top, chunk.copy_start)
         adding += (self._noise_key, self._position, int(donors.start), average, chunk.start, *uses)
         adding += (self._limits, self.model.overflow == "wrap", accumulator, overflows)
-        over_ranges(len(inputs), partial(accumulate_by_cell, *adding))
+        over_ranges(len(windows.base), partial(accumulate_by_cell, *adding))
         self._count(overflows)
 
-    def _by_count(self, inputs: Int8, accumulator: Int64) -> None:
+    def _by_count(self, windows: Windows, accumulator: Int64) -> None:
         """Ideal cells, any h, cell bits and DAC bits: count every bitline. Copies of a donor would give its mean."""
         levels = self._levels(slice(None))
         donors, columns, height = levels.shape
@@ -420,15 +426,16 @@ class LayerCrossbars:
             for row in range(height):
                 ones = (levels[:, bit // width, row] >> bit % width & 1).astype(np.uint64)
                 words[:, bit, row // 64] |= ones << np.uint64(row % 64)
-        overflows = np.zeros((len(inputs), 2), np.int64)
+        overflows = np.zeros((len(windows.base), 2), np.int64)
         codes = adc_codes(largest_count(self.plan, self.model), self.model.adc_bits, self._adc_step)
         column_start = np.arange(columns + 1, dtype=np.int64) * width
-        counting: tuple[Any, ...] = (inputs, self.plan.rows, self._inputs.bits, self._inputs.width)
+        counting: tuple[Any, ...] = (windows.inputs, windows.base, windows.offset)
+        counting += (self.plan.rows, self._inputs.bits, self._inputs.width)
         counting += (self._inputs.offset, self._inputs.factors, words, self._stored_sums, column_start)
         counting += (self._weights.factors, self._weights.offset, codes, self.plan.donor_start)
         counting += (self.plan.use_start, self.plan.use_filter, self.plan.use_donor, self._gain, self._drop)
         counting += (self._limits, self.model.overflow == "wrap", accumulator, overflows)
-        over_ranges(len(inputs), partial(accumulate_by_count, *counting))
+        over_ranges(len(windows.base), partial(accumulate_by_count, *counting))
         self._count(overflows)
 
     def _levels(self, donors: slice) -> Int64:

@@ -20,6 +20,7 @@ Uint64 = NDArray[np.uint64]
 Integers = NDArray[np.signedinteger[Any]]
 
 POSITIONS_PER_TASK = 64  # their accumulators and one row group's table stay in a core's cache together
+_FEW_DONORS = 4  # below this, a donor's answers are looked up for many positions, not many donors' for a position
 _BYTE = np.uint64(255)
 
 
@@ -195,6 +196,8 @@ def _unchanged(current: float, sigma: float, step: int, top: int) -> float:
 @njit(cache=True, nogil=True)
 def accumulate_by_table(
     inputs: Int8,
+    base: Int64,
+    offset: Int64,
     rows: Int32,
     plane_factor: Integers,
     start: Int64,
@@ -215,7 +218,7 @@ def accumulate_by_table(
     """Drive each row group bit-plane by bit-plane, shift and add the donors' answers, and serve the uses.
 
     Args:
-        inputs: int8 [positions, im2col rows].
+        inputs, base, offset: position n's input of im2col row r is ``inputs[base[n] + offset[r]]`` (``Windows``).
         rows: int32 [groups, h <= 8], -1 where unused.
         plane_factor: [8], what each input bit counts, in the type of ``table``.
         start, table: as ``respond`` left them.
@@ -223,47 +226,49 @@ def accumulate_by_table(
         use_start: int64 [groups + 1].
         use_filter, use_donor, use_gain, use_drop: [uses], as for ``_serve``; donors counted from 0 like ``start``.
         limits, wrap: as for ``_serve``; ``limits`` [0] if no register can overflow and ``use_drop`` is 0.
-        accumulator: int64 [positions, filters], added to.
+        accumulator: int64 [filters, positions], added to.
         overflows: int64 [tasks, 2], added to.
         begin, end: the tasks of POSITIONS_PER_TASK positions to do.
     """
-    positions = len(inputs)
     most_donors = 0
     for g in range(len(start) - 1):
         most_donors = max(most_donors, start[g + 1] - start[g])
+    planes = np.empty(POSITIONS_PER_TASK, np.uint64)
     partial = np.empty(most_donors, table.dtype)
+    dots = np.empty((most_donors, POSITIONS_PER_TASK), table.dtype)
     for task in range(begin, end):
+        first_position = task * POSITIONS_PER_TASK
+        positions = min(len(base) - first_position, POSITIONS_PER_TASK)
         for g in range(len(start) - 1):
             first, donors = start[g], start[g + 1] - start[g]
             answers = table[256 * first : 256 * start[g + 1]]
-            for n in range(task * POSITIONS_PER_TASK, min(positions, (task + 1) * POSITIONS_PER_TASK)):
-                planes = _planes(inputs[n], rows[g])
-                partial[:donors] = 0
-                for i in range(0, 8, 4):  # four planes a pass: the partial sums are read and written half as often
-                    p = planes >> np.uint64(8 * i)
-                    if p & np.uint64(0xFFFFFFFF) == 0:
-                        continue  # no row is driven: every count is 0
-                    byte0, byte1 = np.int64(p & _BYTE), np.int64(p >> np.uint64(8) & _BYTE)
-                    byte2, byte3 = np.int64(p >> np.uint64(16) & _BYTE), np.int64(p >> np.uint64(24) & _BYTE)
-                    answer0 = answers[byte0 * donors : (byte0 + 1) * donors]
-                    answer1 = answers[byte1 * donors : (byte1 + 1) * donors]
-                    answer2 = answers[byte2 * donors : (byte2 + 1) * donors]
-                    answer3 = answers[byte3 * donors : (byte3 + 1) * donors]
-                    factor0, factor1 = plane_factor[i], plane_factor[i + 1]
-                    factor2, factor3 = plane_factor[i + 2], plane_factor[i + 3]
+            for j in range(positions):
+                planes[j] = _planes(inputs, base[first_position + j], offset, rows[g])
+            if donors < _FEW_DONORS:
+                for k in range(donors):
+                    _dots_of_donor(planes[:positions], answers[k:], donors, plane_factor, dots[k])
+            else:
+                for j in range(positions):
+                    _dots_at_position(planes[j], answers, plane_factor, partial[:donors])
                     for k in range(donors):
-                        low = factor0 * answer0[k] + factor1 * answer1[k]
-                        partial[k] += low + factor2 * answer2[k] + factor3 * answer3[k]
-                if len(average) > 0:
-                    _average(partial[:donors], average[first : start[g + 1]])
-                if len(limits) == 0:
-                    for u in range(use_start[g], use_start[g + 1]):
-                        donor = np.uint64(use_donor[u] - first)
-                        accumulator[n, np.uint64(use_filter[u])] += use_gain[u] * partial[donor]
-                else:
-                    uses = slice(use_start[g], use_start[g + 1])
+                        dots[k, j] = partial[k]
+            if len(average) > 0:
+                for k in range(donors):
+                    if average[first + k] > 0:
+                        for j in range(positions):
+                            dots[k, j] = (dots[k, j] + (1 << (average[first + k] - 1))) >> average[first + k]
+            if len(limits) == 0:
+                for u in range(use_start[g], use_start[g + 1]):
+                    gain = use_gain[u]
+                    added = dots[use_donor[u] - first]
+                    sums = accumulator[use_filter[u], first_position : first_position + positions]
+                    for j in range(len(sums)):
+                        sums[j] += gain * added[j]
+            else:
+                uses = slice(use_start[g], use_start[g + 1])
+                for j in range(positions):
                     _serve(
-                        partial[:donors],
+                        dots[:donors, j],
                         first,
                         use_filter[uses],
                         use_donor[uses],
@@ -271,19 +276,52 @@ def accumulate_by_table(
                         use_drop[uses],
                         limits,
                         wrap,
-                        accumulator[n],
+                        accumulator[:, first_position + j],
                         overflows[task],
                     )
 
 
 @njit(cache=True, inline="always")
-def _planes(inputs: Int8, rows: Int32) -> np.uint64:
+def _planes(inputs: Int8, base: np.int64, offset: Int64, rows: Int32) -> np.uint64:
     """Byte i holds bit i of the inputs of up to 8 rows."""
     packed = np.uint64(0)
     for r in range(len(rows)):
         if rows[r] >= 0:
-            packed |= np.uint64(np.uint8(inputs[rows[r]])) << np.uint64(8 * r)
+            packed |= np.uint64(np.uint8(inputs[base + offset[rows[r]]])) << np.uint64(8 * r)
     return _transpose_bits(packed)
+
+
+@njit(cache=True)
+def _dots_of_donor(planes: Uint64, answers: Integers, donors: np.int64, plane_factor: Integers, dots: Integers) -> None:
+    """One donor's dot products at all positions; its answers are every ``donors``-th."""
+    for j in range(len(planes)):
+        p = planes[j]
+        total = plane_factor[0] * answers[np.int64(p & _BYTE) * donors]
+        for i in range(1, 8):
+            total += plane_factor[i] * answers[np.int64(p >> np.uint64(8 * i) & _BYTE) * donors]
+        dots[j] = total
+
+
+@njit(cache=True)
+def _dots_at_position(planes: np.uint64, answers: Integers, plane_factor: Integers, partial: Integers) -> None:
+    """All donors' dot products at one position."""
+    donors = len(partial)
+    partial[:] = 0
+    for i in range(0, 8, 4):  # four planes a pass: the partial sums are read and written half as often
+        p = planes >> np.uint64(8 * i)
+        if p & np.uint64(0xFFFFFFFF) == 0:
+            continue  # no row is driven: every count is 0
+        byte0, byte1 = np.int64(p & _BYTE), np.int64(p >> np.uint64(8) & _BYTE)
+        byte2, byte3 = np.int64(p >> np.uint64(16) & _BYTE), np.int64(p >> np.uint64(24) & _BYTE)
+        answer0 = answers[byte0 * donors : (byte0 + 1) * donors]
+        answer1 = answers[byte1 * donors : (byte1 + 1) * donors]
+        answer2 = answers[byte2 * donors : (byte2 + 1) * donors]
+        answer3 = answers[byte3 * donors : (byte3 + 1) * donors]
+        factor0, factor1 = plane_factor[i], plane_factor[i + 1]
+        factor2, factor3 = plane_factor[i + 2], plane_factor[i + 3]
+        for k in range(donors):
+            low = factor0 * answer0[k] + factor1 * answer1[k]
+            partial[k] += low + factor2 * answer2[k] + factor3 * answer3[k]
 
 
 @njit(cache=True)
@@ -297,6 +335,8 @@ def _average(partial: Integers, average: Int64) -> None:
 @njit(cache=True, nogil=True)
 def accumulate_by_noisy_table(
     inputs: Int8,
+    base: Int64,
+    offset: Int64,
     rows: Int32,
     plane_factor: Integers,
     start: Int64,
@@ -307,7 +347,7 @@ def accumulate_by_noisy_table(
     column_factor: Int64,
     step: int,
     top: int,
-    offset: int,
+    weight_offset: int,
     copy_start: Int64,
     key: int,
     first_position: int,
@@ -331,13 +371,13 @@ def accumulate_by_noisy_table(
     are drawn under the condition that one changes.
 
     Args:
-        quiet, signal, variance, column_factor, step, top, offset, copy_start: as for ``respond``.
+        quiet, signal, variance, column_factor, step, top, weight_offset, copy_start: as for ``respond``.
         key: of the noise; what is drawn depends on it, the position, the donor and the plane alone.
         first_position, first_donor: numbers of the first position and donor, for that purpose.
         limits: int64 [4], also if no register can overflow.
         others: as for ``accumulate_by_table``.
     """
-    positions = len(inputs)
+    positions = len(base)
     most_donors = 0
     for g in range(len(start) - 1):
         most_donors = max(most_donors, start[g + 1] - start[g])
@@ -346,7 +386,7 @@ def accumulate_by_noisy_table(
         for g in range(len(start) - 1):
             first, donors = start[g], start[g + 1] - start[g]
             for n in range(task * POSITIONS_PER_TASK, min(positions, (task + 1) * POSITIONS_PER_TASK)):
-                planes = _planes(inputs[n], rows[g])
+                planes = _planes(inputs, base[n], offset, rows[g])
                 partial[:donors] = 0
                 stream = _mixed(np.uint64(key) + np.uint64(first_position + n) * np.uint64(0x9E3779B97F4A7C15))
                 for i in range(8):
@@ -366,7 +406,7 @@ def accumulate_by_noisy_table(
                                 column_factor,
                                 step,
                                 top,
-                                offset,
+                                weight_offset,
                                 copy_start[first + k],
                                 copy_start[first + k + 1],
                             )
@@ -383,7 +423,7 @@ def accumulate_by_noisy_table(
                     use_drop[uses],
                     limits,
                     wrap,
-                    accumulator[n],
+                    accumulator[:, n],
                     overflows[task],
                 )
 
@@ -463,6 +503,8 @@ def _above(code: np.int64, current: float, sigma: float, step: int, top: int) ->
 @njit(cache=True, nogil=True)
 def accumulate_by_count(
     inputs: Int8,
+    base: Int64,
+    offset: Int64,
     rows: Int32,
     input_bits: int,
     dac_bits: int,
@@ -490,7 +532,7 @@ def accumulate_by_count(
     """As ``accumulate_by_table`` for ideal cells, any h, cell bits and DAC bits: bitlines are counted at every step.
 
     Args:
-        inputs: int8 [positions, im2col rows].
+        inputs, base, offset: as for ``accumulate_by_table``.
         rows: int32 [groups, h], -1 where unused.
         input_bits, dac_bits, input_offset, plane_factor: how an input is cut into steps (``Slices``).
         weights: uint64 [donors, stored bits, words], bit r % 64 of word r // 64 is that bit of row r's cells.
@@ -512,7 +554,7 @@ def accumulate_by_count(
             input_sum = np.int64(0)
             for r in range(height):
                 if rows[g, r] >= 0:
-                    value = np.int64(inputs[n, rows[g, r]])
+                    value = np.int64(inputs[base[n] + offset[rows[g, r]]])
                     input_sum += value
                     for i in range(input_bits):
                         bit = np.uint64((value + input_offset) >> i & 1)
@@ -543,7 +585,7 @@ def accumulate_by_count(
                 use_drop[uses],
                 limits,
                 wrap,
-                accumulator[n],
+                accumulator[:, n],
                 overflows[n],
             )
 
@@ -551,6 +593,8 @@ def accumulate_by_count(
 @njit(cache=True, nogil=True)
 def accumulate_by_cell(
     inputs: Int8,
+    base: Int64,
+    offset: Int64,
     rows: Int32,
     dac_bits: int,
     input_offset: int,
@@ -598,7 +642,7 @@ def accumulate_by_cell(
             digits[:] = 0
             for r in range(height):
                 if rows[g, r] >= 0:
-                    value = np.int64(inputs[n, rows[g, r]])
+                    value = np.int64(inputs[base[n] + offset[rows[g, r]]])
                     input_sum += value
                     for step in range(len(plane_factor)):
                         digits[step, r] = (value + input_offset) >> (step * dac_bits) & ((1 << dac_bits) - 1)
@@ -635,7 +679,7 @@ def accumulate_by_cell(
                 use_drop[uses],
                 limits,
                 wrap,
-                accumulator[n],
+                accumulator[:, n],
                 overflows[n],
             )
 
@@ -661,3 +705,22 @@ def count_driven(flags: Uint64, rows: Int32, first: int, end: int, driven: Int64
         for w in range(len(any_row)):
             total += _ones(any_row[w])
         driven[g] += total
+
+
+@njit(cache=True, nogil=True)
+def to_real(accumulator: Int64, scale: Float64, bias: Float64, out: NDArray[Any], begin: int, end: int) -> None:
+    """``out[n, f, p] = scale[f] * accumulator[f, n * P + p] + bias[f]``, rounded to the type of ``out`` at the end.
+
+    Args:
+        accumulator: int64 [filters, images * P].
+        scale, bias: float64 [filters].
+        out: [images, filters, P].
+        begin, end: the images to do.
+    """
+    places = out.shape[2]
+    for n in range(begin, end):
+        for f in range(out.shape[1]):
+            integers = accumulator[f, n * places : (n + 1) * places]
+            real = out[n, f]
+            for p in range(len(real)):
+                real[p] = integers[p] * scale[f] + bias[f]

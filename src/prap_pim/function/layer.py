@@ -1,5 +1,8 @@
 """Torch modules that compute a layer as its crossbars do: cell by cell, or by the integer product that equals it."""
 
+import math
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -7,13 +10,15 @@ from torch import Tensor, nn
 from prap_pim.errors import UserError
 from prap_pim.function.crossbar import LayerCrossbars, check_fit, check_inputs, kept_fraction_bits
 from prap_pim.function.exact import ExactProduct
-from prap_pim.function.im2col import im2col
+from prap_pim.function.im2col import Windows
+from prap_pim.function.kernels import to_real
 from prap_pim.function.model import CrossbarModel
 from prap_pim.network import Layer
+from prap_pim.parallel import over_ranges
 from prap_pim.plan import LayerPlan
 from prap_pim.quantize import quantize_input
 
-_BYTES_AT_A_TIME = 1 << 25  # of im2col rows and accumulators; larger batches are computed in parts
+_BYTES_AT_A_TIME = 1 << 25  # of inputs and accumulators; larger batches are computed in parts
 
 
 class ExactLayer(nn.Module):
@@ -55,12 +60,12 @@ class ExactLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [N, C, H, W] or [..., C] to [N, O, H', W'] or [..., O], of the input's type."""
-        parts = [self._real(self._integers(part), x) for part in torch.split(x, self._at_a_time(x))]
+        parts = [self._compute(part) for part in torch.split(x, self._at_a_time(x))]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _at_a_time(self, x: Tensor) -> int:
-        """Images of which im2col rows and accumulators fit ``_BYTES_AT_A_TIME``."""
-        bytes_each = self.layer.positions * (self.layer.rows + 8 * self.layer.filters)
+        """Images of which inputs and accumulators fit ``_BYTES_AT_A_TIME``."""
+        bytes_each = 4 * math.prod(self.layer.input_shape) + 16 * math.prod(self.layer.output_shape)
         return max(1, _BYTES_AT_A_TIME // bytes_each) if self.layer.kind == "conv" else max(1, len(x))
 
     def _quantized(self, x: Tensor) -> Tensor:
@@ -68,12 +73,8 @@ class ExactLayer(nn.Module):
         check_inputs(self.plan, inputs.numpy(), self.model)
         return inputs
 
-    def _integers(self, x: Tensor) -> Tensor:
-        """Accumulators, float64 [N, H', W', O] or [..., O]."""
-        return self.product(self._quantized(x))
-
-    def _real(self, integers: Tensor, x: Tensor) -> Tensor:
-        y = integers.mul_(self.scale).add_(self.bias)
+    def _compute(self, x: Tensor) -> Tensor:
+        y = self.product(self._quantized(x)).mul_(self.scale).add_(self.bias)
         if self.layer.kind == "conv":
             y = y.permute(0, 3, 1, 2)
         return y.to(x.device, x.dtype, memory_format=torch.contiguous_format)
@@ -107,6 +108,7 @@ class CrossbarLayer(ExactLayer):
         super().__init__(layer, plan, input_step, model)
         self.crossbars = LayerCrossbars(plan, model, seed, keep)
         self.check = check
+        self._unit = 2.0 ** (plan.fraction_bits - kept_fraction_bits(plan, model))  # of accumulators, in those of plan
         self.checked = self.mismatches = 0
 
     @property
@@ -114,15 +116,17 @@ class CrossbarLayer(ExactLayer):
         """What computes the integers."""
         return "cells"
 
-    def _integers(self, x: Tensor) -> Tensor:
+    def _compute(self, x: Tensor) -> Tensor:
         quantized = self._quantized(x)
-        cells = torch.from_numpy(self.crossbars.matmul(im2col(self.layer, quantized.numpy())))  # [positions, O]
-        if self.layer.kind == "conv":
-            cells = cells.reshape(len(x), *self.layer.output_shape[1:], self.layer.filters)
-        else:
-            cells = cells.reshape(*x.shape[:-1], self.layer.filters)
-        integers = cells.double().mul_(2.0 ** (self.plan.fraction_bits - kept_fraction_bits(self.plan, self.model)))
+        integers = self.crossbars.accumulate(Windows.of_batch(self.layer, quantized.numpy()))  # [O, positions]
         if self.check:
-            self.checked += integers.numel()
-            self.mismatches += int(torch.count_nonzero(integers != self.product(quantized)))
-        return integers
+            exact = self.product(quantized).reshape(-1, self.layer.filters).numpy().T
+            self.checked += integers.size
+            self.mismatches += int(np.count_nonzero(integers * self._unit != exact))
+        images = len(x) if self.layer.kind == "conv" else integers.shape[1]
+        shape = (len(x), *self.layer.output_shape) if self.layer.kind == "conv" else (*x.shape[:-1], len(integers))
+        kind = np.float64 if x.dtype == torch.float64 else np.float32
+        y = np.empty((images, len(integers), integers.shape[1] // images), kind)
+        scale = self.scale.numpy() * self._unit
+        over_ranges(images, partial(to_real, integers, scale, self.bias.numpy(), y))
+        return torch.from_numpy(y).reshape(shape).to(x.device, x.dtype)
