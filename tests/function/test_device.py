@@ -23,7 +23,9 @@ from prap_pim.function import (
 from prap_pim.function.wires import effective_conductances
 from prap_pim.grain import Grain
 from prap_pim.plan import LayerPlan
+from tests.function.plans import dense_plan
 from tests.function.test_model import one_filter_each
+from tests.reference.crossbar import brute_force_with
 from tests.reference.wires import currents
 
 MANY = 20000
@@ -178,6 +180,19 @@ def test_a_reference_column_takes_off_what_level_0_conducts() -> None:
         got = LayerCrossbars(plan, CrossbarModel(adc_bits=4, device=device)).matmul(x)
         # without: every column counts 1 too much, and 1 + 2 + ... + 64 - 128 = -1
         assert got.tolist() == [expected] * 40
+
+
+def test_a_layer_that_is_programmed_in_parts_has_no_two_cells_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = dense_plan("dense", np.ones((5, 60), np.float32))  # all weights 127, 8 row groups of 5 donors
+    monkeypatch.setattr("prap_pim.function.crossbar._TABLE_ENTRIES", 256 * 12)  # 4 parts
+    model = CrossbarModel(adc_bits=6, device=Device(variation=LognormalVariation(sigma=0.4)))
+    crossbars = LayerCrossbars(plan, model, seed())
+    signal = crossbars.signal()
+    conducting = signal[signal > 0]
+    assert len(np.unique(conducting)) == len(conducting) == 5 * 60 * 7
+    x = np.random.default_rng(0).integers(-128, 128, (40, 60)).astype(np.int8)
+    expected, _ = brute_force_with(plan, x.tolist(), Grain(), 6, cells=[[donor] for donor in signal.tolist()])
+    assert crossbars.matmul(x).tolist() == expected
 
 
 def use_two(plan: LayerPlan) -> LayerPlan:
