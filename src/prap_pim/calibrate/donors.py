@@ -73,7 +73,7 @@ def seeds(patterns: Float32, weight: Float32, count: int) -> Float32:
         float32 [K, h], K <= ``count``; fewer if so many serve every pattern without error, at least 1.
     """
     donors_t = np.zeros((patterns.shape[1], max(1, count)), np.float32)
-    found: int = _seed(patterns, weight, donors_t)
+    found: int = _seed(np.ascontiguousarray(patterns.T), weight, donors_t)
     return np.ascontiguousarray(donors_t[:, : max(1, found)].T)
 
 
@@ -183,32 +183,40 @@ def _fit(
 
 
 @njit(cache=True, nogil=True)
-def _seed(patterns: Float32, weight: Float32, donors_t: Float32) -> int:
-    """Fills columns of ``donors_t`` and returns how many."""
-    height, count = donors_t.shape
-    error = np.zeros(len(patterns), np.float32)
-    norm = np.zeros(len(patterns), np.float32)
-    for n in range(len(patterns)):
-        for i in range(height):
-            norm[n] += patterns[n, i] * patterns[n, i]
-        error[n] = norm[n]
-    one = np.empty((height, 1), np.float32)
-    nothing = np.zeros(len(patterns), np.float32)
-    chosen = np.empty(len(patterns), np.int32)
-    gain = np.empty(len(patterns), np.float32)
-    saving = np.empty(len(patterns), np.float32)
-    for k in range(count):
-        worst = 0
-        for n in range(1, len(patterns)):
-            if weight[n] * error[n] > weight[worst] * error[worst]:
-                worst = n
-        if weight[worst] * error[worst] <= np.float32(1e-6) * weight[worst] * norm[worst]:
+def _seed(patterns_t: Float32, weight: Float32, donors_t: Float32) -> int:
+    """Fills columns of ``donors_t`` and returns how many. Patterns are [h, N]: loops over them are vectorised."""
+    height, count = patterns_t.shape
+    norm = np.zeros(count, np.float32)
+    for i in range(height):
+        for n in range(count):
+            norm[n] += patterns_t[i, n] * patterns_t[i, n]
+    error = norm.copy()
+    urgency = weight * norm
+    product = np.empty(count, np.float32)
+    power = np.empty(count, np.float32)
+    bits = power.view(np.int32)
+    for k in range(donors_t.shape[1]):
+        worst = np.argmax(urgency)
+        if error[worst] <= np.float32(1e-6) * norm[worst]:
             return k
+        product[:] = 0
         for i in range(height):
-            donors_t[i, k] = patterns[worst, i]
-            one[i, 0] = patterns[worst, i]
-        _choose(patterns, one, nothing, chosen, gain, saving)
-        for n in range(len(patterns)):
-            error[n] = max(np.float32(0), min(error[n], norm[n] - saving[n]))
+            donors_t[i, k] = patterns_t[i, worst]
+            x = donors_t[i, k]
+            for n in range(count):
+                product[n] += x * patterns_t[i, n]
+        energy = norm[worst]
+        inverse = np.float32(4 / 3) / energy
+        for n in range(count):
+            product[n] = abs(product[n])
+            power[n] = product[n] * inverse
+        for n in range(count):
+            bits[n] &= _EXPONENT_BITS
+        for n in range(count):
+            gain = min(max(power[n], _LEAST_GAIN), _GREATEST_GAIN)
+            saving = max(np.float32(0), gain * (2 * product[n] - gain * energy))
+            error[n] = max(np.float32(0), min(error[n], norm[n] - saving))
+            urgency[n] = weight[n] * error[n]
         error[worst] = 0
-    return int(count)
+        urgency[worst] = 0
+    return int(donors_t.shape[1])

@@ -25,6 +25,7 @@ Int64 = NDArray[np.int64]
 _LARGEST = 127
 _KERNEL = 9  # positions of the 3x3 kernels that shapes are of
 _ROUNDS = 12  # of k-means
+_STRETCH = 256  # rows
 _SHAPES = 8  # of a block, at most, as in PRAP's step 1; never more than donors
 
 
@@ -93,10 +94,17 @@ class _Group:
         return self.donors[self.choice.donor] * self.choice.gain[:, None].astype(np.float64)
 
 
-def blocks(layer: Layer, positions: int | None, grain: Grain) -> list[Int64]:
+def blocks(layer: Layer, positions: int | None, grain: Grain) -> list[slice]:
     """im2col rows that are decided together: those of an OU, or of the channels whose kept positions fill an OU."""
     length = grain.ou_rows if positions is None else grain.ou_rows // positions * layer.kernel_positions
-    return [np.arange(first, min(layer.rows, first + length)) for first in range(0, layer.rows, length)]
+    return [slice(first, min(layer.rows, first + length)) for first in range(0, layer.rows, length)]
+
+
+def _stretches(every: list[slice]) -> Iterator[list[slice]]:
+    """The blocks in stretches: what goes on within one is multiplied out block by block, the rest all at once."""
+    per_stretch = max(1, _STRETCH // (every[0].stop - every[0].start))
+    for i in range(0, len(every), per_stretch):
+        yield every[i : i + per_stretch]
 
 
 def shapes_fit(layer: Layer, positions: int, grain: Grain) -> bool:
@@ -139,45 +147,53 @@ class _Solver:
         """Every later row is taken to make good what can be made good."""
         factor = self.problem.metric.factor
         self.error[:] = 0
-        for rows in self.blocks:
-            own = factor[np.ix_(rows, rows)]
-            spill = self.error[:, : rows[0]] @ factor[: rows[0], rows]
-            wanted = self.problem.target[:, rows] - np.linalg.solve(own.T, spill.T).T
-            metric = own @ own.T
-            groups = []
-            for kept, filters in self._shapes(wanted, metric):
-                desired, its_metric = _restricted(wanted[filters], metric, kept)
-                found, _ = self._group(rows[kept], filters, desired, its_metric, None)
-                groups.append(found)
-            self.groups.append(groups)
-            self._put(rows, groups)
+        for stretch in _stretches(self.blocks):
+            first, end = stretch[0].start, stretch[-1].stop
+            spill = self.error[:, :first] @ factor[:first, first:end]  # of earlier rows' errors into these
+            for rows in stretch:
+                own = factor[rows, rows]
+                here = spill[:, rows.start - first : rows.stop - first]
+                wanted = self.problem.target[:, rows] - np.linalg.solve(own.T, here.T).T
+                metric = own @ own.T
+                groups = []
+                for kept, filters in self._shapes(wanted, metric):
+                    desired, its_metric = _restricted(wanted[filters], metric, kept)
+                    groups.append(self._group(rows.start + kept, filters, desired, its_metric, None)[0])
+                self.groups.append(groups)
+                self._put(rows, groups)
+                spill[:, rows.stop - first :] += self.error[:, rows] @ factor[rows, rows.stop : end]
 
     def further_pass(self) -> None:
         """Every row group anew, all others as they are. What is not better is not taken."""
-        hessian = self.problem.metric.hessian
-        for rows, groups in zip(self.blocks, self.groups, strict=True):
-            metric = hessian[np.ix_(rows, rows)]
-            pull = self.error @ hessian[:, rows] - self.error[:, rows] @ metric
-            wanted = self.problem.target[:, rows] - np.linalg.solve(metric, pull.T).T
-            for i, group in enumerate(groups):
-                kept = group.rows - rows[0]
-                desired, its_metric = _restricted(wanted[group.filters], metric, kept)
-                found, cost = self._group(group.rows, group.filters, desired, its_metric, group)
-                if cost < self._cost(group, desired, its_metric):
-                    groups[i] = found
-            self._put(rows, groups)
+        hessian, done = self.problem.metric.hessian, 0
+        for stretch in _stretches(self.blocks):
+            first, end = stretch[0].start, stretch[-1].stop
+            slope = self.error @ hessian[:, first:end]
+            for rows in stretch:
+                metric, before = hessian[rows, rows], self.error[:, rows].copy()
+                pull = slope[:, rows.start - first : rows.stop - first] - before @ metric  # of all others' errors
+                wanted = self.problem.target[:, rows] - np.linalg.solve(metric, pull.T).T
+                groups = self.groups[done]
+                for i, group in enumerate(groups):
+                    desired, its_metric = _restricted(wanted[group.filters], metric, group.rows - rows.start)
+                    found, cost = self._group(group.rows, group.filters, desired, its_metric, group)
+                    if cost < self._cost(group, desired, its_metric):
+                        groups[i] = found
+                self._put(rows, groups)
+                slope[:, rows.stop - first :] += (self.error[:, rows] - before) @ hessian[rows, rows.stop : end]
+                done += 1
 
-    def alone(self, rows: Int64) -> tuple[float, float, int]:
+    def alone(self, rows: slice) -> tuple[float, float, int]:
         """A block as the first pass would do it had nothing come before: its error, its whole energy, its OUs."""
-        own = self.problem.metric.factor[np.ix_(rows, rows)]
+        own = self.problem.metric.factor[rows, rows]
         metric, wanted = own @ own.T, self.problem.target[:, rows]
         groups = [
-            self._group(rows[kept], filters, *_restricted(wanted[filters], metric, kept), None)[0]
+            self._group(rows.start + kept, filters, *_restricted(wanted[filters], metric, kept), None)[0]
             for kept, filters in self._shapes(wanted, metric)
         ]
         error = -wanted
         for group in groups:
-            error[np.ix_(group.filters, group.rows - rows[0])] += group.values() * self.step
+            error[np.ix_(group.filters, group.rows - rows.start)] += group.values() * self.step
         cost, energy = (float(((part @ own) ** 2).sum(1) @ self.problem.weight) for part in (error, wanted))
         return cost, energy, sum(self.grain.ous(len(group.donors)) for group in groups)
 
@@ -207,7 +223,7 @@ class _Solver:
             bias=np.zeros(self.layer.filters, np.float32),
         )
 
-    def _put(self, rows: Int64, groups: list[_Group]) -> None:
+    def _put(self, rows: slice, groups: list[_Group]) -> None:
         self.error[:, rows] = -self.problem.target[:, rows]
         for group in groups:
             self.error[np.ix_(group.filters, group.rows)] += group.values() * self.step
@@ -247,8 +263,10 @@ class _Solver:
 
     def _cost(self, group: _Group, desired: Float64, metric: Float64) -> float:
         error = group.values() * self.step - desired
-        weighted = np.einsum("or,rs,os,o->", error, metric, error, self.problem.weight[group.filters])
-        return float(weighted) + self.problem.price * int(np.count_nonzero(group.choice.gain))
+        each = ((error @ metric) * error).sum(1)  # [filter]
+        return float(each @ self.problem.weight[group.filters]) + self.problem.price * int(
+            np.count_nonzero(group.choice.gain)
+        )
 
     def _shapes(self, wanted: Float64, metric: Float64) -> Iterator[tuple[Int64, Int64]]:
         """Which filters keep which rows of a block."""

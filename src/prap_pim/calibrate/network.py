@@ -30,10 +30,10 @@ from prap_pim.weights import put_weights
 Float64 = NDArray[np.float64]
 
 _BATCH = 64  # inputs at a time; the first so many tell what a layer's error does to the outputs
-_SURVEY_ROWS = 4096  # im2col rows, at most, of which a layer's first covariance is made
+_SURVEY_ROWS = 2048  # im2col rows, at most, of which a layer's first covariance is made
 _ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
 _LADDER = 2**0.5  # from one number of donors that is offered to the next
-_SAMPLE = 24  # blocks of a layer that are looked at to tell what an offer would give
+_SAMPLE = 12  # blocks of a layer that are looked at to tell what an offer would give
 _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
 _KERNEL = 9
 _TINY = 1e-9
