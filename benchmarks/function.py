@@ -1,6 +1,6 @@
 """Crossbar simulation beside float32 inference: ResNet20 of width 16, 1x32x32 images, the same images and batches.
 
-    python benchmarks/function.py [--images 100] [--batch 50] [--repeats 5]
+    python benchmarks/function.py [--images 100] [--batch 50] [--repeats 3]
 
 Prints milliseconds an image and the ratio to float32 torch, both from this run. Each line is the median of passes over
 all images; compilation is not counted, programming a device (once a pass) is. Plans: dense, and one of an eighth of its
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=50)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(cores())
 

@@ -235,6 +235,8 @@ def test_the_chip_says_what_it_can() -> None:
     model = CrossbarModel.of(load_chip("isaac-32nm"), device={"variation": {"kind": "lognormal", "sigma": 0.1}})
     assert (model.adc_bits, model.accumulator_bits, model.grain) == (6, 32, Grain())
     assert model.device is not None
+    again = {**model.model_dump(mode="json"), "adc_bits": 3}
+    assert CrossbarModel.checked(again, "changed") == model.model_copy(update={"adc_bits": 3})
     with pytest.raises(UserError, match=r"crossbars of chip isaac-32nm: device.variation.*sigma.*-1"):
         CrossbarModel.of(load_chip("isaac-32nm"), device={"variation": {"kind": "lognormal", "sigma": -1}})
 
@@ -248,6 +250,8 @@ def test_the_chip_says_what_it_can() -> None:
         ({"adc_bits": 4, "encoding": "two's complement", "grain": Grain(cell_bits=2)}, "needs 1-bit cells, not 2"),
         ({"adc_bits": 4, "copies": {"share": 0.5, "copies": 3}}, "copies"),
         ({"adc_bits": 4, "adc_step": 2}, "adc_step"),
+        ({"adc_bits": 4, "grain": {"rows": 8}}, "unexpected keyword argument 'rows'"),
+        ({"adc_bits": 4, "grain": {"ou_rows": 0}}, "ou_rows must be at least 1"),
     ],
 )
 def test_mistakes(wrong: dict[str, Any], message: str) -> None:

@@ -1,7 +1,7 @@
 """Torch modules that compute a layer as its crossbars do: cell by cell, or by the integer product that equals it."""
 
 import math
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class ExactLayer(nn.Module):
             model: what the plan must fit; of its losses this layer knows nothing.
 
         Raises:
-            UserError: the plan is of a layer of another size, does not fit the model, or is too large.
+            UserError: the plan is of a layer of another size, or does not fit the model.
         """
         super().__init__()
         if (plan.filters, plan.inputs) != (layer.filters, layer.rows):
@@ -49,9 +49,13 @@ class ExactLayer(nn.Module):
             )
         check_fit(plan, model)
         self.layer, self.plan, self.input_step, self.model = layer, plan, input_step, model
-        self.product = ExactProduct(layer, plan)
         self.scale = torch.from_numpy(plan.step.astype(np.float64) * (input_step * 2.0**-plan.fraction_bits))
         self.bias = torch.from_numpy(plan.bias.astype(np.float64))
+
+    @cached_property
+    def product(self) -> ExactProduct:
+        """The integer product; crossbars that are not checked need none."""
+        return ExactProduct(self.layer, self.plan)
 
     @property
     def path(self) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from prap_pim.chip import Chip
+from prap_pim.errors import UserError
 from prap_pim.function.device import Device
 from prap_pim.function.slices import Slices, WeightSlices
 from prap_pim.grain import Grain
@@ -70,7 +71,12 @@ class CrossbarModel(Settings):
     @field_validator("grain", mode="before")
     @classmethod
     def _grain(cls, value: Any) -> Any:
-        return Grain(**value) if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        try:
+            return Grain(**value)
+        except (TypeError, UserError) as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _encodable(self) -> "CrossbarModel":

@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +72,11 @@ def monte_carlo(
         devices: how many.
         seed: of all devices and their read noise.
         progress: called with the devices done and the devices in all.
-        processes: how many to work on at once, each in a process of its own; 1: here, with all cores.
+        processes: how many to work on at once, each in a process of its own (a script that asks for more than one
+            needs ``if __name__ == "__main__"``); 1: here, with all cores.
 
     Raises:
-        UserError: there is not at least one device and one process, or as for ``measure``.
+        UserError: there is not at least one device and one process, a process died, or as for ``measure``.
     """
     if devices < 1 or processes < 1:
         raise UserError(f"a Monte Carlo needs at least 1 device and 1 process, not {devices} and {processes}")
@@ -105,7 +107,10 @@ def _each(
     with ProcessPoolExecutor(processes, context, _start, (arguments, max(1, cores() // processes))) as pool:
         numbers = {pool.submit(_one_of_many, seed): number for number, seed in enumerate(seeds)}
         for future in as_completed(numbers):
-            yield numbers[future], future.result()
+            try:
+                yield numbers[future], future.result()
+            except BrokenProcessPool as error:
+                raise UserError(f"a process died; fewer than {processes} need less memory") from error
 
 
 _shared: list[_Arguments] = []  # of a worker process: sent once, not with every device
