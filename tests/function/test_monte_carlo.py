@@ -60,6 +60,19 @@ def test_devices_are_numbered_and_do_not_depend_on_their_count_or_the_processes(
     assert monte_carlo(*data[:2], VARIED, *data[2:], 3, seed=6).devices != three.devices
 
 
+def test_layers_and_devices_have_errors_of_their_own(data: Data) -> None:
+    layers_of = import_module("prap_pim.function.simulate")._layers
+    cells = []
+    for device in range(2):
+        seed = np.random.SeedSequence(5, spawn_key=(device,))
+        by_cell, _ = layers_of(*data[:2], VARIED, seed, True, False)
+        signals = [layer.crossbars.signal() for layer in by_cell.values()]
+        cells += [signal[signal > 0] for signal in signals]
+    together = np.concatenate(cells)
+    assert len(cells) == 4
+    assert len(np.unique(together)) == len(together)
+
+
 def test_what_is_not_random_is_measured_once(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     counted = lambda *a, **k: (calls.append(a), measure(*a, **k))[1]  # noqa: E731
