@@ -51,6 +51,10 @@ def test_no_gain_is_out_of_range():
     largest, least = 2.0**EXPONENT_MAX, 2.0**EXPONENT_MIN
     assert choice.gain.tolist() == [largest, -largest, 0, -least, 0]  # 1e-6: the least gain would be worse than none
     assert choice.donor.tolist() == [0, 0, -1, 0, -1]
+    saving = [
+        gain * (2 * pattern - gain) for gain, pattern in zip(choice.gain.tolist(), patterns[:, 0].tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(choice.saving, saving, rtol=1e-6)
 
 
 def test_gains_round_to_the_nearest_power_of_two():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from prap_pim.calibrate.layer import Setting, blocks, choose_shapes, expected, shapes_fit
+from prap_pim.calibrate.layer import Setting, approximate, blocks, choose_shapes, expected, shapes_fit
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.plan import LayerPlan
@@ -36,7 +36,7 @@ def rounded(donors: np.ndarray, plan: LayerPlan) -> np.ndarray:
 @given(st.one_of(odd_layers(), weights().map(layer_of)), INPUTS, st.integers(1, 10), SEEDS)
 @settings(max_examples=40, deadline=None)
 def test_any_layer_becomes_a_plan_of_so_many_donors(layer: Layer, inputs: str, donors: int, seed: int):
-    assume(1 < layer.rows < 60)
+    assume(layer.rows < 60)
     plan = solve(layer, problem_of(layer, seed, inputs=inputs), donors, passes=1)  # a plan that exists is sound
     assert (plan.name, plan.inputs, plan.filters) == (layer.name, layer.rows, layer.filters)
     assert (plan.donors_per_group <= donors).all()
@@ -50,7 +50,6 @@ def test_any_layer_becomes_a_plan_of_so_many_donors(layer: Layer, inputs: str, d
     assert not plan.bias.any()
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="Metric.of: a reversed view of one element is not copied")
 @pytest.mark.parametrize("filters", [1, 5])
 def test_a_layer_of_one_row(filters: int):
     layer = normal_layer(filters, 1, (1, 1))
@@ -295,20 +294,23 @@ def test_what_is_expected_is_what_comes_where_row_groups_do_not_depend_on_each_o
     layer = normal_layer(9, 4, (3, 3))
     problem = problem_of(layer, 0, inputs="independent")
     plan = solve(layer, problem, donors, positions, passes=0)
-    error, taken = expected(layer, problem, Setting(donors, positions), GRAIN, 100)
+    error = expected(layer, problem, Setting(donors, positions), GRAIN, 100)
     assert error == pytest.approx(relative(problem, plan), rel=1e-5)
-    assert taken == ous(plan)
-    one, as_many = expected(layer, problem, Setting(donors, positions), GRAIN, 2)  # of the first and the last
-    assert 0 < one < 1
-    assert as_many % (len(blocks(layer, positions, GRAIN)) / 2) == 0
+    assert 0 < expected(layer, problem, Setting(donors, positions), GRAIN, 2) < 1  # of the first block and the last
+    assert ous(plan) <= len(blocks(layer, positions, GRAIN)) * donors
 
 
-@given(odd_layers(), INPUTS, st.integers(1, 4), SEEDS)
-@settings(max_examples=20, deadline=None)
-def test_no_layer_takes_more_than_expected(layer: Layer, inputs: str, donors: int, seed: int):
+@given(
+    st.sampled_from([None, 8, 4]), st.integers(1, 14), st.integers(1, 14), st.sampled_from([8, 16, 40]), INPUTS, SEEDS
+)
+@settings(max_examples=25, deadline=None)
+def test_no_layer_takes_more_than_its_setting_says(
+    positions: int | None, filters: int, donors: int, columns: int, inputs: str, seed: int
+):
+    """Whatever the inputs: so many OUs a block as the donors fill, however many weights an OU is wide."""
+    layer, grain = normal_layer(filters, 4, (3, 3), seed), Grain(ou_columns=columns)
     problem = problem_of(layer, seed, inputs=inputs)
-    for sample in (1, 2, 100):
-        error, taken = expected(layer, problem, Setting(donors), GRAIN, sample)
-        assert 0 <= error <= 1
-        assert ous(solve(layer, problem, donors, passes=1)) <= taken
-        assert taken == GRAIN.row_groups(layer.rows) * GRAIN.ous(min(donors, layer.filters))
+    plan = approximate(layer, problem, Setting(donors, positions), grain, 1)
+    taken = sum(grain.ous(int(count)) for count in plan.donors_per_group)
+    assert taken <= len(blocks(layer, positions, grain)) * grain.ous(donors)
+    assert 0 <= expected(layer, problem, Setting(donors, positions), grain, 2) <= 1

@@ -79,7 +79,6 @@ def test_only_a_plan_of_the_layer_is_taken():
         Donors(plan, torch.Size((8, 3, 3, 3)))
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="the largest of no donors")
 def test_a_layer_without_donors_can_be_trained_beside_others(tmp_path: Path):
     plan = tiny_plans()["conv2"]
     nothing = np.zeros(1, np.int64)
