@@ -48,8 +48,8 @@ def document(points: Sequence[Point], chips: Sequence[str]) -> str:
     text += _markdown(["line", *networks], rows)
     text += f"\n## Gain over {REFERENCE}, each at its smallest ratio within {100 * NEAR:g} points of float\n\n"
     text += (
-        f"Its figure over the line's. Latency is serial on {chips[0]} and pipelined on {chips[1]}; on the dense network's "
-        "crossbars, and with layers replicated to fill as many.\n\n"
+        f"Its figure over the line's. Latency is serial on {chips[0]} and pipelined on {chips[1]}; each on the dense "
+        "network's crossbars, and with layers replicated to fill as many.\n\n"
     )
     rows = [row for network in networks for row in _gains(table, network, lines, chips)]
     head = [f"{what}, {chip}" for chip in chips for what in ("latency", "latency, replicated", "energy")]

@@ -333,7 +333,7 @@ def _calibrated(
             return dict(plan.layers), CalibrationResult.model_validate(saved["result"])
     images = splits.calibration.images
     found = calibrate(
-        captured, images, reusing, chip.grain, config.seed, whole=whole, phase=method.name, progress=progress
+        captured, images, reusing, chip, config.seed, whole=whole, phase=method.name, progress=progress
     )
     layers = [
         AllocationResult(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from prap_pim.calibrate import CalibratedReuse, Calibration, calibrate
 from prap_pim.capture import Captured, capture
+from prap_pim.chip import load_chip
 from prap_pim.grain import Grain
 from prap_pim.plan import LayerPlan
 from prap_pim.weights import put_weights
@@ -82,7 +83,7 @@ def captured_of(kind: type[nn.Module], seed: int = 0) -> Captured:
 def compress(
     captured: Captured, x: Tensor, seed: int = 0, whole: tuple[str, ...] = (), **config: object
 ) -> Calibration:
-    return calibrate(captured, x, CalibratedReuse.model_validate(config), GRAIN, seed, whole=whole)
+    return calibrate(captured, x, CalibratedReuse.model_validate(config), load_chip("isaac-32nm"), seed, whole=whole)
 
 
 def with_plans(captured: Captured, found: Calibration) -> nn.Module:

@@ -60,17 +60,18 @@ def test_weight_and_gradient_are_those_of_an_explicit_matrix(plan: LayerPlan, se
     weight = tied(donors)
     assert weight.shape == shape
     # on the int8 grid, the largest at 127
-    step = donors.detach().double().abs().max() / 127
-    stored = torch.round(donors.detach().double() / step)
+    real = donors.detach().double() / tied.scale
+    step = real.abs().max() / 127
+    stored = torch.round(real / step)
     torch.testing.assert_close(weight.double().flatten(), matrix @ stored.flatten() * step, rtol=1e-5, atol=1e-6)
     slope = torch.randn(weight.shape, generator=generator)
     weight.backward(slope)
     explicit = donors.detach().double().clone().requires_grad_()
-    ((matrix @ explicit.flatten()) @ slope.double().flatten()).backward()  # straight through the rounding
+    ((matrix @ (explicit / tied.scale).flatten()) @ slope.double().flatten()).backward()  # straight through
     torch.testing.assert_close(donors.grad.double(), explicit.grad, rtol=1e-5, atol=1e-5)
     # it starts from the plan's donors
     start = tied.right_inverse(torch.zeros(shape))
-    np.testing.assert_array_equal(start.numpy(), plan.donors * plan.step[0])
+    np.testing.assert_array_equal((start / tied.scale).numpy(), plan.donors * plan.step[0])
 
 
 def test_only_a_plan_of_the_layer_is_taken():
@@ -161,12 +162,20 @@ def test_one_step_by_hand(tmp_path: Path):
     plans, data = tiny_plans(), examples()
     model, start = model_and_start(plans)
     model.train()
+    # a donor is trained times the power of two nearest to the root mean square of its gains
+    scales = {}
+    for name, plan in plans.items():
+        squares = [4.0 ** plan.use_exponent[plan.use_donor == k] for k in range(len(plan.donors))]
+        scales[name] = torch.tensor([[2.0 ** np.rint(np.log2(np.mean(each)) / 2)] for each in squares])
     donors = {
-        name: torch.tensor(plan.donors * np.float64(plan.step[0]), requires_grad=True) for name, plan in plans.items()
+        name: (torch.tensor(plan.donors * np.float64(plan.step[0])) * scales[name]).requires_grad_()
+        for name, plan in plans.items()
     }
     values = dict(model.double().named_parameters())
     shaped = {
-        f"{name}.weight": (spread(plan) @ donors[name].flatten()).reshape(values[f"{name}.weight"].shape)
+        f"{name}.weight": (spread(plan) @ (donors[name] / scales[name]).flatten()).reshape(
+            values[f"{name}.weight"].shape
+        )
         for name, plan in plans.items()
     }
     free = {name: value for name, value in values.items() if name not in shaped}
@@ -175,15 +184,15 @@ def test_one_step_by_hand(tmp_path: Path):
     loss = loss + 0.05 * sum((value**2).sum() for value in donors.values())
     loss.backward()
     rate = 0.1 * 0.5  # the cosine half way
-    wanted = {name: value.detach() - rate * value.grad for name, value in donors.items()}
+    wanted = {name: (value.detach() - rate * value.grad) / scales[name] for name, value in donors.items()}
     others = {name: v.detach() - rate * (v.grad + 0.5 * start.momentum[name].double()) for name, v in free.items()}
 
     model, found = trained(tmp_path, plans, config)
     for name, value in wanted.items():
         step = float(found[name].step[0])
-        assert step == pytest.approx(float(value.abs().max()) / 127, rel=1e-4)
+        assert step == pytest.approx(float(value.abs().max()) / 127, rel=2e-3)
         far = np.abs(found[name].donors * step - value.numpy()).max()
-        assert far < 0.51 * step
+        assert far < 0.55 * step  # the first pass saw donors rounded to this grid, not the exact ones
     for name, value in others.items():
         torch.testing.assert_close(model.state_dict()[name].double(), value, rtol=1e-4, atol=1e-5)
 

@@ -31,7 +31,8 @@ def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[s
     ASSP 1988).
 
     Returns:
-        the offers by layer, and the exchange rate: what the last step taken gained, in loss per OU step; 0 if all were.
+        the offers by layer, and the exchange rate: what the first step that did not fit would have gained, in loss per
+        OU step; 0 if all fitted.
 
     Raises:
         UserError: even the cheapest offers exceed the budget.
@@ -51,12 +52,12 @@ def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[s
     for gained, name, i in sorted(steps, key=lambda step: -step[0]):  # a hull is convex: a layer's come in order
         before, after = hulls[name][i], hulls[name][i + 1]
         if name in blocked or spent + after.ou_steps - before.ou_steps > budget:
+            rate = rate if blocked else gained
             blocked.add(name)
             continue
         spent += after.ou_steps - before.ou_steps
         chosen[name] = after
-        rate = gained
-    return chosen, rate if blocked else 0.0
+    return chosen, rate
 
 
 def convex_hull(offers: Sequence[Offer]) -> list[Offer]:

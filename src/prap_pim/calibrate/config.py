@@ -16,6 +16,8 @@ class CalibratedReuse(Settings):
             otherwise than by the network itself.
         shapes: what the filters of a 3x3 layer may keep of a kernel: 9 positions (all of it), 8 or 4; the budget
             chooses for each layer.
+        balance: no layer takes longer than the compute ratio times the dense network's slowest layer, on the crossbars
+            that its dense plan takes, so that a pipeline of layers is as much faster.
         passes: over all row groups of a layer after the first one.
         mimic: how far each layer makes good what the layers before it have changed, 0 (not at all) to 1.
         damping: added to the covariance of a layer's inputs, in its mean diagonal.
@@ -27,9 +29,10 @@ class CalibratedReuse(Settings):
     compute_ratio: float | None = Field(default=None, gt=0, le=1)
     max_drop: float | None = Field(default=None, ge=0, le=1)
     shapes: tuple[Literal[9, 8, 4], ...] = Field(default=(9, 8, 4), min_length=1)
+    balance: bool = True
     passes: int = Field(default=3, ge=0, le=100)
     mimic: float = Field(default=1.0, ge=0, le=1)
-    damping: float = Field(default=0.01, gt=0, le=10)
+    damping: float = Field(default=0.01, ge=1e-6, le=10)
     update_weight: float = Field(default=0.05, ge=0, le=1000)
 
     @model_validator(mode="after")

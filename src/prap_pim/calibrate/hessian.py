@@ -81,7 +81,7 @@ class Metric:
         hessian = covariance.copy()
         mean = float(np.mean(np.diag(hessian)))
         hessian[np.diag_indices_from(hessian)] += damping * mean if mean > 0 else 1.0
-        backwards = torch.linalg.cholesky(torch.from_numpy(np.ascontiguousarray(hessian[::-1, ::-1]))).numpy()
+        backwards = torch.linalg.cholesky(torch.from_numpy(hessian[::-1, ::-1].copy())).numpy()
         return Metric(hessian, np.ascontiguousarray(backwards[::-1, ::-1]))
 
     def solve(self, right: Float64) -> Float64:

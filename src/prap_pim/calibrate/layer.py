@@ -17,7 +17,7 @@ from prap_pim.calibrate.hessian import Metric
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.parallel import over_ranges
-from prap_pim.plan import LayerPlan
+from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -26,6 +26,8 @@ _LARGEST = 127
 _KERNEL = 9  # positions of the 3x3 kernels that shapes are of
 _ROUNDS = 12  # of k-means
 _STRETCH = 256  # rows
+_TINY = 1e-9
+_TINY_BITS = 1e-4  # so that a float32 result just above 127 steps still counts as 127
 _SHAPES = 8  # of a block, at most, as in PRAP's step 1; never more than donors
 
 
@@ -34,7 +36,8 @@ class Setting:
     """How a layer is compressed.
 
     Attributes:
-        donors: of a row group that all filters share; where they have different shapes, in proportion.
+        donors: of a block of rows. Where filters have different shapes, each shape has its share of the OUs that so
+            many donors fill.
         positions: kernel positions that each filter keeps; None: all weights.
     """
 
@@ -78,12 +81,14 @@ class _Group:
     Attributes:
         rows: int64 [r], r <= h.
         filters: int64 [n].
+        ous: that its donors may fill.
         donors: float64 [K, r], whole numbers.
         choice: of the n filters.
     """
 
     rows: Int64
     filters: Int64
+    ous: int
     donors: Float64
     choice: Choice
 
@@ -155,10 +160,7 @@ class _Solver:
                 here = spill[:, rows.start - first : rows.stop - first]
                 wanted = self.problem.target[:, rows] - np.linalg.solve(own.T, here.T).T
                 metric = own @ own.T
-                groups = []
-                for kept, filters in self._shapes(wanted, metric):
-                    desired, its_metric = _restricted(wanted[filters], metric, kept)
-                    groups.append(self._group(rows.start + kept, filters, desired, its_metric, None)[0])
+                groups = self._block(rows, wanted, metric)
                 self.groups.append(groups)
                 self._put(rows, groups)
                 spill[:, rows.stop - first :] += self.error[:, rows] @ factor[rows, rows.stop : end]
@@ -176,26 +178,22 @@ class _Solver:
                 groups = self.groups[done]
                 for i, group in enumerate(groups):
                     desired, its_metric = _restricted(wanted[group.filters], metric, group.rows - rows.start)
-                    found, cost = self._group(group.rows, group.filters, desired, its_metric, group)
+                    found, cost = self._group(group.rows, group.filters, desired, its_metric, group.ous, group)
                     if cost < self._cost(group, desired, its_metric):
                         groups[i] = found
                 self._put(rows, groups)
                 slope[:, rows.stop - first :] += (self.error[:, rows] - before) @ hessian[rows, rows.stop : end]
                 done += 1
 
-    def alone(self, rows: slice) -> tuple[float, float, int]:
-        """A block as the first pass would do it had nothing come before: its error, its whole energy, its OUs."""
+    def alone(self, rows: slice) -> tuple[float, float]:
+        """A block as the first pass would do it had nothing come before: its error, and that of no weights at all."""
         own = self.problem.metric.factor[rows, rows]
         metric, wanted = own @ own.T, self.problem.target[:, rows]
-        groups = [
-            self._group(rows.start + kept, filters, *_restricted(wanted[filters], metric, kept), None)[0]
-            for kept, filters in self._shapes(wanted, metric)
-        ]
-        error = -wanted
+        groups, error = self._block(rows, wanted, metric), -wanted
         for group in groups:
             error[np.ix_(group.filters, group.rows - rows.start)] += group.values() * self.step
         cost, energy = (float(((part @ own) ** 2).sum(1) @ self.problem.weight) for part in (error, wanted))
-        return cost, energy, sum(self.grain.ous(len(group.donors)) for group in groups)
+        return cost, energy
 
     def plan(self) -> LayerPlan:
         """As integers, without donors that nobody takes and groups without donors."""
@@ -229,17 +227,15 @@ class _Solver:
             self.error[np.ix_(group.filters, group.rows)] += group.values() * self.step
 
     def _group(
-        self, rows: Int64, filters: Int64, desired: Float64, metric: Float64, before: _Group | None
+        self, rows: Int64, filters: Int64, desired: Float64, metric: Float64, ous: int, before: _Group | None
     ) -> tuple[_Group, float]:
-        """Donors for some filters on some rows, and what that costs."""
-        count = max(1, round(self.setting.donors * len(filters) / self.layer.filters))
+        """So many OUs of donors for some filters on some rows, and what that costs."""
+        count = max(1, ous * self.grain.ou_columns // self.grain.columns_per_weight)
         if count >= len(filters):  # no reuse: every filter stores its own pattern
-            own = Choice(
-                np.arange(len(filters), dtype=np.int32),
-                np.ones(len(filters), np.float32),
-                np.zeros(len(filters), np.float32),
-            )
-            group = _Group(rows, filters, self._whole(desired), own)
+            power = self._power(desired)
+            mine = np.arange(len(filters), dtype=np.int32)
+            own = Choice(mine, (1 / power).astype(np.float32)[:, 0], np.zeros(len(filters), np.float32))
+            group = _Group(rows, filters, ous, self._whole(desired), own)
             return group, self._cost(group, desired, metric)
         weight = self.problem.weight[filters]
         factor = np.linalg.cholesky(metric)
@@ -255,11 +251,18 @@ class _Solver:
         donors = fit(ready, counts, worth, donors, _ROUNDS)
         stored = self._whole(np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T)
         choice = choose(ready, np.ascontiguousarray(stored * self.step @ factor / scale, np.float32), worth)
-        group = _Group(rows, filters, stored, choice)
+        group = _Group(rows, filters, ous, stored, choice)
         return group, self._cost(group, desired, metric)
 
+    def _power(self, values: Float64) -> Float64:
+        """The power of two, [n, 1], times which patterns fill the int8 range, as far as that leaves room for gains."""
+        largest = np.maximum(np.abs(values).max(1, keepdims=True), self.step * _TINY)
+        power = np.floor(np.log2(_LARGEST * self.step / largest) + _TINY_BITS)
+        return np.asarray(np.exp2(np.clip(power, -EXPONENT_MAX, -EXPONENT_MIN // 2)))
+
     def _whole(self, values: Float64) -> Float64:
-        return np.clip(np.rint(values / self.step), -_LARGEST, _LARGEST)
+        """Patterns as int8: times a power of two, which their gains take back."""
+        return np.clip(np.rint(values * self._power(values) / self.step), -_LARGEST, _LARGEST)
 
     def _cost(self, group: _Group, desired: Float64, metric: Float64) -> float:
         error = group.values() * self.step - desired
@@ -268,15 +271,37 @@ class _Solver:
             np.count_nonzero(group.choice.gain)
         )
 
-    def _shapes(self, wanted: Float64, metric: Float64) -> Iterator[tuple[Int64, Int64]]:
-        """Which filters keep which rows of a block."""
+    def _block(self, rows: slice, wanted: Float64, metric: Float64) -> list[_Group]:
+        """A block's groups, one for each shape, from scratch."""
+        ous = self.grain.ous(self.setting.donors)
         if self.setting.positions is None:
-            yield np.arange(len(metric)), self.everyone
-            return
-        most = min(_SHAPES, self.setting.donors)
-        yield from choose_shapes(
-            wanted, metric, self.problem.weight, self.setting.positions, self.layer.kernel_positions, most
-        )
+            shapes = [(np.arange(len(metric)), self.everyone)]
+        else:
+            kernel, most = self.layer.kernel_positions, min(_SHAPES, ous)
+            shapes = list(choose_shapes(wanted, metric, self.problem.weight, self.setting.positions, kernel, most))
+        sizes = [len(filters) for _, filters in shapes]
+        shares = apportioned(ous, np.array(sizes), np.array([self.grain.ous(size) for size in sizes]))
+        return [
+            self._group(rows.start + kept, filters, *_restricted(wanted[filters], metric, kept), int(share), None)[0]
+            for (kept, filters), share in zip(shapes, shares, strict=True)
+        ]
+
+
+def apportioned(total: int, sizes: Int64, most: Int64) -> Int64:
+    """``total`` shared out in proportion to ``sizes``: at least 1 for each, no more than it needs, the rest to others.
+
+    Args:
+        total: at least one for each.
+        sizes: int64 [n], positive.
+        most: int64 [n], what each needs.
+    """
+    exact = total * sizes / sizes.sum()
+    shares = np.clip(np.floor(exact).astype(np.int64), 1, most)
+    while shares.sum() > total:
+        shares[np.where(shares > 1, shares - exact, -np.inf).argmax()] -= 1
+    while shares.sum() < min(total, most.sum()):
+        shares[np.where(shares < most, exact - shares, -np.inf).argmax()] += 1
+    return np.asarray(shares)
 
 
 def choose_shapes(
@@ -341,25 +366,25 @@ def _trimmed(group: _Group, height: int) -> Iterator[tuple[Int64, Float64, Int64
     yield rows, donors, group.filters[used], index, group.choice.gain[used].astype(np.float64)
 
 
-def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sample: int) -> tuple[float, int]:
+def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sample: int) -> float:
     """What a setting would give, from some of the blocks, each by itself and whole groups of rows free to follow.
 
     Args:
         sample: blocks to look at, spread evenly.
 
     Returns:
-        the relative output error as ``Problem.error`` counts it, and the OUs of the layer.
+        the relative output error, as ``Problem.error`` counts it.
     """
     largest = float(np.abs(problem.target).max(initial=0.0))
     solver = _Solver(layer, problem, setting, grain, largest / _LARGEST if largest > 0 else 1.0)
     count = len(solver.blocks)
     looked_at = np.unique(np.linspace(0, count - 1, min(sample, count)).round().astype(np.int64))
-    found = [(0.0, 0.0, 0)] * len(looked_at)
+    found = [(0.0, 0.0)] * len(looked_at)
 
     def look(first: int, end: int) -> None:
         for i in range(first, end):
             found[i] = solver.alone(solver.blocks[looked_at[i]])
 
     over_ranges(len(looked_at), look)
-    error, energy, ous = (sum(part) for part in zip(*found, strict=True))
-    return error / max(energy, np.finfo(np.float64).tiny), round(ous * count / len(looked_at))
+    error, energy = np.sum(found, axis=0)
+    return float(error / max(energy, np.finfo(np.float64).tiny))

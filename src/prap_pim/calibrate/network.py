@@ -17,6 +17,7 @@ from prap_pim.calibrate.hessian import Metric, Moments, rows_at
 from prap_pim.calibrate.layer import Problem, Setting, approximate, blocks, expected, shapes_fit
 from prap_pim.calibrate.walk import Value, Walk
 from prap_pim.capture import Captured
+from prap_pim.chip import Chip
 from prap_pim.errors import UserError
 from prap_pim.grain import Grain
 from prap_pim.network import Layer, Network
@@ -36,6 +37,7 @@ _LADDER = 2**0.5  # from one number of donors that is offered to the next
 _SAMPLE = 12  # blocks of a layer that are looked at to tell what an offer would give
 _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
 _KERNEL = 9
+_LEAST_NATS = 0.01  # of a layer, relative to the median layer, where uses are priced
 _TINY = 1e-9
 _LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
 
@@ -65,7 +67,8 @@ class Calibration:
         plans: by layer name, in the order of the network. Their scale is that of the weights alone, their bias what
             takes back the mean of the layer's error (0 where a batch norm follows, whose mean is measured anew).
         layers: what the budget gave each, in the same order.
-        drop: share of the calibration inputs that are classified otherwise than by the network itself.
+        drop: share of the calibration inputs that are classified otherwise than by the network itself (its batch norms
+            measured anew on them, as they are after every compression).
     """
 
     plans: Mapping[str, LayerPlan]
@@ -78,7 +81,7 @@ def calibrate(
     captured: Captured,
     inputs: Tensor,
     config: CalibratedReuse,
-    grain: Grain,
+    chip: Chip,
     seed: int,
     *,
     whole: Collection[str] = (),
@@ -91,7 +94,7 @@ def calibrate(
         captured: the network; it is not changed.
         inputs: calibration inputs [N, ...]; no labels are needed.
         config: budget and settings.
-        grain: of the chip.
+        chip: whose OU steps are counted.
         seed: of which im2col rows are looked at where there are more than needed. The same seed gives the same plans.
         whole: names of layers that keep all their patterns; their OU steps count towards the budget.
         phase, progress: told after every layer.
@@ -101,8 +104,8 @@ def calibrate(
     """
     if len(inputs) == 0:
         raise UserError("there are no calibration inputs to compress the network on")
-    check_budget(captured.network, config, grain, whole)
-    job = _Job(captured, torch.split(inputs, _BATCH), config, grain, seed, frozenset(whole), phase, progress)
+    check_budget(captured.network, config, chip.grain, whole)
+    job = _Job(captured, torch.split(inputs, _BATCH), config, chip, seed, frozenset(whole), phase, progress)
     job.survey()
     return job.to_ratio(config.compute_ratio) if config.compute_ratio is not None else job.to_drop(config.max_drop or 0)
 
@@ -150,13 +153,14 @@ class _Job:
         captured: Captured,
         batches: tuple[Tensor, ...],
         config: CalibratedReuse,
-        grain: Grain,
+        chip: Chip,
         seed: int,
         whole: frozenset[str],
         phase: str,
         progress: Progress,
     ) -> None:
-        self.captured, self.batches, self.config, self.grain = captured, batches, config, grain
+        self.captured, self.batches, self.config = captured, batches, config
+        self.grain, self.ous_per_crossbar = chip.grain, chip.ous_per_crossbar
         self.seed, self.whole, self.phase, self.progress = seed, whole, phase, progress
         self._name = phase
         self.layers = {layer.name: layer for layer in captured.network.layers}
@@ -190,13 +194,14 @@ class _Job:
         put_weights(changed, "", plan)
         outcome = walk.first_batch_from(node, changed(walk.inputs(node)[0]))
         self.sensitivity[layer.name] = _divergence(reference, outcome)
-        at_probe, _ = expected(layer, problem, probe, self.grain, _SAMPLE)
+        at_probe = expected(layer, problem, probe, self.grain, _SAMPLE)
         self.nats[layer.name] = self.sensitivity[layer.name] / max(at_probe, _TINY)
         times = self.grain.input_steps * layer.positions
         offers = [Offer(Setting(layer.filters), _dense_steps(layer, self.grain), 0.0)]
         for setting in self._settings(layer):
-            error, ous = expected(layer, problem, setting, self.grain, _SAMPLE)
-            offers.append(Offer(setting, ous * times, self.nats[layer.name] * error))
+            steps = len(blocks(layer, setting.positions, self.grain)) * self.grain.ous(setting.donors) * times
+            error = expected(layer, problem, setting, self.grain, _SAMPLE)
+            offers.append(Offer(setting, steps, self.nats[layer.name] * error))
         self.offers[layer.name] = offers
 
     def _settings(self, layer: Layer) -> Iterator[Setting]:
@@ -219,8 +224,22 @@ class _Job:
         """Share out so many of the dense OU steps, and compress."""
         dense = {name: _dense_steps(layer, self.grain) for name, layer in self.layers.items()}
         budget = int(ratio * sum(dense.values())) - sum(dense[name] for name in self.whole)
-        chosen, rate = allocate(self.offers, budget)
+        chosen, rate = allocate(self._quick_enough(ratio) if self.config.balance else self.offers, budget)
         return self.compress({name: offer.setting for name, offer in chosen.items()}, rate)
+
+    def _quick_enough(self, ratio: float) -> dict[str, list[Offer]]:
+        """The offers with which no layer takes longer than ``ratio`` times the slowest layer of the dense network, each
+        layer on the crossbars that its dense plan takes; of a layer that has none, the quickest."""
+        crossbars = {name: self._dense_crossbars(layer) for name, layer in self.layers.items()}
+        slowest = max(_dense_steps(layer, self.grain) / crossbars[name] for name, layer in self.layers.items())
+        found = {}
+        for name, offers in self.offers.items():
+            quick = [offer for offer in offers if offer.ou_steps / crossbars[name] <= ratio * slowest]
+            found[name] = quick or [min(offers, key=lambda offer: offer.ou_steps)]
+        return found
+
+    def _dense_crossbars(self, layer: Layer) -> int:
+        return -(-self.grain.row_groups(layer.rows) * self.grain.ous(layer.filters) // self.ous_per_crossbar)
 
     def to_drop(self, drop: float) -> Calibration:
         """The least compute ratio, by half octaves, that changes at most this share of the classifications.
@@ -247,7 +266,7 @@ class _Job:
             rate: what an OU step is worth, in nats.
         """
         module = copy.deepcopy(self.captured.module)
-        before = Walk(self.captured.module, self.batches, remember=False)
+        before = Walk(copy.deepcopy(self.captured.module), self.batches, remember=True)
         after = Walk(module, self.batches, remember=True)
         plans: dict[str, LayerPlan] = {}
         found: dict[str, Allocated] = {}
@@ -262,14 +281,14 @@ class _Job:
                 plan, error, step = self._compressed(layer, after.inputs(node), before.inputs(original), setting, rate)
                 plans[layer.name] = plan
                 found[layer.name] = Allocated(layer.name, self.sensitivity.get(layer.name, 0.0), setting, error)
-                changed = module.get_submodule(layer.name)
-                put_weights(changed, "", plan)
-                after.put(node, [changed(quantize_input(x, step).float() * step) for x in after.inputs(node)])
+                its_module = module.get_submodule(layer.name)
+                put_weights(its_module, "", plan)
+                after.put(node, [its_module(quantize_input(x, step).float() * step) for x in after.inputs(node)])
                 self.progress(f"{self.phase}: layers", len(plans), len(self.layers), f"{layer.name}, error {error:.2%}")
             before.run(original)
-        pairs = list(zip(before.outputs(), after.outputs(), strict=True))
-        different = sum(int((_classes(a) != _classes(b)).sum()) for a, b in pairs)
-        drop = different / sum(_classes(a).numel() for a, _ in pairs)
+        outputs = zip(before.outputs(), after.outputs(), strict=True)
+        changed = [_classes(found) != _classes(original) for original, found in outputs]
+        drop = float(torch.cat([each.flatten() for each in changed]).double().mean())
         return Calibration(
             {name: plans[name] for name in self.layers}, tuple(found[name] for name in self.layers), drop
         )
@@ -285,7 +304,8 @@ class _Job:
             return plan, 0.0, _step(layer, inputs)
         problem, mean, original_mean, step = self._problem(layer, inputs, original, _ROWS)
         worth = self.config.update_weight * rate * layer.positions  # of one use, in nats
-        price = worth / max(self.nats[layer.name], _TINY) * problem.energy
+        least = _LEAST_NATS * float(np.median(list(self.nats.values())))  # what 64 inputs may fail to show
+        price = worth / max(self.nats[layer.name], least, _TINY) * problem.energy
         problem = replace(problem, price=price)
         plan = approximate(layer, problem, setting, self.grain, self.config.passes)
         weights = plan.real_weights()
@@ -330,12 +350,13 @@ class _Job:
 
 
 def _positions(layer: Layer, x: Tensor) -> int:
-    return len(x) * layer.positions
+    """im2col rows of a batch."""
+    return x.numel() // layer.rows if layer.kind == "linear" else len(x) * layer.positions
 
 
 def _step(layer: Layer, inputs: list[Tensor]) -> float:
     """The int8 step of a layer's inputs: the largest magnitude is 127."""
-    largest = max(float(x.abs().max()) for x in inputs)
+    largest = float(torch.stack([x.abs().max() for x in inputs]).max())  # NaN, if one is
     if not np.isfinite(largest):
         raise UserError(f"layer {layer.name}: its input is NaN or infinite on a calibration input")
     return largest / 127 if largest > 0 else 1.0

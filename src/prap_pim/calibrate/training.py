@@ -73,7 +73,8 @@ def train_donors(
     for name, plan in plans.items():
         layer = model.get_submodule(name)
         (original,) = layer.parametrizations["weight"].parameters()  # type: ignore[index, union-attr]
-        trained[name] = _with_donors(plan, original.detach().double().numpy())
+        (donors,) = layer.parametrizations["weight"]  # type: ignore[index]
+        trained[name] = _with_donors(plan, (original.detach() / donors.scale).double().numpy())
         parametrize.remove_parametrizations(layer, "weight")
         put_weights(model, name, replace(trained[name], bias=np.zeros_like(plan.bias)))  # the layer has it already
     return trained
@@ -81,6 +82,9 @@ def train_donors(
 
 class Donors(nn.Module):
     """A layer's weight as a function of its donors, real [D, h], which int8 values stand for.
+
+    What is trained is a donor times the power of two nearest to the root mean square of its gains, so that a step in it
+    is as large a step in the weights whatever the scale at which the donor is stored.
 
     Args:
         plan: who takes which donor with which gain.
@@ -94,6 +98,8 @@ class Donors(nn.Module):
         super().__init__()
         if (plan.filters, plan.inputs) != (shape[0], shape.numel() // shape[0]):
             raise UserError(f"layer {plan.name}: a plan of {plan.filters} x {plan.inputs} weights for {tuple(shape)}")
+        if (plan.step != plan.step[0]).any():
+            raise UserError(f"layer {plan.name}: its filters have different steps; train the plan without batch norm's")
         rows = plan.rows[plan.use_group]  # [use, h]
         use, place = np.nonzero(rows >= 0)
         where = plan.use_filter[use].astype(np.int64) * plan.inputs + rows[use, place]
@@ -107,18 +113,25 @@ class Donors(nn.Module):
         self.gain: Tensor
         self.register_buffer("source", torch.from_numpy(source), persistent=False)
         self.register_buffer("gain", torch.from_numpy(gain), persistent=False)
+        uses = np.bincount(plan.use_donor, minlength=len(plan.donors))
+        square = np.bincount(plan.use_donor, weights=4.0**plan.use_exponent, minlength=len(plan.donors))
+        scale = np.exp2(np.rint(np.log2(square / uses) / 2)).astype(np.float32)[:, None]
+        self.scale: Tensor
+        self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
         self._shape = shape
-        self._start = torch.from_numpy(plan.donors.astype(np.float32) * plan.step.max())
+        self._start = torch.from_numpy(plan.donors.astype(np.float32) * plan.step[0] * scale)
 
     def forward(self, donors: Tensor) -> Tensor:
-        """[D, h] to the weight."""
-        step = (donors.detach().abs().amax() / 127).clamp_min(torch.finfo(donors.dtype).tiny)
-        rounded = donors + (torch.round(donors / step) * step - donors).detach()
+        """What is trained, [D, h], to the weight."""
+        stored = donors / self.scale
+        largest = stored.detach().abs().amax() if donors.numel() else donors.new_ones(())
+        step = (largest / 127).clamp_min(torch.finfo(donors.dtype).tiny)
+        rounded = stored + (torch.round(stored / step) * step - stored).detach()
         flat = torch.cat([rounded.flatten(), rounded.new_zeros(1)])
         return (flat.index_select(0, self.source) * self.gain).reshape(self._shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """The donors that training starts with, those of the plan."""
+        """What training starts with: the donors of the plan."""
         return self._start.to(weight).clone()
 
 

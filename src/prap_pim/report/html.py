@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from prap_pim.files import write_whole
 from prap_pim.report import quantities
+from prap_pim.report.allocation import HEADINGS, UNITS, allocations
 from prap_pim.report.charts import layer_charts, layer_names, method_charts
 from prap_pim.report.summary import comparisons, component_names, exactness, headline, sections
 from prap_pim.results import Results
@@ -46,6 +47,8 @@ def render(results: Results) -> str:
             layer_charts=by_layer,
             chart_json=_json_for_script([asdict(chart) for chart in (*by_method, *by_layer)]),
             components=component_names(methods),
+            allocations=allocations(results),
+            allocation_headings=[f"{heading}, {unit}" for heading, unit in zip(HEADINGS, UNITS, strict=True)],
             layer_rows=[
                 (method.name, of_method[name])
                 for name in layer_names(methods)

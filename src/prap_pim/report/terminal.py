@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prap_pim.report.allocation import HEADINGS, UNITS, Allocation, allocations
 from prap_pim.report.quantities import percent, significant, times
 from prap_pim.report.summary import Section, comparisons, energy_section, exactness, sections
 from prap_pim.results import Results
@@ -28,6 +29,9 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
         console.print(_table([names[i] for i in columns], columns, parts))
     if len(results.methods) > 2:
         console.print(_summary(results))
+    for allocation in allocations(results):
+        console.print(_allocation(allocation))
+        console.print(Text(allocation.summary))
     for warning in results.chip.warnings:
         console.print(Text(f"warning: {_plain(warning)}", style="yellow"))
     if results.float_accuracy is None:
@@ -68,6 +72,17 @@ def _summary(results: Results) -> Table:
             times(each.energy_gain),
             times(each.budget_throughput_gain),
         )
+    return table
+
+
+def _allocation(allocation: Allocation) -> Table:
+    title = f"Budget of {_plain(allocation.method)}, layer by layer"
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=title)
+    table.add_column("", overflow="fold")
+    for heading, unit in zip(HEADINGS, UNITS, strict=True):
+        table.add_column(f"{heading}\n{unit}", justify="right")
+    for name, cells in allocation.rows.items():
+        table.add_row(Text(_plain(name)), *cells)
     return table
 
 

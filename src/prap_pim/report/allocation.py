@@ -1,0 +1,51 @@
+"""How calibrated reuse shared out its budget, as rows that the terminal and the page both show."""
+
+from dataclasses import dataclass
+
+from prap_pim.report.quantities import percent, significant
+from prap_pim.results import AllocationResult, LayerResult, MethodResult, Results
+
+HEADINGS = ("sensitivity", "donors", "kept", "compute", "output")
+UNITS = ("nats", "of filters", "positions", "ratio", "error")
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The allocation of one method.
+
+    Attributes:
+        method: its name.
+        summary: one line about all of it.
+        rows: by layer, a cell for each of ``HEADINGS``, in the order of the network.
+    """
+
+    method: str
+    summary: str
+    rows: dict[str, tuple[str, ...]]
+
+
+def allocations(results: Results) -> list[Allocation]:
+    """Of the methods that have one."""
+    return [_allocation(method) for method in results.methods if method.calibration is not None]
+
+
+def _allocation(method: MethodResult) -> Allocation:
+    assert method.calibration is not None
+    layers = {layer.name: layer for layer in method.layers}
+    whole = sum(layer.donors is None for layer in method.calibration.layers)
+    summary = (
+        f"{method.calibration.inputs} calibration inputs without labels; {percent(method.calibration.changed)} of them "
+        f"classified otherwise than by the network itself; {whole} of {len(layers)} layers keep all patterns"
+    )
+    rows = {layer.name: _row(layer, layers[layer.name]) for layer in method.calibration.layers}
+    return Allocation(method.name, summary, rows)
+
+
+def _row(given: AllocationResult, layer: LayerResult) -> tuple[str, ...]:
+    return (
+        significant(given.sensitivity_nats, 2),
+        f"{given.donors or layer.weight_shape[0]} of {layer.weight_shape[0]}",
+        "all" if given.kept_positions is None else f"{given.kept_positions} of 9",
+        significant(layer.ou_steps / layer.dense_ou_steps, 3),
+        percent(given.output_error),
+    )
