@@ -24,6 +24,7 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/function.py
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/calibrate.py
 
 clean:
 	rm -rf .venv runs
