@@ -78,7 +78,8 @@ def test_what_a_run_leaves(finished: Path):
         for layer in method.layers:
             # every test image, every output position, every filter was compared
             assert layer.checked_outputs == 60 * layer.positions * layer.weight_shape[0]
-            assert layer.mismatches == 0
+            assert (layer.mismatches, layer.overflows) == (0, 0)
+        assert method.checked_images == 60
     manifest = json.loads((finished / "manifest.json").read_text())
     assert manifest["plans"] == {method.name: method.plan_sha256 for method in results.methods}
     assert "<html" in (finished / "report.html").read_text()
@@ -154,6 +155,24 @@ def test_a_users_own_weights_are_compressed_without_training(config: Path, finis
         equal = [np.array_equal(plan.donors, other.layers[key].donors) for key, plan in one.layers.items()]
         assert all(equal) == same
     assert mine.methods[1].compute_ratio == pytest.approx(before.methods[1].compute_ratio, rel=0.05)
+
+
+def test_accumulators_of_the_chip_that_are_too_narrow_are_counted_and_told(
+    config: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    chip = tmp_path / "narrow.toml"
+    chip.write_text((PRESETS / "isaac-32nm.toml").read_text().replace("partial_sum_bits = 32", "partial_sum_bits = 14"))
+    overrides = [f"chip={chip}", "training=none", f"checkpoint={finished / 'checkpoints/epoch-00004.safetensors'}"]
+    flags = [part for override in [*overrides, "checked_images=20"] for part in ("--set", override)]
+    assert main(["compare", str(config), "--output", str(tmp_path / "r"), "--methods", "dense", *flags]) == 0
+    (dense,) = Results.load(tmp_path / "r/results.json").methods
+    assert dense.checked_images == 20
+    overflows, wrong = (sum(getattr(layer, key) for layer in dense.layers) for key in ("overflows", "mismatches"))
+    assert overflows > 0
+    assert wrong > 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{wrong:,} mismatches; 20 of 60 test images of each method went through every cell" in shown
+    assert f"{overflows:,} sums did not fit their registers (dense, " in shown
 
 
 def test_skipping_zero_inputs_saves_steps_for_all_alike_and_changes_no_result(

@@ -22,7 +22,7 @@ from prap_pim.data import Splits, load
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json
 from prap_pim.finetune import finetune, project
-from prap_pim.function import LayerCheck, SimulationReport, compressed_model, simulate, zero_input_rates
+from prap_pim.function import CrossbarModel, SimulationReport, compressed_model, measure, zero_input_rates
 from prap_pim.mapping import dense_ous, fewest_crossbars
 from prap_pim.models import build
 from prap_pim.network import Network
@@ -234,11 +234,10 @@ def _method(
     proof = compressed = None
     if _has_meaning(config):
         compressed = accuracy(compressed_model(captured, plan), test.images, test.labels)
-        proof = simulate(
+        proof = measure(
             captured,
             plan,
-            chip.grain,
-            chip.adc_bits,
+            CrossbarModel.of(chip),
             test.images,
             test.labels,
             progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "images"),
@@ -332,9 +331,7 @@ def _calibrated(
         if (saved["weights"], saved["plan"]) == (before, plan.digest()):
             return dict(plan.layers), CalibrationResult.model_validate(saved["result"])
     images = splits.calibration.images
-    found = calibrate(
-        captured, images, reusing, chip, config.seed, whole=whole, phase=method.name, progress=progress
-    )
+    found = calibrate(captured, images, reusing, chip, config.seed, whole=whole, phase=method.name, progress=progress)
     layers = [
         AllocationResult(
             name=layer.name,
@@ -366,7 +363,7 @@ def _method_result(
 ) -> MethodResult:
     plan, layers = found.plan, []
     for layer, priced in zip(found.captured.network.layers, costs.layers, strict=True):
-        of_plan, checked = plan.layers[layer.name], proof.layers[layer.name] if proof else LayerCheck(0, 0)
+        of_plan = plan.layers[layer.name]
         layers.append(
             LayerResult(
                 name=layer.name,
@@ -382,8 +379,9 @@ def _method_result(
                 serial_latency_s=priced.serial_latency_s,
                 pipelined_latency_s=priced.pipelined_latency_s,
                 energy_j=priced.energy_j,
-                checked_outputs=checked.checked,
-                mismatches=checked.mismatches,
+                checked_outputs=proof.layers[layer.name].checked if proof else 0,
+                mismatches=proof.layers[layer.name].mismatches if proof else 0,
+                overflows=proof.overflows[layer.name] if proof else 0,
             )
         )
     return MethodResult(
@@ -391,6 +389,7 @@ def _method_result(
         description=method.description,
         compressed_accuracy=compressed_accuracy,
         bit_true_accuracy=proof.accuracy if proof else None,
+        checked_images=proof.checked_images if proof else 0,
         compute_ratio=costs.ou_steps / sum(layer.dense_ou_steps for layer in layers),
         ou_steps=costs.ou_steps,
         at_budget=BudgetResult(budget=budget, copies=dict(at_budget.copies), **_figures(at_budget)),

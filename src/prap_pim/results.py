@@ -100,6 +100,7 @@ class LayerResult(_Frozen):
     energy_j: float
     checked_outputs: int  # integers of the bit-true model that were compared with the integer matmul
     mismatches: int
+    overflows: int = 0  # dot products and sums of the bit-true model that did not fit the chip's registers
 
 
 class AllocationResult(_Frozen):
@@ -127,6 +128,7 @@ class MethodResult(CostFigures):
     description: str
     compressed_accuracy: float | None  # compressed weights, float arithmetic; 0..1; None: not measured
     bit_true_accuracy: float | None  # int8 inputs and donors on the bit-true crossbars; 0..1; None: not measured
+    checked_images: int | None = None  # test images that went through every cell; None: written before this was told
     compute_ratio: float  # OU steps / OU steps of the dense plan on the same chip
     ou_steps: int
     at_budget: BudgetResult

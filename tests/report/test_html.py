@@ -248,6 +248,15 @@ def test_what_differs_is_named():
     assert "all are equal" not in text
 
 
+def test_images_that_went_through_every_cell_and_sums_that_overflowed_are_counted():
+    narrow = layer(EVIL[0], 0, 1).model_copy(update={"overflows": 1234})
+    methods = [method(0, checked_images=50), method(1, checked_images=50, layers=[narrow])]
+    text = Page(render(results(methods=methods))).text
+    assert "50 of 360 test images of each method went through every cell" in text
+    assert f"1,234 dot products and sums did not fit the chip's registers: prap, {EVIL[0]}: 1,234" in text
+    assert "registers:" not in page().text
+
+
 def test_nothing_checked_is_said():
     assert "Not checked" in Page(render(results(methods=[method(0, layers=[])]))).text
 

@@ -60,6 +60,14 @@ def test_mismatches_are_told():
     )
 
 
+def test_images_that_went_through_every_cell_and_sums_that_overflowed_are_counted():
+    narrow = layer("conv", 0, 1).model_copy(update={"overflows": 1234})
+    text = printed(results(methods=[method(0, checked_images=50), method(1, checked_images=50, layers=[narrow])]))
+    assert "0 mismatches; 50 of 360 test images of each method went through every cell" in " ".join(text.split())
+    assert "1,234 sums did not fit their registers (prap, conv: 1,234)" in text.splitlines()
+    assert "registers" not in printed(results())
+
+
 def test_a_run_that_measured_no_accuracy_and_proved_nothing_says_so():
     bare = [method(i, compressed_accuracy=None, bit_true_accuracy=None, layers=[]) for i in (0, 1)]
     text = printed(results(methods=bare, float_accuracy=None, weights="random (seed 0)"))

@@ -255,6 +255,9 @@ class Exactness:
     checked: int
     mismatches: int
     wrong: tuple[str, ...]  # "method, layer" where integers differ
+    images: str  # how many went through every cell; empty: not known
+    overflows: int
+    overflowed: tuple[str, ...]  # "method, layer: how often" where a register was too narrow
 
     @property
     def proven(self) -> bool:
@@ -266,7 +269,15 @@ class Exactness:
         """For the terminal."""
         if not self.checked:
             return "no integers were compared: this run proves nothing about the crossbars"
-        return f"{count(self.checked)} integers compared with the integer matmul, {count(self.mismatches)} mismatches"
+        found = f"{count(self.checked)} integers compared with the integer matmul, {count(self.mismatches)} mismatches"
+        return f"{found}; {self.images}" if self.images else found
+
+    @property
+    def overflow_line(self) -> str:
+        """For the terminal; empty if every sum fitted."""
+        if not self.overflows:
+            return ""
+        return f"{count(self.overflows)} sums did not fit their registers ({'; '.join(self.overflowed)})"
 
 
 def exactness(results: Results) -> Exactness:
@@ -276,4 +287,20 @@ def exactness(results: Results) -> Exactness:
         checked=sum(layer.checked_outputs for _, layer in layers),
         mismatches=sum(layer.mismatches for _, layer in layers),
         wrong=tuple(f"{method}, {layer.name}" for method, layer in layers if layer.mismatches),
+        images=_checked_images(results),
+        overflows=sum(layer.overflows for _, layer in layers),
+        overflowed=tuple(
+            f"{method}, {layer.name}: {count(layer.overflows)}" for method, layer in layers if layer.overflows
+        ),
     )
+
+
+def _checked_images(results: Results) -> str:
+    """How many images of each method went through every cell."""
+    checked = [method.checked_images or 0 for method in results.methods]
+    fewest, most = min(checked), max(checked)
+    if most == 0:
+        return ""
+    numbers = count(most) if fewest == most else f"{count(fewest)} to {count(most)}"
+    whole = f" of {count(results.images['test'])}" if "test" in results.images else ""
+    return f"{numbers}{whole} test images of each method went through every cell"

@@ -38,6 +38,8 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
         console.print(Text(f"accuracy was not measured; weights: {_plain(results.weights)}", style="yellow"))
     found = exactness(results)
     console.print(Text(found.line, style="green" if found.proven else "bold red"))
+    if found.overflow_line:
+        console.print(Text(_plain(found.overflow_line), style="bold red"))
 
 
 def _table(names: list[str], columns: list[int], parts: list[Section]) -> Table:
