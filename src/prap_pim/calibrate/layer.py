@@ -7,6 +7,7 @@ rounding: Frantar et al., ICLR 2023), then in further passes each is chosen anew
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -26,6 +27,7 @@ _LARGEST = 127
 _KERNEL = 9  # positions of the 3x3 kernels that shapes are of
 _ROUNDS = 12  # of k-means
 _STRETCH = 256  # rows
+_FILTERS_FOR_THREADS = 256  # with fewer, threads only wait for one another's Python
 _TINY = 1e-9
 _TINY_BITS = 1e-4  # so that a float32 result just above 127 steps still counts as 127
 _SHAPES = 8  # of a block, at most, as in PRAP's step 1; never more than donors
@@ -322,12 +324,8 @@ def choose_shapes(
     Yields:
         rows within the block, ascending, and the filters that keep these; shapes that no filter has are left out.
     """
-    channels = len(metric) // kernel
+    kept, dropped = _all_shapes(positions, kernel, len(metric) // kernel)
     inverse = np.linalg.inv(metric)
-    kept = np.array(list(combinations(range(kernel), positions)))
-    is_kept = np.zeros((len(kept), kernel), np.bool_)
-    np.put_along_axis(is_kept, kept, True, axis=1)
-    dropped = np.array([np.flatnonzero(~np.tile(row, channels)) for row in is_kept])  # [shape, dropped rows]
     schur = np.linalg.inv(inverse[dropped[:, :, None], dropped[:, None, :]])
     lost = wanted.T[dropped]  # [shape, dropped rows, O]
     cost = (lost * (schur @ lost)).sum(1) * weight  # [shape, O]
@@ -340,7 +338,17 @@ def choose_shapes(
     for i, shape in enumerate(offered):
         filters = np.flatnonzero(mine == i)
         if len(filters):
-            yield np.flatnonzero(np.tile(is_kept[shape], channels)), filters
+            yield kept[shape], filters
+
+
+@cache
+def _all_shapes(positions: int, kernel: int, channels: int) -> tuple[Int64, Int64]:
+    """Rows of a block that each shape keeps, and those that it drops, [shape, rows], ascending."""
+    chosen = list(combinations(range(kernel), positions))
+    others = [[p for p in range(kernel) if p not in each] for each in chosen]
+    first = kernel * np.arange(channels)[:, None]
+    kept, dropped = ([(first + each).ravel() for each in every] for every in (chosen, others))
+    return np.array(kept), np.array(dropped)
 
 
 def _restricted(wanted: Float64, metric: Float64, kept: Int64) -> tuple[Float64, Float64]:
@@ -385,6 +393,9 @@ def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sam
         for i in range(first, end):
             found[i] = solver.alone(solver.blocks[looked_at[i]])
 
-    over_ranges(len(looked_at), look)
+    if layer.filters < _FILTERS_FOR_THREADS:
+        look(0, len(looked_at))
+    else:
+        over_ranges(len(looked_at), look)
     error, energy = np.sum(found, axis=0)
     return float(error / max(energy, np.finfo(np.float64).tiny))
