@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from prap_pim.calibrate import CalibratedReuse, calibrate, check_budget
 from prap_pim.capture import Captured, capture
+from prap_pim.chip import load_chip
 from prap_pim.errors import UserError
 from prap_pim.function.im2col import im2col
 from prap_pim.network import Layer
