@@ -1,0 +1,89 @@
+"""What calibrated reuse gave each layer, on the terminal and on the page."""
+
+import io
+from html.parser import HTMLParser
+
+from rich.console import Console
+
+from prap_pim.report.allocation import HEADINGS, UNITS, allocations
+from prap_pim.report.html import render
+from prap_pim.report.terminal import print_results
+from prap_pim.results import AllocationResult, CalibrationResult, Results
+from tests.report import made_up
+
+
+def shared_out() -> Results:
+    """Under method 1 every layer gets 8 donors of 64 filters and 4 positions of 9; the last one keeps everything."""
+    layers = [
+        AllocationResult(
+            name=name,
+            sensitivity_nats=0.0123,
+            donors=None if name == "fc" else 8,
+            kept_positions=None if name == "fc" else 4,
+            output_error=0.0 if name == "fc" else 0.0456,
+        )
+        for name in made_up.LAYERS
+    ]
+    calibration = CalibrationResult(inputs=200, changed=0.025, layers=layers)
+    found = made_up.results()
+    return found.model_copy(
+        update={"methods": [found.methods[0], found.methods[1].model_copy(update={"calibration": calibration})]}
+    )
+
+
+def test_rows_by_hand() -> None:
+    (allocation,) = allocations(shared_out())
+    assert allocation.method == "prap"
+    assert list(allocation.rows) == list(made_up.LAYERS)
+    assert allocation.rows["layer1.conv"] == ("0.012", "8 of 64", "4 of 9", "0.500", "4.56 %")
+    assert allocation.rows["fc"] == ("0.012", "10 of 10", "all", "0.500", "0.00 %")
+    assert allocation.summary == (
+        "200 calibration inputs without labels; 2.50 % of them classified otherwise than by the network itself; "
+        "1 of 20 layers keep all patterns"
+    )
+
+
+def test_other_methods_have_none() -> None:
+    assert allocations(made_up.results()) == []
+    assert "Budget of" not in render(made_up.results())
+
+
+def test_the_terminal_shows_every_layer() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    print_results(shared_out(), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Budget of prap, layer by layer" in text
+    line = next(line for line in text.splitlines() if line.startswith("layer16.conv"))
+    assert line.split() == ["layer16.conv", "0.012", "8", "of", "64", "4", "of", "9", "0.500", "4.56", "%"]
+
+
+class _Cells(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.inside = tag in ("th", "td")
+        if self.inside:
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.cells[-1] += data
+
+
+def test_the_page_shows_every_layer_and_obeys_no_name() -> None:
+    page = render(shared_out())
+    section = page[page.index("Budget of prap") :]
+    parser = _Cells()
+    parser.feed(section[: section.index("</section>")])
+    width = 1 + len(HEADINGS)
+    table = [parser.cells[i : i + width] for i in range(0, len(parser.cells), width)]
+    assert table[0] == ["Layer", *(f"{a}, {b}".capitalize() for a, b in zip(HEADINGS, UNITS, strict=True))]
+    assert [row[0] for row in table[1:]] == list(made_up.LAYERS)  # hostile names come through as text
+    assert table[4][1:] == ["0.012", "8 of 64", "4 of 9", "0.500", "4.56 %"]
+    assert "<script>alert(1)" not in section
