@@ -70,3 +70,10 @@ def test_by_hand():
     assert taken == [[1, 1, 1], [2, 1, 1], [3, 1, 1], [2, 2, 1], [3, 2, 1], [3, 3, 1], [3, 3, 1]]
     assert [rate for _, rate in found] == [8, 5, 5, 2, 1, 0, 0]  # of the first step that does not fit; 0 if all do
     assert allocate({}, 0) == ({}, 0)
+
+
+def test_what_is_left_is_spent_off_the_hull_too():
+    """From 1 step the hull goes to 10, which does not fit; 5 steps do."""
+    offers = {"a": offers_of([(1, 10), (5, 8), (10, 0)]), "b": offers_of([(1, 1)])}
+    chosen, _ = allocate(offers, 9)
+    assert [offer.ou_steps for offer in chosen.values()] == [5, 1]

@@ -12,19 +12,19 @@ from prap_pim.results import AllocationResult, CalibrationResult, Results
 from tests.report import made_up
 
 
-def shared_out() -> Results:
+def shared_out(limit: float | None = None) -> Results:
     """Under method 1 every layer gets 8 donors of 64 filters and 4 positions of 9; the last one keeps everything."""
     layers = [
         AllocationResult(
             name=name,
-            sensitivity_nats=0.0123,
+            sensitivity_nats=None if name == "fc" else 0.0123,
             donors=None if name == "fc" else 8,
             kept_positions=None if name == "fc" else 4,
             output_error=0.0 if name == "fc" else 0.0456,
         )
         for name in made_up.LAYERS
     ]
-    calibration = CalibrationResult(inputs=200, changed=0.025, layers=layers)
+    calibration = CalibrationResult(inputs=200, changed=0.025, limit=limit, layers=layers)
     found = made_up.results()
     return found.model_copy(
         update={"methods": [found.methods[0], found.methods[1].model_copy(update={"calibration": calibration})]}
@@ -36,10 +36,14 @@ def test_rows_by_hand() -> None:
     assert allocation.method == "prap"
     assert list(allocation.rows) == list(made_up.LAYERS)
     assert allocation.rows["layer1.conv"] == ("0.012", "8 of 64", "4 of 9", "0.500", "4.56 %")
-    assert allocation.rows["fc"] == ("0.012", "10 of 10", "all", "0.500", "0.00 %")
+    assert allocation.rows["fc"] == ("-", "10 of 10", "all", "0.500", "0.00 %")
     assert allocation.summary == (
         "200 calibration inputs without labels; 2.50 % of them classified otherwise than by the network itself; "
         "1 of 20 layers keep all patterns"
+    )
+    assert allocations(shared_out(limit=0.025))[0].summary == allocation.summary
+    assert allocations(shared_out(limit=0.02))[0].summary == (
+        allocation.summary + "; the limit of 2.00 % could not be met"
     )
 
 

@@ -57,7 +57,23 @@ def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[s
             continue
         spent += after.ou_steps - before.ou_steps
         chosen[name] = after
-    return chosen, rate
+    return _filled(chosen, offers, budget - spent), rate
+
+
+def _filled(chosen: dict[str, Offer], offers: Mapping[str, Sequence[Offer]], left: int) -> dict[str, Offer]:
+    """With what is left of the budget spent on whatever still fits, on a hull or not, most gain per OU step first."""
+    while True:
+        better = [
+            ((chosen[name].loss - offer.loss) / max(1, offer.ou_steps - chosen[name].ou_steps), name, offer)
+            for name, layer in offers.items()
+            for offer in layer
+            if offer.loss < chosen[name].loss and offer.ou_steps - chosen[name].ou_steps <= left
+        ]
+        if not better:
+            return chosen
+        _, name, offer = max(better, key=lambda each: each[0])
+        left -= offer.ou_steps - chosen[name].ou_steps
+        chosen[name] = offer
 
 
 def convex_hull(offers: Sequence[Offer]) -> list[Offer]:

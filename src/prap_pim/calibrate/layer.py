@@ -38,8 +38,7 @@ class Setting:
     """How a layer is compressed.
 
     Attributes:
-        donors: of a block of rows. Where filters have different shapes, each shape has its share of the OUs that so
-            many donors fill.
+        donors: of a block of rows. Where filters have different shapes, each shape has its share of them.
         positions: kernel positions that each filter keeps; None: all weights.
     """
 
@@ -83,14 +82,14 @@ class _Group:
     Attributes:
         rows: int64 [r], r <= h.
         filters: int64 [n].
-        ous: that its donors may fill.
+        count: donors that it may have.
         donors: float64 [K, r], whole numbers.
         choice: of the n filters.
     """
 
     rows: Int64
     filters: Int64
-    ous: int
+    count: int
     donors: Float64
     choice: Choice
 
@@ -105,6 +104,19 @@ def blocks(layer: Layer, positions: int | None, grain: Grain) -> list[slice]:
     """im2col rows that are decided together: those of an OU, or of the channels whose kept positions fill an OU."""
     length = grain.ou_rows if positions is None else grain.ou_rows // positions * layer.kernel_positions
     return [slice(first, min(layer.rows, first + length)) for first in range(0, layer.rows, length)]
+
+
+def donors_together(grain: Grain) -> int:
+    """Donors that fill an OU together; 1 where an OU is narrower than a weight."""
+    return max(1, grain.ou_columns // grain.columns_per_weight)
+
+
+def most_ous(setting: Setting, grain: Grain) -> int:
+    """OUs that a block of such a layer takes at most."""
+    if setting.positions is None:
+        return grain.ous(setting.donors)
+    each = donors_together(grain)  # every shape has OUs of its own
+    return -(-setting.donors // each) * grain.ous(each)
 
 
 def _stretches(every: list[slice]) -> Iterator[list[slice]]:
@@ -180,7 +192,7 @@ class _Solver:
                 groups = self.groups[done]
                 for i, group in enumerate(groups):
                     desired, its_metric = _restricted(wanted[group.filters], metric, group.rows - rows.start)
-                    found, cost = self._group(group.rows, group.filters, desired, its_metric, group.ous, group)
+                    found, cost = self._group(group.rows, group.filters, desired, its_metric, group.count, group)
                     if cost < self._cost(group, desired, its_metric):
                         groups[i] = found
                 self._put(rows, groups)
@@ -229,15 +241,14 @@ class _Solver:
             self.error[np.ix_(group.filters, group.rows)] += group.values() * self.step
 
     def _group(
-        self, rows: Int64, filters: Int64, desired: Float64, metric: Float64, ous: int, before: _Group | None
+        self, rows: Int64, filters: Int64, desired: Float64, metric: Float64, count: int, before: _Group | None
     ) -> tuple[_Group, float]:
-        """So many OUs of donors for some filters on some rows, and what that costs."""
-        count = max(1, ous * self.grain.ou_columns // self.grain.columns_per_weight)
+        """At most ``count`` donors for some filters on some rows, and what that costs."""
         if count >= len(filters):  # no reuse: every filter stores its own pattern
             power = self._power(desired)
             mine = np.arange(len(filters), dtype=np.int32)
             own = Choice(mine, (1 / power).astype(np.float32)[:, 0], np.zeros(len(filters), np.float32))
-            group = _Group(rows, filters, ous, self._whole(desired), own)
+            group = _Group(rows, filters, count, self._whole(desired), own)
             return group, self._cost(group, desired, metric)
         weight = self.problem.weight[filters]
         factor = np.linalg.cholesky(metric)
@@ -253,7 +264,7 @@ class _Solver:
         donors = fit(ready, counts, worth, donors, _ROUNDS)
         stored = self._whole(np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T)
         choice = choose(ready, np.ascontiguousarray(stored * self.step @ factor / scale, np.float32), worth)
-        group = _Group(rows, filters, ous, stored, choice)
+        group = _Group(rows, filters, count, stored, choice)
         return group, self._cost(group, desired, metric)
 
     def _power(self, values: Float64) -> Float64:
@@ -275,14 +286,15 @@ class _Solver:
 
     def _block(self, rows: slice, wanted: Float64, metric: Float64) -> list[_Group]:
         """A block's groups, one for each shape, from scratch."""
-        ous = self.grain.ous(self.setting.donors)
+        each = donors_together(self.grain)
+        total = -(-self.setting.donors // each)
         if self.setting.positions is None:
             shapes = [(np.arange(len(metric)), self.everyone)]
         else:
-            kernel, most = self.layer.kernel_positions, min(_SHAPES, ous)
+            kernel, most = self.layer.kernel_positions, min(_SHAPES, total)
             shapes = list(choose_shapes(wanted, metric, self.problem.weight, self.setting.positions, kernel, most))
         sizes = [len(filters) for _, filters in shapes]
-        shares = apportioned(ous, np.array(sizes), np.array([self.grain.ous(size) for size in sizes]))
+        shares = each * apportioned(total, np.array(sizes), -(-np.array(sizes) // each))
         return [
             self._group(rows.start + kept, filters, *_restricted(wanted[filters], metric, kept), int(share), None)[0]
             for (kept, filters), share in zip(shapes, shares, strict=True)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import log2
+from math import ceil, log2
 
 import numpy as np
 import torch
@@ -14,7 +14,16 @@ from torch.nn import functional
 from prap_pim.calibrate.allocate import Offer, allocate
 from prap_pim.calibrate.config import CalibratedReuse
 from prap_pim.calibrate.hessian import Metric, Moments, rows_at
-from prap_pim.calibrate.layer import Problem, Setting, approximate, blocks, expected, shapes_fit
+from prap_pim.calibrate.layer import (
+    Problem,
+    Setting,
+    approximate,
+    blocks,
+    donors_together,
+    expected,
+    most_ous,
+    shapes_fit,
+)
 from prap_pim.calibrate.walk import Value, Walk
 from prap_pim.capture import Captured
 from prap_pim.chip import Chip
@@ -25,6 +34,7 @@ from prap_pim.patterns import ReuseMap, make_plan
 from prap_pim.plan import LayerPlan
 from prap_pim.prune import NoPruning, prune
 from prap_pim.quantize import quantize_input
+from prap_pim.settings import nearest
 from prap_pim.training import Progress, quiet
 from prap_pim.weights import put_weights
 
@@ -37,7 +47,9 @@ _LADDER = 2**0.5  # from one number of donors that is offered to the next
 _SAMPLE = 12  # blocks of a layer that are looked at to tell what an offer would give
 _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
 _KERNEL = 9
-_LEAST_NATS = 0.01  # of a layer, relative to the median layer, where uses are priced
+_LEAST_SHARE = 0.01  # of the median layer's sensitivity
+_LEAST_DIVERGENCE = 1e-6  # nats
+_MOST_PRICE = 0.05  # of a use, in shares of what a pattern holds on the average
 _TINY = 1e-9
 _LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
 
@@ -48,13 +60,14 @@ class Allocated:
 
     Attributes:
         name: the layer.
-        sensitivity: divergence of the network's outputs in nats when this layer alone keeps an eighth of its patterns.
+        sensitivity: divergence of the network's outputs in nats when this layer alone keeps an eighth of its patterns;
+            None for one that is left whole.
         setting: donors and shapes; None for a layer that keeps all.
         error: relative output error of the layer as compressed; 0 for one that keeps all.
     """
 
     name: str
-    sensitivity: float
+    sensitivity: float | None
     setting: Setting | None
     error: float
 
@@ -67,8 +80,7 @@ class Calibration:
         plans: by layer name, in the order of the network. Their scale is that of the weights alone, their bias what
             takes back the mean of the layer's error (0 where a batch norm follows, whose mean is measured anew).
         layers: what the budget gave each, in the same order.
-        drop: share of the calibration inputs that are classified otherwise than by the network itself (its batch norms
-            measured anew on them, as they are after every compression).
+        drop: share of the calibration inputs that are classified otherwise than by the network itself, as it was.
     """
 
     plans: Mapping[str, LayerPlan]
@@ -104,6 +116,10 @@ def calibrate(
     """
     if len(inputs) == 0:
         raise UserError("there are no calibration inputs to compress the network on")
+    names = [layer.name for layer in captured.network.layers]
+    for name in whole:
+        if name not in names:
+            raise UserError(f"there is no layer {name!r} to leave whole ({nearest(name, names)})")
     check_budget(captured.network, config, chip.grain, whole)
     job = _Job(captured, torch.split(inputs, _BATCH), config, chip, seed, frozenset(whole), phase, progress)
     job.survey()
@@ -115,7 +131,7 @@ def least_ratio(network: Network, config: CalibratedReuse, grain: Grain, whole: 
     dense = {layer.name: _dense_steps(layer, grain) for layer in network.layers}
     least = 0
     for layer in network.layers:
-        each = grain.input_steps * layer.positions
+        each = grain.ous(1) * grain.input_steps * layer.positions
         offered = [len(blocks(layer, kept, grain)) * each for kept in _kept_positions(layer, config, grain)]
         least += dense[layer.name] if layer.name in whole else min(offered)
     return least / sum(dense.values())
@@ -135,8 +151,8 @@ def check_budget(network: Network, config: CalibratedReuse, grain: Grain, whole:
     least = least_ratio(network, config, grain, whole)
     if config.compute_ratio is not None and config.compute_ratio < least:
         raise UserError(
-            f"a compute ratio of {config.compute_ratio:g} is not possible here: one OU for every row group"
-            f"{' and the layers left whole' if whole else ''} take {least:.4f} of the dense OU steps"
+            f"a compute ratio of {config.compute_ratio:g} is not possible here: with one donor for every row group"
+            f"{' of the layers that are not left whole' if whole else ''} it is {ceil(least * 1e4) / 1e4:.4f}"
         )
 
 
@@ -166,7 +182,8 @@ class _Job:
         self.layers = {layer.name: layer for layer in captured.network.layers}
         self.sensitivity: dict[str, float] = {}
         self.offers: dict[str, list[Offer]] = {}
-        self.nats: dict[str, float] = {}  # that the outputs diverge by, for each unit of a layer's relative error
+        self.other: dict[str, float] = {}  # as ``sensitivity``, in relative squared error of the outputs
+        self.at_probe: dict[str, float] = {}  # a layer's expected relative error where its sensitivity was measured
 
     def survey(self) -> None:
         """Measure what each layer's error does to the outputs, and what each offer's error would be."""
@@ -193,16 +210,27 @@ class _Job:
         changed = copy.deepcopy(self.captured.module.get_submodule(layer.name))
         put_weights(changed, "", plan)
         outcome = walk.first_batch_from(node, changed(walk.inputs(node)[0]))
-        self.sensitivity[layer.name] = _divergence(reference, outcome)
+        self.sensitivity[layer.name], self.other[layer.name] = _divergence(reference, outcome)
         at_probe = expected(layer, problem, probe, self.grain, _SAMPLE)
-        self.nats[layer.name] = self.sensitivity[layer.name] / max(at_probe, _TINY)
+        self.at_probe[layer.name] = max(at_probe, _TINY)
         times = self.grain.input_steps * layer.positions
         offers = [Offer(Setting(layer.filters), _dense_steps(layer, self.grain), 0.0)]
         for setting in self._settings(layer):
-            steps = len(blocks(layer, setting.positions, self.grain)) * self.grain.ous(setting.donors) * times
-            error = expected(layer, problem, setting, self.grain, _SAMPLE)
-            offers.append(Offer(setting, steps, self.nats[layer.name] * error))
+            steps = len(blocks(layer, setting.positions, self.grain)) * most_ous(setting, self.grain) * times
+            offers.append(Offer(setting, steps, expected(layer, problem, setting, self.grain, _SAMPLE)))
         self.offers[layer.name] = offers
+
+    def _nats(self) -> dict[str, float]:
+        """What the outputs diverge by for each unit of a layer's relative error.
+
+        No layer counts less than a hundredth of the median one: a few inputs may fail to show what it does. Where the
+        outputs are no classes, or all but equal ones, it is their squared error that counts.
+        """
+        shows = bool(self.sensitivity) and float(np.median(list(self.sensitivity.values()))) > _LEAST_DIVERGENCE
+        measured = self.sensitivity if shows else self.other
+        nats = {name: value / self.at_probe[name] for name, value in measured.items()}
+        least = max(_TINY, _LEAST_SHARE * float(np.median(list(nats.values())))) if nats else 0.0
+        return {name: max(value, least) for name, value in nats.items()}
 
     def _settings(self, layer: Layer) -> Iterator[Setting]:
         """What is offered beside all patterns: fewer and fewer donors, whole OUs of them, for each shape."""
@@ -217,14 +245,18 @@ class _Job:
 
     def _full_ous(self, donors: float) -> int:
         """Donors, at least one, that fill whole OUs."""
-        per_ou = max(1, self.grain.ou_columns // self.grain.columns_per_weight)
-        return max(1, round(donors / per_ou)) * per_ou
+        together = donors_together(self.grain)
+        return max(1, round(donors / together)) * together
 
     def to_ratio(self, ratio: float) -> Calibration:
         """Share out so many of the dense OU steps, and compress."""
         dense = {name: _dense_steps(layer, self.grain) for name, layer in self.layers.items()}
-        budget = int(ratio * sum(dense.values())) - sum(dense[name] for name in self.whole)
-        chosen, rate = allocate(self._quick_enough(ratio) if self.config.balance else self.offers, budget)
+        budget = int(ratio * sum(dense.values()) * (1 + _TINY)) - sum(dense[name] for name in self.whole)
+        offers = self._quick_enough(ratio) if self.config.balance else self.offers
+        nats = self._nats()
+        chosen, rate = allocate(
+            {name: [replace(o, loss=o.loss * nats[name]) for o in every] for name, every in offers.items()}, budget
+        )
         return self.compress({name: offer.setting for name, offer in chosen.items()}, rate)
 
     def _quick_enough(self, ratio: float) -> dict[str, list[Offer]]:
@@ -280,14 +312,14 @@ class _Job:
                     setting = None
                 plan, error, step = self._compressed(layer, after.inputs(node), before.inputs(original), setting, rate)
                 plans[layer.name] = plan
-                found[layer.name] = Allocated(layer.name, self.sensitivity.get(layer.name, 0.0), setting, error)
+                found[layer.name] = Allocated(layer.name, self.sensitivity.get(layer.name), setting, error)
                 its_module = module.get_submodule(layer.name)
                 put_weights(its_module, "", plan)
                 after.put(node, [its_module(quantize_input(x, step).float() * step) for x in after.inputs(node)])
                 self.progress(f"{self.phase}: layers", len(plans), len(self.layers), f"{layer.name}, error {error:.2%}")
             before.run(original)
-        outputs = zip(before.outputs(), after.outputs(), strict=True)
-        changed = [_classes(found) != _classes(original) for original, found in outputs]
+        own = [_classes(self.captured.module(x.clone())) for x in self.batches]
+        changed = [_classes(outputs) != classes for outputs, classes in zip(after.outputs(), own, strict=True)]
         drop = float(torch.cat([each.flatten() for each in changed]).double().mean())
         return Calibration(
             {name: plans[name] for name in self.layers}, tuple(found[name] for name in self.layers), drop
@@ -304,8 +336,8 @@ class _Job:
             return plan, 0.0, _step(layer, inputs)
         problem, mean, original_mean, step = self._problem(layer, inputs, original, _ROWS)
         worth = self.config.update_weight * rate * layer.positions  # of one use, in nats
-        least = _LEAST_NATS * float(np.median(list(self.nats.values())))  # what 64 inputs may fail to show
-        price = worth / max(self.nats[layer.name], least, _TINY) * problem.energy
+        most = _MOST_PRICE / (layer.filters * len(blocks(layer, setting.positions, self.grain)))  # no layer goes dark
+        price = min(worth / self._nats()[layer.name], most) * problem.energy
         problem = replace(problem, price=price)
         plan = approximate(layer, problem, setting, self.grain, self.config.passes)
         weights = plan.real_weights()
@@ -362,12 +394,27 @@ def _step(layer: Layer, inputs: list[Tensor]) -> float:
     return largest / 127 if largest > 0 else 1.0
 
 
-def _classes(outputs: Tensor) -> Tensor:
-    return outputs.argmax(dim=1 if outputs.ndim in (2, 4) else -1)
+def _axis(outputs: Value) -> int:
+    """Of the classes.
+
+    Raises:
+        UserError: the network does not give one tensor.
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2:
+        raise UserError(
+            "calibrated reuse needs a network that gives one tensor, with classes or values for every input"
+        )
+    return 1 if outputs.ndim in (2, 4) else -1
 
 
-def _divergence(reference: Tensor, outputs: Tensor) -> float:
-    """Kullback-Leibler divergence of the class probabilities from the reference's, mean in nats."""
-    axis = 1 if reference.ndim in (2, 4) else -1
+def _classes(outputs: Value) -> Tensor:
+    return torch.as_tensor(outputs.argmax(dim=_axis(outputs)))
+
+
+def _divergence(reference: Value, outputs: Value) -> tuple[float, float]:
+    """Kullback-Leibler divergence of the class probabilities from the reference's, mean in nats; and squared error of
+    the outputs, relative to the reference's square."""
+    axis = _axis(reference)
     p, q = functional.log_softmax(reference, axis), functional.log_softmax(outputs, axis)
-    return max(0.0, float((p.exp() * (p - q)).sum(axis).mean()))
+    nats = max(0.0, float((p.exp() * (p - q)).sum(axis).mean()))
+    return nats, float((outputs - reference).square().sum() / reference.square().sum().clamp_min(_TINY))

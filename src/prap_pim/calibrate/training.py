@@ -118,14 +118,15 @@ class Donors(nn.Module):
         scale = np.exp2(np.rint(np.log2(square / uses) / 2)).astype(np.float32)[:, None]
         self.scale: Tensor
         self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
+        self.step: Tensor
+        self.register_buffer("step", torch.tensor(plan.step[0]), persistent=False)
         self._shape = shape
         self._start = torch.from_numpy(plan.donors.astype(np.float32) * plan.step[0] * scale)
 
     def forward(self, donors: Tensor) -> Tensor:
         """What is trained, [D, h], to the weight."""
         stored = donors / self.scale
-        largest = stored.detach().abs().amax() if donors.numel() else donors.new_ones(())
-        step = (largest / 127).clamp_min(torch.finfo(donors.dtype).tiny)
+        step = self.step if donors.numel() == 0 else torch.maximum(self.step, stored.detach().abs().amax() / 127)
         rounded = stored + (torch.round(stored / step) * step - stored).detach()
         flat = torch.cat([rounded.flatten(), rounded.new_zeros(1)])
         return (flat.index_select(0, self.source) * self.gain).reshape(self._shape)
@@ -151,7 +152,6 @@ class _Tied(Hooks):
 
 def _with_donors(plan: LayerPlan, donors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> LayerPlan:
     """The plan with other donors, real [D, h], and the int8 step that they need."""
-    largest = float(np.abs(donors).max(initial=0.0))
-    step = np.float32(largest / 127) if largest > 0 else np.float32(1)
+    step = max(plan.step[0], np.float32(np.abs(donors).max(initial=0.0) / 127))  # the grid of ``Donors``
     whole = np.clip(np.rint(donors / np.float64(step)), -127, 127).astype(np.int8)
     return replace(plan, donors=whole, step=np.full(plan.filters, step, np.float32))

@@ -26,7 +26,7 @@ class Walk:
         self._modules = dict(module.named_modules(remove_duplicate=False))
         self._interpreter = fx.Interpreter(module)
         self._values: list[dict[fx.Node, Value]] = [{} for _ in batches]
-        self._batches = batches
+        self._batches = [batch.clone() for batch in batches]  # a network may work in place
         self._ends: dict[fx.Node, list[fx.Node]] = {}  # values that are used for the last time at a node
         last: dict[fx.Node, fx.Node] = {}
         for node in module.graph.nodes:
@@ -66,7 +66,8 @@ class Walk:
 
     def first_batch_from(self, node: fx.Node, outcome: Value) -> Value:
         """What the network gives for the first batch were ``outcome`` the value of ``node``."""
-        values = self._values[0] | {node: outcome}
+        values = {key: value.clone() if isinstance(value, Tensor) else value for key, value in self._values[0].items()}
+        values[node] = outcome
         later = False
         for other in self._module.graph.nodes:
             if later:

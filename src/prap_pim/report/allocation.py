@@ -37,13 +37,15 @@ def _allocation(method: MethodResult) -> Allocation:
         f"{method.calibration.inputs} calibration inputs without labels; {percent(method.calibration.changed)} of them "
         f"classified otherwise than by the network itself; {whole} of {len(layers)} layers keep all patterns"
     )
+    if method.calibration.limit is not None and method.calibration.changed > method.calibration.limit:
+        summary += f"; the limit of {percent(method.calibration.limit)} could not be met"
     rows = {layer.name: _row(layer, layers[layer.name]) for layer in method.calibration.layers}
     return Allocation(method.name, summary, rows)
 
 
 def _row(given: AllocationResult, layer: LayerResult) -> tuple[str, ...]:
     return (
-        significant(given.sensitivity_nats, 2),
+        "-" if given.sensitivity_nats is None else significant(given.sensitivity_nats, 2),
         f"{given.donors or layer.weight_shape[0]} of {layer.weight_shape[0]}",
         "all" if given.kept_positions is None else f"{given.kept_positions} of 9",
         significant(layer.ou_steps / layer.dense_ou_steps, 3),
