@@ -1,7 +1,13 @@
 """A whole network on devices with errors: one device and many."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +16,17 @@ from torch import nn
 
 from prap_pim.capture import Captured, capture
 from prap_pim.errors import UserError
-from prap_pim.function import CrossbarModel, Device, LognormalVariation, MonteCarloReport, measure, monte_carlo
+from prap_pim.function import (
+    CrossbarModel,
+    Device,
+    LognormalVariation,
+    MonteCarloReport,
+    Trial,
+    device_seeds,
+    measure,
+    measure_each,
+    monte_carlo,
+)
 from prap_pim.plan import NetworkPlan
 from prap_pim.quantize import input_steps
 from tests.function.plans import dense_network_plan
@@ -82,6 +98,51 @@ def test_what_is_not_random_is_measured_once(data: Data, monkeypatch: pytest.Mon
     report = monte_carlo(*data[:2], ideal, *data[2:], 4, progress=lambda *at: seen.append(at))
     assert (len(calls), len(report.devices), seen) == (1, 4, [(4, 4)])
     assert report.spread == 0
+
+
+def test_trials_of_several_networks_and_models_are_those_of_each(data: Data) -> None:
+    captured, plan, images, labels = data
+    mild = CrossbarModel(adc_bits=5, device=Device(variation=LognormalVariation(sigma=0.1)))
+    trials = [
+        Trial(name, model, seed) for name in "ab" for model in (VARIED, mild) for seed in device_seeds(model, 2, 5)
+    ]
+    networks = {name: (captured, plan) for name in "ab"}
+    for processes in (1, 2):
+        found = dict(measure_each(networks, trials, images, labels, processes=processes))
+        assert sorted(found) == list(range(8))
+        for first, model in ((0, VARIED), (2, mild), (4, VARIED), (6, mild)):
+            devices = tuple(found[first + number] for number in range(2))
+            assert devices == monte_carlo(captured, plan, model, images, labels, 2, seed=5).devices
+    assert len(device_seeds(CrossbarModel(adc_bits=4), 9, 0)) == 1
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    """Killed with kill -9, the parent can tell them nothing."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import multiprocessing, os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from prap_pim.function import monte_carlo\n"
+        "from prap_pim.function.monte_carlo import _start\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    pool = ProcessPoolExecutor(1, context, _start, (({}, None, None, 1), 1))\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.stdout.close()
+    parent.kill()
+    parent.wait()
+    for _ in range(3000):
+        stat = Path(f"/proc/{worker}/stat")
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.01)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlived its parent")
 
 
 def test_mean_spread_and_worst_by_hand(data: Data) -> None:

@@ -1,7 +1,7 @@
 """The bit-true crossbar model: what a mapped plan computes, cell by cell, and how accurate a network is on it."""
 
 from prap_pim.function.adc import adc_codes
-from prap_pim.function.crossbar import LayerCrossbars, crossbar_matmul, integer_matmul
+from prap_pim.function.crossbar import LayerCrossbars, check_fit, crossbar_matmul, integer_matmul
 from prap_pim.function.device import (
     PUBLISHED_VARIATIONS,
     Device,
@@ -14,7 +14,7 @@ from prap_pim.function.exact import ExactProduct
 from prap_pim.function.im2col import im2col
 from prap_pim.function.layer import CrossbarLayer, ExactLayer
 from prap_pim.function.model import CrossbarModel, DonorCopies
-from prap_pim.function.monte_carlo import MonteCarloReport, monte_carlo
+from prap_pim.function.monte_carlo import MonteCarloReport, Trial, device_seeds, measure_each, monte_carlo
 from prap_pim.function.simulate import (
     LayerCheck,
     SimulationReport,
@@ -40,14 +40,18 @@ __all__ = [
     "MonteCarloReport",
     "PolynomialVariation",
     "SimulationReport",
+    "Trial",
     "WriteVerify",
     "adc_codes",
+    "check_fit",
     "compressed_model",
     "crossbar_matmul",
+    "device_seeds",
     "exact_accuracy",
     "im2col",
     "integer_matmul",
     "measure",
+    "measure_each",
     "monte_carlo",
     "simulate",
     "zero_input_rates",

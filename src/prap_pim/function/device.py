@@ -149,6 +149,8 @@ class Device(Settings):
     @field_validator("variation", mode="before")
     @classmethod
     def _published(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "sigma" in value:
+            return {"kind": "lognormal", **value}  # it alone has a sigma
         if not isinstance(value, str):
             return value
         if value not in PUBLISHED_VARIATIONS:

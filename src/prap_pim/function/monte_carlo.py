@@ -1,7 +1,10 @@
 """Accuracy over many devices: each is programmed once, with errors of its own, and classifies all images."""
 
 import multiprocessing
-from collections.abc import Iterator
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -80,51 +83,106 @@ def monte_carlo(
     """
     if devices < 1 or processes < 1:
         raise UserError(f"a Monte Carlo needs at least 1 device and 1 process, not {devices} and {processes}")
-    random = model.device is not None and model.device.random
-    seeds = [np.random.SeedSequence(seed, spawn_key=(number,)) for number in range(devices if random else 1)]
+    trials = [Trial(plan.method, model, each) for each in device_seeds(model, devices, seed)]
+    random = len(trials) == devices
     found: dict[int, SimulationReport] = {}
-    arguments = (captured, plan, model, images, labels, batch_size)
-    for number, report in _each(arguments, seeds, min(processes, len(seeds))):
+    networks = {plan.method: (captured, plan)}
+    for number, report in measure_each(networks, trials, images, labels, batch_size=batch_size, processes=processes):
         found[number] = report
         if progress is not None:
             progress(len(found) if random else devices, devices)
     return MonteCarloReport(tuple(found[number if random else 0] for number in range(devices)))
 
 
-_Arguments = tuple[Captured, NetworkPlan, CrossbarModel, Tensor, Tensor, int]
+def device_seeds(model: CrossbarModel, devices: int, seed: int) -> list[np.random.SeedSequence]:
+    """The seed of each device, by its number; of one alone if nothing in the model is random."""
+    random = model.device is not None and model.device.random
+    return [np.random.SeedSequence(seed, spawn_key=(number,)) for number in range(devices if random else 1)]
 
 
-def _each(
-    arguments: _Arguments, seeds: list[np.random.SeedSequence], processes: int
+@dataclass(frozen=True)
+class Trial:
+    """One device that is to be measured.
+
+    Attributes:
+        network: which of the networks runs on it.
+        model: what its crossbars are like.
+        seed: of its errors.
+    """
+
+    network: str
+    model: CrossbarModel
+    seed: np.random.SeedSequence
+
+
+Networks = Mapping[str, tuple[Captured, NetworkPlan]]
+
+
+def measure_each(
+    networks: Networks,
+    trials: Sequence[Trial],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int = 50,
+    processes: int = 1,
 ) -> Iterator[tuple[int, SimulationReport]]:
-    """Number and report of every device, in the order in which they are done."""
-    if processes == 1:
-        for number, seed in enumerate(seeds):
-            yield number, _one(arguments, seed)
+    """``measure`` for every trial; yields its place in ``trials`` and what was found, in the order in which they end.
+
+    Args:
+        networks: by name, each with its plan.
+        trials: what to measure.
+        images, labels, batch_size: as for ``measure``.
+        processes: as for ``monte_carlo``.
+
+    Raises:
+        UserError: a process died, or as for ``measure``.
+    """
+    shared = networks, images, labels, batch_size
+    processes = min(processes, len(trials))
+    if processes < 2:
+        for number, trial in enumerate(trials):
+            yield number, _one(shared, trial)
         return
     # spawned, not forked: a fork in the middle of other threads' work may hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start, (arguments, max(1, cores() // processes))) as pool:
-        numbers = {pool.submit(_one_of_many, seed): number for number, seed in enumerate(seeds)}
+    pool = ProcessPoolExecutor(processes, context, _start, (shared, max(1, cores() // processes)))
+    try:
+        numbers = {pool.submit(_one_of_many, trial): number for number, trial in enumerate(trials)}
         for future in as_completed(numbers):
             try:
-                yield numbers[future], future.result()
+                report = future.result()
             except BrokenProcessPool as error:
                 raise UserError(f"a process died; fewer than {processes} need less memory") from error
+            yield numbers.pop(future), report
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-_shared: list[_Arguments] = []  # of a worker process: sent once, not with every device
+_Shared = tuple[Networks, Tensor, Tensor, int]
+_shared: list[_Shared] = []  # of a worker process: sent once, not with every trial
 
 
-def _start(arguments: _Arguments, threads: int) -> None:
+def _start(shared: _Shared, threads: int) -> None:
     torch.set_num_threads(threads)
-    _shared.append(arguments)
+    _shared.append(shared)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # interrupted with its parent, without a word
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _one_of_many(seed: np.random.SeedSequence) -> SimulationReport:
-    return _one(_shared[0], seed)
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its workers, which would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
-def _one(arguments: _Arguments, seed: np.random.SeedSequence) -> SimulationReport:
-    captured, plan, model, images, labels, batch_size = arguments
-    return measure(captured, plan, model, images, labels, seed=seed, batch_size=batch_size)
+def _one_of_many(trial: Trial) -> SimulationReport:
+    return _one(_shared[0], trial)
+
+
+def _one(shared: _Shared, trial: Trial) -> SimulationReport:
+    networks, images, labels, batch_size = shared
+    captured, plan = networks[trial.network]
+    return measure(captured, plan, trial.model, images, labels, seed=trial.seed, batch_size=batch_size)
