@@ -10,15 +10,24 @@ from prap_pim.chip import load_chip
 from prap_pim.config import RunConfig
 from prap_pim.data import load
 from prap_pim.pipeline import check
+from prap_pim.robustness import Crossbars
 from prap_pim.training import PRAP_2023
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+DEVICES = sorted(EXAMPLES.glob("device-*.yaml"))
 PAPER = EXAMPLES / "cifar10-paper.yaml"
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(set(EXAMPLES.glob("*.yaml")) - set(DEVICES)), ids=lambda path: path.stem)
 def test_every_example_is_valid(path: Path) -> None:
     load_chip(RunConfig.load(path).chip)
+
+
+@pytest.mark.parametrize("path", DEVICES, ids=lambda path: path.stem)
+def test_every_example_of_a_device_is_valid(path: Path) -> None:
+    model = Crossbars.read(path, []).model(load_chip("isaac-32nm"))
+    assert model.device is not None
+    assert model.device.random
 
 
 def test_the_papers_recipe() -> None:

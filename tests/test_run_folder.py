@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from prap_pim.errors import UserError
-from prap_pim.run_folder import Manifest, open_run
+from prap_pim.run_folder import Manifest, open_finished, open_run
 
 CONFIG = {"name": "a", "methods": [{"keep": 0.5}], "seed": 0}
 MANIFEST = Manifest(seed=0, threads=2, versions={"torch": "1"}, inputs={"chip": "aa"})
@@ -94,3 +94,22 @@ def test_an_unusable_folder(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot use the output folder"):
         take(tmp_path / "file")
+
+
+def test_a_finished_run_is_taken_and_held(tmp_path: Path):
+    with (
+        pytest.raises(UserError, match=r"is not the folder of a run: it holds no config\.yaml"),
+        open_finished(tmp_path),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []  # not even a lock
+    take(tmp_path)
+    with pytest.raises(UserError, match="has not finished: go on with"), open_finished(tmp_path):
+        pass
+    (tmp_path / "results.json").write_text("{}")
+    with (
+        open_finished(tmp_path),
+        pytest.raises(UserError, match="in use by another process"),
+        open_finished(tmp_path),
+    ):
+        pass

@@ -69,6 +69,36 @@ def _parser() -> argparse.ArgumentParser:
     _add_output_flags(report)
     report.set_defaults(handler=_report)
 
+    simulate = commands.add_parser(
+        "simulate",
+        help="accuracy of a finished run's methods on crossbars with device effects; into its results and report",
+        epilog="example: prap-pim simulate runs/digits --device examples/device-variation.yaml --sweep sigma=0,0.1,0.2",
+        allow_abbrev=False,
+    )
+    simulate.add_argument("folder", type=Path, metavar="RUN", help="the folder of a finished run")
+    simulate.add_argument("--methods", metavar="NAME,NAME", help="of the run (default: all)")
+    simulate.add_argument("--device", type=Path, metavar="FILE", help="settings of the crossbars and their cells, YAML")
+    simulate.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change one of these settings, as device.variation.sigma=0.1; may be repeated",
+    )
+    simulate.add_argument(
+        "--sweep",
+        metavar="NAME=VALUES",
+        help="try several values: sigma=0,0.1,0.2, adc-bits=3,4,5 or fault-rate=0,0.01",
+    )
+    simulate.add_argument("--samples", metavar="N", help="take the first N test images (default: all)")
+    simulate.add_argument("--devices", metavar="M", help="devices, each with errors of its own (default: 5)")
+    simulate.add_argument("--seed", metavar="S", help="of the devices' errors (default: 0)")
+    simulate.add_argument("--processes", metavar="P", help="at once (default: one a core, as far as memory allows)")
+    simulate.add_argument("--name", help="of the simulation in the report; one of the same name is replaced")
+    _add_output_flags(simulate)
+    simulate.set_defaults(handler=_simulate)
+
     replay = commands.add_parser(
         "replay",
         help="drive the cost model with published per-layer ratios, to compare it with the authors' own",
@@ -165,6 +195,33 @@ def _report(arguments: argparse.Namespace) -> None:
     _show(arguments, folder.path, results)
 
 
+def _simulate(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
+    from prap_pim.report import print_simulation
+    from prap_pim.robustness import Crossbars, Request, Sweep, simulate_run
+
+    given = {key: getattr(arguments, key) for key in ("samples", "devices", "seed", "processes", "name")}
+    request = Request.checked(
+        {
+            **{key: value for key, value in given.items() if value is not None},
+            "methods": arguments.methods.split(",") if arguments.methods is not None else None,
+            "sweep": Sweep.parse(arguments.sweep) if arguments.sweep is not None else None,
+        },
+        "simulate",
+    )
+    crossbars = Crossbars.read(arguments.device, arguments.overrides)
+    quiet, command = arguments.quiet or arguments.json, shlex.join(["prap-pim", *sys.argv[1:]])
+    with _progress_bars(Console(stderr=True, quiet=quiet)) as progress:
+        _, simulation = simulate_run(arguments.folder, request, crossbars, command, progress)
+    if arguments.json:
+        print(simulation.model_dump_json())
+    elif not arguments.quiet:
+        console = Console()
+        print_simulation(simulation, console)
+        report = arguments.folder / "report.html"
+        console.print(f"report: {report}", highlight=False, soft_wrap=True, markup=False)
+
+
 def _replay(arguments: argparse.Namespace) -> None:
     from prap_pim.cost.replay import replay
     from prap_pim.presets import expected_gains
@@ -210,7 +267,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"prap-pim: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("prap-pim: interrupted; go on with --resume", file=sys.stderr)
+        how = "the same command goes on" if arguments.command == "simulate" else "go on with --resume"
+        print(f"prap-pim: interrupted; {how}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _discard_output()

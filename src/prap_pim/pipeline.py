@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from prap_pim.calibrate import CalibratedReuse, calibrate, check_budget, train_donors
@@ -20,7 +21,7 @@ from prap_pim.config import AnyReuse, MethodConfig, RunConfig
 from prap_pim.cost import CostReport, conventions, cost, load_table
 from prap_pim.data import Splits, load
 from prap_pim.errors import UserError
-from prap_pim.files import read_json, write_json
+from prap_pim.files import read_json, write_json, write_whole
 from prap_pim.finetune import finetune, project
 from prap_pim.function import CrossbarModel, SimulationReport, compressed_model, measure, zero_input_rates
 from prap_pim.mapping import dense_ous, fewest_crossbars
@@ -81,8 +82,8 @@ def run(config: RunConfig, output: Path, command: str, resume: bool, progress: P
     manifest = Manifest(
         seed=config.seed,
         threads=torch.get_num_threads(),
-        versions=_versions(),
-        inputs=_digests(config, splits, chip),
+        versions=versions(),
+        inputs=digests(config, splits, chip),
     )
     with open_run(output, config.resolved(), manifest, resume) as folder, _as_many_threads_as_begun(folder):
         if not folder.results.exists():
@@ -117,7 +118,7 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
     """
     if min(chip.grain.weight_bits, chip.grain.input_bits) < 8:
         raise UserError(f"chip {chip.name}: weights and inputs are int8, its grain has fewer weight_bits or input_bits")
-    captured = _capture(config, splits, _start(config, splits))
+    captured = capture_network(config, splits, _start(config, splits))
     for method in config.methods:
         names = [layer.name for layer in captured.network.layers]
         changed = _changed(method, captured.network)
@@ -130,7 +131,8 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
         cost(captured.network, plan, chip, crossbars=_budget(config, captured.network, plan, chip))
 
 
-def _capture(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
+def capture_network(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
+    """A model of the configuration's kind, traced on an image of the data."""
     details = ", ".join(f"{key} {value}" for key, value in config.model.model_dump(exclude={"name"}).items())
     return capture(model, splits.test.images[:1], f"{config.model.name} ({details})" if details else config.model.name)
 
@@ -224,6 +226,8 @@ def _method(
 
     found = _compress(config, method, splits, chip, trained, branch, place, progress)
     captured, plan = found.captured, found.plan
+    if digital := digital_part(captured).state_dict():
+        write_whole(place / "digital.safetensors", save(digital))
     plan.save(place / "plan.safetensors")
     network, calibration, test = captured.network, splits.calibration.images, splits.test
     skipping = config.zero_input_skipping
@@ -246,6 +250,11 @@ def _method(
     result = _method_result(method, found, chip, budget, costs, at_budget, proof, compressed)
     write_json(place / "result.json", {"sha256": _digest(result.model_dump_json()), "result": result.model_dump()})
     return result
+
+
+def digital_part(captured: Captured) -> nn.Module:
+    """The network without its layers and the batch norms that are folded into them: what no plan holds."""
+    return captured.rebuild({layer.name: nn.Identity() for layer in captured.network.layers})
 
 
 def _finished(place: Path) -> MethodResult | None:
@@ -284,11 +293,11 @@ def _compress(
     network that is ``trained`` to the end, as does a method that changes no layer.
     """
     model = copy.deepcopy(trained)
-    changed = _changed(method, _capture(config, splits, model).network)
+    changed = _changed(method, capture_network(config, splits, model).network)
     start = branch if method.finetune and changed else None
     if start is not None:
         start.restore(model)
-    captured, calibration = _capture(config, splits, model), None
+    captured, calibration = capture_network(config, splits, model), None
     training: dict[str, Any] = {"resume": True, "phase": f"{method.name}: fine-tuning", "progress": progress}
     if isinstance(method.reuse, CalibratedReuse):
         of_method = config, method, method.reuse
@@ -306,7 +315,7 @@ def _compress(
         else:
             plans = project(model, assignments)
     reestimate_batchnorm(model, splits.calibration.images)  # for every method alike
-    captured = _capture(config, splits, model)
+    captured = capture_network(config, splits, model)
     steps = input_steps(captured, splits.calibration.images, _BATCH, config.quantize)
     return _Compressed(captured, _plan(method.name, captured, plans, steps, chip), calibration)
 
@@ -342,7 +351,7 @@ def _calibrated(
         )
         for layer in found.layers
     ]
-    result = CalibrationResult(inputs=len(images), changed=found.drop, layers=layers)
+    result = CalibrationResult(inputs=len(images), changed=found.drop, limit=reusing.max_drop, layers=layers)
     plans = {layer.name: found.plans[layer.name] for layer in found.layers if layer.setting is not None}
     if plans:
         plan = NetworkPlan(method.name, plans, dict.fromkeys(plans, 1.0))
@@ -418,7 +427,7 @@ def _results(
     trained: nn.Module,
     methods: list[MethodResult],
 ) -> Results:
-    captured = _capture(config, splits, trained)
+    captured = capture_network(config, splits, trained)
     geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
     geometry = {key: _shown(value) for key, value in geometry.items() if value is not None} | vars(chip.grain)
     table = load_table(chip.components)
@@ -427,7 +436,7 @@ def _results(
         name=config.name,
         command=command,
         seed=config.seed,
-        versions=_versions(),
+        versions=versions(),
         data=splits.description,
         images={"train": len(splits.train), "calibration": len(splits.calibration), "test": len(splits.test)},
         network=captured.network.name,
@@ -485,7 +494,7 @@ def _digest(*parts: bytes | str) -> str:
     return total.hexdigest()
 
 
-def _digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
+def digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
     """Digests of what the configuration only names, so that a run is not resumed with something else."""
     parts = (splits.train, splits.calibration, splits.test)
     found = {
@@ -499,5 +508,6 @@ def _digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
     return found
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and the packages that compute."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}

@@ -107,7 +107,7 @@ class AllocationResult(_Frozen):
     """What calibrated reuse gave one layer of its budget."""
 
     name: str
-    sensitivity_nats: float  # divergence of the network's outputs when this layer alone keeps an eighth
+    sensitivity_nats: float | None  # divergence of the network's outputs when this layer alone keeps an eighth
     donors: int | None  # of a row group that all filters share; None: every pattern is kept
     kept_positions: int | None  # of a kernel's, by each filter; None: all
     output_error: float  # squared error of the layer's output relative to its square, on calibration inputs
@@ -118,6 +118,7 @@ class CalibrationResult(_Frozen):
 
     inputs: int
     changed: float  # share of the calibration inputs classified otherwise than by the network itself, 0..1
+    limit: float | None  # of that share, where one was asked for
     layers: list[AllocationResult]
 
 
@@ -137,6 +138,42 @@ class MethodResult(CostFigures):
     layers: list[LayerResult]
 
 
+class ParameterResult(_Frozen):
+    """A setting of simulated crossbars, and where it was said."""
+
+    name: str  # dots between nested settings: "device.variation.sigma"
+    value: str
+    source: str  # "chip NAME", a file, "--set", "--sweep" or "default"
+
+
+class PointResult(_Frozen):
+    """One method on simulated crossbars of one kind."""
+
+    method: str
+    value: float | None  # of the swept quantity; None: nothing is swept
+    mean: float  # accuracy over the devices; 0..1
+    spread: float  # its standard deviation from device to device (n - 1); 0 for one device
+    worst: float
+    accuracies: list[float] = Field(min_length=1)  # by device; one where nothing differs between devices
+    overflows: int  # dot products and sums that did not fit their registers, over all devices and images
+    layers_by_cell: int  # layers whose cells were visited; the others can lose nothing and took the integer product
+
+
+class SimulationResult(_Frozen):
+    """Accuracy of finished methods on crossbars with device effects."""
+
+    name: str
+    command: str
+    versions: dict[str, str]
+    images: int  # the first of the run's test images
+    devices: int
+    seed: int
+    parameters: list[ParameterResult]
+    sweep: Literal["sigma", "adc-bits", "fault-rate"] | None
+    exact_accuracy: dict[str, float]  # by method: on the same images where crossbars lose nothing; 0..1
+    points: list[PointResult] = Field(min_length=1)  # method after method, values as they were asked for
+
+
 class Results(_Frozen):
     """A whole run."""
 
@@ -154,9 +191,17 @@ class Results(_Frozen):
     float_accuracy: float | None  # the trained network before compression; 0..1; None: not measured
     chip: ChipResult
     methods: list[MethodResult] = Field(min_length=1)  # the first is the one that the others are compared with
+    simulations: list[SimulationResult] = []  # of the finished run, one by one
 
     @model_validator(mode="after")
     def _distinct_methods(self) -> Self:
         if len({method.name for method in self.methods}) < len(self.methods):
             raise ValueError("two methods have one name")
+        if len({simulation.name for simulation in self.simulations}) < len(self.simulations):
+            raise ValueError("two simulations have one name")
         return self
+
+    def with_simulation(self, simulation: SimulationResult) -> Self:
+        """With one simulation more, the last; it takes the place of an older one of its name."""
+        others = [other for other in self.simulations if other.name != simulation.name]
+        return self.model_copy(update={"simulations": [*others, simulation]})

@@ -84,8 +84,13 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def method(self, name: str) -> Path:
-        """The folder of one method: its checkpoints, plan.safetensors and result.json."""
+        """The folder of one method: its checkpoints, plan.safetensors, digital.safetensors and result.json."""
         return self.path / "methods" / name
+
+    @property
+    def simulations(self) -> Path:
+        """What simulations have found so far, a file for each point."""
+        return self.path / "simulations"
 
 
 @contextmanager
@@ -103,6 +108,30 @@ def open_run(path: Path, config: dict[str, Any], manifest: Manifest, resume: boo
     """
     folder = RunFolder(path)
     _refuse_foreign(folder)
+    with _held(path):
+        _claim(folder, config, manifest, resume)
+        yield folder
+
+
+@contextmanager
+def open_finished(path: Path) -> Iterator[RunFolder]:
+    """Take the folder of a finished run and hold it against a second process until the block ends.
+
+    Raises:
+        UserError: the folder holds no run or an unfinished one, or is in use; or it cannot be written.
+    """
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        raise UserError(f"{path} is not the folder of a run: it holds no {folder.config.name}")
+    if not folder.results.is_file():
+        raise UserError(f"the run in {path} has not finished: go on with prap-pim run ... --resume")
+    with _held(path):
+        yield folder
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """The lock of a run's folder, which is made when missing."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         handle = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
@@ -113,8 +142,7 @@ def open_run(path: Path, config: dict[str, Any], manifest: Manifest, resume: boo
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"the output folder {path} is in use by another process") from error
-        _claim(folder, config, manifest, resume)
-        yield folder
+        yield
     finally:
         os.close(handle)
 

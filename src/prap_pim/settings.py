@@ -119,9 +119,18 @@ def read_yaml(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
         raise UserError(f"{path}: the file is empty")
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected 'key: value' lines, found a {type(value).__name__}")
-    for override in overrides or []:
-        _put(value, override)
-    return value
+    return with_overrides(value, overrides or [])
+
+
+def with_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """``tree`` itself after ``a.b=value`` overrides were put in, as for ``read_yaml``.
+
+    Raises:
+        UserError: an override does not fit.
+    """
+    for override in overrides:
+        _put(tree, override)
+    return tree
 
 
 def _put(tree: dict[str, Any], override: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from prap_pim.errors import UserError
 from prap_pim.report import write_report
 from prap_pim.report.html import _json_for_script, render
-from tests.report.made_up import EVIL, LAYERS, layer, method, results
+from tests.report.made_up import EVIL, LAYERS, layer, method, results, simulation
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -255,6 +255,34 @@ def test_images_that_went_through_every_cell_and_sums_that_overflowed_are_counte
     assert "50 of 360 test images of each method went through every cell" in text
     assert f"1,234 dot products and sums did not fit the chip's registers: prap, {EVIL[0]}: 1,234" in text
     assert "registers:" not in page().text
+
+
+def test_simulations_are_drawn_with_a_line_and_a_band_for_every_method():
+    found = Page(render(results(simulations=[simulation(), simulation(name=EVIL[0], sweep=None)])))
+    for words in (
+        "Accuracy under device effects",
+        "40 test images on 3 devices (seed 5)",
+        "dense 0.2 95.00 % 80.00 % 10.00 % 70.00 % 3 0",
+        "prap 0.2 90.00 % 50.00 % 0.00 % 50.00 % 3 7",
+        "adc_bits 6 chip digits-128",
+        EVIL[0],
+    ):
+        assert words in found.text, words
+    assert "simulation-1" not in found.charts()  # nothing was swept
+    chart = found.charts()["simulation-0"]
+    plotly.graph_objects.Figure(data=chart["data"], layout=chart["layout"])
+    band, line, _, other = chart["data"]
+    assert (line["x"], line["y"]) == ([0, 0.2], pytest.approx([95, 80]))  # in order, however it was asked for
+    assert (band["x"], band["y"]) == ([0, 0.2, 0.2, 0], pytest.approx([95, 90, 70, 95]))
+    for key in ("line", "marker"):
+        assert {line[key]["color"], other[key]["color"]} == {"#0072B2", "#E69F00"}
+    assert line["line"]["dash"] != other["line"]["dash"]
+    assert line["marker"]["symbol"] != other["marker"]["symbol"]
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    levels = [int(tag[1]) for tag, _ in found.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert "device effects" not in page().text.lower()
 
 
 def test_nothing_checked_is_said():

@@ -4,7 +4,7 @@ import re
 from rich.console import Console
 
 from prap_pim.report import print_results
-from tests.report.made_up import layer, method, results
+from tests.report.made_up import layer, method, results, simulation
 
 
 def printed(given, width=100):
@@ -66,6 +66,17 @@ def test_images_that_went_through_every_cell_and_sums_that_overflowed_are_counte
     assert "0 mismatches; 50 of 360 test images of each method went through every cell" in " ".join(text.split())
     assert "1,234 sums did not fit their registers (prap, conv: 1,234)" in text.splitlines()
     assert "registers" not in printed(results())
+
+
+def test_simulations_are_shown_with_their_settings_and_sources():
+    text = printed(results(simulations=[simulation()]))
+    assert "Accuracy under device effects: noisy" in text
+    assert "40 test images on 3 devices (seed 5)" in text
+    assert row(text, "adc_bits") == ["6", "chip digits-128"]
+    assert row(text[text.index("exact") :], "dense")[-6:] == ["95.00 %", "80.00 %", "10.00 %", "70.00 %", "3", "0"]
+    assert "Accuracy under" not in printed(results())
+    fixed = simulation(points=[simulation().points[1]])
+    assert "measured once: nothing is random" in printed(results(simulations=[fixed]))
 
 
 def test_a_run_that_measured_no_accuracy_and_proved_nothing_says_so():

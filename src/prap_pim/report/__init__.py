@@ -2,6 +2,6 @@
 
 from prap_pim.report.comparison import write_comparison
 from prap_pim.report.html import write_report
-from prap_pim.report.terminal import print_results
+from prap_pim.report.terminal import print_results, print_simulation
 
-__all__ = ["print_results", "write_comparison", "write_report"]
+__all__ = ["print_results", "print_simulation", "write_comparison", "write_report"]

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from prap_pim.report.quantities import Scale, count, percent, quantity, scale
+from prap_pim.report.simulation import QUANTITIES
 from prap_pim.report.summary import comparisons, component_names
-from prap_pim.results import LayerResult, MethodResult, Results
+from prap_pim.results import LayerResult, MethodResult, Results, SimulationResult
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: the page is light or dark
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 _HATCHES = ("", "/", "x", ".")  # a new one each time the palette is used up
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # of lines; with the symbols, 35 that differ
+_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
+_PLOT = 260  # pixels of a chart of lines
 _BAR = 30  # pixels of a bar with the space around it
 _LAYER_BAR = 13  # pixels of one bar in the group of a layer
 _LAYER_GAP = 10  # pixels between two layers
@@ -33,6 +37,7 @@ class Chart:
         title: heading.
         note: how to read it.
         data, layout: Plotly's traces and layout, colours of the theme left open.
+        kind: what it is, for those who do not see it.
     """
 
     id: str
@@ -40,6 +45,7 @@ class Chart:
     note: str
     data: list[dict[str, Any]]
     layout: dict[str, Any]
+    kind: str = "Bar chart"
 
 
 def method_charts(results: Results) -> list[Chart]:
@@ -97,6 +103,57 @@ def layer_charts(results: Results) -> list[Chart]:
 def layer_names(methods: Sequence[MethodResult]) -> list[str]:
     """Layers of all methods, each once, in network order."""
     return list(dict.fromkeys(layer.name for method in methods for layer in method.layers))
+
+
+def simulation_chart(simulation: SimulationResult, number: int) -> Chart | None:
+    """Accuracy against the swept quantity, a line for every method and a band of spread; None if nothing was swept."""
+    if simulation.sweep is None:
+        return None
+    data: list[dict[str, Any]] = []
+    methods = list(dict.fromkeys(point.method for point in simulation.points))
+    for i, method in enumerate(methods):
+        points = sorted((p for p in simulation.points if p.method == method), key=lambda point: point.value or 0.0)
+        x = [point.value or 0.0 for point in points]
+        low = [100 * max(0.0, point.mean - point.spread) for point in points]
+        high = [100 * min(1.0, point.mean + point.spread) for point in points]
+        band = {"fill": "toself", "fillcolor": _transparent(_color(i)), "line": {"width": 0}, "mode": "lines"}
+        quiet = {"hoverinfo": "skip", "showlegend": False, "legendgroup": str(i)}
+        data.append({"type": "scatter", "x": [*x, *reversed(x)], "y": [*high, *reversed(low)], **band, **quiet})
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": _label(method),
+                "legendgroup": str(i),
+                "x": x,
+                "y": [100 * point.mean for point in points],
+                "hovertext": [
+                    f"{_safe(method)}, {point.value:g}: mean {percent(point.mean)}, spread {percent(point.spread)}, "
+                    f"worst {percent(point.worst)}"
+                    for point in points
+                ],
+                "hoverinfo": "text",
+                "line": {"color": _color(i), "dash": _DASHES[i % len(_DASHES)], "width": 2},
+                "marker": {"color": _color(i), "symbol": _SYMBOLS[i % len(_SYMBOLS)], "size": 9},
+            }
+        )
+    layout = _layout([], QUANTITIES[simulation.sweep], _PLOT, legend=len(methods))
+    layout["xaxis"] |= {"nticks": 6} | ({"dtick": 1} if simulation.sweep == "adc-bits" else {})
+    layout["yaxis"] = {
+        "title": {"text": "accuracy / %"},
+        "range": [0, 104],
+        "tickvals": [0, 25, 50, 75, 100],
+        "fixedrange": True,
+        "automargin": True,
+    }
+    return Chart(
+        f"simulation-{number}",
+        f"Accuracy against {QUANTITIES[simulation.sweep]}",
+        "Lines: mean over the devices. Bands: one standard deviation from device to device, to either side.",
+        data,
+        layout,
+        "Line chart",
+    )
 
 
 def _by_method(
@@ -297,6 +354,11 @@ def _room_for_text(values: Iterable[float], chosen: Scale) -> list[float]:
 
 def _color(index: int) -> str:
     return _PALETTE[index % len(_PALETTE)]
+
+
+def _transparent(color: str) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"
 
 
 def _hatch(index: int) -> str:

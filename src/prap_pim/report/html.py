@@ -15,7 +15,9 @@ from plotly.offline import get_plotlyjs
 from prap_pim.files import write_whole
 from prap_pim.report import quantities
 from prap_pim.report.allocation import HEADINGS, UNITS, allocations
-from prap_pim.report.charts import layer_charts, layer_names, method_charts
+from prap_pim.report.charts import layer_charts, layer_names, method_charts, simulation_chart
+from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
+from prap_pim.report.simulation import QUANTITIES, row_cells, summary, value_text
 from prap_pim.report.summary import comparisons, component_names, exactness, headline, sections
 from prap_pim.results import Results
 
@@ -33,6 +35,7 @@ def render(results: Results) -> str:
     """The page as text."""
     methods = [each.method for each in comparisons(results)]
     by_method, by_layer = method_charts(results), layer_charts(results)
+    charts = [simulation_chart(simulation, i) for i, simulation in enumerate(results.simulations)]
     scripts = [str(get_plotlyjs()), _file("report.js")]
     layers = [{layer.name: layer for layer in method.layers} for method in methods]
     return (
@@ -45,7 +48,20 @@ def render(results: Results) -> str:
             exactness=exactness(results),
             method_charts=by_method,
             layer_charts=by_layer,
-            chart_json=_json_for_script([asdict(chart) for chart in (*by_method, *by_layer)]),
+            chart_json=_json_for_script([asdict(chart) for chart in (*by_method, *by_layer, *filter(None, charts))]),
+            simulations=[
+                {
+                    "result": simulation,
+                    "summary": summary(simulation),
+                    "quantity": QUANTITIES[simulation.sweep] if simulation.sweep is not None else "",
+                    "rows": [
+                        (point.method, value_text(point), row_cells(simulation, point)) for point in simulation.points
+                    ],
+                    "chart": chart,
+                }
+                for simulation, chart in zip(results.simulations, charts, strict=True)
+            ],
+            simulation_headings=SIMULATION_HEADINGS,
             components=component_names(methods),
             allocations=allocations(results),
             allocation_headings=[f"{heading}, {unit}" for heading, unit in zip(HEADINGS, UNITS, strict=True)],

@@ -8,8 +8,10 @@ from rich.text import Text
 
 from prap_pim.report.allocation import HEADINGS, UNITS, Allocation, allocations
 from prap_pim.report.quantities import percent, significant, times
+from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
+from prap_pim.report.simulation import QUANTITIES, row_cells, summary, value_text
 from prap_pim.report.summary import Section, comparisons, energy_section, exactness, sections
-from prap_pim.results import Results
+from prap_pim.results import Results, SimulationResult
 
 _GAP = 3  # columns between two columns of the table
 
@@ -40,6 +42,30 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
     console.print(Text(found.line, style="green" if found.proven else "bold red"))
     if found.overflow_line:
         console.print(Text(_plain(found.overflow_line), style="bold red"))
+    for simulation in results.simulations:
+        print_simulation(simulation, console)
+
+
+def print_simulation(simulation: SimulationResult, console: Console) -> None:
+    """Print what the crossbars were like and who says so, then the accuracy of every method and setting."""
+    console.print(Text(f"Accuracy under device effects: {_plain(simulation.name)}", style="bold"))
+    console.print(Text(summary(simulation)))
+    settings = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
+    for heading in ("setting", "value", "source"):
+        settings.add_column(heading, overflow="fold")
+    for each in simulation.parameters:
+        settings.add_row(*(Text(_plain(text)) for text in (each.name, each.value, each.source)))
+    console.print(settings)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column("", overflow="fold")
+    if simulation.sweep is not None:
+        table.add_column(QUANTITIES[simulation.sweep].replace(" of ", "\nof "), justify="right")
+    for heading in SIMULATION_HEADINGS:
+        table.add_column(heading, justify="right")
+    for point in simulation.points:
+        swept = [value_text(point)] if simulation.sweep is not None else []
+        table.add_row(Text(_plain(point.method)), *swept, *row_cells(simulation, point))
+    console.print(table)
 
 
 def _table(names: list[str], columns: list[int], parts: list[Section]) -> Table:
