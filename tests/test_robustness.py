@@ -187,6 +187,17 @@ def test_killed_and_called_again_ends_the_same_whatever_the_processes(finished: 
     assert figures(finished) == figures(other)
 
 
+def test_interrupted_by_the_keyboard(finished: Path) -> None:
+    command = [sys.executable, "-m", "prap_pim", "simulate", str(finished), "--quiet", "--processes", "2", *NOISY]
+    process = subprocess.Popen([*command, "--devices", "200"], stderr=subprocess.PIPE, start_new_session=True)
+    while not list(finished.glob("simulations/*.json")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers, too
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.decode()) == (130, "prap-pim: interrupted; the same command goes on\n")
+
+
 def test_swept_settings_by_hand() -> None:
     chip = load_chip("isaac-32nm")
     given = {"stuck_on": 0.01, "stuck_off": 0.03, "variation": {"sigma": 0.1}, "write_verify": None}

@@ -88,6 +88,12 @@ def test_a_name_stands_for_a_published_variation() -> None:
         Device(variation="wan-2022-2s")
 
 
+def test_a_sigma_alone_is_that_of_a_lognormal_variation() -> None:
+    assert Device.checked({"variation": {"sigma": 0.1}}, "device").variation == LognormalVariation(sigma=0.1)
+    with pytest.raises(UserError, match="unknown key 'sigma'"):
+        Device.checked({"variation": {"kind": "polynomial", "sigma": 0.1}}, "device")
+
+
 def test_stuck_cells() -> None:
     device = Device(stuck_on=0.03, stuck_off=0.1, on_off_ratio=5)
     for level, largest in ((0, 3), (2, 3)):
