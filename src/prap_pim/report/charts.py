@@ -123,6 +123,7 @@ def simulation_chart(simulation: SimulationResult, number: int) -> Chart | None:
             {
                 "type": "scatter",
                 "mode": "lines+markers",
+                "cliponaxis": False,
                 "name": _label(method),
                 "legendgroup": str(i),
                 "x": x,
