@@ -365,12 +365,13 @@ class _Job:
             if original is not None:
                 before = rows_at(layer, quantize_input(original[i], original_step).float(), places)
             moments.add(rows, before)
-        metric = Metric.of(moments.covariance(), self.config.damping)
+        covariance = moments.covariance()
+        metric = Metric.of(covariance, self.config.damping)
         target = layer.matrix.astype(np.float64)
         mean, original_mean = moments.means()
         if original is not None and self.config.mimic > 0:
             # the weights that make on the present inputs what the layer's own made on the original ones
-            ridge = np.diag(metric.hessian - moments.covariance())
+            ridge = np.diag(metric.hessian) - np.diag(covariance)
             wanted = moments.cross_covariance() * (original_step / step)
             wanted[np.diag_indices_from(wanted)] += ridge
             mixed = self.config.mimic * wanted + (1 - self.config.mimic) * metric.hessian

@@ -18,9 +18,7 @@ from prap_pim.plan import LayerPlan, NetworkPlan
 
 Progress = Callable[[int, int], object]
 
-_TABLE_BYTES = (
-    1 << 30
-)  # of programmed cells and their answers that a network keeps; the rest is made anew in each batch
+_TABLE_BYTES = 1 << 30  # of programmed cells and their answers that a network keeps; others are made anew in each batch
 _WIDEST_ADC = 62  # bits: no bitline counts further
 
 
