@@ -193,6 +193,8 @@ MUTATIONS = [
     ("step", f32(0.5, 1), "one value per filter"),
     ("bias", f32(0, 0, np.inf), "finite"),
     ("bias", np.zeros(3), "bias must be an array of float32"),
+    ("convolution_groups", 2, "shared out evenly among 2 convolution groups"),
+    ("convolution_groups", 0, "shared out evenly among 0 convolution groups"),
 ]
 
 
@@ -284,7 +286,7 @@ def test_a_changed_byte_is_a_user_error_or_another_plan(tmp_path_factory: pytest
 @pytest.mark.parametrize(
     ("header", "extra", "message"),
     [
-        ({"inputs": "[5.5]"}, {}, "inputs must be whole numbers"),
+        ({"inputs": "[5.5]"}, {}, "inputs and convolution groups must be whole numbers"),
         ({"layers": "[7]"}, {}, "layer names must be different texts"),
         ({"layers": '["fc", "fc"]', "inputs": "[5, 5]", "input_step": "[1, 1]"}, {}, "different texts"),
         ({"inputs": "[" * 100_000}, {}, "not a whole plan"),

@@ -171,20 +171,20 @@ class _Target:
 
     @staticmethod
     def of(name: str, patterns: PatternSet, reuse: ReuseMap, shape: tuple[int, ...]) -> "_Target":
-        if shape != (patterns.filters, patterns.inputs) or reuse.source.shape != patterns.shape.shape:
+        if shape != (patterns.filters, patterns.fan_in) or reuse.source.shape != patterns.shape.shape:
             raise UserError(f"layer {name}: weights {shape} do not match the pruned {patterns.filters} filters")
         effective = effective_shape(patterns, reuse)
         filters, blocks = np.nonzero(effective >= 0)
         rows = patterns.rows[effective[filters, blocks]]  # [pattern, h]
         gains = np.ldexp(reuse.sign.astype(np.float32), reuse.exponent)[filters, blocks]
         pattern, place = np.nonzero(rows >= 0)
-        target = filters[pattern], rows[pattern, place]
+        target = filters[pattern], rows[pattern, place] % patterns.fan_in
 
         kept = np.zeros(shape, np.bool_)
         source = np.arange(kept.size, dtype=np.int32).reshape(shape)
         gain = np.ones(shape, np.float32)
         kept[target] = True
-        source[target] = reuse.source[filters, blocks][pattern] * patterns.inputs + target[1]
+        source[target] = reuse.source[filters, blocks][pattern] * patterns.fan_in + target[1]
         gain[target] = gains[pattern]
         return _Target(*(torch.from_numpy(x) for x in (kept, source.ravel(), gain, gain**-2)))
 

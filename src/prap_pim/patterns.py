@@ -5,6 +5,7 @@ filter has at most one shape, so at most one weight pattern, in each block. Dens
 one shape. Pattern pruning: a block is a channel group with up to 8 shapes.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +28,14 @@ class PatternSet:
         rows: int32 [S, h], the rows of every shape, ascending, -1 (at the end) where a shape has fewer than h.
         block_start: int64 [B + 1]; the shapes of block b are block_start[b] : block_start[b + 1].
         shape: int32 [O, B], row of ``rows`` that a filter uses in a block, -1 for none.
+        groups: of a grouped convolution. Filters of group i keep inputs of the i-th share alone.
     """
 
     inputs: int
     rows: Int32
     block_start: NDArray[np.int64]
     shape: Int32
+    groups: int = 1
 
     def __post_init__(self) -> None:
         blocks = len(self.block_start) - 1
@@ -54,12 +57,53 @@ class PatternSet:
         """B."""
         return int(self.shape.shape[1])
 
+    @property
+    def fan_in(self) -> int:
+        """Inputs that one filter may read; input r of its group is column ``r % fan_in`` of its weights."""
+        return self.inputs // self.groups
+
     def mask(self) -> NDArray[np.bool_]:
-        """Weights that are kept, bool [O, inputs]."""
-        kept: NDArray[np.bool_] = np.zeros((self.filters, self.inputs + 1), np.bool_)
+        """Weights that are kept, bool [O, fan_in]."""
+        kept: NDArray[np.bool_] = np.zeros((self.filters, self.fan_in + 1), np.bool_)
         filters, blocks = np.nonzero(self.shape >= 0)
-        kept[filters[:, None], self.rows[self.shape[filters, blocks]]] = True  # -1, unused, is the column past the end
+        rows = self.rows[self.shape[filters, blocks]]
+        columns = np.where(rows >= 0, rows % self.fan_in, -1)  # -1, unused, is the column past the end
+        kept[filters[:, None], columns] = True
         return np.ascontiguousarray(kept[:, :-1])
+
+    def by_group(self) -> Iterator[tuple["PatternSet", slice, NDArray[np.int64]]]:
+        """The pattern sets of the groups, each with its filters and its blocks in this one."""
+        each = self.filters // self.groups
+        for i in range(self.groups):
+            filters = slice(i * each, (i + 1) * each)
+            blocks = np.flatnonzero((self.shape[filters] >= 0).any(0))
+            counts = np.diff(self.block_start)[blocks]
+            first = np.cumsum(counts) - counts
+            rows = np.repeat(self.block_start[:-1][blocks] - first, counts) + np.arange(counts.sum())
+            shape = self.shape[filters][:, blocks]
+            moved = np.where(shape >= 0, shape - (self.block_start[:-1][blocks] - first), -1)
+            own = self.rows[rows]
+            of_group = PatternSet(
+                inputs=self.fan_in,
+                rows=np.where(own >= 0, own - i * self.fan_in, -1).astype(np.int32),
+                block_start=np.append(first, counts.sum()).astype(np.int64),
+                shape=moved.astype(np.int32),
+            )
+            yield of_group, filters, blocks
+
+    @staticmethod
+    def of_groups(parts: Sequence["PatternSet"]) -> "PatternSet":
+        """One pattern set of those of the groups, which have equally many filters and inputs each."""
+        filters, fan_in = parts[0].filters, parts[0].inputs
+        shape = np.full((filters * len(parts), sum(part.blocks for part in parts)), -1, np.int32)
+        rows, starts, block, first = [], [np.zeros(1, np.int64)], 0, 0
+        for i, part in enumerate(parts):
+            there = shape[i * filters : (i + 1) * filters, block : block + part.blocks]
+            there[:] = np.where(part.shape >= 0, part.shape + first, -1)
+            rows.append(np.where(part.rows >= 0, part.rows + i * fan_in, -1).astype(np.int32))
+            starts.append(part.block_start[1:] + first)
+            block, first = block + part.blocks, first + len(part.rows)
+        return PatternSet(fan_in * len(parts), np.concatenate(rows), np.concatenate(starts), shape, len(parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,14 +173,14 @@ def make_plan(
 
     Args:
         name: the layer's name.
-        matrix: float32 [O, inputs], current weights; only the donors' values are read (and the largest, for the step).
+        matrix: float32 [O, fan_in], current weights; only the donors' values are read (and the largest, for the step).
         patterns, reuse: what pruning and reuse decided for this layer.
         filter_scale, filter_bias: float32 [O], batch norm as ``Layer`` holds it.
 
     Raises:
         UserError: the weights are not finite, or the shapes do not match.
     """
-    if matrix.shape != (patterns.filters, patterns.inputs) or reuse.source.shape != patterns.shape.shape:
+    if matrix.shape != (patterns.filters, patterns.fan_in) or reuse.source.shape != patterns.shape.shape:
         raise UserError(f"layer {name}: weights {matrix.shape} do not match the pruned {patterns.filters} filters")
     if not np.isfinite(matrix).all():
         raise UserError(f"layer {name}: its weight holds NaN or infinity")
@@ -159,8 +203,9 @@ def make_plan(
     donors = np.empty(donor_rows.shape, np.int8)
 
     def store(first: int, end: int) -> None:
-        rows_of = donor_rows[first:end]
-        values = np.where(rows_of >= 0, matrix[donor_filter[first:end, None], rows_of], 0)
+        rows_of, filters_of = donor_rows[first:end], donor_filter[first:end, None]
+        own = (rows_of >= 0) & (rows_of // patterns.fan_in == filters_of // (patterns.filters // patterns.groups))
+        values = np.where(own, matrix[filters_of, rows_of % patterns.fan_in], 0)
         donors[first:end] = np.rint(values.astype(np.float64) / step)
 
     over_ranges(len(donors), store)
@@ -179,4 +224,5 @@ def make_plan(
         use_exponent=reuse.exponent[filters, blocks],
         step=(np.float64(step) * filter_scale).astype(np.float32),
         bias=np.asarray(filter_bias, np.float32),
+        convolution_groups=patterns.groups,
     )

@@ -24,6 +24,7 @@ from prap_pim.files import write_whole
 EXPONENT_MIN = -8  # method.md step 2: a scale is a multiple of 2**-8
 EXPONENT_MAX = 7
 _FORMAT = "prap-pim network plan 1"
+_HEADER = {"format", "method", "layers", "inputs", "convolution_groups", "input_step"}
 _ARRAYS = {
     "rows": np.int32,
     "donors": np.int8,
@@ -55,6 +56,7 @@ class LayerPlan:
         use_exponent: int8 [U], power of two in EXPONENT_MIN..EXPONENT_MAX.
         step: float32 [O], the real weight that integer 1 stands for, batch norm's factor included.
         bias: float32 [O], added to the real result.
+        convolution_groups: of a grouped convolution: a filter has weights on the inputs of its group alone.
 
     Arrays are read-only. An instance that breaks a rule above cannot be built: ``UserError`` names the rule.
     """
@@ -71,6 +73,7 @@ class LayerPlan:
     use_exponent: NDArray[np.int8]
     step: NDArray[np.float32]
     bias: NDArray[np.float32]
+    convolution_groups: int = 1
 
     def __post_init__(self) -> None:
         for key, dtype in _ARRAYS.items():
@@ -124,11 +127,27 @@ class LayerPlan:
             yield f"use_exponent must lie in {EXPONENT_MIN}..{EXPONENT_MAX}"
         if (np.bincount(self.use_donor, minlength=len(self.donors)) == 0).any():
             yield "a donor is used by no filter"
+        parts = self.convolution_groups
+        if parts < 1 or self.filters % parts or self.inputs % parts:
+            yield f"filters and inputs must be shared out evenly among {parts} convolution groups"
+        elif parts > 1 and (self.donors[self.use_donor][self._foreign()] != 0).any():
+            yield "a filter has a weight on an input of another convolution group"
+
+    def _foreign(self) -> NDArray[np.bool_]:
+        """Where a use sees an input that is not of its filter's group, bool [U, h]."""
+        own = self.use_filter // (self.filters // self.convolution_groups)
+        rows = self.rows[self.use_group]
+        return np.asarray((rows >= 0) & (rows // self.fan_in != own[:, None]))
 
     @property
     def filters(self) -> int:
         """O, output channels."""
         return len(self.step)
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs that one filter may read: all, or those of its convolution group."""
+        return self.inputs // self.convolution_groups
 
     @property
     def groups(self) -> int:
@@ -161,20 +180,24 @@ class LayerPlan:
         return max(0, -int(self.use_exponent.min(initial=0)))
 
     def weights(self) -> NDArray[np.int32]:
-        """The compressed weight matrix that the plan computes, int32 [O, inputs], in units of 2**-fraction_bits.
+        """The compressed weight matrix that the plan computes, int32 [O, fan_in], in units of 2**-fraction_bits.
 
-        ``real_weights()`` is this times ``step``. Patterns of a filter that share a row add up.
+        ``real_weights()`` is this times ``step``. Patterns of a filter that share a row add up. Column c of a filter of
+        convolution group i is input ``i * fan_in + c``.
         """
-        matrix = np.zeros((self.filters, self.inputs), np.int32)
+        matrix = np.zeros((self.filters, self.fan_in), np.int32)
         gain = self.use_sign.astype(np.int32) << (self.use_exponent.astype(np.int32) + self.fraction_bits)
         values = self.donors[self.use_donor] * gain[:, None]  # [use, h]
         rows = self.rows[self.use_group]
         used = rows >= 0
-        np.add.at(matrix, (np.broadcast_to(self.use_filter[:, None], rows.shape)[used], rows[used]), values[used])
+        if self.convolution_groups > 1:
+            used &= ~self._foreign()
+        columns = rows[used] % self.fan_in
+        np.add.at(matrix, (np.broadcast_to(self.use_filter[:, None], rows.shape)[used], columns), values[used])
         return matrix
 
     def real_weights(self) -> NDArray[np.float64]:
-        """The compressed weights as real numbers, float64 [O, inputs], batch norm's factor included."""
+        """The compressed weights as real numbers, float64 [O, fan_in], batch norm's factor included."""
         return self.weights() * (self.step[:, None].astype(np.float64) * 2.0**-self.fraction_bits)
 
     def scaled(self, filter_scale: NDArray[np.float32], filter_bias: NDArray[np.float32]) -> "LayerPlan":
@@ -184,14 +207,16 @@ class LayerPlan:
 
     def digest(self) -> str:
         """SHA-256 over every value."""
-        total = hashlib.sha256(json.dumps([self.name, self.inputs]).encode())
+        grouped = [self.convolution_groups] if self.convolution_groups > 1 else []
+        total = hashlib.sha256(json.dumps([self.name, self.inputs, *grouped]).encode())
         for key in _ARRAYS:
             total.update(getattr(self, key).tobytes())
         return total.hexdigest()
 
     def same_as(self, other: "LayerPlan") -> bool:
         """Whether every field is equal, bit for bit."""
-        return (self.name, self.inputs) == (other.name, other.inputs) and all(
+        plain = ("name", "inputs", "convolution_groups")
+        return all(getattr(self, key) == getattr(other, key) for key in plain) and all(
             np.array_equal(getattr(self, key), getattr(other, key)) for key in _ARRAYS
         )
 
@@ -239,6 +264,7 @@ class NetworkPlan:
             "method": self.method,
             "layers": json.dumps(names),
             "inputs": json.dumps([self.layers[name].inputs for name in names]),
+            "convolution_groups": json.dumps([self.layers[name].convolution_groups for name in names]),
             "input_step": json.dumps([self.input_step[name] for name in names]),
         }
         tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
@@ -256,17 +282,20 @@ class NetworkPlan:
                 header = file.metadata() or {}
                 if header.get("format") != _FORMAT:
                     raise UserError(f"cannot read {path}: it is not a plan of this version ({_FORMAT})")
+                if unknown := set(header) - _HEADER:
+                    raise ValueError(f"unknown {sorted(unknown)[0]!r}")
                 names, inputs, steps = (json.loads(header[key]) for key in ("layers", "inputs", "input_step"))
                 if not all(type(name) is str for name in names) or len(set(names)) < len(names):
                     raise ValueError("layer names must be different texts")
-                if not all(type(count) is int for count in inputs):
-                    raise ValueError("inputs must be whole numbers")
+                shared = json.loads(header.get("convolution_groups", json.dumps([1] * len(names))))
+                if not all(type(count) is int for count in [*inputs, *shared]):
+                    raise ValueError("inputs and convolution groups must be whole numbers")
                 if set(file.keys()) != {f"{i}.{key}" for i in range(len(names)) for key in _ARRAYS}:
                     raise ValueError("its tensors are not those of its layers")
                 layers = {}
-                for i, (name, count) in enumerate(zip(names, inputs, strict=True)):
+                for i, (name, count, groups) in enumerate(zip(names, inputs, shared, strict=True)):
                     arrays: dict[str, Any] = {key: file.get_tensor(f"{i}.{key}") for key in _ARRAYS}
-                    layers[name] = LayerPlan(name=name, inputs=count, **arrays)
+                    layers[name] = LayerPlan(name=name, inputs=count, convolution_groups=groups, **arrays)
                 return NetworkPlan(header["method"], layers, dict(zip(names, steps, strict=True)))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
@@ -274,4 +303,4 @@ class NetworkPlan:
             raise UserError(f"cannot read {path}: it is not a whole plan ({error})") from error
 
 
-assert {field.name for field in fields(LayerPlan)} == {"name", "inputs", *_ARRAYS}
+assert {field.name for field in fields(LayerPlan)} == {"name", "inputs", "convolution_groups", *_ARRAYS}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
 
 from prap_pim.capture import capture
 from prap_pim.errors import UserError
@@ -197,16 +198,12 @@ def _control(self: nn.Module, x: Tensor) -> Tensor:
     return self.fc(x) if x.sum() > 0 else x
 
 
-def _twice(self: nn.Module, x: Tensor) -> Tensor:
-    return self.fc(self.fc(x))
+def _left(self: nn.Module, x: Tensor) -> Tensor:
+    return self.fc.weight @ self.fc(x).T
 
 
-def _function(self: nn.Module, x: Tensor) -> Tensor:
-    return functional.linear(self.fc(x), self.fc.weight)
-
-
-def _product(self: nn.Module, x: Tensor) -> Tensor:
-    return self.fc(x) @ self.fc.weight
+def _einsum(self: nn.Module, x: Tensor) -> Tensor:
+    return torch.einsum("ni,oi->no", self.fc(x), self.fc.weight)
 
 
 def _nan() -> nn.Module:
@@ -223,23 +220,12 @@ IMAGE, ROW, LINE = (1, 4, 8, 8), (1, 4), (1, 4, 8)
 @pytest.mark.parametrize(
     ("model", "shape", "message"),
     [
-        (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), IMAGE, "layer 0: a convolution of 2 groups"),
-        (nn.Sequential(nn.Conv2d(4, 4, 2, padding="same")), IMAGE, "layer 0: padding 'same' of an even kernel"),
-        (
-            nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
-            IMAGE,
-            "layer 0: padding_mode 'reflect'",
-        ),
-        (nn.Sequential(nn.Conv1d(4, 4, 3)), LINE, "layer 0: Conv1d cannot be mapped"),
-        (nn.Sequential(nn.Conv3d(1, 4, 3)), (1, 1, 4, 8, 8), "layer 0: Conv3d cannot be mapped"),
-        (nn.Sequential(nn.ConvTranspose2d(4, 4, 3)), IMAGE, "layer 0: ConvTranspose2d cannot be mapped"),
-        (nn.Sequential(nn.LSTM(4, 4)), (1, 8, 4), "layer 0: LSTM cannot be mapped"),
+        (nn.Sequential(nn.LSTM(4, 4)), (1, 8, 4), r"as a whole: 0: a recurrent layer \(LSTM\) cannot be mapped yet"),
         (nn.Sequential(nn.ReLU(), _nan()), ROW, "layer 1: its weight holds NaN"),
-        (_forward(_twice, fc=nn.Linear(4, 4)), ROW, "layer fc: it is used more than once"),
-        (_forward(_control, fc=nn.Linear(4, 4)), ROW, "model m cannot be traced: symbolically traced variables"),
-        (nn.Sequential(_forward(_control, fc=nn.Linear(4, 4))), ROW, "module 0 cannot be traced: symbolically"),
-        (_forward(_function, fc=nn.Linear(4, 4)), ROW, "the function linear with fc.weight cannot be mapped"),
-        (_forward(_product, fc=nn.Linear(4, 4)), ROW, "the function matmul with fc.weight cannot be mapped"),
+        (_forward(_control, fc=nn.Linear(4, 4)), ROW, "model m cannot be traced: Could not guard on data-dependent"),
+        (nn.Sequential(weight_norm(nn.Linear(4, 4))), ROW, "0: its weight is computed from others"),
+        (_forward(_left, fc=nn.Linear(4, 4)), ROW, "the weight on the left cannot be mapped"),
+        (_forward(_einsum, fc=nn.Linear(4, 4)), ROW, "an einsum with a weight cannot be mapped"),
         (nn.Sequential(nn.ReLU()), ROW, "network m has no layer that can be mapped"),
         (nn.Sequential(nn.Linear(4, 4)), (1, 5), r"model m does not run on an input \(1, 5\): "),
         (nn.Sequential(nn.Linear(4, 4)), (0, 4), "needs an example of at least one image"),

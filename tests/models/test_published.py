@@ -26,7 +26,7 @@ CONFIGS = [VGG16Config(), ResNet18Config(), ResNet50Config(), WideResNetConfig()
 def _shape(layer: Layer) -> tuple[int, ...]:
     filters, inputs, *kernel = layer.weight.shape
     size = layer.input_shape[-1] if kernel else 1
-    return inputs, filters, kernel[0] if kernel else 1, layer.stride[0], size
+    return inputs, filters, kernel[0] if kernel else 1, layer.stride[0] if kernel else 1, size
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)

@@ -5,6 +5,7 @@ The inputs are the int8 values that the crossbars see, so every product is a who
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -96,20 +97,30 @@ def rows_at(layer: Layer, x: Tensor, places: Tensor) -> Tensor:
 
     Args:
         layer: its kernel, stride, padding and dilation count.
-        x: [N, C, H, W] for a convolution, [N, ..., C] for a linear layer.
-        places: int64 [n], positions among the N * layer.positions of the batch, in the order of images.
+        x: [N, C, *map] for a convolution, [N, ..., C] for a linear layer.
+        places: int64 [n], positions among those of the batch (``positions_of``), in the order of inputs.
 
     Returns:
         [n, layer.rows], of the type of ``x``.
     """
     if layer.kind == "linear":
         return x.reshape(-1, layer.rows)[places]
-    (top, left), (down, right) = layer.padding, layer.stride
-    padded = functional.pad(x, (left, left, top, top))
-    kernel = layer.weight.shape[2:]
-    reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, kernel, strict=True)]
-    windows = padded.unfold(2, reach[0], down).unfold(3, reach[1], right)  # a view [N, C, H', W', reach, reach]
-    windows = windows[..., :: layer.dilation[0], :: layer.dilation[1]]
-    across = windows.shape[3]
-    image, place = places // layer.positions, places % layer.positions
-    return windows[image, :, place // across, place % across].reshape(len(places), layer.rows)
+    margins = [each for margin in reversed(layer.padding) for each in (margin, margin)]
+    windows = functional.pad(x, margins)
+    reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
+    for i, step in enumerate(layer.stride):
+        windows = windows.unfold(2 + i, reach[i], step)  # in the end a view [N, C, *output map, *reach]
+    for i, step in enumerate(layer.dilation):
+        windows = windows.movedim(x.ndim + i, 0)[::step].movedim(0, x.ndim + i)
+    image, *place = torch.unravel_index(places, (len(x), *windows.shape[2 : x.ndim]))
+    by_place = windows.movedim(1, x.ndim - 1)  # [N, *output map, C, *kernel]
+    chosen: tuple[Tensor, ...] = (image, *place)
+    return by_place[chosen].reshape(len(places), layer.rows)
+
+
+def positions_of(layer: Layer, x: Tensor) -> int:
+    """im2col rows of a batch: output positions of all its inputs."""
+    if layer.kind == "linear":
+        return x.numel() // layer.rows
+    sizes = zip(x.shape[2:], layer.padding, layer.dilation, layer.weight.shape[2:], layer.stride, strict=True)
+    return int(len(x) * prod((size + 2 * margin - d * (k - 1) - 1) // step + 1 for size, margin, d, k, step in sizes))

@@ -54,7 +54,7 @@ def train_donors(
         donors = Donors(plan, layer_weight(model, name).shape)
         parametrize.register_parametrization(model.get_submodule(name), "weight", donors)
     known = dict(model.named_parameters())
-    momentum = {name: value for name, value in start.momentum.items() if name in known}
+    momentum = {name: value for name, value in start.momentum.items() if name.partition(":")[0] in known}
     origin = Checkpoint.of(start.epoch, "", model, momentum)
     run_epochs(
         model,
@@ -96,17 +96,17 @@ class Donors(nn.Module):
 
     def __init__(self, plan: LayerPlan, shape: torch.Size) -> None:
         super().__init__()
-        if (plan.filters, plan.inputs) != (shape[0], shape.numel() // shape[0]):
-            raise UserError(f"layer {plan.name}: a plan of {plan.filters} x {plan.inputs} weights for {tuple(shape)}")
+        if (plan.filters, plan.fan_in) != (shape[0], shape.numel() // shape[0]):
+            raise UserError(f"layer {plan.name}: a plan of {plan.filters} x {plan.fan_in} weights for {tuple(shape)}")
         if (plan.step != plan.step[0]).any():
             raise UserError(f"layer {plan.name}: its filters have different steps; train the plan without batch norm's")
         rows = plan.rows[plan.use_group]  # [use, h]
         use, place = np.nonzero(rows >= 0)
-        where = plan.use_filter[use].astype(np.int64) * plan.inputs + rows[use, place]
+        where = plan.use_filter[use].astype(np.int64) * plan.fan_in + rows[use, place] % plan.fan_in
         if len(np.unique(where)) < len(where):
             raise UserError(f"layer {plan.name}: a filter uses two patterns on one row, which cannot be trained")
-        source = np.full(plan.filters * plan.inputs, plan.donors.size, np.int64)  # one past the end: nothing, 0
-        gain = np.zeros(plan.filters * plan.inputs, np.float32)
+        source = np.full(plan.filters * plan.fan_in, plan.donors.size, np.int64)  # one past the end: nothing, 0
+        gain = np.zeros(plan.filters * plan.fan_in, np.float32)
         source[where] = plan.use_donor[use].astype(np.int64) * plan.rows.shape[1] + place
         gain[where] = np.ldexp(plan.use_sign.astype(np.float32), plan.use_exponent)[use]
         self.source: Tensor

@@ -1,8 +1,11 @@
-"""A PyTorch model becomes a ``Network``: traced with torch.fx, its shapes found by running an example."""
+"""A PyTorch model becomes a ``Network``: traced, its shapes found by running an example.
+
+Two tracers end in one normal form, a graph in which every product with a weight matrix is a call of an ``nn.Linear`` or
+``nn.Conv1d..3d``: torch.fx for plain models of such modules, torch.export (``capture/export.py``) for all others.
+"""
 
 import copy
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,14 +15,19 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
 
+from prap_pim.capture.export import Origin, exported
+from prap_pim.capture.inputs import Inputs, call, doubled, tensors
 from prap_pim.errors import UserError
-from prap_pim.network import DigitalOp, Float32, Layer, Network
+from prap_pim.network import Call, DigitalOp, Float32, Layer, Network
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # their weights stay digital
-_IDLE_MODULES = (nn.Identity, nn.modules.dropout._DropoutNd)  # compute nothing in eval mode
-_IDLE_FUNCTIONS: frozenset[Any] = frozenset({functional.dropout, "contiguous", "detach"})
-_MATRIX_FUNCTIONS: frozenset[Any] = frozenset(
+_CONVS = nn.Conv1d | nn.Conv2d | nn.Conv3d
+_NORMS = nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm  # their weights stay digital
+_IDLE_MODULES = nn.Identity | nn.modules.dropout._DropoutNd  # compute nothing in eval mode
+_IDLE_FUNCTIONS = frozenset({"dropout", "contiguous", "detach", "alias", "to", "_assert_tensor_metadata"})
+_WEIGHTED_FUNCTIONS: frozenset[Any] = frozenset(
     {
         functional.conv1d,
         functional.conv2d,
@@ -30,12 +38,18 @@ _MATRIX_FUNCTIONS: frozenset[Any] = frozenset(
         functional.linear,
         functional.bilinear,
         functional.embedding,
+        functional.multi_head_attention_forward,
     }
 )
-_PRODUCTS: frozenset[Any] = frozenset(
-    {operator.matmul, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.einsum, "matmul", "mm", "bmm"}
-)
-_OP_NAMES = {"iadd": "add", "imul": "mul", "isub": "sub", "adaptiveavgpool": "avgpool", "adaptivemaxpool": "maxpool"}
+_PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum"})
+_OP_NAMES = {
+    "iadd": "add",
+    "imul": "mul",
+    "isub": "sub",
+    "adaptiveavgpool": "avgpool",
+    "adaptivemaxpool": "maxpool",
+    "scaleddotproductattention": "attention",
+}
 
 
 @dataclass(frozen=True)
@@ -44,13 +58,19 @@ class Captured:
 
     Attributes:
         network: layers and digital operations; no torch in it.
-        module: the traced copy in eval mode. Treat it as read-only.
+        module: the traced copy in eval mode. It takes the tensors of ``inputs.tensors`` and gives a tensor or a tuple
+            of tensors. Treat it as read-only.
         folded: module path of the batch norm that a layer's scale and bias hold, by layer name.
+        origins: where a layer's weight is in the user's model, by layer name.
+        unsupported: modules or functions with weights that are computed digitally because they were to be skipped, and
+            why they cannot be mapped.
     """
 
     network: Network
     module: fx.GraphModule
     folded: Mapping[str, str]
+    origins: Mapping[str, Origin]
+    unsupported: Mapping[str, str]
 
     def rebuild(self, layers: Mapping[str, nn.Module]) -> nn.Module:
         """A deep copy in eval mode where each named layer, with its folded batch norm, is replaced by a given module.
@@ -77,32 +97,52 @@ class Captured:
         return module.eval()
 
 
-def capture(model: nn.Module, example: Tensor, name: str) -> Captured:
+def capture(model: nn.Module, example: Inputs, name: str, skip: Collection[str] = ()) -> Captured:
     """Trace a model in eval mode.
 
-    Every ``nn.Conv2d`` and ``nn.Linear`` becomes a ``Layer``; a batch norm that alone and directly follows goes into
-    its ``filter_scale`` and ``filter_bias``. Everything else that computes becomes a ``DigitalOp``.
+    Every product with a weight matrix becomes a ``Layer`` (a convolution of one to three dimensions, strided, padded,
+    dilated, grouped; a transposed one as the product that it is, its sums overlapped digitally; linear layers; the
+    projections of attention); a matrix that is used more than once is stored once. A batch norm that alone and directly
+    follows goes into ``filter_scale`` and ``filter_bias``. Everything else that computes becomes a ``DigitalOp``.
 
     Args:
         model: the user's model; it is copied and never touched.
-        example: an input batch, batch first, on the model's device; only its shape and type matter.
+        example: an input batch, batch first, on the model's device: a tensor, a tuple of positional arguments or a
+            dictionary of named ones. Only shapes and types matter.
         name: what to call the network.
+        skip: names of modules that may be computed digitally where they cannot be mapped.
 
     Raises:
-        UserError: the model does not run on the example, cannot be traced, or has a layer that cannot be mapped; names
-            the module path and the reason.
+        UserError: the model does not run on the example, cannot be traced, or has layers that cannot be mapped; names
+            the module paths and the reasons.
     """
-    if example.ndim == 0 or len(example) == 0:
-        raise UserError(f"model {name} needs an example of at least one image, not {tuple(example.shape)}")
+    flat = tensors(example, name)
+    batch = len(flat[0])
     model = copy.deepcopy(model).eval()
     with torch.no_grad():
         try:
-            model(example)
+            call(model, example)
         except Exception as error:
-            raise UserError(f"model {name} does not run on an input {tuple(example.shape)}: {_line(error)}") from error
-        module = _trace(model, name)
-        ShapeProp(module).propagate(example)
-    return _Builder(module, len(example), name).build()
+            shapes = ", ".join(str(tuple(each.shape)) for each in flat)
+            raise UserError(f"model {name} does not run on an input {shapes}: {_line(error)}") from error
+        module = _plainly_traced(model, example)
+        origins: Mapping[str, Origin] = {}
+        unsupported: Mapping[str, str] = {}
+        if module is None:
+            if batch == 1:  # a batch of one would be traced as a constant
+                flat, example = doubled(flat), doubled(example)
+                batch = 2
+            module, origins, unsupported = exported(model, example, name)
+        refused = {path: reason for path, reason in unsupported.items() if not _named(path, skip)}
+        if refused:
+            every = "; ".join(f"{path}: {reason}" for path, reason in refused.items())
+            raise UserError(f"model {name} cannot be mapped as a whole: {every} (or name what to skip)")
+        ShapeProp(module).propagate(*flat)
+    return _Builder(module, batch, name, origins, unsupported).build()
+
+
+def _named(path: str, names: Collection[str]) -> bool:
+    return any(path == name or path.startswith(name + ".") for name in names)
 
 
 def _line(error: Exception) -> str:
@@ -110,36 +150,51 @@ def _line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-class _Tracer(fx.Tracer):
-    """Remembers the innermost module that could not be traced."""
-
-    failed_in = ""
-
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            self.failed_in = self.failed_in or self.path_of_module(m)
-            raise
-
-
-def _trace(model: nn.Module, name: str) -> fx.GraphModule:
-    tracer = _Tracer()
+def _plainly_traced(model: nn.Module, example: Inputs) -> fx.GraphModule | None:
+    """The model as torch.fx traces it; None if it cannot, or where that is not the normal form."""
+    if not isinstance(example, Tensor):
+        return None
     try:
-        return fx.GraphModule(model, tracer.trace(model), name)
-    except Exception as error:
-        where = f"module {tracer.failed_in}" if tracer.failed_in else f"model {name}"
-        raise UserError(f"{where} cannot be traced: {_line(error)}") from error
+        module = fx.symbolic_trace(model)
+    except Exception:  # whatever goes wrong in a user's model: torch.export is tried next, and says why
+        return None
+    modules = dict(module.named_modules(remove_duplicate=False))
+    names = [node.op for node in module.graph.nodes if node.op == "placeholder"]
+    return module if len(names) == 1 and all(_is_normal(node, modules) for node in module.graph.nodes) else None
+
+
+def _is_normal(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a node has no weight matrix, or is a module whose weight is one."""
+    if node.op == "call_module":
+        called = modules[str(node.target)]
+        if isinstance(called, _CONVS):
+            even = called.padding != "same" or all(
+                d * (k - 1) % 2 == 0 for d, k in zip(called.dilation, called.kernel_size, strict=True)
+            )
+            return called.padding_mode == "zeros" and even and not parametrize.is_parametrized(called)
+        if isinstance(called, nn.Linear | nn.Embedding | _NORMS):
+            return not parametrize.is_parametrized(called)
+        return not any(parameter.ndim > 1 for parameter in called.parameters())
+    constants = any(source.op == "get_attr" for source in node.all_input_nodes)
+    return node.target not in _WEIGHTED_FUNCTIONS and not (constants and _raw_name(node) in _PRODUCTS)
 
 
 class _Builder:
     """Walks the traced graph once and collects the network's nodes."""
 
-    def __init__(self, module: fx.GraphModule, batch: int, name: str) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        batch: int,
+        name: str,
+        origins: Mapping[str, Origin],
+        unsupported: Mapping[str, str],
+    ) -> None:
         self.module, self.batch, self.name = module, batch, name
+        self.origins, self.unsupported = dict(origins), unsupported
         self.modules = dict(module.named_modules(remove_duplicate=False))
         self.calls = [node for node in module.graph.nodes if node.op == "call_module"]
-        self.nodes: list[Layer | DigitalOp] = []
+        self.nodes: list[Layer | Call | DigitalOp] = []
         self.folded: dict[str, str] = {}
         self.sources: dict[fx.Node, tuple[str, ...]] = {}  # names whose output a graph node stands for
         self.taken = {node.target for node in self.calls if self._is_matrix(node)}
@@ -147,29 +202,29 @@ class _Builder:
     def build(self) -> Captured:
         for node in self.module.graph.nodes:
             self.sources[node] = self._visit(node)
-        return Captured(Network(self.name, tuple(self.nodes)), self.module, self.folded)
+        network = Network(self.name, tuple(self.nodes))
+        return Captured(network, self.module, self.folded, self.origins, self.unsupported)
 
     def _visit(self, node: fx.Node) -> tuple[str, ...]:
         """Add what a graph node stands for; return the names whose output it is."""
         if node.op in ("output", "get_attr") or not _tensors(node):
             return ()  # a constant, or a number such as a size
-        called = self.modules.get(str(node.target)) if node.op == "call_module" else None
-        if isinstance(called, nn.Conv2d | nn.Linear):
-            self.nodes.append(self._layer(node, called))
-            return (str(node.target),)
+        if self._is_matrix(node):
+            return (self._add_layer(node),)
         inputs = self._inputs(node)
+        if node.op == "call_function" and not inputs:
+            return ()  # of constants and sizes alone: made once
+        called = self.modules.get(str(node.target)) if node.op == "call_module" else None
         folded = node.op == "call_module" and node.target in self.folded.values()
-        if folded or isinstance(called, _IDLE_MODULES) or node.target in _IDLE_FUNCTIONS:
+        if folded or isinstance(called, _IDLE_MODULES) or _raw_name(node) in _IDLE_FUNCTIONS:
             return inputs
-        if called is not None:
-            _refuse_weights(str(node.target), called)
-        self._refuse_functions(node)
         op = DigitalOp(
             name=self._unique(str(node.target) if called is not None else node.name),
             op="input" if node.op == "placeholder" else _op_name(node, called),
             input_elements=sum(self._elements(source) for source in node.all_input_nodes if self.sources[source]),
             output_elements=self._elements(node),
             sources=inputs,
+            macs=_macs(node) // self.batch,
         )
         self.nodes.append(op)
         return (op.name,)
@@ -190,42 +245,73 @@ class _Builder:
         return candidate
 
     def _is_matrix(self, node: fx.Node) -> bool:
-        return isinstance(self.modules[str(node.target)], nn.Conv2d | nn.Linear)
+        return node.op == "call_module" and isinstance(self.modules[str(node.target)], nn.Linear | _CONVS)
 
-    def _layer(self, node: fx.Node, module: nn.Conv2d | nn.Linear) -> Layer:
+    def _add_layer(self, node: fx.Node) -> str:
+        """A layer, or a further call of one."""
         name = str(node.target)
-        twin = next(other for other in self.calls if self.modules[str(other.target)] is module)
-        if twin is not node:
-            raise UserError(f"layer {name}: it is used more than once, which cannot be mapped yet")
-        scale, bias = self._scale_and_bias(node, module)
-        conv = isinstance(module, nn.Conv2d)
-        geometry = _geometry(name, module) if isinstance(module, nn.Conv2d) else {}
-        return Layer(
+        module = self.modules[name]
+        assert isinstance(module, nn.Linear | _CONVS)
+        calls = [other for other in self.calls if self.modules[str(other.target)] is module]
+        if calls[0] is not node:
+            again = Call(
+                name=self._unique(name),
+                layer=str(calls[0].target),
+                positions=self._positions(node, module),
+                output_elements=self._elements(node),
+                sources=self._inputs(node),
+            )
+            self.nodes.append(again)
+            return again.name
+        scale, bias = self._scale_and_bias(node, module, len(calls) == 1)
+        conv = not isinstance(module, nn.Linear)
+        output_shape = self._shape(name, node, conv)
+        here = prod(output_shape[1:]) if conv else prod(output_shape[:-1])
+        geometry: dict[str, Any] = {}
+        if not isinstance(module, nn.Linear):
+            geometry = {"stride": module.stride, "padding": _padding(module), "dilation": module.dilation}
+            geometry["groups"] = module.groups
+        layer = Layer(
             name=name,
             kind="conv" if conv else "linear",
             weight=_float32(module.weight),
             filter_scale=scale,
             filter_bias=bias,
             input_shape=self._shape(name, node.all_input_nodes[0], conv),
-            output_shape=self._shape(name, node, conv),
+            output_shape=output_shape,
             sources=self._inputs(node),
+            more_positions=sum(self._positions(each, module) for each in calls) - here,
             **geometry,
         )
+        self.nodes.append(layer)
+        if name not in self.origins:
+            self.origins[name] = Origin(f"{name}.weight", module=name)
+        return name
+
+    def _positions(self, node: fx.Node, module: nn.Module) -> int:
+        """Output positions of one call, per inference."""
+        return self._elements(node) // len(_weight(module))
 
     def _shape(self, name: str, node: fx.Node, conv: bool) -> tuple[int, ...]:
-        """Without the batch. A linear layer may see batch and positions as one dimension."""
+        """Without the batch. A linear layer may see batch and positions in any order, a convolution several maps."""
         (tensor,) = _tensors(node)
         first, *rest = tensor.shape
-        if (conv and (len(rest) != 3 or first != self.batch)) or not rest or first % self.batch:
+        if conv and (len(rest) != _weight(self.modules[name]).ndim - 1 or first % self.batch):
             raise UserError(f"layer {name}: a tensor {tuple(tensor.shape)} has no batch of {self.batch} in front")
-        return tuple(rest) if first == self.batch else (first // self.batch, *rest)
+        if conv or first == self.batch:
+            return tuple(rest)
+        count, odd = divmod(prod(tensor.shape[:-1]), self.batch)
+        if odd or not rest:
+            raise UserError(f"layer {name}: a tensor {tuple(tensor.shape)} has no batch of {self.batch} in front")
+        return (count, tensor.shape[-1])
 
-    def _scale_and_bias(self, node: fx.Node, module: nn.Conv2d | nn.Linear) -> tuple[Float32, Float32]:
+    def _scale_and_bias(self, node: fx.Node, module: nn.Module, once: bool) -> tuple[Float32, Float32]:
         """What the layer's product is multiplied by and what is added: its bias and the batch norm that follows."""
+        assert isinstance(module, nn.Linear | _CONVS)
         filters = len(module.weight)
         scale = np.ones(filters)
         bias = np.zeros(filters) if module.bias is None else _float64(module.bias)
-        norm = self._norm_after(node)
+        norm = self._norm_after(node) if once else None
         if norm is not None:
             path, batch_norm = norm
             assert batch_norm.running_mean is not None
@@ -239,52 +325,44 @@ class _Builder:
             self.folded[str(node.target)] = path
         return scale.astype(np.float32), bias.astype(np.float32)
 
-    def _norm_after(self, node: fx.Node) -> tuple[str, nn.BatchNorm1d | nn.BatchNorm2d] | None:
+    def _norm_after(self, node: fx.Node) -> tuple[str, Any] | None:
         """The batch norm over the layer's filters, if it is all that reads the layer and nothing else calls it."""
         if len(node.users) != 1:
             return None
         (user,) = node.users
         module = self.modules.get(str(user.target)) if user.op == "call_module" else None
-        rank = len(_tensors(node)[0].shape)
-        if not (isinstance(module, nn.BatchNorm2d) or (isinstance(module, nn.BatchNorm1d) and rank == 2)):
-            return None
+        conv = not isinstance(self.modules[str(node.target)], nn.Linear)
+        if not isinstance(module, _BatchNorm) or not (conv or len(_tensors(node)[0].shape) == 2):
+            return None  # of a linear layer over positions it runs over dimension 1, which is not that of the filters
         once = sum(self.modules[str(call.target)] is module for call in self.calls) == 1
         return (str(user.target), module) if once and module.running_var is not None else None
 
-    def _refuse_functions(self, node: fx.Node) -> None:
-        """A weight matrix that is applied by a function instead of a layer cannot be replaced."""
-        constants = [source for source in node.all_input_nodes if source.op == "get_attr"]
-        if node.target in _MATRIX_FUNCTIONS or (node.target in _PRODUCTS and constants):
-            weight = f" with {constants[0].target}" if constants else ""
-            raise UserError(f"{node.name}: the function {_raw_name(node)}{weight} cannot be mapped; use a module")
+
+def _weight(module: nn.Module) -> Tensor:
+    assert isinstance(module.weight, Tensor)
+    return module.weight
 
 
-def _refuse_weights(name: str, module: nn.Module) -> None:
-    """A module with a weight matrix of its own that is neither Conv2d nor Linear cannot be mapped."""
-    if not isinstance(module, _NORMS) and any(parameter.ndim > 1 for parameter in module.parameters()):
-        raise UserError(f"layer {name}: {type(module).__name__} cannot be mapped on crossbars yet")
+def _padding(conv: Any) -> tuple[int, ...]:
+    """In numbers. Where "same" is uneven torch.export has made a step of its own of it."""
+    if conv.padding == "same":
+        return tuple(d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+    return (0,) * len(conv.kernel_size) if conv.padding == "valid" else tuple(conv.padding)
 
 
-def _geometry(name: str, conv: nn.Conv2d) -> dict[str, tuple[int, int]]:
-    """Stride, padding and dilation, or why the convolution cannot be mapped."""
-    if conv.groups != 1:
-        raise UserError(f"layer {name}: a convolution of {conv.groups} groups cannot be mapped yet")
-    if conv.padding_mode != "zeros":
-        raise UserError(f"layer {name}: padding_mode {conv.padding_mode!r} cannot be mapped, only 'zeros'")
-    padding = conv.padding
-    if isinstance(padding, str):
-        total = [0, 0]
-        if padding == "same":
-            total = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-        if total[0] % 2 or total[1] % 2:
-            raise UserError(f"layer {name}: padding 'same' of an even kernel is uneven and cannot be mapped")
-        padding = (total[0] // 2, total[1] // 2)
-    return {"stride": _pair(conv.stride), "padding": _pair(padding), "dilation": _pair(conv.dilation)}
-
-
-def _pair(values: tuple[int, ...]) -> tuple[int, int]:
-    height, width = values
-    return height, width
+def _macs(node: fx.Node) -> int:
+    """Multiplications with an addition of a product of activations, batch and all."""
+    if node.op == "call_module":
+        return 0
+    name, shapes = _raw_name(node), [_tensors(each)[0].shape for each in node.all_input_nodes if _tensors(each)]
+    if name == "scaled_dot_product_attention":
+        query, key, value = shapes[:3]
+        return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    if name in ("conv1d", "conv2d", "conv3d"):  # by a kernel that is computed
+        return prod(_tensors(node)[0].shape) * prod(shapes[1][1:])
+    if name in _PRODUCTS - {"einsum"} and len(shapes) >= 2:
+        return prod(_tensors(node)[0].shape) * shapes[-2][-1]
+    return 0
 
 
 def _tensors(node: fx.Node) -> list[TensorMetadata]:
@@ -296,6 +374,8 @@ def _tensors(node: fx.Node) -> list[TensorMetadata]:
 
 
 def _raw_name(node: fx.Node) -> str:
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._opname
     return getattr(node.target, "__name__", str(node.target))
 
 
@@ -313,4 +393,5 @@ def _float64(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _float32(tensor: Tensor) -> Float32:
-    return tensor.detach().cpu().float().numpy().copy()
+    """Where it lies, if it is float32 there: a large model is not stored twice."""
+    return tensor.detach().cpu().float().numpy()

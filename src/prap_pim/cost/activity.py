@@ -41,7 +41,12 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 GAIN_BITS = 1 + (EXPONENT_MAX - EXPONENT_MIN).bit_length()  # a sign, and an exponent of the plan's range
-_FREE = frozenset({"input", "output", "flatten", "reshape", "identity", "dropout"})  # data stays where it is
+_FREE = frozenset(  # data stays where it is, or is addressed otherwise
+    ("input", "output", "identity", "dropout", "flatten", "unflatten", "reshape", "view", "transpose", "permute", "t")
+    + ("swapaxes", "movedim", "expand", "expandas", "unsqueeze", "squeeze", "slice", "select", "getitem", "index")
+    + ("narrow", "split", "chunk", "unbind", "contiguous", "clone", "detach", "alias", "to", "cast", "float", "cat")
+    + ("concat", "stack", "pad", "constantpad", "zeropad", "pixelshuffle", "channelshuffle")
+)
 
 
 @dataclass(frozen=True)
@@ -355,7 +360,7 @@ def _traffic(
     """
     activation_bytes = -(-chip.grain.input_bits // 8)
     channel_of_row = prod(layer.weight.shape[2:])  # kernel positions; 1 for a linear layer
-    channels = layer.weight.shape[1]
+    channels = layer.channels
     needed = np.zeros((mapping.tiles, channels + 1), np.bool_)  # the last column takes unused rows
     rows = mapping.plan.rows[mapping.run_group]  # [run, h]
     channel = np.where(rows >= 0, rows // channel_of_row, channels)
@@ -384,10 +389,15 @@ def _traffic(
 def _element_ops(op: DigitalOp) -> int:
     """Element operations: one per input element that is compared, added or mapped; none where data only changes shape.
 
-    An unknown operation counts as one per element read.
+    A product of activations by activations counts two for each of its multiplications, one of them the addition, and
+    a lookup one per element found. An unknown operation counts as one per element read.
     """
     if op.op in _FREE:
         return 0
+    if op.op == "embedding":
+        return op.output_elements
+    if op.macs:
+        return 2 * op.macs
     if op.op == "add":
         return op.output_elements  # two operands, one addition
     return op.input_elements

@@ -13,6 +13,7 @@ Copies of a layer do as many positions at once, in rounds; ports and links that 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from prap_pim.cost.activity import Busiest, LayerActivity, tile_positions
 from prap_pim.cost.adc import conversion_time
 from prap_pim.cost.table import ComponentTable
 from prap_pim.mapping import Copying, LayerMapping
-from prap_pim.network import Layer, Network
+from prap_pim.network import Call, Layer, Network
 
 
 @dataclass(frozen=True)
@@ -153,15 +154,26 @@ def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float
     """
     first: dict[str, float] = {}
     last: dict[str, float] = {}
+    free: dict[str, float] = {}  # when a layer's crossbars have done all calls so far
+    layers = {layer.name: layer for layer in network.layers}
     for node in network:
         first_in = max((first[source] for source in node.sources), default=0.0)
         last_in = max((last[source] for source in node.sources), default=0.0)
         if isinstance(node, Layer):
-            time = times[node.name]
-            start = first_in + _first_windows(node, -(-node.positions // time.rounds)) * (last_in - first_in)
+            time, own = times[node.name], network.first_positions(node) / node.positions
+            at_once = -(-node.positions // time.rounds)
+            start = first_in + _first_windows(node, min(at_once, node.map_positions)) * (last_in - first_in)
             one = time.busy_s / time.rounds + time.fill_s
             first[node.name] = start + one
-            last[node.name] = max(start + time.pipelined_s, last_in + one)
+            last[node.name] = max(start + time.fill_s + own * (time.pipelined_s - time.fill_s), last_in + one)
+            free[node.name] = last[node.name]
+        elif isinstance(node, Call):
+            time, own = times[node.layer], node.positions / layers[node.layer].positions
+            one = time.busy_s / time.rounds + time.fill_s
+            start = max(last_in, free[node.layer])  # on all of its inputs, and not before the crossbars are free
+            first[node.name] = start + one
+            last[node.name] = start + time.fill_s + own * (time.pipelined_s - time.fill_s)
+            free[node.layer] = last[node.name]
         else:
             first[node.name], last[node.name] = first_in, last_in
     return max(last.values(), default=0.0)
@@ -170,13 +182,12 @@ def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float
 def _first_windows(layer: Layer, count: int) -> float:
     """The share of a layer's input, in raster order, that its first ``count`` output positions need; 0..1."""
     if layer.kind != "conv":
-        return count / layer.positions
-    height, width = layer.input_shape[1:]
-    last = divmod(count - 1, layer.output_shape[2])  # output row and column
-    rows, columns = (
-        max(1, (kernel - 1) * dilation + 1 - padding + at * stride)
-        for kernel, dilation, padding, stride, at in zip(
-            layer.weight.shape[2:], layer.dilation, layer.padding, layer.stride, last, strict=True
-        )
-    )
-    return float(min(1.0, ((rows - 1) * width + min(columns, width)) / (height * width)))
+        return count / layer.map_positions
+    space = layer.input_shape[1:]
+    last = np.unravel_index(count - 1, layer.output_shape[1:])  # the output position, along each dimension
+    each = zip(layer.weight.shape[2:], layer.dilation, layer.padding, layer.stride, last, space, strict=True)
+    needed = 0  # inputs of the map up to and with the one that stands last in the window
+    for kernel, dilation, padding, stride, at, size in each:
+        reach = max(1, (kernel - 1) * dilation + 1 - padding + int(at) * stride)
+        needed = max(0, needed - 1) * size + min(reach, size)
+    return float(min(1.0, needed / prod(space)))

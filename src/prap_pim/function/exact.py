@@ -47,24 +47,28 @@ class ExactProduct:
         else:
             parts, kind, self.path = [(weights >> twos[:, None], 0)], torch.float64, "float64"
         self.layer = layer
-        shape = (-1, *layer.weight.shape[1:])
-        stacked = torch.from_numpy(np.concatenate([values for values, _ in parts])).to(kind).reshape(shape)
-        conv = layer.kind == "conv"
-        self._weights = stacked.contiguous(memory_format=torch.channels_last) if conv else stacked
+        # part beside part within each convolution group, so that one convolution computes all of them
+        by_group = [values.reshape(layer.groups, -1, *layer.weight.shape[1:]) for values, _ in parts]
+        stacked = torch.from_numpy(np.concatenate(by_group, axis=1)).to(kind).flatten(0, 1)
+        self._last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(stacked.ndim, torch.contiguous_format)
+        self._weights = stacked.contiguous(memory_format=self._last)
+        self._convolve = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}.get(stacked.ndim)
         self._factors = [torch.from_numpy(np.ldexp(1.0, twos + shift)) for _, shift in parts]  # float64 [O] each
 
     def __call__(self, x: Tensor) -> Tensor:
-        """int8 [N, C, H, W] or [..., C] on the CPU to integers, float64 [N, H', W', O] or [..., O]."""
-        x = x.to(self._weights.dtype)
-        if self.layer.kind == "linear":
+        """int8 [N, C, *map] or [..., C] on the CPU to integers, float64 [N, *map, O] or [..., O]."""
+        x, layer = x.to(self._weights.dtype), self.layer
+        if self._convolve is None:
             product = functional.linear(x, self._weights)
         else:
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=self._last)
             with torch.backends.nnpack.flags(enabled=False):  # it may transform (Winograd), which rounds
-                geometry = self.layer.stride, self.layer.padding, self.layer.dilation
-                product = functional.conv2d(x, self._weights, None, *geometry).permute(0, 2, 3, 1)
-        first, *others = torch.split(product, self.layer.filters, dim=-1)
-        total = first.double().mul_(self._factors[0])
+                geometry = layer.stride, layer.padding, layer.dilation, layer.groups
+                product = self._convolve(x, self._weights, None, *geometry).movedim(1, -1)
+        together = layer.filters // layer.groups
+        by_group = product.reshape(*product.shape[:-1], layer.groups, len(self._factors), together)
+        first, *others = (part.flatten(-2) for part in by_group.unbind(-2))
+        total: Tensor = first.double().mul_(self._factors[0])
         for part, factor in zip(others, self._factors[1:], strict=True):
             total.add_(part * factor)
         return total

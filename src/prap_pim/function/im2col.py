@@ -1,6 +1,7 @@
 """The rows that drive a crossbar, one set for each output position."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,15 @@ def im2col(layer: Layer, x: NDArray[np.int8]) -> NDArray[np.int8]:
 
     Args:
         layer: its kernel, stride, padding and dilation count.
-        x: int8 [N, C, H, W] for a convolution, [..., C] for a linear layer.
+        x: int8 [N, C, *map] for a convolution, [..., C] for a linear layer.
 
     Returns:
-        int8 [N * H' * W', C * kh * kw] or [..., C] as [positions, C].
+        int8 [N * positions of a map, C * kernel positions] or [..., C] as [positions, C].
     """
     if layer.kind == "linear":
         return x.reshape(-1, layer.rows)
-    return _windows(layer, x, 0).transpose(0, 2, 3, 1, 4, 5).reshape(-1, layer.rows)
+    space = range(2, x.ndim)
+    return _windows(layer, x, 0).transpose(0, *space, 1, *range(x.ndim, 2 * x.ndim - 2)).reshape(-1, layer.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +53,15 @@ class Windows:
         """Of what ``im2col`` takes, without laying them out."""
         if layer.kind == "linear":
             return Windows.of_matrix(x.reshape(-1, layer.rows))
-        (top, left), (down, right) = layer.padding, layer.stride
-        padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
-        images, channels, height, width = padded.shape
-        _, out_height, out_width = layer.output_shape
-        starts = (channels * height * width, down * width, right)
-        base = _steps((images, out_height, out_width), starts)
-        kernel = layer.weight.shape[2:]
-        offset = _steps((channels, *kernel), (height * width, layer.dilation[0] * width, layer.dilation[1]))
+        padded = np.pad(x, _margins(layer))
+        images, channels, *space = padded.shape
+        pitch = [prod(space[i + 1 :]) for i in range(len(space))]  # from one place to the next, along each dimension
+        reach = _reach(layer)
+        count = [(size - own) // step + 1 for size, own, step in zip(space, reach, layer.stride, strict=True)]
+        starts = [step * each for step, each in zip(layer.stride, pitch, strict=True)]
+        within = [step * each for step, each in zip(layer.dilation, pitch, strict=True)]
+        base = _steps((images, *count), (channels * prod(space), *starts))
+        offset = _steps((channels, *layer.weight.shape[2:]), (prod(space), *within))
         return Windows(padded.ravel(), base, offset)
 
 
@@ -72,14 +75,23 @@ def im2col_by_row(layer: Layer, x: NDArray[np.uint8], fill: int) -> NDArray[np.u
     """The same, transposed: uint8 [im2col rows, positions]; ``fill`` is what a convolution's padding holds."""
     if layer.kind == "linear":
         return np.ascontiguousarray(x.reshape(-1, layer.rows).T)
-    return _windows(layer, x, fill).transpose(1, 4, 5, 0, 2, 3).reshape(layer.rows, -1)
+    windows = _windows(layer, x, fill)
+    order = (1, *range(x.ndim, windows.ndim), 0, *range(2, x.ndim))
+    return windows.transpose(order).reshape(layer.rows, -1)
 
 
 def _windows(layer: Layer, x: NDArray[Any], fill: int) -> NDArray[Any]:
-    """What the kernel covers at each output position, a view [N, C, H', W', kh, kw]."""
-    (top, left), (down, right) = layer.padding, layer.stride
-    kernel = layer.weight.shape[2:]
-    reach = tuple(d * (k - 1) + 1 for d, k in zip(layer.dilation, kernel, strict=True))
-    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=fill)
-    windows = sliding_window_view(padded, reach, axis=(2, 3))[:, :, ::down, ::right]
-    return windows[..., :: layer.dilation[0], :: layer.dilation[1]]
+    """What the kernel covers at each output position, a view [N, C, *output map, *kernel]."""
+    padded = np.pad(x, _margins(layer), constant_values=fill)
+    windows = sliding_window_view(padded, _reach(layer), axis=tuple(range(2, x.ndim)))
+    every = [slice(None, None, step) for step in (*layer.stride, *layer.dilation)]
+    return windows[(slice(None), slice(None), *every)]
+
+
+def _margins(layer: Layer) -> list[tuple[int, int]]:
+    return [(0, 0), (0, 0), *((each, each) for each in layer.padding)]
+
+
+def _reach(layer: Layer) -> tuple[int, ...]:
+    """Inputs along each dimension from the kernel's first to its last."""
+    return tuple(d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True))

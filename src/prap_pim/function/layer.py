@@ -63,7 +63,7 @@ class ExactLayer(nn.Module):
         return self.product.path
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [N, C, H, W] or [..., C] to [N, O, H', W'] or [..., O], of the input's type."""
+        """float [N, C, *map] or [..., C] to [N, O, *map] or [..., O], of the input's type."""
         parts = [self._compute(part) for part in torch.split(x, self._at_a_time(x))]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -80,7 +80,7 @@ class ExactLayer(nn.Module):
     def _compute(self, x: Tensor) -> Tensor:
         y = self.product(self._quantized(x)).mul_(self.scale).add_(self.bias)
         if self.layer.kind == "conv":
-            y = y.permute(0, 3, 1, 2)
+            y = y.movedim(-1, 1)
         return y.to(x.device, x.dtype, memory_format=torch.contiguous_format)
 
 
@@ -127,10 +127,17 @@ class CrossbarLayer(ExactLayer):
             exact = self.product(quantized).reshape(-1, self.layer.filters).numpy().T
             self.checked += integers.size
             self.mismatches += int(np.count_nonzero(integers * self._unit != exact))
-        images = len(x) if self.layer.kind == "conv" else integers.shape[1]
-        shape = (len(x), *self.layer.output_shape) if self.layer.kind == "conv" else (*x.shape[:-1], len(integers))
+        images, shape = integers.shape[1], (*x.shape[:-1], len(integers))
+        if self.layer.kind == "conv":
+            images, shape = len(x), (len(x), len(integers), *_map(self.layer, x))
         kind = np.float64 if x.dtype == torch.float64 else np.float32
         y = np.empty((images, len(integers), integers.shape[1] // images), kind)
         scale = self.scale.numpy() * self._unit
         over_ranges(images, partial(to_real, integers, scale, self.bias.numpy(), y))
         return torch.from_numpy(y).reshape(shape).to(x.device, x.dtype)
+
+
+def _map(layer: Layer, x: Tensor) -> list[int]:
+    """The output map of a convolution; calls of one layer may differ in it."""
+    each = zip(x.shape[2:], layer.padding, layer.dilation, layer.weight.shape[2:], layer.stride, strict=True)
+    return [(size + 2 * margin - d * (k - 1) - 1) // step + 1 for size, margin, d, k, step in each]

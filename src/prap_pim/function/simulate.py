@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from prap_pim.function.model import CrossbarModel
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.training import Quality, Tally
 
 Progress = Callable[[int, int], object]
 
@@ -35,8 +37,8 @@ class SimulationReport:
     """What a simulation found.
 
     Attributes:
-        images: how many were classified.
-        accuracy: share of them whose largest output is their label.
+        images: how many inputs went in.
+        quality: how well their labels are told.
         layers: the comparison with the exact product, by layer name.
         checked_images: how many went through every cell and were compared.
         paths: what computed the other images, by layer name: "cells", or where these can lose nothing "float32",
@@ -45,11 +47,16 @@ class SimulationReport:
     """
 
     images: int
-    accuracy: float
+    quality: Quality
     layers: Mapping[str, LayerCheck]
     checked_images: int
     paths: Mapping[str, str]
     overflows: Mapping[str, int]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the labels that have the greatest output."""
+        return self.quality.accuracy
 
     @property
     def mismatches(self) -> int:
@@ -99,8 +106,8 @@ def measure(
         captured: the network.
         plan: a plan for each of its layers, and the steps of their inputs.
         model: cells, ADC, registers.
-        images: [N, ...], N > 0.
-        labels: [N], class numbers.
+        images: or tokens, as in ``data.Examples``, one at least.
+        labels: theirs.
         seed: of the device and its read noise.
         batch_size: images at a time; neither device nor noise depend on it.
         progress: called with the images done and the images in all, after each batch.
@@ -115,7 +122,7 @@ def measure(
         raise UserError(f"the number of images to check must not be negative, not {check}")
     checked = len(images) if check is True else min(int(check), len(images))
     by_cell, quick = _layers(captured, plan, model, seed, checked > 0, checked < len(images))
-    correct = done = 0
+    tally, done = Tally(), 0
     halves: tuple[tuple[Mapping[str, ExactLayer], slice, bool], ...]
     halves = (by_cell, slice(0, checked), True), (quick, slice(checked, None), False)
     for layers, part, compare in halves:
@@ -128,7 +135,7 @@ def measure(
             torch.split(images[part], batch_size), torch.split(labels[part], batch_size), strict=True
         ):
             with torch.no_grad():
-                correct += int((network(batch).argmax(dim=1) == expected).sum())
+                tally.add(network(batch), expected)
             done += len(batch)
             if progress is not None:
                 progress(done, len(images))
@@ -138,7 +145,7 @@ def measure(
     overflows = {name: 0 for name in plan.layers}
     overflows |= {name: layer.crossbars.dot_overflows + layer.crossbars.sum_overflows for name, layer in cells.items()}
     paths = {name: layer.path for name, layer in quick.items()}
-    return SimulationReport(len(images), correct / len(images), checks, checked, paths, overflows)
+    return SimulationReport(len(images), tally.quality(), checks, checked, paths, overflows)
 
 
 def _layers(
@@ -206,16 +213,17 @@ def _matched(captured: Captured, plan: NetworkPlan) -> list[tuple[Layer, LayerPl
 
 def _plain(layer: Layer, plan: LayerPlan) -> nn.Module:
     """The layer as torch computes it, float32."""
-    module: nn.Conv2d | nn.Linear  # made without values: random ones would move torch's generator
+    module: nn.Module  # made without values: random ones would move torch's generator
     if layer.kind == "conv":
-        channels, height, width = layer.weight.shape[1:]
-        geometry = (height, width), layer.stride, layer.padding, layer.dilation
-        module = nn.Conv2d(channels, layer.filters, *geometry, device="meta")
+        kind: Any = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[layer.weight.ndim]
+        geometry = layer.weight.shape[2:], layer.stride, layer.padding, layer.dilation, layer.groups
+        module = kind(layer.channels, layer.filters, *geometry, device="meta")
     else:
         module = nn.Linear(layer.rows, layer.filters, device="meta")
     module.to_empty(device="cpu")
     with torch.no_grad():
+        assert isinstance(module.weight, Tensor)
+        assert isinstance(module.bias, Tensor)
         module.weight.copy_(torch.from_numpy(plan.real_weights().astype(np.float32).reshape(layer.weight.shape)))
-        assert module.bias is not None
         module.bias.copy_(torch.from_numpy(plan.bias.copy()))
     return module

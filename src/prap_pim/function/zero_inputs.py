@@ -78,7 +78,7 @@ class _Counter:
         x = inputs[0]
         images = len(x)
         if self.layer.kind == "conv":
-            images = max(1, _BYTES_AT_A_TIME // (self.layer.positions * self.layer.rows))
+            images = max(1, _BYTES_AT_A_TIME // (self.layer.map_positions * self.layer.rows))
         for part in torch.split(x, images):
             values = quantize_input(part, self.input_step).cpu().numpy()
             self.slices.check(values, f"layer {self.layer.name}: inputs")

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
 
 from prap_pim.chip import Chip
 from prap_pim.errors import UserError
 from prap_pim.mapping.layer import LayerMapping, Mode, fewest_crossbars, map_layer
-from prap_pim.network import DigitalOp, Layer, Network
+from prap_pim.network import Call, DigitalOp, Layer, Network
 from prap_pim.plan import NetworkPlan
 
 
@@ -121,9 +120,14 @@ def _place(network: Network, layers: Mapping[str, LayerMapping], chip: Chip, mod
     done: dict[str, list[DigitalOp]] = {name: [] for name in layers}
     for node in network:
         digital = isinstance(node, DigitalOp)
-        place = node.name if not digital else _latest(node.sources, home, list(layers))
+        if isinstance(node, DigitalOp):
+            place = _latest(node.sources, home, list(layers))
+        else:
+            place = node.layer if isinstance(node, Call) else node.name
         home[node.name] = place
-        elements[node.name] = node.output_elements if isinstance(node, DigitalOp) else prod(node.output_shape)
+        elements[node.name] = (
+            network.first_positions(node) * node.filters if isinstance(node, Layer) else node.output_elements
+        )
         if isinstance(node, DigitalOp):
             done[place or network.layers[0].name].append(node)
         if place is None:

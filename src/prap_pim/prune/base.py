@@ -10,13 +10,22 @@ from prap_pim.network import Layer
 from prap_pim.patterns import PatternSet
 
 
-@singledispatch
 def prune(config: object, layer: Layer, grain: Grain) -> PatternSet:
     """Decide which inputs each filter of a layer keeps, by the method that the type of ``config`` names.
+
+    Groups of a convolution have no input in common: each is pruned as a layer by itself.
 
     Raises:
         UserError: the method cannot handle this layer.
     """
+    if layer.groups == 1:
+        return prune_method(config, layer, grain)
+    return PatternSet.of_groups([prune_method(config, part, grain) for part in layer.by_group()])
+
+
+@singledispatch
+def prune_method(config: object, layer: Layer, grain: Grain) -> PatternSet:
+    """``prune`` of a layer of one group: what a method registers its handler for."""
     raise TypeError(f"{type(config).__name__} is not the config of a pruning method")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.patterns import PatternSet
-from prap_pim.prune.base import packed, prune
+from prap_pim.prune.base import packed, prune_method
 from prap_pim.settings import Settings
 
 
@@ -17,6 +17,6 @@ class NoPruning(Settings):
     kind: Literal["none"] = "none"
 
 
-@prune.register
+@prune_method.register
 def _(config: NoPruning, layer: Layer, grain: Grain) -> PatternSet:
     return packed(np.arange(layer.rows, dtype=np.int32), layer, grain)

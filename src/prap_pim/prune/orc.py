@@ -18,7 +18,7 @@ from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.parallel import over_ranges
 from prap_pim.patterns import PatternSet
-from prap_pim.prune.base import packed, prune
+from prap_pim.prune.base import packed, prune_method
 from prap_pim.settings import Settings
 
 Float32 = NDArray[np.float32]
@@ -35,7 +35,7 @@ class OrcPruning(Settings):
     ratio: float = Field(gt=0, le=1)
 
 
-@prune.register
+@prune_method.register
 def _(config: OrcPruning, layer: Layer, grain: Grain) -> PatternSet:
     count = max(1, floor(layer.rows * config.ratio))
     if count == layer.rows:

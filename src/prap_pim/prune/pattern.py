@@ -18,7 +18,7 @@ from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.parallel import over_ranges
 from prap_pim.patterns import PatternSet
-from prap_pim.prune.base import prune
+from prap_pim.prune.base import prune_method
 from prap_pim.settings import Settings
 
 Float32 = NDArray[np.float32]
@@ -40,7 +40,7 @@ class PatternPruning(Settings):
     shapes: int = Field(default=8, ge=1)
 
 
-@prune.register
+@prune_method.register
 def _(config: PatternPruning, layer: Layer, grain: Grain) -> PatternSet:
     kernels = layer.weight.reshape(layer.filters, layer.weight.shape[1], -1)
     positions = kernels.shape[2]

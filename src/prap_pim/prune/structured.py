@@ -13,7 +13,7 @@ from pydantic import Field
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.patterns import PatternSet
-from prap_pim.prune.base import packed, prune
+from prap_pim.prune.base import packed, prune_method
 from prap_pim.settings import Settings
 
 
@@ -28,7 +28,7 @@ class StructuredPruning(Settings):
     ratio: float = Field(gt=0, le=1)
 
 
-@prune.register
+@prune_method.register
 def _(config: StructuredPruning, layer: Layer, grain: Grain) -> PatternSet:
     channels, positions = layer.weight.shape[1], prod(layer.weight.shape[2:])
     column_sums = np.abs(layer.matrix).sum(axis=0, dtype=np.float64)  # [im2col row]

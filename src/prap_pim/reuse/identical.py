@@ -16,7 +16,7 @@ from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.parallel import over_ranges
 from prap_pim.patterns import PatternSet, ReuseMap, int8_step
-from prap_pim.reuse.base import reuse
+from prap_pim.reuse.base import reuse_method
 from prap_pim.settings import Settings
 
 Int8 = NDArray[np.int8]
@@ -48,7 +48,7 @@ class IdenticalReuse(Settings):
     threshold: float = Field(gt=0, le=1)
 
 
-@reuse.register
+@reuse_method.register
 def _(config: IdenticalReuse, layer: Layer, patterns: PatternSet, grain: Grain) -> ReuseMap:
     matrix, step = layer.matrix, int8_step(layer.matrix)
     stored = np.empty(matrix.shape, np.int8)

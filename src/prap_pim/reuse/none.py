@@ -5,7 +5,7 @@ from typing import Literal
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.patterns import PatternSet, ReuseMap
-from prap_pim.reuse.base import reuse
+from prap_pim.reuse.base import reuse_method
 from prap_pim.settings import Settings
 
 
@@ -15,6 +15,6 @@ class NoReuse(Settings):
     kind: Literal["none"] = "none"
 
 
-@reuse.register
+@reuse_method.register
 def _(config: NoReuse, layer: Layer, patterns: PatternSet, grain: Grain) -> ReuseMap:
     return ReuseMap.none(patterns)

@@ -20,7 +20,7 @@ from prap_pim.network import Layer
 from prap_pim.parallel import over_ranges
 from prap_pim.patterns import PatternSet, ReuseMap
 from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN
-from prap_pim.reuse.base import reuse
+from prap_pim.reuse.base import reuse_method
 from prap_pim.settings import Settings
 
 Float32 = NDArray[np.float32]
@@ -46,7 +46,7 @@ class SimilarReuse(Settings):
     keep: float = Field(gt=0, le=1)
 
 
-@reuse.register
+@reuse_method.register
 def _(config: SimilarReuse, layer: Layer, patterns: PatternSet, grain: Grain) -> ReuseMap:
     # A scale above 2**EXPONENT_MAX is limited to it, and judged by its distance like any other. It takes an OU of more
     # than 40 rows to see that: a reuser is no larger than the donor before rounding, |y|_1 + 128 a row, while the

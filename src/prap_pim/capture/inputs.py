@@ -1,0 +1,57 @@
+"""A batch of inputs as users have it: one tensor, positional arguments, or named ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+from prap_pim.errors import UserError
+
+Inputs = (
+    Any  # a tensor, a tuple or list of arguments, or a dictionary of named arguments, with tensors somewhere in them
+)
+
+
+def tensors(batch: Inputs, name: str) -> tuple[Tensor, ...]:
+    """The tensors of a batch in a fixed order, those of a dictionary in the order of its keys.
+
+    Raises:
+        UserError: there is none, or the first one holds no input.
+    """
+    found = tuple(leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor))
+    if not found:
+        raise UserError(f"model {name} needs an example with a tensor in it, not {type(batch).__name__}")
+    if found[0].ndim == 0 or len(found[0]) == 0:
+        raise UserError(f"model {name} needs an example of at least one image, not {tuple(found[0].shape)}")
+    return found
+
+
+def call(model: nn.Module, batch: Inputs) -> Any:
+    """What a model gives for a batch."""
+    if isinstance(batch, Tensor):
+        return model(batch)
+    return model(**batch) if isinstance(batch, Mapping) else model(*batch)
+
+
+def outputs(value: Any, name: str) -> tuple[Tensor, ...]:
+    """The tensors of what a model gives, in order.
+
+    Raises:
+        UserError: there is none.
+    """
+    leaves = tree_flatten(value)[0]
+    found = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+    if not found:
+        raise UserError(f"model {name} gives no tensor, but {', '.join({type(leaf).__name__ for leaf in leaves})}")
+    return found
+
+
+def doubled(batch: Inputs) -> Inputs:
+    """A batch of one input as a batch of two equal ones."""
+
+    def twice(leaf: Any) -> Any:
+        return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == 1 else leaf
+
+    return tree_map(twice, batch)
