@@ -154,12 +154,12 @@ class Case:
         """The network that the dense run trained, batch norm re-estimated as after every method; its float accuracy."""
         config = self.config(DENSE)
         splits = load(config.data, config.seed)
-        model = build(config.model, splits.train.images.shape[1], splits.classes, config.seed)
+        model = build(config.model, splits.train.inputs.shape[1], splits.classes, config.seed)
         newest = sorted(RunFolder(self.folder / DENSE["name"]).checkpoints.glob("epoch-*.safetensors"))[-1]
         Checkpoint.load(newest).restore(model)
-        reestimate_batchnorm(model, splits.calibration.images)
-        network = capture(model, splits.test.images[:1], self.name).network
-        return network, accuracy(model, splits.test.images, splits.test.labels)
+        reestimate_batchnorm(model, splits.calibration.inputs)
+        network = capture(model, splits.test.inputs[:1], self.name).network
+        return network, accuracy(model, splits.test.inputs, splits.test.labels)
 
     def point(self, line: str, ratio: Fraction) -> dict[str, Any]:
         """Every figure of a line at a ratio, from the cache if it is there.

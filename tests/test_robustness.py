@@ -78,7 +78,7 @@ def test_the_network_is_that_of_the_run(original: Path) -> None:
         test = finished.splits.test
         for method in finished.results.methods:
             captured, plan = finished.method(method.name)
-            found = exact_accuracy(captured, plan, finished.chip.grain, test.images, test.labels)
+            found = exact_accuracy(captured, plan, finished.chip.grain, test.inputs, test.labels)
             assert found == method.bit_true_accuracy
 
 
@@ -88,7 +88,7 @@ def test_batch_norms_that_no_plan_holds_are_kept_in_the_run(tmp_path: Path, caps
     with reopen(folder) as finished:
         test, (method,) = finished.splits.test, finished.results.methods
         captured, plan = finished.method("dense")
-        assert exact_accuracy(captured, plan, finished.chip.grain, test.images, test.labels) == method.bit_true_accuracy
+        assert exact_accuracy(captured, plan, finished.chip.grain, test.inputs, test.labels) == method.bit_true_accuracy
     saved = folder / "methods/dense/digital.safetensors"
     whole = saved.read_bytes()
     saved.write_bytes(whole[:-10])
@@ -107,7 +107,7 @@ def test_figures_are_those_of_a_monte_carlo(finished: Path) -> None:
     ]
     device = Device(variation=LognormalVariation(sigma=0.3))
     with reopen(finished) as opened:
-        images, labels = opened.splits.test.images[:20], opened.splits.test.labels[:20]
+        images, labels = opened.splits.test.inputs[:20], opened.splits.test.labels[:20]
         for point in found.points:
             bits = int(point.value or 0)
             model = CrossbarModel.of(opened.chip, adc_bits=bits, encoding="differential", device=device)

@@ -55,7 +55,7 @@ class FinishedRun:
         plan = NetworkPlan.load(place / "plan.safetensors")
         if plan.digest() != digest[name]:
             raise UserError(f"{place / 'plan.safetensors'} is not the plan of this run's results")
-        images = self.splits.train.images
+        images = self.splits.train.inputs
         model = build(self.config.model, images.shape[1], self.splits.classes, self.config.seed)
         captured = capture_network(self.config, self.splits, model)
         rest, saved = digital_part(captured), place / "digital.safetensors"

@@ -45,10 +45,10 @@ from prap_pim.results import (
 )
 from prap_pim.reuse import NoReuse, reuse
 from prap_pim.run_folder import Manifest, RunFolder, open_run
-from prap_pim.training import Checkpoint, Progress, accuracy, reestimate_batchnorm, train
+from prap_pim.training import Checkpoint, Progress, Quality, evaluate, reestimate_batchnorm, train
 from prap_pim.weights import load_weights, put_weights
 
-_BATCH = 100  # images at a time; results do not depend on it
+_BATCH = 100  # inputs at a time; results do not depend on it
 _PLAIN_FIGURES = (
     "crossbars",
     "stored_cells",
@@ -132,15 +132,15 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
 
 
 def capture_network(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
-    """A model of the configuration's kind, traced on an image of the data."""
+    """A model of the configuration's kind, traced on an input of the data."""
     details = ", ".join(f"{key} {value}" for key, value in config.model.model_dump(exclude={"name"}).items())
-    return capture(model, splits.test.images[:1], f"{config.model.name} ({details})" if details else config.model.name)
+    return capture(model, splits.test.inputs[:1], f"{config.model.name} ({details})" if details else config.model.name)
 
 
 def _start(config: RunConfig, splits: Splits) -> nn.Module:
     """The network before training: with random weights, or with those of the user's checkpoint."""
     try:
-        model = build(config.model, splits.train.images.shape[1], splits.classes, config.seed)
+        model = build(config.model, splits.train.inputs.shape[1], splits.classes, config.seed)
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"model: it cannot be built here ({str(error).splitlines()[0]})") from error
     if config.checkpoint is not None:
@@ -229,7 +229,7 @@ def _method(
     if digital := digital_part(captured).state_dict():
         write_whole(place / "digital.safetensors", save(digital))
     plan.save(place / "plan.safetensors")
-    network, calibration, test = captured.network, splits.calibration.images, splits.test
+    network, calibration, test = captured.network, splits.calibration.inputs, splits.test
     skipping = config.zero_input_skipping
     zero_input = zero_input_rates(captured, plan, calibration, chip.grain, _BATCH) if skipping else None
     budget = _budget(config, network, plan, chip)
@@ -237,17 +237,17 @@ def _method(
     at_budget = cost(network, plan, chip, crossbars=budget, zero_input=zero_input)
     proof = compressed = None
     if _has_meaning(config):
-        compressed = accuracy(compressed_model(captured, plan), test.images, test.labels)
+        compressed = evaluate(compressed_model(captured, plan), test.inputs, test.labels)
         proof = measure(
             captured,
             plan,
             CrossbarModel.of(chip),
-            test.images,
+            test.inputs,
             test.labels,
-            progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "images"),
+            progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "inputs"),
             check=True if config.checked_images is None else config.checked_images,
         )
-    result = _method_result(method, found, chip, budget, costs, at_budget, proof, compressed)
+    result = _method_result(method, found, chip, budget, costs, at_budget, proof, compressed, test.are_tokens)
     write_json(place / "result.json", {"sha256": _digest(result.model_dump_json()), "result": result.model_dump()})
     return result
 
@@ -314,9 +314,9 @@ def _compress(
             plans = finetune(*drawn, **training)
         else:
             plans = project(model, assignments)
-    reestimate_batchnorm(model, splits.calibration.images)  # for every method alike
+    reestimate_batchnorm(model, splits.calibration.inputs)  # for every method alike
     captured = capture_network(config, splits, model)
-    steps = input_steps(captured, splits.calibration.images, _BATCH, config.quantize)
+    steps = input_steps(captured, splits.calibration.inputs, _BATCH, config.quantize)
     return _Compressed(captured, _plan(method.name, captured, plans, steps, chip), calibration)
 
 
@@ -339,8 +339,8 @@ def _calibrated(
         saved, plan = read_json(result_file), NetworkPlan.load(plan_file)
         if (saved["weights"], saved["plan"]) == (before, plan.digest()):
             return dict(plan.layers), CalibrationResult.model_validate(saved["result"])
-    images = splits.calibration.images
-    found = calibrate(captured, images, reusing, chip, config.seed, whole=whole, phase=method.name, progress=progress)
+    inputs = splits.calibration.inputs
+    found = calibrate(captured, inputs, reusing, chip, config.seed, whole=whole, phase=method.name, progress=progress)
     layers = [
         AllocationResult(
             name=layer.name,
@@ -351,7 +351,7 @@ def _calibrated(
         )
         for layer in found.layers
     ]
-    result = CalibrationResult(inputs=len(images), changed=found.drop, limit=reusing.max_drop, layers=layers)
+    result = CalibrationResult(inputs=len(inputs), changed=found.drop, limit=reusing.max_drop, layers=layers)
     plans = {layer.name: found.plans[layer.name] for layer in found.layers if layer.setting is not None}
     if plans:
         plan = NetworkPlan(method.name, plans, dict.fromkeys(plans, 1.0))
@@ -368,7 +368,8 @@ def _method_result(
     costs: CostReport,
     at_budget: CostReport,
     proof: SimulationReport | None,
-    compressed_accuracy: float | None,
+    compressed: Quality | None,
+    of_bytes: bool,
 ) -> MethodResult:
     plan, layers = found.plan, []
     for layer, priced in zip(found.captured.network.layers, costs.layers, strict=True):
@@ -396,8 +397,10 @@ def _method_result(
     return MethodResult(
         name=method.name,
         description=method.description,
-        compressed_accuracy=compressed_accuracy,
-        bit_true_accuracy=proof.accuracy if proof else None,
+        compressed_accuracy=compressed.accuracy if compressed else None,
+        bit_true_accuracy=proof.quality.accuracy if proof else None,
+        compressed_bits_per_byte=compressed.bits if compressed and of_bytes else None,
+        bit_true_bits_per_byte=proof.quality.bits if proof and of_bytes else None,
         checked_images=proof.checked_images if proof else 0,
         compute_ratio=costs.ou_steps / sum(layer.dense_ou_steps for layer in layers),
         ou_steps=costs.ou_steps,
@@ -430,7 +433,8 @@ def _results(
     captured = capture_network(config, splits, trained)
     geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
     geometry = {key: _shown(value) for key, value in geometry.items() if value is not None} | vars(chip.grain)
-    table = load_table(chip.components)
+    table, test = load_table(chip.components), splits.test
+    quality = evaluate(trained, test.inputs, test.labels) if _has_meaning(config) else None
     return Results(
         schema_version=1,
         name=config.name,
@@ -438,12 +442,14 @@ def _results(
         seed=config.seed,
         versions=versions(),
         data=splits.description,
+        inputs="sequences" if test.are_tokens else "images",
         images={"train": len(splits.train), "calibration": len(splits.calibration), "test": len(splits.test)},
         network=captured.network.name,
         parameters=captured.network.parameters,
         weights=_origin(config),
         zero_input_skipping=config.zero_input_skipping,
-        float_accuracy=accuracy(trained, splits.test.images, splits.test.labels) if _has_meaning(config) else None,
+        float_accuracy=quality.accuracy if quality else None,
+        float_bits_per_byte=quality.bits if quality and test.are_tokens else None,
         chip=ChipResult(
             name=chip.name,
             description=chip.description,
@@ -500,7 +506,7 @@ def digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
     found = {
         "chip": _digest(chip.model_dump_json()),
         "component figures": _digest(repr(sorted(load_table(chip.components).figures.items()))),
-        "data": _digest(*(x.contiguous().numpy().tobytes() for part in parts for x in (part.images, part.labels))),
+        "data": _digest(*(x.contiguous().numpy().tobytes() for part in parts for x in (part.inputs, part.labels))),
     }
     if config.checkpoint is not None:
         model = _start(config, splits)

@@ -129,7 +129,9 @@ class MethodResult(CostFigures):
     description: str
     compressed_accuracy: float | None  # compressed weights, float arithmetic; 0..1; None: not measured
     bit_true_accuracy: float | None  # int8 inputs and donors on the bit-true crossbars; 0..1; None: not measured
-    checked_images: int | None = None  # test images that went through every cell; None: written before this was told
+    compressed_bits_per_byte: float | None = None  # cross-entropy of the next byte; None: no bytes, or not measured
+    bit_true_bits_per_byte: float | None = None
+    checked_images: int | None = None  # test inputs that went through every cell; None: written before this was told
     compute_ratio: float  # OU steps / OU steps of the dense plan on the same chip
     ou_steps: int
     at_budget: BudgetResult
@@ -183,12 +185,14 @@ class Results(_Frozen):
     seed: int
     versions: dict[str, str]
     data: str
-    images: dict[str, int]  # by split
+    inputs: Literal["images", "sequences"] = "images"
+    images: dict[str, int]  # how many inputs, by split
     network: str
     parameters: int
     weights: str  # where they come from
     zero_input_skipping: bool  # for all methods alike: OUs whose input bits are all 0 are not read
     float_accuracy: float | None  # the trained network before compression; 0..1; None: not measured
+    float_bits_per_byte: float | None = None  # of the same network; None: no bytes, or not measured
     chip: ChipResult
     methods: list[MethodResult] = Field(min_length=1)  # the first is the one that the others are compared with
     simulations: list[SimulationResult] = []  # of the finished run, one by one

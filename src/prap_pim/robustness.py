@@ -318,7 +318,7 @@ def _simulate(
     samples = request.samples if request.samples is not None else len(run.splits.test)
     if samples > len(run.splits.test):
         raise UserError(f"samples: the run has {len(run.splits.test)} test images, not {samples}")
-    images, labels = run.splits.test.images[:samples], run.splits.test.labels[:samples]
+    images, labels = run.splits.test.inputs[:samples], run.splits.test.labels[:samples]
     sweep = request.sweep
     values: list[float | None] = [None] if sweep is None else [float(value) for value in sweep.values]
     plain: list[int | float | None] = [None] if sweep is None else list(sweep.values)

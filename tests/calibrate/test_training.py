@@ -180,7 +180,7 @@ def test_one_step_by_hand(tmp_path: Path):
         for name, plan in plans.items()
     }
     free = {name: value for name, value in values.items() if name not in shaped}
-    logits = torch.func.functional_call(model, {**values, **shaped}, (data.images.double(),))
+    logits = torch.func.functional_call(model, {**values, **shaped}, (data.inputs.double(),))
     loss = nn.functional.cross_entropy(logits, data.labels)
     loss = loss + 0.05 * sum((value**2).sum() for value in donors.values())
     loss.backward()
@@ -273,7 +273,7 @@ def test_it_learns(tmp_path: Path):
 
     def loss(module: nn.Module) -> float:
         with torch.no_grad():
-            return float(nn.functional.cross_entropy(module.train()(data.images), data.labels))
+            return float(nn.functional.cross_entropy(module.train()(data.inputs), data.labels))
 
     config = TrainingConfig(epochs=9, compress_at=1, batch_size=24, learning_rate=0.1, augment=STILL)
     assert loss(trained(tmp_path, plans, config)[0]) < 0.9 * loss(model)

@@ -47,14 +47,14 @@ def test_every_image_comes_back_with_its_label(name: str, tmp_path: Path) -> Non
     assert splits.classes == FILES[name][2]
     assert [len(splits.train), len(splits.calibration), len(splits.test)] == [len(images) - 30, 30, 40]
     # undo the normalisation: /255, then mean and deviation of the training part
-    seen = torch.cat([splits.train.images, splits.calibration.images])
+    seen = torch.cat([splits.train.inputs, splits.calibration.inputs])
     seen_labels = torch.cat([splits.train.labels, splits.calibration.labels]).numpy()
     low, high = seen.amin(dim=(0, 2, 3), keepdim=True), seen.amax(dim=(0, 2, 3), keepdim=True)
     grey = ((seen - low) / (high - low) * 255).round().byte().numpy()  # each channel has a 0 and a 255
     expected = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
     assert {image.tobytes(): label for image, label in zip(grey, seen_labels, strict=True)} == expected
-    assert splits.train.images.mean(dim=(0, 2, 3)).abs().max() < 1e-4
-    assert (splits.train.images.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-4
+    assert splits.train.inputs.mean(dim=(0, 2, 3)).abs().max() < 1e-4
+    assert (splits.train.inputs.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-4
 
 
 def test_parts_are_stratified_and_follow_the_seed(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_parts_are_stratified_and_follow_the_seed(tmp_path: Path) -> None:
     assert first.train.labels.bincount().tolist() == [5] * 10
     assert first.calibration.labels.bincount().tolist() == [2] * 10
     assert first.test.labels.bincount().tolist() == [3] * 10
-    assert torch.equal(first.train.images, again.train.images)
-    assert not torch.equal(first.train.images, other.train.images)
+    assert torch.equal(first.train.inputs, again.train.inputs)
+    assert not torch.equal(first.train.inputs, other.train.inputs)
 
 
 def test_the_archives_own_folder_may_be_inside(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_parquet_needs_its_library_or_is_read(tmp_path: Path) -> None:
     for path in paths:
         parquet.write_table(table, path)
     splits = load(CifarConfig(name="cifar10", folder=tmp_path, calibration=10), 0)
-    parts = [splits.train.images, splits.calibration.images]
+    parts = [splits.train.inputs, splits.calibration.inputs]
     seen = torch.cat(parts)
     low, high = seen.amin(dim=(0, 2, 3), keepdim=True), seen.amax(dim=(0, 2, 3), keepdim=True)
     grey = ((seen - low) / (high - low) * 255).round().byte().permute(0, 2, 3, 1).numpy()

@@ -17,24 +17,24 @@ def test_digits_are_scaled_resized_normalised_and_split() -> None:
     splits = load(DigitsConfig(), 3)
     assert splits.classes == 10
     assert [len(splits.train), len(splits.calibration), len(splits.test)] == [1077, 320, 400]  # 1797 in all
-    assert splits.train.images.shape == (1077, 1, 32, 32)
-    assert splits.train.images.dtype == torch.float32
+    assert splits.train.inputs.shape == (1077, 1, 32, 32)
+    assert splits.train.inputs.dtype == torch.float32
     assert splits.train.labels.dtype == torch.int64
-    assert abs(float(splits.train.images.mean())) < 1e-4
-    assert abs(float(splits.train.images.std()) - 1) < 1e-4
+    assert abs(float(splits.train.inputs.mean())) < 1e-4
+    assert abs(float(splits.train.inputs.std()) - 1) < 1e-4
     counts = [part.labels.bincount() for part in (splits.train, splits.calibration, splits.test)]
     for count in counts:  # every class has its share of every part
         share = sum(counts) * (count.sum() / 1797)
         assert float((count - share).abs().max()) < 2
     # 0..1 before normalising: black and white are 1 / deviation apart, and every digit touches both
-    assert 1 / float(splits.test.images.max() - splits.test.images.min()) == pytest.approx(0.37, abs=0.05)
+    assert 1 / float(splits.test.inputs.max() - splits.test.inputs.min()) == pytest.approx(0.37, abs=0.05)
 
 
 def test_parts_are_disjoint_and_together_the_whole() -> None:
     from sklearn.datasets import load_digits
 
     splits = load(DigitsConfig(size=8), 0)
-    parts = [part.images for part in (splits.train, splits.calibration, splits.test)]
+    parts = [part.inputs for part in (splits.train, splits.calibration, splits.test)]
     seen = np.concatenate([part.numpy().reshape(len(part), -1) for part in parts])
     raw = load_digits().data
     scale = (raw.max() - raw.min()) / (seen.max() - seen.min())
@@ -44,9 +44,9 @@ def test_parts_are_disjoint_and_together_the_whole() -> None:
 
 def test_the_seed_decides_the_split() -> None:
     first, again, other = (load(DigitsConfig(size=8), seed) for seed in (1, 1, 2))
-    assert torch.equal(first.train.images, again.train.images)
+    assert torch.equal(first.train.inputs, again.train.inputs)
     assert torch.equal(first.test.labels, again.test.labels)
-    assert not torch.equal(first.test.images, other.test.images)
+    assert not torch.equal(first.test.inputs, other.test.inputs)
 
 
 @given(
@@ -88,13 +88,13 @@ def test_users_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", images=images, labels=labels)
     splits = load(ArraysConfig(path=tmp_path / "mine.npz", calibration=6, test=9), 0)
     assert splits.classes == 3
-    assert splits.train.images.shape == (15, 3, 6, 5)
+    assert splits.train.inputs.shape == (15, 3, 6, 5)
     assert splits.test.labels.bincount().tolist() == [3, 3, 3]
-    mean = splits.train.images.mean(dim=(0, 2, 3))
+    mean = splits.train.inputs.mean(dim=(0, 2, 3))
     assert torch.allclose(mean, torch.zeros(3), atol=1e-6)
 
     np.savez(tmp_path / "grey.npz", images=images[:, 0] / 1.0, labels=labels)
-    assert load(ArraysConfig(path=tmp_path / "grey.npz", calibration=6, test=9), 0).test.images.shape == (9, 1, 6, 5)
+    assert load(ArraysConfig(path=tmp_path / "grey.npz", calibration=6, test=9), 0).test.inputs.shape == (9, 1, 6, 5)
 
 
 GOOD = {"images": np.zeros((4, 2, 2), np.float32), "labels": np.array([0, 1, 0, 1])}

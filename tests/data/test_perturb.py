@@ -119,12 +119,12 @@ def test_all_parts_are_perturbed_and_training_images_as_often_as_asked() -> None
     assert torch.equal(splits.train.labels, plain.train.labels.repeat(3))
     assert torch.equal(splits.calibration.labels, plain.calibration.labels)
     assert torch.equal(splits.test.labels, plain.test.labels)
-    assert abs(float(splits.train.images.mean())) < 1e-5
-    first, second, _ = splits.train.images.split(50)
+    assert abs(float(splits.train.inputs.mean())) < 1e-5
+    first, second, _ = splits.train.inputs.split(50)
     assert not torch.allclose(first, second)
     single = load(DigitsConfig(**sizes, perturb=Perturb()), 1)  # the same images but for the normalisation
     for part in ("calibration", "test"):
-        few, many, clean = (getattr(given, part).images.flatten() for given in (single, splits, plain))
+        few, many, clean = (getattr(given, part).inputs.flatten() for given in (single, splits, plain))
         assert np.corrcoef(few, many)[0, 1] == pytest.approx(1)
         assert np.corrcoef(few, clean)[0, 1] < 0.95
 
@@ -133,7 +133,7 @@ def test_weak_amounts_give_nearly_the_plain_digits() -> None:
     sizes = {"size": 16, "train": 50, "calibration": 20, "test": 30}
     plain, same = load(DigitsConfig(**sizes), 1), load(DigitsConfig(**sizes, perturb=STILL), 1)
     for part in ("train", "calibration", "test"):
-        assert torch.allclose(getattr(plain, part).images, getattr(same, part).images, atol=1e-4)
+        assert torch.allclose(getattr(plain, part).inputs, getattr(same, part).inputs, atol=1e-4)
     assert same.description.endswith("perturbed")
 
 

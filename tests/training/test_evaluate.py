@@ -1,11 +1,13 @@
 """Accuracy counted by hand; batch norm's statistics against those computed from the layer's own inputs."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from prap_pim.models import ResNetConfig, build
-from prap_pim.training import accuracy, reestimate_batchnorm
+from prap_pim.training import Tally, accuracy, evaluate, reestimate_batchnorm
 
 
 class Echo(nn.Module):
@@ -26,6 +28,27 @@ def test_accuracy_is_the_share_of_right_answers(batch_size: int) -> None:
     model = Echo().train()
     assert accuracy(model, images, torch.tensor([0, 1, 2, 0]), batch_size) == 0.75
     assert model.training
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_bits_by_hand(batch_size: int) -> None:
+    """Outputs are log probabilities: labels of 1/2, 1/8, 1/4, 1/8 cost 1, 3, 2 and 3 bits."""
+    probabilities = torch.tensor([1 / 2, 1 / 4, 1 / 8, 1 / 8])
+    images = probabilities.log().reshape(1, 1, 2, 2).repeat(4, 1, 1, 1)
+    found = evaluate(Echo(), images, torch.tensor([0, 2, 1, 3]), batch_size)
+    assert found.bits == pytest.approx((1 + 3 + 2 + 3) / 4)
+    assert found.accuracy == 0.25
+
+
+def test_every_label_of_a_sequence_counts() -> None:
+    """One sequence of three, then one of three: six labels, each as much as any other."""
+    tally = Tally()
+    even, odd = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log()
+    tally.add(torch.stack([even, odd, odd])[None], torch.tensor([[0, 1, 0]]))
+    tally.add(torch.stack([odd, odd, odd])[None], torch.tensor([[1, 1, 1]]))
+    found = tally.quality()
+    assert found.bits == pytest.approx((1 + 2 - 4 * math.log2(0.75)) / 6)
+    assert found.accuracy == 5 / 6  # of equals, the first is the greatest
 
 
 def images(count: int = 30) -> torch.Tensor:
@@ -55,6 +78,16 @@ def test_statistics_do_not_depend_on_what_was_there() -> None:
     reestimate_batchnorm(first, images())
     reestimate_batchnorm(second, images())
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+
+
+def test_without_batch_norm_nothing_happens() -> None:
+    class Refuses(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("it was run")
+
+    model = Refuses(3, 2).train()
+    reestimate_batchnorm(model, torch.zeros(4, 5, dtype=torch.int64))
+    assert not model.training
 
 
 def test_dropout_stays_off() -> None:

@@ -10,8 +10,8 @@ from torch import nn
 
 from prap_pim.data import AffineAugment, Examples
 from prap_pim.errors import UserError
-from prap_pim.models import ResNetConfig, build
-from prap_pim.training import PRAP_2023, Checkpoint, TrainingConfig, learning_rate, train
+from prap_pim.models import GPTConfig, ResNetConfig, build
+from prap_pim.training import PRAP_2023, Checkpoint, TrainingConfig, evaluate, learning_rate, train
 from prap_pim.training.checkpoint import CheckpointFolder
 
 STILL = AffineAugment(rotation=0, shift=0, scale=0, noise=0)
@@ -62,6 +62,9 @@ def test_the_defaults_are_the_papers_schedule() -> None:
         {"weight_decay": -1},
         {"project_every": 0},
         {"augment": {"shift": 0.6}},
+        {"optimizer": "sgd"},
+        {"restart": 0},
+        {"epoch_size": 0},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
@@ -95,7 +98,7 @@ def test_one_step_descends_the_papers_loss(tmp_path: Path) -> None:
     model, examples = tiny_model(), tiny_examples()
     model.train()
     # the loss as the paper writes it, with its weight term spelt out; weights are all but biases and batch norm
-    loss = nn.functional.cross_entropy(model(examples.images), examples.labels)
+    loss = nn.functional.cross_entropy(model(examples.inputs), examples.labels)
     loss = loss + 0.3 * sum((p**2).sum() for n, p in model.named_parameters() if "norm" not in n and "bias" not in n)
     loss.backward()
     expected = {name: p.detach() - 0.5 * p.grad for name, p in model.named_parameters()}
@@ -116,7 +119,7 @@ def test_momentum_carries_on(tmp_path: Path) -> None:
     nn.init.zeros_(model[1].weight)
     nn.init.zeros_(model[1].bias)
     weight, velocity = torch.zeros(3, 65), torch.zeros(3, 65)
-    x = torch.cat([examples.images.flatten(1), torch.ones(20, 1)], dim=1)
+    x = torch.cat([examples.inputs.flatten(1), torch.ones(20, 1)], dim=1)
     one_hot = nn.functional.one_hot(examples.labels, 3).float()
     for cosine in (1, 0.5**0.5, 0):  # of 0, 45 and 90 degrees: epochs 0, 1, 2 of 4
         slope = (torch.softmax(x @ weight.T, dim=1) - one_hot).T @ x / 20
@@ -261,3 +264,115 @@ def test_what_is_no_checkpoint_is_a_mistake_of_the_user(tmp_path: Path, content:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"cannot read .*epoch-00001"):
         Checkpoint.load(path)
+
+
+def tokens(seed: int = 0) -> Examples:
+    """Sequences that count upwards by 1 or 2 modulo 5: learnable."""
+    generator = torch.Generator().manual_seed(seed)
+    start, step = torch.randint(5, (24, 1), generator=generator), torch.randint(1, 3, (24, 1), generator=generator)
+    sequence = (start + step * torch.arange(7)) % 5
+    return Examples(sequence[:, :-1], sequence[:, 1:])
+
+
+def tiny_gpt() -> nn.Module:
+    return build(GPTConfig(layers=1, width=8, heads=2), 6, 5, 0)
+
+
+ADAMW = TrainingConfig(
+    epochs=4, compress_at=2, batch_size=6, optimizer="adamw", learning_rate=0.01, weight_decay=0.05, warmup=1
+)
+
+
+def test_adamw_by_hand(tmp_path: Path) -> None:
+    """Three steps of Loshchilov and Hutter's algorithm 2, one batch an epoch."""
+    config = TrainingConfig(
+        epochs=4, compress_at=3, batch_size=24, optimizer="adamw", learning_rate=0.1, weight_decay=0.3, momentum=0.8
+    )
+    examples, model = tokens(), tiny_gpt()
+    train(model, examples, config, 0, tmp_path)
+    reference = tiny_gpt()
+    first = {name: torch.zeros_like(value) for name, value in reference.named_parameters()}
+    second = {name: torch.zeros_like(value) for name, value in reference.named_parameters()}
+    for step, cosine in enumerate((1, 0.5**0.5, 0), start=1):  # of 0, 45 and 90 degrees: epochs 0, 1, 2 of 4
+        rate = 0.1 * (1 + cosine) / 2
+        logits = reference(examples.inputs)
+        chosen = logits.log_softmax(-1).gather(-1, examples.labels[..., None])
+        slopes = torch.autograd.grad(-chosen.mean(), list(reference.parameters()))  # the mean over N * T labels
+        with torch.no_grad():
+            for (name, value), slope in zip(reference.named_parameters(), slopes, strict=True):
+                first[name] = 0.8 * first[name] + 0.2 * slope
+                second[name] = 0.95 * second[name] + 0.05 * slope**2
+                if value.ndim > 1:
+                    value *= 1 - rate * 2 * 0.3  # the loss term 0.3 * |w|^2
+                unbiased = first[name] / (1 - 0.8**step), second[name] / (1 - 0.95**step)
+                value -= rate * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
+    for (name, value), expected in zip(model.named_parameters(), reference.parameters(), strict=True):
+        if "qkv.bias" not in name:  # a key's bias changes no score: its slope is noise, of which AdamW takes the sign
+            torch.testing.assert_close(value, expected, atol=2e-4, rtol=2e-3)
+
+
+def test_a_transformer_learns(tmp_path: Path) -> None:
+    model = tiny_gpt()
+    before = evaluate(model, tokens().inputs, tokens().labels)
+    config = ADAMW.model_copy(update={"epochs": 40, "compress_at": 39})
+    train(model, tokens(), config, 0, tmp_path, stop=40)
+    after = evaluate(model, tokens().inputs, tokens().labels)
+    assert after.accuracy > 0.8 > before.accuracy  # all but the first label of a sequence can be told
+    assert after.nats < 0.5 * before.nats
+
+
+@pytest.mark.parametrize("interrupted", [1, 3])
+def test_adamw_goes_on_as_if_undisturbed(tmp_path: Path, interrupted: int) -> None:
+    whole, part = tiny_gpt(), tiny_gpt()
+    train(whole, tokens(), ADAMW, 0, tmp_path / "whole", stop=4)
+    train(part, tokens(), ADAMW, 0, tmp_path / "part", stop=interrupted)
+    again = tiny_gpt()
+    last = train(again, tokens(), ADAMW, 0, tmp_path / "part", stop=4, resume=True)
+    assert same(whole.state_dict(), again.state_dict())
+    found = Checkpoint.load(CheckpointFolder(tmp_path / "whole", keep=2).file(4))
+    assert same(dict(last.momentum), dict(found.momentum))
+    assert {key.partition(":")[2] for key in found.momentum} == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_an_epoch_of_some_examples(tmp_path: Path) -> None:
+    """Two of 24 sequences each epoch, drawn anew."""
+    seen: list[torch.Tensor] = []
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny_gpt()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.clone())
+            out: torch.Tensor = self.inner(x)
+            return out
+
+    config = ADAMW.model_copy(update={"epochs": 12, "compress_at": 11, "epoch_size": 5, "batch_size": 4})
+    train(Watched(), tokens(), config, 0, tmp_path)
+    assert [len(batch) for batch in seen] == [3, 2] * 11
+    assert all(len(torch.cat(seen[i : i + 2])) == 5 for i in range(0, 22, 2))
+    assert len({tuple(row.tolist()) for batch in seen for row in batch}) > 5
+
+
+def test_a_restart_begins_a_second_cosine() -> None:
+    config = TrainingConfig(epochs=12, compress_at=8, learning_rate=1, restart=0.5, warmup=2)
+    expected = {0: 0, 1: 0.5 * (1 + 0.9238795325) / 2, 4: 0.5, 7.999: 0, 8: 0, 9: 0.25 * (1 + 0.5**0.5) / 2, 10: 0.25}
+    for time, rate in expected.items():
+        assert learning_rate(config, time) == pytest.approx(rate, abs=1e-6), time
+
+
+def test_a_setting_that_is_not_made_use_of_changes_no_identity(tmp_path: Path) -> None:
+    """Checkpoints of a version that did not know the setting can be gone on from."""
+    from prap_pim.training.loop import Hooks, _identity
+
+    origin = Checkpoint.of(0, "", tiny_gpt(), {})
+    values = SHORT.model_dump()
+    for later in ("optimizer", "restart", "epoch_size"):
+        assert values.pop(later) is None
+
+    class Old(TrainingConfig):
+        def model_dump(self, **_: object) -> dict[str, object]:  # type: ignore[override]
+            return values
+
+    assert _identity(tokens(), Old(), 0, origin, Hooks()) == _identity(tokens(), SHORT, 0, origin, Hooks())

@@ -1,4 +1,4 @@
-"""Images and labels: where they come from, how they are split, and how training images are varied.
+"""Inputs and labels: where they come from, how they are split, and how training images are varied.
 
 A source is one file with a config and a handler of ``load``; one is chosen by its ``name`` in the configuration.
 To add one: its import here, and its place in ``DataConfig``.
@@ -13,9 +13,10 @@ from prap_pim.data.augment import AffineAugment, AugmentConfig, CropFlipAugment,
 from prap_pim.data.cifar import CifarConfig
 from prap_pim.data.digits import DigitsConfig
 from prap_pim.data.perturb import Perturb
+from prap_pim.data.source_text import SourceTextConfig
 from prap_pim.data.splits import Examples, Splits, load, stratified_order
 
-DataConfig = Annotated[DigitsConfig | ArraysConfig | CifarConfig, Field(discriminator="name")]
+DataConfig = Annotated[DigitsConfig | ArraysConfig | CifarConfig | SourceTextConfig, Field(discriminator="name")]
 
 __all__ = [
     "AffineAugment",
@@ -27,6 +28,7 @@ __all__ = [
     "DigitsConfig",
     "Examples",
     "Perturb",
+    "SourceTextConfig",
     "Splits",
     "augment",
     "load",

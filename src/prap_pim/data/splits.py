@@ -1,4 +1,4 @@
-"""Images and labels in three parts, and the verb that every data source registers its handler for."""
+"""Inputs and labels in three parts, and the verb that every data source registers its handler for."""
 
 from dataclasses import dataclass
 from functools import singledispatch
@@ -16,21 +16,30 @@ from prap_pim.settings import Settings
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images with their classes.
+    """Images with their classes, or sequences of tokens with the token that follows each.
 
     Attributes:
-        images: float32 [N, C, H, W].
-        labels: int64 [N], 0 .. classes - 1.
+        inputs: images, float32 [N, C, H, W]; or tokens, int64 [N, T].
+        labels: int64 [N]; or [N, T]. All 0 .. classes - 1.
     """
 
-    images: Tensor
+    inputs: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != torch.float32 or self.images.numel() == 0:
-            raise UserError(f"images must be float32 [N, C, H, W] and not empty, not {tuple(self.images.shape)}")
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise UserError(f"labels must be int64 [{len(self.images)}], not {tuple(self.labels.shape)}")
+        shape = tuple(self.inputs.shape)
+        expected = {(4, torch.float32): shape[:1], (2, torch.int64): shape}.get((len(shape), self.inputs.dtype))
+        if expected is None or self.inputs.numel() == 0:
+            raise UserError(
+                f"inputs must be images, float32 [N, C, H, W], or tokens, int64 [N, T], and not empty, not {shape}"
+            )
+        if self.labels.shape != expected or self.labels.dtype != torch.int64:
+            raise UserError(f"labels must be int64 {list(expected)}, not {tuple(self.labels.shape)}")
+
+    @property
+    def are_tokens(self) -> bool:
+        """Whether the inputs are tokens."""
+        return self.inputs.dtype == torch.int64
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,11 +47,11 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set cut into three disjoint parts, normalised to mean 0 and deviation 1 of the training part.
+    """A data set cut into three disjoint parts; images normalised to mean 0 and deviation 1 of the training part.
 
     Attributes:
         description: what the data are, for the report.
-        classes: number of classes.
+        classes: number of classes, or of tokens that there are.
         train: to train on.
         calibration: to choose activation scales and batch-norm statistics with; its labels are not used.
         test: to report accuracy on, used for nothing else.
@@ -65,7 +74,7 @@ class SplitConfig(Settings):
 
 @singledispatch
 def load(config: Any, seed: int) -> Splits:
-    """Read a data set and split it, each part with (nearly) the same share of every class.
+    """Read a data set and split it; images so that each part has (nearly) the same share of every class.
 
     Args:
         config: a source's config.

@@ -9,20 +9,23 @@ from typing import Annotated
 from pydantic import Field
 
 from prap_pim.models.cnn import CNN, CNNConfig
+from prap_pim.models.gpt import GPT, GPTConfig
 from prap_pim.models.registry import build, weight_shapes
 from prap_pim.models.resnet import ResNet, ResNet18Config, ResNet50Config, ResNetConfig
 from prap_pim.models.vgg import VGG16, VGG16Config
 from prap_pim.models.wide_resnet import WideResNet, WideResNetConfig
 
 ModelConfig = Annotated[
-    ResNetConfig | ResNet18Config | ResNet50Config | VGG16Config | WideResNetConfig | CNNConfig,
+    ResNetConfig | ResNet18Config | ResNet50Config | VGG16Config | WideResNetConfig | CNNConfig | GPTConfig,
     Field(discriminator="name"),
 ]
 
 __all__ = [
     "CNN",
+    "GPT",
     "VGG16",
     "CNNConfig",
+    "GPTConfig",
     "ModelConfig",
     "ResNet",
     "ResNet18Config",

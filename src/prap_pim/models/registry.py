@@ -18,8 +18,8 @@ def build(config: Any, in_channels: int, classes: int, seed: int) -> nn.Module:
 
     Args:
         config: a network's config.
-        in_channels: channels of its input images.
-        classes: its outputs.
+        in_channels: channels of its input images; tokens of its input sequences.
+        classes: its outputs; of a sequence, for every token.
         seed: the same seed gives the same weights. Torch's own generator is left as it was.
     """
     with torch.random.fork_rng(devices=[]):

@@ -5,9 +5,10 @@ Plotly reads a little HTML in labels, so every name is escaped here for Plotly, 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from prap_pim.report.quantities import Scale, count, percent, quantity, scale
+from prap_pim.report.quantities import Scale, bits, count, percent, quantity, scale
 from prap_pim.report.simulation import QUANTITIES
 from prap_pim.report.summary import comparisons, component_names
 from prap_pim.results import LayerResult, MethodResult, Results, SimulationResult
@@ -49,7 +50,7 @@ class Chart:
 
 
 def method_charts(results: Results) -> list[Chart]:
-    """Method against method: latency, throughput, energy by component."""
+    """Method against method: latency, energy by component, what the network's answers are worth."""
     methods = [each.method for each in comparisons(results)]
     return [
         _by_method(
@@ -69,7 +70,8 @@ def method_charts(results: Results) -> list[Chart]:
             "s",
         ),
         _energy_breakdown(methods),
-        *([] if results.float_accuracy is None else [_accuracy(results.float_accuracy, methods)]),
+        *([] if results.float_bits_per_byte is None else [_bits_per_byte(results, methods)]),
+        *([] if results.float_accuracy is None else [_accuracy(results, methods)]),
     ]
 
 
@@ -242,33 +244,59 @@ def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
     )
 
 
-def _accuracy(float_accuracy: float, methods: Sequence[MethodResult]) -> Chart:
+def _accuracy(results: Results, methods: Sequence[MethodResult]) -> Chart:
+    layout = {"range": [0, 145], "tickvals": [0, 25, 50, 75, 100]}
+    pairs = [(method.compressed_accuracy, method.bit_true_accuracy) for method in methods]
+    title = "Accuracy" if results.inputs == "images" else "Accuracy of the next byte"
+    told = [100 * (share or 0.0) for share in (results.float_accuracy, *chain(*pairs))]
+    texts = [percent(share or 0.0) for share in (results.float_accuracy, *chain(*pairs))]
+    return _quality("accuracy", title, "Longer is better.", methods, told, texts, "accuracy / %", layout)
+
+
+def _bits_per_byte(results: Results, methods: Sequence[MethodResult]) -> Chart:
+    pairs = [(method.compressed_bits_per_byte, method.bit_true_bits_per_byte) for method in methods]
+    told = [value or 0.0 for value in (results.float_bits_per_byte, *chain(*pairs))]
+    layout = {"range": _room_for_text(told, Scale(1.0, ""))}
+    note = "What the next byte costs on the average when it is coded by the network's probabilities. Shorter is better."
+    return _quality("bits-per-byte", "Bits per byte", note, methods, told, list(map(bits, told)), "bits / byte", layout)
+
+
+def _quality(
+    id_: str,
+    title: str,
+    note: str,
+    methods: Sequence[MethodResult],
+    told: Sequence[float],
+    texts: Sequence[str],
+    axis: str,
+    axis_layout: dict[str, Any],
+) -> Chart:
+    """Of the float network, then of each method compressed and bit-true."""
     # the float network is one for all methods, so it has one bar and the neutral colour
-    bars = [("float network", float_accuracy, "#999999", "")]
+    bars = [("float network", "#999999", "")]
     for i, method in enumerate(methods):
-        bars.append((f"{method.name}, compressed", method.compressed_accuracy or 0.0, _color(i), "/"))
-        bars.append((f"{method.name}, bit-true", method.bit_true_accuracy or 0.0, _color(i), ""))
+        bars += [(f"{method.name}, compressed", _color(i), "/"), (f"{method.name}, bit-true", _color(i), "")]
     data = {
         "type": "bar",
         "orientation": "h",
         "y": list(range(len(bars))),
-        "x": [100 * share for _, share, _, _ in bars],
-        "text": [percent(share) for _, share, _, _ in bars],
+        "x": list(told),
+        "text": list(texts),
         "textposition": "outside",
         "cliponaxis": False,
-        "hovertext": [f"{_safe(name)}: {percent(share)}" for name, share, _, _ in bars],
+        "hovertext": [f"{_safe(name)}: {text}" for (name, *_), text in zip(bars, texts, strict=True)],
         "hoverinfo": "text",
-        "marker": {"color": [bar[2] for bar in bars], "pattern": {"shape": [bar[3] for bar in bars]}},
+        "marker": {"color": [bar[1] for bar in bars], "pattern": {"shape": [bar[2] for bar in bars]}},
         "showlegend": False,
     }
-    layout = _layout([name for name, *_ in bars], "accuracy / %", _BAR * len(bars))
-    layout["xaxis"] |= {"range": [0, 145], "tickvals": [0, 25, 50, 75, 100]}
+    layout = _layout([name for name, *_ in bars], axis, _BAR * len(bars))
+    layout["xaxis"] |= axis_layout
     return Chart(
-        "accuracy",
-        "Accuracy",
+        id_,
+        title,
         "Float network: as trained. Compressed: the method's weights, float arithmetic, batch norm re-estimated on the "
-        "calibration images (so even dense can differ from the float network). Bit-true: int8 on the "
-        "simulated crossbars. Longer is better.",
+        "calibration inputs (so even dense can differ from the float network). Bit-true: int8 on the "
+        f"simulated crossbars. {note}",
         [data],
         layout,
     )

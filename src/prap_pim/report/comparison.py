@@ -18,7 +18,11 @@ def write_comparison(results: Results, path: Path) -> None:
         UserError: the file cannot be written.
     """
     rows = [
-        {"float_accuracy": results.float_accuracy, **_flat(method.model_dump(exclude=_NESTED))}
+        {
+            "float_accuracy": results.float_accuracy,
+            "float_bits_per_byte": results.float_bits_per_byte,
+            **_flat(method.model_dump(exclude=_NESTED)),
+        }
         for method in results.methods
     ]
     columns = list(dict.fromkeys(["name", *(column for row in rows for column in row)]))

@@ -88,10 +88,21 @@ def percent(share: float | None) -> str:
     return "not measured" if share is None else f"{100 * share:.2f} %"
 
 
+def bits(value: float | None) -> str:
+    """Bits per byte: "1.916"."""
+    return "not measured" if value is None else f"{value:.3f}"
+
+
 def points(change: float) -> str:
     """A difference of two shares, with its sign: -0.0037 is "-0.37 points"."""
     text = f"{100 * change:+.2f}"
     return f"{'0.00' if text in ('+0.00', '-0.00') else text} points"
+
+
+def relative(change: float) -> str:
+    """A change as a share of what it was, with its sign: 0.021 is "+2.10 %"."""
+    text = f"{100 * change:+.2f}"
+    return f"{'0.00' if text in ('+0.00', '-0.00') else text} %"
 
 
 def times(ratio: float) -> str:

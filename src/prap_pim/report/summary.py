@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from prap_pim.report.quantities import count, percent, points, quantity, significant, times
+from prap_pim.report.quantities import bits, count, percent, points, quantity, relative, significant, times
 from prap_pim.results import LayerResult, MethodResult, Results
 
 
@@ -57,6 +57,12 @@ class Comparison:
         mine, other = self.method.bit_true_accuracy, self.reference.bit_true_accuracy
         return None if mine is None or other is None else mine - other
 
+    @property
+    def bits_change(self) -> float | None:
+        """Bit-true bits per byte against the reference's, as a share of these; None if not measured."""
+        mine, other = self.method.bit_true_bits_per_byte, self.reference.bit_true_bits_per_byte
+        return None if mine is None or other is None else _ratio(mine, other) - 1
+
 
 def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
@@ -94,9 +100,18 @@ def sections(results: Results) -> list[Section]:
     def row(label: str, text: Callable[[Comparison], str]) -> Row:
         return Row(label, tuple(text(each) for each in compared))
 
+    bits_per_byte = Section(
+        "Bits per byte",
+        (
+            row("float network", lambda _: bits(results.float_bits_per_byte)),
+            row("compressed", lambda c: bits(c.method.compressed_bits_per_byte)),
+            row("bit-true int8", lambda c: bits(c.method.bit_true_bits_per_byte)),
+        ),
+    )
     return [
+        *([bits_per_byte] if results.float_bits_per_byte is not None else []),
         Section(
-            "Accuracy",
+            "Accuracy" if results.inputs == "images" else "Accuracy of the next byte",
             (
                 row("float network", lambda _: percent(results.float_accuracy)),
                 row("compressed", lambda c: percent(c.method.compressed_accuracy)),
@@ -202,20 +217,34 @@ def headline(results: Results) -> Headline:
                 (quantity(method.serial.latency_s, "s"), "latency, serial", "one inference, nothing overlaps"),
                 (quantity(method.pipelined.latency_s, "s"), "latency, pipelined", "one inference, layers overlap"),
                 (quantity(method.energy_j, "J"), "energy", "one inference"),
-                (percent(method.bit_true_accuracy), "accuracy", f"float network: {percent(results.float_accuracy)}"),
+                (percent(method.bit_true_accuracy), "accuracy", f"float network: {percent(results.float_accuracy)}")
+                if results.float_bits_per_byte is None
+                else (
+                    bits(method.bit_true_bits_per_byte),
+                    "bits per byte",
+                    f"float network: {bits(results.float_bits_per_byte)}",
+                ),
             ),
         )
 
     def instead(new: str, old: str) -> str:
         return f"{new} instead of {old}"
 
-    accuracy = instead(percent(method.bit_true_accuracy), percent(reference.bit_true_accuracy))
+    kind, what, change = "accuracy", "accuracy is", "not measured"
+    each = [percent(one.bit_true_accuracy) for one in (method, reference)]
+    trained = percent(results.float_accuracy)
+    if last.accuracy_change is not None:
+        change = points(last.accuracy_change)
+    if last.bits_change is not None:
+        kind, what, change = "bits per byte", "bits per byte are", relative(last.bits_change)
+        each = [bits(one.bit_true_bits_per_byte) for one in (method, reference)]
+        trained = bits(results.float_bits_per_byte)
+    told = instead(*each)
     return Headline(
         f"On the chip {results.chip.name}, {method.name} runs {results.network} {times(last.serial_speedup)} as fast "
         f"as {reference.name} (serial timing) and uses {_share(method.energy_j, reference.energy_j)} of its energy. "
         + (
-            f"Its accuracy is {accuracy}; the network as it was trained, in float, has "
-            f"{percent(results.float_accuracy)}."
+            f"Its {what} {told}; the network as it was trained, in float, has {trained}."
             if last.accuracy_change is not None
             else f"Accuracy was not measured ({results.weights})."
         ),
@@ -236,9 +265,7 @@ def headline(results: Results) -> Headline:
                 "energy gain",
                 instead(*(quantity(m.energy_j, "J") for m in (method, reference))),
             ),
-            ("not measured", "accuracy", results.weights)
-            if last.accuracy_change is None
-            else (points(last.accuracy_change), "accuracy change", accuracy),
+            (change, kind, results.weights) if last.accuracy_change is None else (change, f"{kind} change", told),
         ),
     )
 
@@ -255,7 +282,7 @@ class Exactness:
     checked: int
     mismatches: int
     wrong: tuple[str, ...]  # "method, layer" where integers differ
-    images: str  # how many went through every cell; empty: not known
+    inputs: str  # how many went through every cell; empty: not known
     overflows: int
     overflowed: tuple[str, ...]  # "method, layer: how often" where a register was too narrow
 
@@ -270,7 +297,7 @@ class Exactness:
         if not self.checked:
             return "no integers were compared: this run proves nothing about the crossbars"
         found = f"{count(self.checked)} integers compared with the integer matmul, {count(self.mismatches)} mismatches"
-        return f"{found}; {self.images}" if self.images else found
+        return f"{found}; {self.inputs}" if self.inputs else found
 
     @property
     def overflow_line(self) -> str:
@@ -287,7 +314,7 @@ def exactness(results: Results) -> Exactness:
         checked=sum(layer.checked_outputs for _, layer in layers),
         mismatches=sum(layer.mismatches for _, layer in layers),
         wrong=tuple(f"{method}, {layer.name}" for method, layer in layers if layer.mismatches),
-        images=_checked_images(results),
+        inputs=_checked_inputs(results),
         overflows=sum(layer.overflows for _, layer in layers),
         overflowed=tuple(
             f"{method}, {layer.name}: {count(layer.overflows)}" for method, layer in layers if layer.overflows
@@ -295,12 +322,12 @@ def exactness(results: Results) -> Exactness:
     )
 
 
-def _checked_images(results: Results) -> str:
-    """How many images of each method went through every cell."""
+def _checked_inputs(results: Results) -> str:
+    """How many inputs of each method went through every cell."""
     checked = [method.checked_images or 0 for method in results.methods]
     fewest, most = min(checked), max(checked)
     if most == 0:
         return ""
     numbers = count(most) if fewest == most else f"{count(fewest)} to {count(most)}"
     whole = f" of {count(results.images['test'])}" if "test" in results.images else ""
-    return f"{numbers}{whole} test images of each method went through every cell"
+    return f"{numbers}{whole} test {results.inputs} of each method went through every cell"

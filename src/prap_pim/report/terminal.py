@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prap_pim.report.allocation import HEADINGS, UNITS, Allocation, allocations
-from prap_pim.report.quantities import percent, significant, times
+from prap_pim.report.quantities import bits, percent, significant, times
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
 from prap_pim.report.simulation import QUANTITIES, row_cells, summary, value_text
 from prap_pim.report.summary import Section, comparisons, energy_section, exactness, sections
@@ -87,13 +87,14 @@ def _summary(results: Results) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=f"Gains over {reference}")
     table.add_column("", overflow="fold")
     headings = ("bit-true", "compute", "speedup", "speedup", "energy", "throughput")
-    kinds = ("accuracy", "ratio", "serial", "pipelined", "gain", "at budget")
+    of_bytes = results.float_bits_per_byte is not None
+    kinds = ("bits/byte" if of_bytes else "accuracy", "ratio", "serial", "pipelined", "gain", "at budget")
     for heading, kind in zip(headings, kinds, strict=True):
         table.add_column(f"{heading}\n{kind}", justify="right")
     for each in comparisons(results):
         table.add_row(
             Text(_plain(each.method.name)),
-            percent(each.method.bit_true_accuracy),
+            bits(each.method.bit_true_bits_per_byte) if of_bytes else percent(each.method.bit_true_accuracy),
             significant(each.method.compute_ratio),
             times(each.serial_speedup),
             times(each.pipelined_speedup),

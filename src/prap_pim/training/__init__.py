@@ -2,7 +2,7 @@
 
 from prap_pim.training.checkpoint import Checkpoint
 from prap_pim.training.config import PRAP_2023, TrainingConfig, learning_rate
-from prap_pim.training.evaluate import accuracy, reestimate_batchnorm
+from prap_pim.training.evaluate import Quality, Tally, accuracy, evaluate, reestimate_batchnorm
 from prap_pim.training.loop import Hooks, Progress, quiet, run_epochs, train
 
 __all__ = [
@@ -10,8 +10,11 @@ __all__ = [
     "Checkpoint",
     "Hooks",
     "Progress",
+    "Quality",
+    "Tally",
     "TrainingConfig",
     "accuracy",
+    "evaluate",
     "learning_rate",
     "quiet",
     "reestimate_batchnorm",

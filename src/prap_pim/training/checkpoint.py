@@ -26,7 +26,8 @@ class Checkpoint:
         epoch: epochs done since the start of base training.
         identity: digest of what the run was made of (settings, seed, data, network).
         model: the model's state_dict, batch-norm buffers included.
-        momentum: the optimiser's momentum by parameter name; empty before the first step.
+        momentum: the optimiser's momentum by parameter name; whatever else it keeps of a parameter, by "name:what".
+            Empty before the first step.
     """
 
     epoch: int

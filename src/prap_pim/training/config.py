@@ -1,7 +1,7 @@
 """The recipe of training and of PRAP's fine-tuning (method.md step 3)."""
 
 from math import cos, pi
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,20 +13,25 @@ class TrainingConfig(Settings):
     """Stochastic gradient descent with momentum on one cosine over all epochs; the defaults are the paper's schedule.
 
     Compression branches off at ``compress_at``: the epochs before it are the base training, the epochs from it on are
-    the fine-tuning, under the same cosine. Penalties are written as the paper writes them, as terms of the loss.
+    the fine-tuning, under the same cosine or, with ``restart``, one of their own. Penalties are written as the paper
+    writes them, as terms of the loss; AdamW (Loshchilov and Hutter, 2019) takes ``weight_decay`` from the weights
+    directly and not through the gradient.
     """
 
     epochs: int = Field(default=200, ge=1)
     compress_at: int = Field(default=150, ge=1)  # epochs trained when steps 1 and 2 choose patterns and donors
+    epoch_size: int | None = Field(default=None, ge=1)  # examples, drawn anew for each epoch; None: all there are
     batch_size: int = Field(default=128, ge=1)
+    optimizer: Literal["adamw"] | None = None  # None: stochastic gradient descent
     learning_rate: float = Field(default=0.1, gt=0)
+    restart: float | None = Field(default=None, gt=0)  # learning rate at compress_at; None: one cosine all along
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    warmup: float = Field(default=0.0, ge=0)  # epochs in which the learning rate also rises from 0
+    warmup: float = Field(default=0.0, ge=0)  # epochs in which the learning rate also rises from 0, at every start
     weight_decay: float = Field(default=0.5e-3, ge=0)  # loss term: this times |w|^2, w the weights but no bias or norm
     mask_penalty: float = Field(default=0.5e-3, ge=0)  # loss term: this times |W - M*W|^2
     reuse_penalty: float = Field(default=1e-3, ge=0)  # loss term: this times |(W - What) / scale|^2
     project_every: int = Field(default=5, ge=1)  # epochs of fine-tuning from one projection to the next
-    augment: AugmentConfig = AffineAugment()
+    augment: AugmentConfig = AffineAugment()  # of images; tokens are taken as they are
 
     @model_validator(mode="after")
     def _room_to_finetune(self) -> Self:
@@ -40,5 +45,10 @@ PRAP_2023 = TrainingConfig()  # the schedule of the paper, by its name
 
 def learning_rate(config: TrainingConfig, time: float) -> float:
     """The learning rate at ``time``, in epochs since the start of base training; it reaches 0 at ``config.epochs``."""
-    rise = min(1.0, time / config.warmup) if config.warmup > 0 else 1.0
-    return config.learning_rate * rise * (1 + cos(pi * time / config.epochs)) / 2
+    start, end, highest = 0, config.epochs, config.learning_rate
+    if config.restart is not None:
+        base = time < config.compress_at
+        start, end, highest = (0, config.compress_at, highest) if base else (config.compress_at, end, config.restart)
+    done = time - start
+    rise = min(1.0, done / config.warmup) if config.warmup > 0 else 1.0
+    return highest * rise * (1 + cos(pi * done / (end - start))) / 2

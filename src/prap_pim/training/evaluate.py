@@ -1,49 +1,100 @@
 """What is measured on a trained network without changing its weights."""
 
+from dataclasses import dataclass
+from math import log
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def batches(images: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+def batches(inputs: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     """Cut into batches of at most ``batch_size`` whose sizes differ by at most one, so that none is tiny."""
-    return torch.tensor_split(images, -(-len(images) // batch_size))
+    return torch.tensor_split(inputs, -(-len(inputs) // batch_size))
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well labels are told.
+
+    Attributes:
+        accuracy: share of the labels that have the greatest output, 0..1.
+        nats: mean cross-entropy of the outputs, taken as logits.
+    """
+
+    accuracy: float
+    nats: float
+
+    @property
+    def bits(self) -> float:
+        """The cross-entropy in bits: what a label costs when it is coded by the network's probabilities."""
+        return self.nats / log(2)
+
+
+class Tally:
+    """Outputs beside their labels, batch by batch."""
+
+    def __init__(self) -> None:
+        self._right = self._labels = 0
+        self._nats = 0.0
+
+    def add(self, outputs: Tensor, labels: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            outputs: logits [N, classes], or [N, T, classes] of tokens.
+            labels: int64 [N] or [N, T].
+        """
+        self._right += int((outputs.argmax(dim=-1) == labels).sum())
+        nats = functional.cross_entropy(outputs.flatten(0, -2), labels.flatten(), reduction="none")
+        self._nats += float(nats.double().sum())
+        self._labels += labels.numel()
+
+    def quality(self) -> Quality:
+        """Of all batches together, one at least."""
+        return Quality(self._right / self._labels, self._nats / self._labels)
 
 
 @torch.inference_mode()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 256) -> float:
-    """Share of images whose greatest output is their label's.
+def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> Quality:
+    """How well a model tells labels.
 
     Args:
         model: left in the mode (training or evaluation) in which it was.
-        images: float32 [N, C, H, W].
-        labels: int64 [N].
-        batch_size: images at a time; the result depends on it at most by rounding.
+        inputs: images or tokens, as in ``data.Examples``.
+        labels: theirs.
+        batch_size: inputs at a time; the result depends on it at most by rounding.
     """
     modes = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device
+    tally = Tally()
     try:
         model.eval()
-        chosen = torch.cat(
-            [model(_laid_out(batch, device)).argmax(dim=1).cpu() for batch in batches(images, batch_size)]
-        )
+        for batch, expected in zip(batches(inputs, batch_size), batches(labels, batch_size), strict=True):
+            tally.add(model(_laid_out(batch, device)).cpu(), expected)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return float((chosen == labels).double().mean())
+    return tally.quality()
+
+
+def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
+    """Share of the labels that have the greatest output. Arguments as for ``evaluate``."""
+    return evaluate(model, inputs, labels, batch_size).accuracy
 
 
 @torch.inference_mode()
-def reestimate_batchnorm(model: nn.Module, images: Tensor, batch_size: int = 256) -> None:
-    """Replace batch norm's running mean and variance by those of ``images`` under the present weights.
+def reestimate_batchnorm(model: nn.Module, inputs: Tensor, batch_size: int = 256) -> None:
+    """Replace batch norm's running mean and variance by those of ``inputs`` under the present weights.
 
     The statistics are the plain average over the batches; no label is needed and no weight changes. Done after every
-    compression, for all methods alike.
+    compression, for all methods alike; a model without batch norm is left as it is.
 
     Args:
         model: changed in place, in its batch-norm buffers only, and left in evaluation mode.
-        images: float32 [N, C, H, W].
-        batch_size: images at a time, at most.
+        inputs: images or tokens, as in ``data.Examples``.
+        batch_size: inputs at a time, at most.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
@@ -54,7 +105,7 @@ def reestimate_batchnorm(model: nn.Module, images: Tensor, batch_size: int = 256
             norm.reset_running_stats()
             norm.momentum = None  # torch: a cumulative average
             norm.train()
-        for batch in batches(images, batch_size):
+        for batch in batches(inputs, batch_size) if norms else ():
             model(_laid_out(batch, device))
     finally:
         model.eval()
@@ -62,5 +113,7 @@ def reestimate_batchnorm(model: nn.Module, images: Tensor, batch_size: int = 256
             norm.momentum = momentum
 
 
-def _laid_out(images: Tensor, device: torch.device) -> Tensor:
-    return images.to(device, memory_format=torch.channels_last)  # 1.4 times as fast on a CPU as channels first
+def _laid_out(inputs: Tensor, device: torch.device) -> Tensor:
+    if inputs.ndim != 4:
+        return inputs.to(device)
+    return inputs.to(device, memory_format=torch.channels_last)  # 1.4 times as fast on a CPU as channels first

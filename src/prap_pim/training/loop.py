@@ -19,6 +19,9 @@ from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
 from prap_pim.training.config import TrainingConfig, learning_rate
 from prap_pim.training.evaluate import batches
 
+_MOMENTUM = "momentum_buffer"  # what torch's SGD calls it
+_SQUARE_MOMENTUM = 0.95  # AdamW: momentum of the squared gradient
+
 
 class Progress(Protocol):
     """What is told, after every step, about how far something is."""
@@ -133,8 +136,12 @@ def run_epochs(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Fabric warns about how its own environment was started
         wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
-    images = examples.images.contiguous(memory_format=torch.channels_last)
-    parts = -(-len(examples) // config.batch_size)
+    inputs = examples.inputs
+    are_images = inputs.is_floating_point()
+    if are_images:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    size = min(len(examples), config.epoch_size or len(examples))
+    parts = -(-size // config.batch_size)
 
     for epoch in range(current.epoch, stop):
         hooks.before_epoch(epoch)
@@ -142,12 +149,14 @@ def run_epochs(
         generator = _generator(seed, epoch)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(generator.initial_seed())  # for dropout, which takes no generator
-            for i, chosen in enumerate(batches(torch.randperm(len(examples), generator=generator), config.batch_size)):
+            order = torch.randperm(len(examples), generator=generator)[:size]
+            for i, chosen in enumerate(batches(order, config.batch_size)):
                 rate = learning_rate(config, epoch + i / parts)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                varied = augment(config.augment, images[chosen], generator)
-                loss = functional.cross_entropy(wrapped(varied), examples.labels[chosen])
+                batch = augment(config.augment, inputs[chosen], generator) if are_images else inputs[chosen]
+                outputs = wrapped(batch)  # [n, classes] or [n, T, classes]
+                loss = functional.cross_entropy(outputs.flatten(0, -2), examples.labels[chosen].flatten())
                 wrapped_optimizer.zero_grad()
                 fabric.backward(loss)
                 hooks.add_gradients(rate)
@@ -163,22 +172,34 @@ def run_epochs(
     return current
 
 
-def _optimizer(model: nn.Module, config: TrainingConfig, start: Checkpoint) -> torch.optim.SGD:
-    """Stochastic gradient descent with the momentum of ``start``."""
+def _optimizer(model: nn.Module, config: TrainingConfig, start: Checkpoint) -> torch.optim.Optimizer:
+    """The optimiser with the momentum of ``start``."""
     weights = [value for value in model.parameters() if value.ndim > 1]
     others = [value for value in model.parameters() if value.ndim <= 1]  # biases and batch norm
     # torch's weight_decay d adds d * w to the gradient; the loss term c * |w|^2 has the gradient 2 * c * w: d = 2 * c
     groups = [{"params": weights, "weight_decay": 2 * config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-    for name, value in model.named_parameters():
-        if name in start.momentum:
-            optimizer.state[value]["momentum_buffer"] = torch.empty_like(value).copy_(start.momentum[name]).detach()
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, _SQUARE_MOMENTUM))
+    else:
+        optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    known = dict(model.named_parameters())
+    for key, value in start.momentum.items():
+        name, _, what = key.partition(":")
+        if name in known:
+            like = torch.empty_like(known[name] if value.ndim else value)  # laid out as the parameter
+            optimizer.state[known[name]][what or _MOMENTUM] = like.copy_(value).detach()
     return optimizer
 
 
-def _momentum(model: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    states = ((name, optimizer.state.get(value, {})) for name, value in model.named_parameters())
-    return {name: state["momentum_buffer"] for name, state in states if state.get("momentum_buffer") is not None}
+def _momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """See ``Checkpoint.momentum``."""
+    return {
+        name if what == _MOMENTUM else f"{name}:{what}": value
+        for name, parameter in model.named_parameters()
+        for what, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
@@ -187,10 +208,11 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
 
 
 def _identity(examples: Examples, config: TrainingConfig, seed: int, origin: Checkpoint, hooks: Hooks) -> str:
+    recipe = config.model_dump(exclude_none=True)  # a setting that came later and is not made use of changes nothing
     shapes = {name: list(value.shape) for name, value in origin.model.items()}  # initial weights: see ``train``
     # sorted: a checkpoint's tensors come in another order from its file than from the model
-    total = sha256(json.dumps([config.model_dump(), seed, shapes, hooks.digest()], sort_keys=True).encode())
-    total.update(examples.images.numpy().tobytes())
+    total = sha256(json.dumps([recipe, seed, shapes, hooks.digest()], sort_keys=True).encode())
+    total.update(examples.inputs.numpy().tobytes())
     total.update(examples.labels.numpy().tobytes())
     return total.hexdigest()
 
