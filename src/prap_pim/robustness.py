@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
@@ -17,6 +16,7 @@ from prap_pim.finished_run import FinishedRun, reopen
 from prap_pim.function import (
     PUBLISHED_VARIATIONS,
     CrossbarModel,
+    OverDevices,
     SimulationReport,
     Trial,
     check_fit,
@@ -272,9 +272,7 @@ class _Setting:
         return PointResult(
             method=self.method,
             value=self.value,
-            mean=fmean(accuracies),
-            spread=stdev(accuracies) if len(accuracies) > 1 else 0.0,
-            worst=min(accuracies),
+            **OverDevices.of(accuracies)._asdict(),
             accuracies=accuracies,
             overflows=sum(each.overflows for each in found),
             layers_by_cell=max(each.layers_by_cell for each in found),

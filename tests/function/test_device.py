@@ -296,6 +296,15 @@ def test_read_noise_has_the_distribution_of_its_formula(height: int) -> None:
         assert p > 0.01 if fits else p < 0.001
 
 
+@pytest.mark.parametrize(("read_noise", "changes"), [(0.02, False), (0.5, True)])
+def test_read_noise_that_reaches_no_edge_changes_nothing(read_noise: float, changes: bool) -> None:
+    random = np.random.default_rng(0)
+    plan = one_filter_each(random.integers(-128, 128, (40, 8)))  # at most 8 cells: 0.5 counts are 8.8 sigmas of 0.02
+    x = random.integers(-128, 128, (64, 8)).astype(np.int8)
+    got = LayerCrossbars(plan, CrossbarModel(adc_bits=4, device=Device(read_noise=read_noise)), seed()).matmul(x)
+    assert (got != x.astype(np.int64) @ plan.donors.T.astype(np.int64)).any() == changes
+
+
 def test_read_noise_grows_with_the_digit_of_a_wide_dac() -> None:
     plan = one_filter_each(np.array([[3, 1, 7, 5]]))
     grain = Grain(ou_rows=4, weight_bits=4, input_bits=2, dac_bits=2)

@@ -29,6 +29,7 @@ from prap_pim.function import (
 )
 from prap_pim.plan import NetworkPlan
 from prap_pim.quantize import input_steps
+from prap_pim.training import Quality
 from tests.function.plans import dense_network_plan
 
 Data = tuple[Captured, NetworkPlan, torch.Tensor, torch.Tensor]
@@ -147,7 +148,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 
 def test_mean_spread_and_worst_by_hand(data: Data) -> None:
     report = measure(*data[:2], CrossbarModel(adc_bits=4), *data[2:])
-    devices = tuple(replace(report, accuracy=accuracy) for accuracy in (0.5, 0.9, 0.7))
+    devices = tuple(replace(report, quality=Quality(accuracy, 0.0)) for accuracy in (0.5, 0.9, 0.7))
     many = MonteCarloReport(devices)
     assert (many.mean, many.spread, many.worst) == (pytest.approx(0.7), pytest.approx(0.2), 0.5)
     assert MonteCarloReport(devices[:1]).spread == 0

@@ -72,9 +72,9 @@ def test_accuracy_counts_right_answers(captured: Captured, plan: NetworkPlan, im
 
 
 def test_an_adc_that_is_too_small_is_reported(captured: Captured, plan: NetworkPlan, images: torch.Tensor) -> None:
-    report = simulate(captured, plan, Grain(), 1, images, torch.zeros(30), 30)
+    report = simulate(captured, plan, Grain(), 1, images, torch.zeros(30, dtype=torch.int64), 30)
     assert all(check.mismatches > 0 for check in report.layers.values())
-    unchecked = simulate(captured, plan, Grain(), 1, images, torch.zeros(30), 30, check=False)
+    unchecked = simulate(captured, plan, Grain(), 1, images, torch.zeros(30, dtype=torch.int64), 30, check=False)
     assert set(unchecked.layers.values()) == {LayerCheck(0, 0)}
     assert unchecked.accuracy == report.accuracy
 

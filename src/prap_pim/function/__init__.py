@@ -14,7 +14,7 @@ from prap_pim.function.exact import ExactProduct
 from prap_pim.function.im2col import im2col
 from prap_pim.function.layer import CrossbarLayer, ExactLayer
 from prap_pim.function.model import CrossbarModel, DonorCopies
-from prap_pim.function.monte_carlo import MonteCarloReport, Trial, device_seeds, measure_each, monte_carlo
+from prap_pim.function.monte_carlo import MonteCarloReport, OverDevices, Trial, device_seeds, measure_each, monte_carlo
 from prap_pim.function.simulate import (
     LayerCheck,
     SimulationReport,
@@ -38,6 +38,7 @@ __all__ = [
     "LayerCrossbars",
     "LognormalVariation",
     "MonteCarloReport",
+    "OverDevices",
     "PolynomialVariation",
     "SimulationReport",
     "Trial",

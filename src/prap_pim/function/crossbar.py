@@ -160,9 +160,9 @@ class _Chunk:
         groups: the row groups low..high - 1.
         start: int64 [high - low + 1], their donors, from 0.
         copy_start: int64 [donors + 1], where the copies of each donor are stored.
-        signal, variance: float64 [stored donors, columns, h], what a cell adds to the current and the noise of its
-            bitline; the variance is [0, columns, h] without read noise, the signal is as short once a table made of it
-            is all that is needed.
+        signal, variance: float64 [stored donors, columns, h], with a table [stored donors, 8, columns], what a cell
+            adds to the current and the noise of its bitline; the variance has no donors without read noise, nor has
+            the signal once a table made of it is all that is needed.
         table: [donors * 256] (``respond``); empty if a byte does not hold the driven rows.
         quiet: float32 like it; empty without read noise.
     """
@@ -267,10 +267,7 @@ class LayerCrossbars:
         Returns:
             float64 [stored donors, columns, h], copies of a donor side by side; 0 where a row is not used.
         """
-        parts = [
-            self._program(number, low, high)[0][..., : self.plan.rows.shape[1]]
-            for number, (low, high) in enumerate(self._ranges)
-        ]
+        parts = [self._program(number, low, high)[0] for number, (low, high) in enumerate(self._ranges)]
         return np.concatenate(parts) if parts else np.zeros((0, self._weights.columns, self.plan.rows.shape[1]))
 
     @property
@@ -313,6 +310,7 @@ class LayerCrossbars:
         signal, variance = self._program(number, low, high)
         table, quiet = np.zeros(0, np.int32), np.zeros(0, np.float32)
         if self._tabled:
+            signal, variance = _by_row(signal), _by_row(variance)
             table = np.empty((donors.stop - donors.start) * 256, self._table_type)
             quiet = np.empty(len(table) if len(variance) else 0, np.float32)
             answering: tuple[Any, ...] = (signal, variance, self._weights.factors, self._adc_step, self._adc_top)
@@ -334,7 +332,7 @@ class LayerCrossbars:
         return np.int32 if largest < 1 << 30 else np.int64
 
     def _program(self, number: int, low: int, high: int) -> tuple[Float64, Float64]:
-        """Signal and variance of every cell, copies side by side, float64 [stored donors, columns, h or 8]."""
+        """Signal and variance of every cell, copies side by side, float64 [stored donors, columns, h]."""
         plan, device = self.plan, self.model.device
         donors = slice(plan.donor_start[low], plan.donor_start[high])
         stored = np.repeat(np.arange(donors.start, donors.stop), self.copies[donors])
@@ -357,9 +355,6 @@ class LayerCrossbars:
             signal = conductance
             if device.reference_column:
                 signal = np.where(used, conductance - device.off(largest), 0.0)
-        if self._tabled and plan.rows.shape[1] < 8:
-            missing = ((0, 0), (0, 0), (0, 8 - plan.rows.shape[1]))
-            signal, variance = np.pad(signal, missing), np.pad(variance, missing)
         return np.ascontiguousarray(signal), np.ascontiguousarray(variance)
 
     def _through_wires(self, conductance: Float64, group: Int64, row_wire: float, column_wire: float) -> Float64:
@@ -468,6 +463,13 @@ class LayerCrossbars:
         dots, sums = overflows.sum(axis=0)
         self.dot_overflows += int(dots)
         self.sum_overflows += int(sums)
+
+
+def _by_row(cells: Float64) -> Float64:
+    """float64 [stored donors, columns, h] to [stored donors, 8, columns], 0 on rows that do not exist."""
+    rows = np.zeros((len(cells), 8, cells.shape[1]))
+    rows[:, : cells.shape[2]] = cells.transpose(0, 2, 1)
+    return rows
 
 
 def _copies(plan: LayerPlan, model: CrossbarModel) -> Int64:

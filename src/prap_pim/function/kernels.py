@@ -22,6 +22,7 @@ Integers = NDArray[np.signedinteger[Any]]
 POSITIONS_PER_TASK = 64  # their accumulators and one row group's table stay in a core's cache together
 _FEW_DONORS = 4  # below this, a donor's answers are looked up for many positions, not many donors' for a position
 _BYTE = np.uint64(255)
+_FAR = 6.0  # sigmas that read noise never exceeds: its probability, 2e-9, is below the resolution of float32
 
 
 @njit(cache=True, inline="always")
@@ -140,9 +141,9 @@ def respond(
     """What every donor answers to each of the 256 ways of driving its rows, after ADC and shift-add over its columns.
 
     Args:
-        signal: float64 [stored donors, columns, 8], what each cell adds to the current of its bitline; 0 on rows that
+        signal: float64 [stored donors, 8, columns], what each cell adds to the current of its bitline; 0 on rows that
             do not exist or are not used.
-        variance: the same for the variance of the read noise; [0, columns, 8] if there is none.
+        variance: the same for the variance of the read noise; [0, 8, columns] if there is none.
         column_factor: int64 [columns], what a column counts.
         step, top: counts of a code; the highest code.
         offset: taken off for each driven row; unused rows are never driven.
@@ -169,21 +170,31 @@ def respond(
                 for column in range(len(column_factor)):
                     for row in range(8):  # a byte whose highest row is ``row`` is a smaller byte and that row
                         for byte in range(1 << row):
-                            current[(1 << row) + byte] = current[byte] + signal[stored, column, row]
+                            current[(1 << row) + byte] = current[byte] + signal[stored, row, column]
                     for byte in range(256):
                         answer[byte] += column_factor[column] * _converted(current[byte], step, top)
                     if noisy:
                         for row in range(8):
                             for byte in range(1 << row):
-                                noise[(1 << row) + byte] = noise[byte] + variance[stored, column, row]
+                                noise[(1 << row) + byte] = noise[byte] + variance[stored, row, column]
                         for byte in range(256):
-                            if noise[byte] > 0:
+                            if _near_edge(current[byte], noise[byte], step, top):
                                 same[byte] *= _unchanged(current[byte], np.sqrt(noise[byte]), step, top)
             for byte in range(256):
                 table[256 * first + byte * donors + k] = answer[byte]
             if noisy:
                 for byte in range(256):
                     quiet[256 * first + byte * donors + k] = same[byte]
+
+
+@njit(cache=True, inline="always")
+def _near_edge(current: float, variance: float, step: int, top: int) -> bool:
+    """Whether noise of this variance may change a current's code: whether the code ends within ``_FAR`` sigmas."""
+    code = min(max(np.floor(current / step + 0.5), 0.0), np.float64(top))
+    below = current - (code - 0.5) * step if code > 0 else np.inf
+    above = (code + 0.5) * step - current if code < top else np.inf
+    nearest = min(below, above)
+    return nearest * nearest < _FAR * _FAR * variance
 
 
 @njit(cache=True)
@@ -382,6 +393,9 @@ def accumulate_by_noisy_table(
     for g in range(len(start) - 1):
         most_donors = max(most_donors, start[g + 1] - start[g])
     partial = np.empty(most_donors, np.int64)
+    words = np.empty(most_donors, np.uint64)
+    changed = np.empty(most_donors, np.bool_)
+    current, noise = np.empty(len(column_factor)), np.empty(len(column_factor))
     for task in range(begin, end):
         for g in range(len(start) - 1):
             first, donors = start[g], start[g + 1] - start[g]
@@ -394,12 +408,20 @@ def accumulate_by_noisy_table(
                     if byte == 0:
                         continue  # no row is driven: no current, no noise
                     at = 256 * first + byte * donors
+                    answers, calm = table[at : at + donors], quiet[at : at + donors]
+                    number = np.uint64((first_donor + first) * 8 + i)
+                    any_changed = False
                     for k in range(donors):
-                        word = _mixed(stream ^ np.uint64((first_donor + first + k) * 8 + i))
-                        answer = np.int64(table[at + k])
-                        if _uniform(word) >= quiet[at + k]:
-                            answer = _disturbed(
-                                word,
+                        words[k] = _mixed(stream ^ (number + np.uint64(8 * k)))
+                        changed[k] = _uniform(words[k]) >= calm[k]
+                        any_changed |= changed[k]
+                        partial[k] += plane_factor[i] * answers[k]
+                    if not any_changed:
+                        continue
+                    for k in range(donors):
+                        if changed[k]:
+                            drawn = _disturbed(
+                                words[k],
                                 byte,
                                 signal,
                                 variance,
@@ -409,8 +431,10 @@ def accumulate_by_noisy_table(
                                 weight_offset,
                                 copy_start[first + k],
                                 copy_start[first + k + 1],
+                                current,
+                                noise,
                             )
-                        partial[k] += plane_factor[i] * answer
+                            partial[k] += plane_factor[i] * (drawn - answers[k])
                 if len(average) > 0:
                     _average(partial[:donors], average[first : start[g + 1]])
                 uses = slice(use_start[g], use_start[g + 1])
@@ -440,11 +464,14 @@ def _disturbed(
     offset: int,
     first: int,
     end: int,
+    current: Float64,
+    noise: Float64,
 ) -> np.int64:
     """A donor's answer to ``byte`` given that noise changes at least one of its codes; ``word`` is its randomness.
 
     Bitlines are visited in order. The first whose code changes is found with the same uniform number that said that
     there is one; what it becomes is drawn from the tails of the normal distribution; later ones are drawn freely.
+    ``current`` and ``noise`` are room for a value of each column.
     """
     uniform = _uniform(word)
     answer = -(end - first) * offset * _ones(np.uint64(byte))
@@ -452,23 +479,27 @@ def _disturbed(
     unchanged = 1.0  # probability that no bitline so far has changed
     found = False
     for stored in range(first, end):
-        for column in range(len(column_factor)):
-            current, noise = 0.0, 0.0
-            for row in range(8):
-                if byte >> row & 1:
-                    current += signal[stored, column, row]
-                    noise += variance[stored, column, row]
-            read = _converted(current, step, top)
-            if noise > 0:
-                sigma = np.sqrt(noise)
+        current[:] = 0.0
+        noise[:] = 0.0
+        for row in range(8):
+            if byte >> row & 1:
+                cells, noises = signal[stored, row], variance[stored, row]
+                for column in range(len(current)):
+                    current[column] += cells[column]
+                    noise[column] += noises[column]
+        for column in range(len(current)):
+            here = current[column]
+            read = _converted(here, step, top)
+            if _near_edge(here, noise[column], step, top):
+                sigma = np.sqrt(noise[column])
                 draw += np.uint64(1)
                 if found:
-                    read = _converted(current + sigma * _normal(_mixed(word + draw)), step, top)
+                    read = _converted(here + sigma * _normal(_mixed(word + draw)), step, top)
                 else:
-                    unchanged *= _unchanged(current, sigma, step, top)
+                    unchanged *= _unchanged(here, sigma, step, top)
                     found = uniform >= unchanged
                     if found:
-                        read = _changed(_mixed(word + draw), current, sigma, step, top)
+                        read = _changed(_mixed(word + draw), here, sigma, step, top)
             answer += column_factor[column] * read
     return answer
 
@@ -491,13 +522,19 @@ def _changed(word: np.uint64, current: float, sigma: float, step: int, top: int)
 @njit(cache=True)
 def _below(code: np.int64, current: float, sigma: float, step: int) -> float:
     """The probability that a current with normal noise gets a code below ``code``."""
-    return 0.0 if code <= 0 else 0.5 * math.erfc((current - (code - 0.5) * step) / (sigma * math.sqrt(2.0)))
+    return 0.0 if code <= 0 else _beyond((current - (code - 0.5) * step) / sigma)
 
 
 @njit(cache=True)
 def _above(code: np.int64, current: float, sigma: float, step: int, top: int) -> float:
     """The probability that a current with normal noise gets a code above ``code``."""
-    return 0.0 if code >= top else 0.5 * math.erfc(((code + 0.5) * step - current) / (sigma * math.sqrt(2.0)))
+    return 0.0 if code >= top else _beyond(((code + 0.5) * step - current) / sigma)
+
+
+@njit(cache=True, inline="always")
+def _beyond(sigmas: float) -> float:
+    """The probability that noise exceeds so many sigmas."""
+    return 0.0 if sigmas > _FAR else 0.5 * math.erfc(sigmas * math.sqrt(0.5))
 
 
 @njit(cache=True, nogil=True)

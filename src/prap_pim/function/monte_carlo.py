@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +23,28 @@ from prap_pim.parallel import cores
 from prap_pim.plan import NetworkPlan
 
 
+class OverDevices(NamedTuple):
+    """Accuracy over a number of devices.
+
+    Attributes:
+        mean: of the accuracies.
+        spread: their standard deviation from device to device (n - 1); 0 for one device.
+        worst: the least.
+    """
+
+    mean: float
+    spread: float
+    worst: float
+
+    @staticmethod
+    def of(accuracies: Sequence[float]) -> "OverDevices":
+        """Of at least one device."""
+        return OverDevices(fmean(accuracies), stdev(accuracies) if len(accuracies) > 1 else 0.0, min(accuracies))
+
+
 @dataclass(frozen=True)
 class MonteCarloReport:
-    """What was found on each device, in the order of their numbers.
+    """What was found on each device, in the order of their numbers; ``mean``, ``spread``, ``worst`` as ``OverDevices``.
 
     Attributes:
         devices: one report each.
@@ -39,17 +60,17 @@ class MonteCarloReport:
     @property
     def mean(self) -> float:
         """Mean accuracy."""
-        return float(np.mean(self.accuracies))
+        return OverDevices.of(self.accuracies).mean
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the accuracy from device to device (n - 1); 0 for one device."""
-        return float(np.std(self.accuracies, ddof=1)) if len(self.devices) > 1 else 0.0
+        """Standard deviation of the accuracy."""
+        return OverDevices.of(self.accuracies).spread
 
     @property
     def worst(self) -> float:
         """The least accuracy."""
-        return min(self.accuracies)
+        return OverDevices.of(self.accuracies).worst
 
 
 def monte_carlo(
