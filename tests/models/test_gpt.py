@@ -1,5 +1,7 @@
 """The GPT: its size by hand, its forward pass written out, and that nothing looks ahead."""
 
+import math
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -36,7 +38,7 @@ def test_the_forward_pass_written_out() -> None:
         return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * state[f"{name}.weight"]
 
     def linear(x: Tensor, name: str) -> Tensor:
-        return x @ state[f"{name}.weight"].T
+        return x @ state[f"{name}.weight"].T + state.get(f"{name}.bias", 0)
 
     x = state["embedding.weight"][tokens()] + state["position"]
     for i in range(2):
@@ -75,3 +77,23 @@ def test_the_seed_decides_the_weights() -> None:
     first, again, other = (build(SMALL, 7, 50, seed).state_dict() for seed in (5, 5, 6))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_positions_begin_as_waves() -> None:
+    """Vaswani et al., 3.5, written out: the sine of position / 10000^(2i / width) at 2i, its cosine at 2i + 1."""
+    position = build(SMALL, 7, 50, 0).state_dict()["position"]
+    for t in (0, 1, 6):
+        for i in range(6):
+            angle = t / 10_000 ** (2 * i / 12)
+            assert position[t, 2 * i : 2 * i + 2].tolist() == pytest.approx(
+                [math.sin(angle), math.cos(angle)], abs=1e-5
+            )
+
+
+def test_blocks_begin_small() -> None:
+    """Of torch's own weights, uniform within the root of 1 / inputs, those into the sum are divided by 2 (2 blocks)."""
+    state = build(SMALL, 7, 50, 0).state_dict()
+    limits = {"qkv": 12**-0.5, "out": 12**-0.5 / 2, "up": 12**-0.5, "down": 48**-0.5 / 2}
+    for name, limit in limits.items():
+        largest = float(state[f"blocks.1.{name}.weight"].abs().max())
+        assert 0.9 * limit < largest <= limit

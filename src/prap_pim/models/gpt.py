@@ -10,7 +10,7 @@ from torch.nn import functional
 from prap_pim.models.registry import builder
 from prap_pim.settings import Settings
 
-_SPREAD = 0.02  # standard deviation of initial weights, as in GPT-2
+_LONGEST = 10_000.0  # wave, in positions per radian
 
 
 class GPTConfig(Settings):
@@ -69,21 +69,28 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig, length: int, classes: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(classes, config.width)
-        self.position = nn.Parameter(torch.empty(length, config.width))
-        self.blocks = nn.Sequential(*(Block(config.width, config.heads) for _ in range(config.layers)))
+        self.position = nn.Parameter(_waves(length, config.width))
+        blocks = [Block(config.width, config.heads) for _ in range(config.layers)]
+        with torch.no_grad():
+            for layer in (layer for block in blocks for layer in (block.out, block.down)):
+                layer.weight /= (2 * config.layers) ** 0.5  # as in GPT-2: the sum grows no larger with more blocks
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, classes, bias=False)
-        for name, parameter in self.named_parameters():
-            if parameter.ndim > 1:
-                # the sum over all blocks is as large as one alone would be
-                into_sum = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(parameter, std=_SPREAD / (2 * config.layers) ** 0.5 if into_sum else _SPREAD)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
         out: Tensor = self.head(self.norm(self.blocks(self.embedding(tokens) + self.position)))
         return out
+
+
+def _waves(length: int, width: int) -> Tensor:
+    """What learning of positions begins with: sines and cosines of ever longer waves (Vaswani et al., 2017, 3.5).
+
+    Their places are told apart from the first step on; from random numbers that takes some hundred steps.
+    """
+    pairs = torch.arange(width) // 2 * 2
+    angle = torch.arange(length)[:, None] / _LONGEST ** (pairs / width)  # [T, width]
+    return torch.where(torch.arange(width) % 2 == 0, angle.sin(), angle.cos())
 
 
 @builder.register
