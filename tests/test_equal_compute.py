@@ -11,7 +11,6 @@ from prap_pim.chip import load_chip
 from prap_pim.cost import cost
 from prap_pim.equal_compute import IDENTICAL, ORC, Family, Setting, at_compute_ratio, similar
 from prap_pim.errors import UserError
-from prap_pim.mapping import dense_ous
 from prap_pim.models import CNNConfig, ResNetConfig, build
 from prap_pim.network import Layer, Network
 from prap_pim.patterns import make_plan
@@ -37,7 +36,7 @@ def _measured(network: Network, settings: dict[str, Setting]) -> float:
         layers[layer.name] = make_plan(
             layer.name, layer.matrix, patterns, chosen, layer.filter_scale, layer.filter_bias
         )
-        dense += dense_ous(layer.rows, layer.filters, CHIP) * layer.positions * CHIP.grain.input_steps
+        dense += CHIP.grain.dense_ous(layer.rows, layer.filters) * layer.positions * CHIP.grain.input_steps
     plan = NetworkPlan("test", layers, dict.fromkeys(layers, 1.0))
     return cost(network, plan, CHIP).ou_steps / dense
 

@@ -54,7 +54,7 @@ def test_percentile_agrees_with_sorting_to_the_width_of_a_bin(per_mille: int) ->
 
 
 def test_mistakes_are_one_line() -> None:
-    with pytest.raises(UserError, match="no calibration images"):
+    with pytest.raises(UserError, match="there are no inputs to calibrate with"):
         input_steps(_two_layers(), torch.zeros(0, 1), 8)
     with pytest.raises(UserError, match="layer 0: its input is NaN or infinite"):
         input_steps(_two_layers(), torch.tensor([[1.0], [float("nan")]]), 8)

@@ -15,7 +15,6 @@ import numpy as np
 from prap_pim.chip import Chip
 from prap_pim.errors import UserError
 from prap_pim.grain import Grain
-from prap_pim.mapping import dense_ous
 from prap_pim.network import Layer, Network
 from prap_pim.patterns import effective_shape
 from prap_pim.prune import NoPruning, OrcPruning, PruneConfig, prune
@@ -129,7 +128,7 @@ def at_compute_ratio(
 
 
 def _dense(layer: Layer, chip: Chip) -> int:
-    return dense_ous(layer.rows, layer.filters, chip) * layer.positions
+    return chip.grain.dense_ous(layer.rows, layer.filters, layer.groups) * layer.positions
 
 
 def _ous(layer: Layer, setting: Setting, grain: Grain) -> int:

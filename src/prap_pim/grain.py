@@ -1,6 +1,7 @@
 """The grain of the hardware: what one operation unit (OU) holds. The only place that knows it."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from prap_pim.errors import UserError
 
@@ -50,6 +51,37 @@ class Grain:
         """OU rows that ``rows`` im2col rows fill when packed densely."""
         return -(-rows // self.ou_rows)
 
+    def dense_cut(self, rows: int, filters: int, groups: int = 1) -> tuple[int, ...]:
+        """Where the row groups of a layer without pruning or reuse begin; ``rows`` at the end.
+
+        A row group is a stretch of im2col rows, and every filter of the convolution groups that they belong to has a
+        pattern in it, those of several groups side by side, each with zeros on the others' rows. A stretch has at most
+        ``ou_rows`` rows of at most p groups, p being the one that takes the fewest OUs (of equals the least). p is 1, a
+        group by itself, where the filters of a group fill whole OUs: an OU gives each of its filters at most
+        ``ou_rows`` rows, so R rows of O filters take at least ceil(R / ou_rows) * O OUs of one filter each. Where two
+        groups' filters fit an OU, a stretch runs on from group to group, and no row is driven twice.
+        """
+        return _dense_cut(self, rows, filters // groups, groups)[0]
+
+    def dense_ous(self, rows: int, filters: int, groups: int = 1) -> int:
+        """OUs of a layer without pruning or reuse, cut as ``dense_cut`` says."""
+        return _dense_cut(self, rows, filters // groups, groups)[1]
+
     def ous(self, patterns: int) -> int:
         """OUs that ``patterns`` weight patterns of one row group fill."""
         return -(-patterns * self.columns_per_weight // self.ou_columns)
+
+
+@cache
+def _dense_cut(grain: Grain, rows: int, filters: int, groups: int) -> tuple[tuple[int, ...], int]:
+    """``Grain.dense_cut`` of ``groups`` groups of ``filters`` filters each, and its OUs."""
+    fan_in = rows // groups
+    found: list[tuple[tuple[int, ...], int]] = []
+    alone = filters * grain.columns_per_weight % grain.ou_columns == 0  # a group's filters fill whole OUs
+    for most in range(1, 1 + (1 if alone else min(groups, grain.ou_rows))):
+        cut, ous = [0], 0
+        while (first := cut[-1]) < rows:
+            cut.append(min(first + grain.ou_rows, (first // fan_in + most) * fan_in, rows))
+            ous += grain.ous(((cut[-1] - 1) // fan_in - first // fan_in + 1) * filters)
+        found.append((tuple(cut), ous))
+    return min(found, key=lambda each: each[1])

@@ -24,9 +24,9 @@ from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json, write_whole
 from prap_pim.finetune import finetune, project
 from prap_pim.function import CrossbarModel, SimulationReport, compressed_model, measure, zero_input_rates
-from prap_pim.mapping import dense_ous, fewest_crossbars
+from prap_pim.mapping import fewest_crossbars
 from prap_pim.models import build
-from prap_pim.network import Network
+from prap_pim.network import Layer, Network
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.prune import NoPruning, PruneConfig, prune
@@ -384,7 +384,7 @@ def _method_result(
                 donors=len(of_plan.donors),
                 uses=of_plan.uses,
                 ou_steps=priced.ou_steps,
-                dense_ou_steps=dense_ous(layer.rows, layer.filters, chip) * chip.grain.input_steps * layer.positions,
+                dense_ou_steps=_dense_ous(layer, chip) * chip.grain.input_steps * layer.positions,
                 crossbars=priced.crossbars,
                 serial_latency_s=priced.serial_latency_s,
                 pipelined_latency_s=priced.pipelined_latency_s,
@@ -489,7 +489,7 @@ def _budget(config: RunConfig, network: Network, plan: NetworkPlan, chip: Chip) 
     """
     if config.crossbar_budget is not None:
         return config.crossbar_budget
-    dense = sum(-(-dense_ous(layer.rows, layer.filters, chip) // chip.ous_per_crossbar) for layer in network.layers)
+    dense = sum(-(-_dense_ous(layer, chip) // chip.ous_per_crossbar) for layer in network.layers)
     return max(dense, sum(fewest_crossbars(layer, chip) for layer in plan.layers.values()))
 
 
@@ -517,3 +517,7 @@ def digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Of Python and the packages that compute."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+
+
+def _dense_ous(layer: Layer, chip: Chip) -> int:
+    return chip.grain.dense_ous(layer.rows, layer.filters, layer.groups)

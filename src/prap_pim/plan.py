@@ -8,7 +8,7 @@ takes which donor's result with which power of two (uses):
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,26 @@ class LayerPlan:
         """With ``step`` times ``filter_scale``, and with ``filter_bias``: float32 [O], as ``Layer`` has them."""
         step = (self.step.astype(np.float64) * filter_scale).astype(np.float32)
         return replace(self, step=step, bias=np.asarray(filter_bias, np.float32))
+
+    @staticmethod
+    def of_groups(name: str, parts: Sequence["LayerPlan"]) -> "LayerPlan":
+        """One plan of those of a convolution's groups, which have equally many filters and inputs each."""
+        filters, fan_in = parts[0].filters, parts[0].inputs
+        donors = np.cumsum([0, *(len(part.donors) for part in parts)])
+        uses = np.cumsum([0, *(part.uses for part in parts)])
+        every: dict[str, list[NDArray[Any]]] = {key: [] for key in _ARRAYS}
+        for i, part in enumerate(parts):
+            moved = {
+                "rows": np.where(part.rows >= 0, part.rows + i * fan_in, -1),
+                "donor_start": part.donor_start[i > 0 :] + donors[i],
+                "use_start": part.use_start[i > 0 :] + uses[i],
+                "use_filter": part.use_filter + i * filters,
+                "use_donor": part.use_donor + donors[i],
+            }
+            for key in _ARRAYS:
+                every[key].append(moved.get(key, getattr(part, key)))
+        arrays: dict[str, Any] = {key: np.concatenate(values).astype(_ARRAYS[key]) for key, values in every.items()}
+        return LayerPlan(name=name, inputs=fan_in * len(parts), convolution_groups=len(parts), **arrays)
 
     def digest(self) -> str:
         """SHA-256 over every value."""

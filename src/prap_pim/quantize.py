@@ -1,6 +1,6 @@
 """Static int8 steps of the activations that enter crossbar layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from prap_pim.capture import Captured
+from prap_pim.capture import Captured, Inputs, cut
 from prap_pim.errors import UserError
 from prap_pim.settings import Settings
 
@@ -33,32 +33,33 @@ def quantize_input(x: Tensor, step: float) -> Tensor:
 
 
 def input_steps(
-    captured: Captured, images: Tensor, batch_size: int, config: QuantizeConfig | None = None
+    captured: Captured, inputs: Tensor | Sequence[Inputs], batch_size: int, config: QuantizeConfig | None = None
 ) -> dict[str, float]:
-    """The real activation that integer 1 stands for at the input of every layer, in one pass over the images.
+    """The real activation that integer 1 stands for at the input of every layer, in one pass over the inputs.
 
     Args:
         captured: the network; run as it is, in float.
-        images: calibration inputs [N, ...].
-        batch_size: images at a time.
+        inputs: calibration inputs [N, ...], or batches of them.
+        batch_size: inputs at a time, of one tensor.
         config: symmetric range that 127 stands for; default: the largest magnitude seen.
 
     Returns:
         steps by layer name; 1.0 for an input that is always 0.
 
     Raises:
-        UserError: there are no images, or an activation is NaN or infinite.
+        UserError: there are no inputs, or an activation is NaN or infinite.
     """
-    if len(images) == 0:
-        raise UserError("there are no calibration images to find the steps of the activations with")
-    config = config or QuantizeConfig()
-    model = captured.rebuild({})
+    batches = cut(inputs, batch_size, captured.network.name)
+    config, model = config or QuantizeConfig(), captured.module
     ranges = {layer.name: _Magnitudes(layer.name) for layer in captured.network.layers}
-    for name, seen in ranges.items():
-        model.get_submodule(name).register_forward_pre_hook(partial(_observe, seen))
-    with torch.no_grad():
-        for batch in torch.split(images, batch_size):
-            model(batch)
+    hooks = [model.get_submodule(name).register_forward_pre_hook(partial(_observe, s)) for name, s in ranges.items()]
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                model(*(each.clone() for each in batch))  # a network may work in place
+    finally:
+        for hook in hooks:
+            hook.remove()
     reach: Mapping[str, float] = {name: seen.percentile(config.input_percentile) for name, seen in ranges.items()}
     return {name: value / 127 if value > 0 else 1.0 for name, value in reach.items()}
 
@@ -79,7 +80,7 @@ class _Magnitudes:
         magnitudes = x.detach().float().abs().flatten()
         largest = float(magnitudes.max())
         if not np.isfinite(largest):
-            raise UserError(f"layer {self.name}: its input is NaN or infinite on a calibration image")
+            raise UserError(f"layer {self.name}: its input is NaN or infinite on a calibration input")
         self.largest = max(self.largest, largest)
         self.counts += torch.bincount(magnitudes.view(torch.int32) >> _BIN_SHIFT, minlength=_BINS).cpu()
 

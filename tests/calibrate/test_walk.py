@@ -56,7 +56,7 @@ def test_every_batch_by_itself(kind: type[nn.Module], sizes: list[int]):
     """What the module gives in training mode, which is left as it was."""
     module, batches = traced(kind), torch.split(images(20), sizes)
     before = copy.deepcopy(module.state_dict())
-    found = walked(Walk(module, batches, remember=False))
+    found = walked(Walk(module, [(each,) for each in batches], remember=False))
     assert same_state(module, before)
     for x, y in zip(batches, found, strict=True):
         alone = copy.deepcopy(module).train()
@@ -73,7 +73,7 @@ def test_every_batch_by_itself(kind: type[nn.Module], sizes: list[int]):
 def test_all_batches_together(kind: type[nn.Module], sizes: list[int]):
     module, x = traced(kind), images(20)
     other = copy.deepcopy(module)
-    found = walked(Walk(module, torch.split(x, sizes), remember=True))
+    found = walked(Walk(module, [(part,) for part in torch.split(x, sizes)], remember=True))
     assert not module.training
     seen = {}
     norms = {name: norm for name, norm in module.named_modules() if isinstance(norm, _BatchNorm)}
@@ -94,7 +94,7 @@ def test_statistics_of_one_value_stay_as_they_were():
     module = fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)).eval())
     norm = module.get_submodule("1")
     norm.running_mean.fill_(3.0)
-    walked(Walk(module, [torch.ones(1, 4)], remember=True))
+    walked(Walk(module, [(torch.ones(1, 4),)], remember=True))
     assert norm.running_mean.tolist() == [3] * 4
     assert norm.running_var.tolist() == [1] * 4
 
@@ -103,7 +103,7 @@ def test_statistics_do_not_overflow_or_cancel():
     """A mean far from 0: the variance by the mean of squares would be lost in float32."""
     module = fx.symbolic_trace(nn.Sequential(nn.BatchNorm2d(1)).eval())
     x = 1e4 + torch.randn(50, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    walked(Walk(module, torch.split(x, 9), remember=True))
+    walked(Walk(module, [(part,) for part in torch.split(x, 9)], remember=True))
     norm = module.get_submodule("0")
     torch.testing.assert_close(norm.running_var, x.double().var().float().reshape(1), rtol=1e-4, atol=0)
     torch.testing.assert_close(norm.running_mean, x.double().mean().float().reshape(1), rtol=1e-6, atol=0)
@@ -128,7 +128,7 @@ def test_what_a_layer_reads_and_what_another_value_would_lead_to():
         module(x)
     seen = {name: list(calls) for name, calls in seen.items()}
     for name in ("right", "one"):
-        walk = Walk(module, batches, remember=False)
+        walk = Walk(module, [(each,) for each in batches], remember=False)
         node = at(walk, module, name)
         assert all(torch.equal(a, b) for a, b in zip(walk.inputs(node), seen[name], strict=True))
         outcome = torch.full_like(module.get_submodule(name)(walk.inputs(node)[0]), 0.5)
@@ -150,7 +150,7 @@ def test_what_a_layer_reads_and_what_another_value_would_lead_to():
 def test_values_are_dropped_after_their_last_use():
     module = traced(Branches)
     batches = torch.split(images(6), 3)
-    walk, known = Walk(module, batches, remember=True), weakref.WeakSet[Tensor]()
+    walk, known = Walk(module, [(each,) for each in batches], remember=True), weakref.WeakSet[Tensor]()
     most = 0
 
     def outcomes(node: fx.Node, values: Sequence[Tensor]) -> Sequence[Tensor]:

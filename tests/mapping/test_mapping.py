@@ -4,7 +4,7 @@ import pytest
 from prap_pim.chip import load_chip
 from prap_pim.cost import cost
 from prap_pim.errors import UserError
-from prap_pim.mapping import dense_ous, map_layer, map_network
+from prap_pim.mapping import map_layer, map_network
 from prap_pim.network import DigitalOp, Layer, Network
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
@@ -58,7 +58,7 @@ def small_network(keep: float = 1.0) -> tuple[Network, NetworkPlan]:
 def test_spread_shortens_and_pack_empties() -> None:
     """288 rows x 64 filters: 36 groups x 64 OUs = 2304 = 9 crossbars of 256; a quarter of it 576."""
     layer = conv("c", 32, 64, 8, "x")
-    assert dense_ous(layer.rows, layer.filters, CHIP) == 2304
+    assert CHIP.grain.dense_ous(layer.rows, layer.filters) == 2304
     dense, quarter = planned(layer), planned(layer, 0.25)
     for mode in ("spread", "pack"):
         assert map_layer(dense, CHIP, mode=mode).ous_per_crossbar.tolist() == [256] * 9

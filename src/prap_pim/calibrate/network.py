@@ -1,19 +1,19 @@
 """A whole network: what each layer's error does, one budget shared out, and layer after layer compressed in order."""
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log2
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from prap_pim.calibrate.allocate import Offer, allocate
 from prap_pim.calibrate.config import CalibratedReuse
-from prap_pim.calibrate.hessian import Metric, Moments, rows_at
+from prap_pim.calibrate.hessian import Metric, Moments, positions_of, rows_at
 from prap_pim.calibrate.layer import (
     Problem,
     Setting,
@@ -25,24 +25,25 @@ from prap_pim.calibrate.layer import (
     shapes_fit,
 )
 from prap_pim.calibrate.walk import Value, Walk
-from prap_pim.capture import Captured
+from prap_pim.capture import Captured, Inputs, cut
 from prap_pim.chip import Chip
 from prap_pim.errors import UserError
 from prap_pim.grain import Grain
-from prap_pim.network import Layer, Network
+from prap_pim.network import Call, Layer, Network
 from prap_pim.patterns import ReuseMap, make_plan
 from prap_pim.plan import LayerPlan
 from prap_pim.prune import NoPruning, prune
 from prap_pim.quantize import quantize_input
 from prap_pim.settings import nearest
 from prap_pim.training import Progress, quiet
-from prap_pim.weights import put_weights
+from prap_pim.weights import layer_weight, put_weights
 
 Float64 = NDArray[np.float64]
 
 _BATCH = 64  # inputs at a time; the first so many tell what a layer's error does to the outputs
 _SURVEY_ROWS = 2048  # im2col rows, at most, of which a layer's first covariance is made
 _ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
+_ROWS_AT_ONCE = 1 << 26  # numbers laid out as im2col rows
 _LADDER = 2**0.5  # from one number of donors that is offered to the next
 _SAMPLE = 12  # blocks of a layer that are looked at to tell what an offer would give
 _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
@@ -91,7 +92,7 @@ class Calibration:
 @torch.no_grad()
 def calibrate(
     captured: Captured,
-    inputs: Tensor,
+    inputs: Tensor | Sequence[Inputs],
     config: CalibratedReuse,
     chip: Chip,
     seed: int,
@@ -104,24 +105,25 @@ def calibrate(
 
     Args:
         captured: the network; it is not changed.
-        inputs: calibration inputs [N, ...]; no labels are needed.
+        inputs: calibration inputs [N, ...], or batches of them as the model takes them; no labels are needed. What a
+            layer's error does to the outputs is measured on the first batch.
         config: budget and settings.
         chip: whose OU steps are counted.
         seed: of which im2col rows are looked at where there are more than needed. The same seed gives the same plans.
-        whole: names of layers that keep all their patterns; their OU steps count towards the budget.
+        whole: names of layers that keep all their patterns; their OU steps count towards the budget. So do layers
+            whose filters share no inputs, such as depthwise convolutions.
         phase, progress: told after every layer.
 
     Raises:
         UserError: there are no inputs, one is not finite, or the budget is less than the least that layers can take.
     """
-    if len(inputs) == 0:
-        raise UserError("there are no calibration inputs to compress the network on")
+    batches = cut(inputs, _BATCH, captured.network.name)
     names = [layer.name for layer in captured.network.layers]
     for name in whole:
         if name not in names:
             raise UserError(f"there is no layer {name!r} to leave whole ({nearest(name, names)})")
     check_budget(captured.network, config, chip.grain, whole)
-    job = _Job(captured, torch.split(inputs, _BATCH), config, chip, seed, frozenset(whole), phase, progress)
+    job = _Job(captured, batches, config, chip, seed, whole, phase, progress)
     job.survey()
     return job.to_ratio(config.compute_ratio) if config.compute_ratio is not None else job.to_drop(config.max_drop or 0)
 
@@ -131,10 +133,18 @@ def least_ratio(network: Network, config: CalibratedReuse, grain: Grain, whole: 
     dense = {layer.name: _dense_steps(layer, grain) for layer in network.layers}
     least = 0
     for layer in network.layers:
-        each = grain.ous(1) * grain.input_steps * layer.positions
-        offered = [len(blocks(layer, kept, grain)) * each for kept in _kept_positions(layer, config, grain)]
-        least += dense[layer.name] if layer.name in whole else min(offered)
+        if layer.name in whole or _shares_nothing(layer):
+            least += dense[layer.name]
+            continue
+        each = grain.ous(1) * grain.input_steps * layer.positions * layer.groups
+        part = next(layer.by_group())
+        least += min(len(blocks(part, kept, grain)) * each for kept in _kept_positions(part, config, grain))
     return least / sum(dense.values())
+
+
+def _shares_nothing(layer: Layer) -> bool:
+    """Whether no two filters read the same inputs."""
+    return layer.groups > 1 and layer.filters == layer.groups
 
 
 def _kept_positions(layer: Layer, config: CalibratedReuse, grain: Grain) -> list[int | None]:
@@ -158,7 +168,17 @@ def check_budget(network: Network, config: CalibratedReuse, grain: Grain, whole:
 
 def _dense_steps(layer: Layer, grain: Grain) -> int:
     """OU steps of one inference with every pattern."""
-    return grain.row_groups(layer.rows) * grain.ous(layer.filters) * grain.input_steps * layer.positions
+    return grain.dense_ous(layer.rows, layer.filters, layer.groups) * grain.input_steps * layer.positions
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A convolution group of a layer, or all of it: what is to be approximated, and mean inputs now and originally."""
+
+    layer: Layer
+    problem: Problem
+    mean: Float64
+    original_mean: Float64
 
 
 class _Job:
@@ -167,19 +187,21 @@ class _Job:
     def __init__(
         self,
         captured: Captured,
-        batches: tuple[Tensor, ...],
+        batches: Sequence[tuple[Tensor, ...]],
         config: CalibratedReuse,
         chip: Chip,
         seed: int,
-        whole: frozenset[str],
+        whole: Collection[str],
         phase: str,
         progress: Progress,
     ) -> None:
         self.captured, self.batches, self.config = captured, batches, config
         self.grain, self.ous_per_crossbar = chip.grain, chip.ous_per_crossbar
-        self.seed, self.whole, self.phase, self.progress = seed, whole, phase, progress
+        self.seed, self.phase, self.progress = seed, phase, progress
         self._name = phase
         self.layers = {layer.name: layer for layer in captured.network.layers}
+        self.whole = frozenset(whole) | {layer.name for layer in captured.network.layers if _shares_nothing(layer)}
+        self.later: dict[str, list[Tensor]] = {}  # of layers that are called again: what they read then, originally
         self.sensitivity: dict[str, float] = {}
         self.offers: dict[str, list[Offer]] = {}
         self.other: dict[str, float] = {}  # as ``sensitivity``, in relative squared error of the outputs
@@ -187,11 +209,12 @@ class _Job:
 
     def survey(self) -> None:
         """Measure what each layer's error does to the outputs, and what each offer's error would be."""
+        self._see_later_calls()
         walk = Walk(self.captured.module, self.batches, remember=False)
         reference: Value = None
         for node in walk.nodes():
             layer = self.layers.get(str(node.target)) if node.op == "call_module" else None
-            if layer is not None and layer.name not in self.whole:
+            if layer is not None and layer.name not in self.whole and layer.name not in self.offers:
                 if reference is None:  # the first layer: nothing has been changed yet
                     module = self.captured.module.get_submodule(layer.name)
                     reference = walk.first_batch_from(node, module(walk.inputs(node)[0]))
@@ -199,26 +222,52 @@ class _Job:
                 self.progress(f"{self.phase}: sensitivity", len(self.offers), self._free, layer.name)
             walk.run(node)
 
+    def _see_later_calls(self) -> None:
+        """What layers that are called again read in their further calls."""
+        again = {node.layer for node in self.captured.network if isinstance(node, Call)}
+        seen: set[str] = set()
+        walk = Walk(self.captured.module, self.batches, remember=False) if again else None
+        for node in walk.nodes() if walk else ():
+            if walk is not None and node.op == "call_module" and node.target in again:
+                if node.target in seen:
+                    self.later.setdefault(str(node.target), []).extend(walk.inputs(node))
+                seen.add(str(node.target))
+            if walk is not None:
+                walk.run(node)
+
     @property
     def _free(self) -> int:
         return len(self.layers) - len(self.whole)
 
     def _survey(self, layer: Layer, walk: Walk, node: torch.fx.Node, reference: Value) -> None:
-        problem = self._problem(layer, walk.inputs(node), None, _SURVEY_ROWS)[0]
-        probe = Setting(self._full_ous(layer.filters / _PROBE))
-        plan = approximate(layer, problem, probe, self.grain, passes=0)
+        parts = self._parts(layer, walk.inputs(node), None, _SURVEY_ROWS)[0]
+        probe = Setting(self._full_ous(parts[0].layer.filters / _PROBE))
+        plan = self._approximated(layer, parts, probe, 0)
         changed = copy.deepcopy(self.captured.module.get_submodule(layer.name))
         put_weights(changed, "", plan)
         outcome = walk.first_batch_from(node, changed(walk.inputs(node)[0]))
         self.sensitivity[layer.name], self.other[layer.name] = _divergence(reference, outcome)
-        at_probe = expected(layer, problem, probe, self.grain, _SAMPLE)
-        self.at_probe[layer.name] = max(at_probe, _TINY)
-        times = self.grain.input_steps * layer.positions
-        offers = [Offer(Setting(layer.filters), _dense_steps(layer, self.grain), 0.0)]
-        for setting in self._settings(layer):
-            steps = len(blocks(layer, setting.positions, self.grain)) * most_ous(setting, self.grain) * times
-            offers.append(Offer(setting, steps, expected(layer, problem, setting, self.grain, _SAMPLE)))
+        self.at_probe[layer.name] = max(self._expected(parts, probe), _TINY)
+        times = self.grain.input_steps * layer.positions * layer.groups
+        offers = [Offer(Setting(parts[0].layer.filters), _dense_steps(layer, self.grain), 0.0)]
+        for setting in self._settings(parts[0].layer):
+            ous = len(blocks(parts[0].layer, setting.positions, self.grain)) * most_ous(setting, self.grain)
+            offers.append(Offer(setting, ous * times, self._expected(parts, setting)))
         self.offers[layer.name] = offers
+
+    def _approximated(self, layer: Layer, parts: Sequence[_Part], setting: Setting, passes: int) -> LayerPlan:
+        plans = [approximate(part.layer, part.problem, setting, self.grain, passes) for part in parts]
+        return plans[0] if layer.groups == 1 else LayerPlan.of_groups(layer.name, plans)
+
+    def _expected(self, parts: Sequence[_Part], setting: Setting) -> float:
+        """The relative error that a setting would leave, from some of the blocks."""
+        sample = max(2, _SAMPLE // len(parts))
+        error = energy = 0.0
+        for part in parts[:: max(1, len(parts) // _SAMPLE)]:
+            of_part = part.problem.energy
+            error += of_part * expected(part.layer, part.problem, setting, self.grain, sample)
+            energy += of_part
+        return error / max(energy, float(np.finfo(np.float64).tiny))
 
     def _nats(self) -> dict[str, float]:
         """What the outputs diverge by for each unit of a layer's relative error.
@@ -271,7 +320,7 @@ class _Job:
         return found
 
     def _dense_crossbars(self, layer: Layer) -> int:
-        return -(-self.grain.row_groups(layer.rows) * self.grain.ous(layer.filters) // self.ous_per_crossbar)
+        return -(-self.grain.dense_ous(layer.rows, layer.filters, layer.groups) // self.ous_per_crossbar)
 
     def to_drop(self, drop: float) -> Calibration:
         """The least compute ratio, by half octaves, that changes at most this share of the classifications.
@@ -297,28 +346,36 @@ class _Job:
             settings: of the layers that do not keep all their patterns.
             rate: what an OU step is worth, in nats.
         """
-        module = copy.deepcopy(self.captured.module)
-        before = Walk(copy.deepcopy(self.captured.module), self.batches, remember=True)
+        module = _with_own_buffers(self.captured.module)
+        before = Walk(_with_own_buffers(self.captured.module), self.batches, remember=True)
         after = Walk(module, self.batches, remember=True)
         plans: dict[str, LayerPlan] = {}
         found: dict[str, Allocated] = {}
+        steps: dict[str, float] = {}
         for original, node in zip(before.nodes(), after.nodes(), strict=True):
             layer = self.layers.get(str(node.target)) if node.op == "call_module" else None
             if layer is None:
                 after.run(node)
             else:
-                setting = settings.get(layer.name)
-                if setting is not None and setting == Setting(layer.filters):
-                    setting = None
-                plan, error, step = self._compressed(layer, after.inputs(node), before.inputs(original), setting, rate)
-                plans[layer.name] = plan
-                found[layer.name] = Allocated(layer.name, self.sensitivity.get(layer.name), setting, error)
                 its_module = module.get_submodule(layer.name)
-                put_weights(its_module, "", plan)
-                after.put(node, [its_module(quantize_input(x, step).float() * step) for x in after.inputs(node)])
-                self.progress(f"{self.phase}: layers", len(plans), len(self.layers), f"{layer.name}, error {error:.2%}")
+                if layer.name not in plans:
+                    setting = settings.get(layer.name)
+                    if setting is not None and setting == Setting(layer.filters // layer.groups):
+                        setting = None
+                    plan, error, step = self._compressed(
+                        layer, after.inputs(node), before.inputs(original), setting, rate
+                    )
+                    plans[layer.name], steps[layer.name] = plan, step
+                    sensitivity = self.sensitivity.get(layer.name)
+                    found[layer.name] = Allocated(layer.name, sensitivity, setting, error)
+                    its_module.weight = nn.Parameter(layer_weight(its_module, "").detach().clone())  # shared till now
+                    put_weights(its_module, "", plan)
+                    note = f"{layer.name}, error {error:.2%}"
+                    self.progress(f"{self.phase}: layers", len(plans), len(self.layers), note)
+                step = steps[layer.name]
+                after.put(node, [its_module(quantize_input(x, step).to(x) * step) for x in after.inputs(node)])
             before.run(original)
-        own = [_classes(self.captured.module(x.clone())) for x in self.batches]
+        own = [_classes(self.captured.module(*(each.clone() for each in x))) for x in self.batches]
         changed = [_classes(outputs) != classes for outputs, classes in zip(after.outputs(), own, strict=True)]
         drop = float(torch.cat([each.flatten() for each in changed]).double().mean())
         return Calibration(
@@ -333,58 +390,82 @@ class _Job:
             patterns = prune(NoPruning(), layer, self.grain)
             one, zero = np.ones(layer.filters, np.float32), np.zeros(layer.filters, np.float32)
             plan = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns), one, zero)
-            return plan, 0.0, _step(layer, inputs)
-        problem, mean, original_mean, step = self._problem(layer, inputs, original, _ROWS)
+            return plan, 0.0, _step(layer, [*inputs, *self.later.get(layer.name, [])])
+        parts, step = self._parts(layer, inputs, original, _ROWS)
         worth = self.config.update_weight * rate * layer.positions  # of one use, in nats
-        most = _MOST_PRICE / (layer.filters * len(blocks(layer, setting.positions, self.grain)))  # no layer goes dark
-        price = min(worth / self._nats()[layer.name], most) * problem.energy
-        problem = replace(problem, price=price)
-        plan = approximate(layer, problem, setting, self.grain, self.config.passes)
-        weights = plan.real_weights()
-        if layer.name not in self.captured.folded:
-            shift = layer.matrix.astype(np.float64) @ original_mean - weights @ mean
-            plan = replace(plan, bias=shift.astype(np.float32))
-        return plan, problem.error(weights), step
+        uses = layer.filters * len(blocks(parts[0].layer, setting.positions, self.grain))
+        total = sum(part.problem.energy for part in parts)
+        price = min(worth / self._nats()[layer.name], _MOST_PRICE / uses) * total  # bounded: no layer goes dark
+        parts = [replace(part, problem=replace(part.problem, price=price)) for part in parts]
+        plan = self._approximated(layer, parts, setting, self.config.passes)
+        weights = np.split(plan.real_weights(), layer.groups)
+        if layer.name not in self.captured.folded and self.captured.origins[layer.name].takes_bias:
+            shift = [
+                part.layer.matrix.astype(np.float64) @ part.original_mean - own @ part.mean
+                for part, own in zip(parts, weights, strict=True)
+            ]
+            plan = replace(plan, bias=np.concatenate(shift).astype(np.float32))
+        left = sum(part.problem.error(own) * part.problem.energy for part, own in zip(parts, weights, strict=True))
+        return plan, left / max(total, float(np.finfo(np.float64).tiny)), step
 
-    def _problem(
+    def _parts(
         self, layer: Layer, inputs: list[Tensor], original: list[Tensor] | None, most: int
-    ) -> tuple[Problem, Float64, Float64, float]:
-        """What is to be approximated; the mean inputs now and originally; the int8 step of the inputs."""
-        step = _step(layer, inputs)
-        original_step = step if original is None else _step(layer, original)
-        moments = Moments(layer.rows)
-        generator = np.random.default_rng([self.seed, list(self.layers).index(layer.name)])
-        total = sum(_positions(layer, x) for x in inputs)
-        for i, x in enumerate(inputs):
-            count = _positions(layer, x)
-            part = -(-count * most // total)  # of each batch its share
-            chosen = np.sort(generator.choice(count, part, replace=False)) if part < count else np.arange(count)
-            places = torch.from_numpy(chosen)
-            rows = rows_at(layer, quantize_input(x, step).float(), places)
-            before = rows
-            if original is not None:
-                before = rows_at(layer, quantize_input(original[i], original_step).float(), places)
-            moments.add(rows, before)
+    ) -> tuple[list[_Part], float]:
+        """What is to be approximated, group by group; and the int8 step of the inputs."""
+        later = self.later.get(layer.name, [])
+        step = _step(layer, [*inputs, *later])
+        original_step = step if original is None else _step(layer, [*original, *later])
+        filter_scale = layer.filter_scale.astype(np.float64) ** 2
+        greatest = filter_scale.max()
+        counts = np.maximum(filter_scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)
+        weights = np.split(counts, layer.groups)
+        now = [quantize_input(x, step) for x in (*inputs, *later)]
+        then = now if original is None else [quantize_input(x, original_step) for x in (*original, *later)]
+        parts = []
+        for i, part in enumerate(layer.by_group()):
+            channels = slice(i * part.channels, (i + 1) * part.channels)
+            mine, before = ([x[:, channels] if layer.groups > 1 else x for x in every] for every in (now, then))
+            moments = self._moments(layer.name, part, mine, before if original is not None else mine, most)
+            parts.append(self._part(part, moments, weights[i], step, original_step, original is not None))
+        return parts, step
+
+    def _moments(self, name: str, part: Layer, now: list[Tensor], then: list[Tensor], most: int) -> Moments:
+        moments = Moments(part.rows)
+        generator = np.random.default_rng([self.seed, list(self.layers).index(name)])
+        total = sum(positions_of(part, x) for x in now)
+        for x, y in zip(now, then, strict=True):
+            count = positions_of(part, x)
+            share = -(-count * most // total)  # of each batch
+            chosen = np.sort(generator.choice(count, share, replace=False)) if share < count else np.arange(count)
+            for places in torch.split(torch.from_numpy(chosen), max(1, _ROWS_AT_ONCE // part.rows)):
+                rows = rows_at(part, x, places).float()
+                moments.add(rows, rows if y is x else rows_at(part, y, places).float())
+        return moments
+
+    def _part(
+        self, part: Layer, moments: Moments, weight: Float64, step: float, original_step: float, follows: bool
+    ) -> _Part:
+        """
+        Args:
+            follows: make good what earlier layers have changed.
+        """
         covariance = moments.covariance()
         metric = Metric.of(covariance, self.config.damping)
-        target = layer.matrix.astype(np.float64)
+        target = part.matrix.astype(np.float64)
         mean, original_mean = moments.means()
-        if original is not None and self.config.mimic > 0:
+        if follows and self.config.mimic > 0:
             # the weights that make on the present inputs what the layer's own made on the original ones
             ridge = np.diag(metric.hessian) - np.diag(covariance)
             wanted = moments.cross_covariance() * (original_step / step)
             wanted[np.diag_indices_from(wanted)] += ridge
             mixed = self.config.mimic * wanted + (1 - self.config.mimic) * metric.hessian
             target = np.ascontiguousarray(metric.solve((target @ mixed).T).T)
-        scale = layer.filter_scale.astype(np.float64) ** 2
-        greatest = scale.max()
-        weight = np.maximum(scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)
-        return Problem(target, metric, weight), mean * step, original_mean * original_step, step
+        return _Part(part, Problem(target, metric, weight), mean * step, original_mean * original_step)
 
 
-def _positions(layer: Layer, x: Tensor) -> int:
-    """im2col rows of a batch."""
-    return x.numel() // layer.rows if layer.kind == "linear" else len(x) * layer.positions
+def _with_own_buffers(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy whose statistics may change; its weights are those of the original."""
+    return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
 
 
 def _step(layer: Layer, inputs: list[Tensor]) -> float:
@@ -395,27 +476,33 @@ def _step(layer: Layer, inputs: list[Tensor]) -> float:
     return largest / 127 if largest > 0 else 1.0
 
 
-def _axis(outputs: Value) -> int:
-    """Of the classes.
+def _main(outputs: Value) -> Tensor:
+    """Of what a network gives, the first tensor of real numbers for every input.
 
     Raises:
-        UserError: the network does not give one tensor.
+        UserError: there is none.
     """
-    if not isinstance(outputs, Tensor) or outputs.ndim < 2:
-        raise UserError(
-            "calibrated reuse needs a network that gives one tensor, with classes or values for every input"
-        )
+    for each in outputs if isinstance(outputs, tuple | list) else (outputs,):
+        if isinstance(each, Tensor) and each.is_floating_point() and each.ndim >= 2:
+            return each
+    raise UserError("calibrated reuse needs a network that gives a tensor with classes or values for every input")
+
+
+def _axis(outputs: Tensor) -> int:
+    """Of the classes."""
     return 1 if outputs.ndim in (2, 4) else -1
 
 
 def _classes(outputs: Value) -> Tensor:
-    return torch.as_tensor(outputs.argmax(dim=_axis(outputs)))
+    main = _main(outputs)
+    return torch.as_tensor(main.argmax(dim=_axis(main)))
 
 
 def _divergence(reference: Value, outputs: Value) -> tuple[float, float]:
     """Kullback-Leibler divergence of the class probabilities from the reference's, mean in nats; and squared error of
     the outputs, relative to the reference's square."""
-    axis = _axis(reference)
-    p, q = functional.log_softmax(reference, axis), functional.log_softmax(outputs, axis)
+    wanted, found = _main(reference).float(), _main(outputs).float()
+    axis = _axis(wanted)
+    p, q = functional.log_softmax(wanted, axis), functional.log_softmax(found, axis)
     nats = max(0.0, float((p.exp() * (p - q)).sum(axis).mean()))
-    return nats, float((outputs - reference).square().sum() / reference.square().sum().clamp_min(_TINY))
+    return nats, float((found - wanted).square().sum() / wanted.square().sum().clamp_min(_TINY))

@@ -16,17 +16,18 @@ class Walk:
 
     Args:
         module: a traced network in eval mode.
-        batches: inputs, one tensor [n, ...] each.
+        batches: inputs, a tuple of the network's input tensors [n, ...] each.
         remember: replace the running statistics of each batch norm by those of all batches as it is passed. If not,
             every batch is normalised by its own, and the module is left as it is.
     """
 
-    def __init__(self, module: fx.GraphModule, batches: Sequence[Tensor], remember: bool) -> None:
+    def __init__(self, module: fx.GraphModule, batches: Sequence[tuple[Tensor, ...]], remember: bool) -> None:
         self._module, self._remember = module, remember
         self._modules = dict(module.named_modules(remove_duplicate=False))
         self._interpreter = fx.Interpreter(module)
         self._values: list[dict[fx.Node, Value]] = [{} for _ in batches]
-        self._batches = [batch.clone() for batch in batches]  # a network may work in place
+        self._batches = [tuple(each.clone() for each in batch) for batch in batches]  # a network may work in place
+        self._placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         self._ends: dict[fx.Node, list[fx.Node]] = {}  # values that are used for the last time at a node
         last: dict[fx.Node, fx.Node] = {}
         for node in module.graph.nodes:
@@ -53,7 +54,8 @@ class Walk:
         if norm is not None and self._remember:
             _measure(norm, self.inputs(node))
         if node.op == "placeholder":
-            self.put(node, self._batches)
+            at = self._placeholders.index(node)
+            self.put(node, [batch[at] for batch in self._batches])
             return
         self.put(node, [self._compute(node, values, norm) for values in self._values])
 

@@ -1,5 +1,7 @@
 """From a trained model to a ``Network``, and back to a model with other modules in the layers' places."""
 
+from prap_pim.capture.export import Origin
+from prap_pim.capture.inputs import Inputs, call, cut, outputs, tensors
 from prap_pim.capture.torch_fx import Captured, capture
 
-__all__ = ["Captured", "capture"]
+__all__ = ["Captured", "Inputs", "Origin", "call", "capture", "cut", "outputs", "tensors"]

@@ -52,6 +52,11 @@ class Origin:
     bias: "Origin | None" = None
     module: str | None = None
 
+    @property
+    def takes_bias(self) -> bool:
+        """Whether something can be added to what the layer gives."""
+        return self.bias is not None or self.module is not None
+
     def of(self, model: nn.Module) -> Tensor:
         """The weight in a model, [O, ...] in the layer's order; written to, the model's parameter changes."""
         path, _, name = self.parameter.rpartition(".")

@@ -1,6 +1,6 @@
 """A batch of inputs as users have it: one tensor, positional arguments, or named ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,10 +22,23 @@ def tensors(batch: Inputs, name: str) -> tuple[Tensor, ...]:
     """
     found = tuple(leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor))
     if not found:
-        raise UserError(f"model {name} needs an example with a tensor in it, not {type(batch).__name__}")
+        raise UserError(f"model {name} needs inputs with a tensor in them, not {type(batch).__name__}")
     if found[0].ndim == 0 or len(found[0]) == 0:
-        raise UserError(f"model {name} needs an example of at least one image, not {tuple(found[0].shape)}")
+        raise UserError(f"model {name} needs at least one input, not {tuple(found[0].shape)}")
     return found
+
+
+def cut(batches: "Tensor | Sequence[Inputs]", size: int, name: str) -> list[tuple[Tensor, ...]]:
+    """Inputs in batches: of one tensor [N, ...] ``size`` at a time, or the batches that were given.
+
+    Raises:
+        UserError: there are none, or a batch holds none.
+    """
+    if isinstance(batches, Tensor):
+        batches = [batches[i : i + size] for i in range(0, len(batches), size)]
+    if not batches:
+        raise UserError(f"model {name}: there are no inputs to calibrate with")
+    return [tensors(batch, name) for batch in batches]
 
 
 def call(model: nn.Module, batch: Inputs) -> Any:

@@ -1,7 +1,7 @@
 """Where the operation units of a layer plan lie: on which crossbar, in which PE and tile; how often it is built."""
 
 from prap_pim.mapping.copies import Copying, share_out
-from prap_pim.mapping.layer import LayerMapping, Mode, dense_ous, fewest_crossbars, map_layer
+from prap_pim.mapping.layer import LayerMapping, Mode, fewest_crossbars, map_layer
 from prap_pim.mapping.network import NetworkMapping, map_network, replicate
 
 __all__ = [
@@ -9,7 +9,6 @@ __all__ = [
     "LayerMapping",
     "Mode",
     "NetworkMapping",
-    "dense_ous",
     "fewest_crossbars",
     "map_layer",
     "map_network",

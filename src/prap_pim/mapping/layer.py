@@ -103,11 +103,6 @@ class LayerMapping:
         return np.repeat(np.arange(self.crossbars), np.diff(first_donor))
 
 
-def dense_ous(rows: int, filters: int, chip: Chip) -> int:
-    """OUs of a layer's dense plan: every filter a pattern in every ``ou_rows`` consecutive rows."""
-    return chip.grain.row_groups(rows) * chip.grain.ous(filters)
-
-
 def ous_per_group(plan: LayerPlan, chip: Chip) -> Int64:
     """OUs of each row group, int64 [G]: ``grain.ous`` for all groups at once."""
     return -(-plan.donors_per_group * chip.grain.columns_per_weight // chip.grain.ou_columns)
@@ -149,7 +144,7 @@ def map_layer(plan: LayerPlan, chip: Chip, crossbars: int | None = None, mode: M
             f"layer {plan.name}: {total} OUs do not fit {crossbars} crossbars of {capacity}; "
             f"at least {-(-total // capacity)} are needed"
         )
-    dense = dense_ous(plan.inputs, plan.filters, chip)
+    dense = grain.dense_ous(plan.inputs, plan.filters, plan.convolution_groups)
     count = crossbars if crossbars is not None else -(-dense // capacity)
     if mode == "pack":
         starts = _filled(total, max(min(capacity, -(-dense // count)), -(-total // crossbars) if crossbars else 1))
