@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from prap_pim.chip import Chip, load_chip
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
+from prap_pim.patterns import ReuseMap, make_plan
 from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
+from prap_pim.prune import NoPruning, prune
 
 
 @st.composite
@@ -98,6 +100,24 @@ def layer_plans(draw: st.DrawFn, inputs: int | None = None, filters: int | None 
     )
 
 
+@st.composite
+def grouped_plans(draw: st.DrawFn, height: int = 4) -> LayerPlan:
+    """Any valid plan of a layer of one or several convolution groups, which may share row groups."""
+    groups = draw(st.integers(1, 4))
+    if draw(st.booleans()):
+        parts = [draw(layer_plans(height=height))]
+        parts += [draw(layer_plans(parts[0].inputs, parts[0].filters, height)) for _ in range(groups - 1)]
+        return LayerPlan.of_groups("layer", parts)
+    filters, fan_in = draw(st.integers(1, 3)), draw(st.integers(1, 7))
+    weight = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).normal(size=(groups * filters, fan_in, 1))
+    one = np.ones(groups * filters, np.float32)
+    shapes = (groups * fan_in, 1), (groups * filters, 1)
+    layer = Layer("layer", "conv", weight.astype(np.float32), one, 0 * one, *shapes, (), groups=groups)
+    wide = Grain(ou_rows=height, ou_columns=draw(st.sampled_from([8, 16, 64])))
+    patterns = prune(NoPruning(), layer, wide)
+    return make_plan("layer", layer.matrix, patterns, ReuseMap.none(patterns), one, 0 * one)
+
+
 def merge_donors(plan: LayerPlan, donors: np.ndarray) -> LayerPlan:
     """The same plan with fewer donors: each of ``donors`` that can is dropped and its uses go to the one before it."""
     group = plan.donor_group
@@ -115,16 +135,18 @@ def merge_donors(plan: LayerPlan, donors: np.ndarray) -> LayerPlan:
 
 def layer_for(plan: LayerPlan, kernel: tuple[int, int] = (1, 1), size: tuple[int, int] = (2, 3)) -> Layer:
     """A convolution whose shapes fit ``plan``; weights are zero."""
-    channels = plan.inputs // (kernel[0] * kernel[1])
-    assert channels * kernel[0] * kernel[1] == plan.inputs
+    each = plan.fan_in // (kernel[0] * kernel[1])
+    assert each * kernel[0] * kernel[1] == plan.fan_in
+    channels = each * plan.convolution_groups
     height, width = (extent + kernel[axis] - 1 for axis, extent in enumerate(size))
     return Layer(
         name=plan.name,
         kind="conv",
-        weight=np.zeros((plan.filters, channels, *kernel), np.float32),
+        weight=np.zeros((plan.filters, each, *kernel), np.float32),
         filter_scale=np.ones(plan.filters, np.float32),
         filter_bias=np.zeros(plan.filters, np.float32),
         input_shape=(channels, height, width),
         output_shape=(plan.filters, *size),
         sources=("input",),
+        groups=plan.convolution_groups,
     )

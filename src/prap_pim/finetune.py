@@ -175,10 +175,10 @@ class _Target:
             raise UserError(f"layer {name}: weights {shape} do not match the pruned {patterns.filters} filters")
         effective = effective_shape(patterns, reuse)
         filters, blocks = np.nonzero(effective >= 0)
-        rows = patterns.rows[effective[filters, blocks]]  # [pattern, h]
+        columns = patterns.columns(filters, effective[filters, blocks])  # [pattern, h]
         gains = np.ldexp(reuse.sign.astype(np.float32), reuse.exponent)[filters, blocks]
-        pattern, place = np.nonzero(rows >= 0)
-        target = filters[pattern], rows[pattern, place] % patterns.fan_in
+        pattern, place = np.nonzero(columns >= 0)
+        target = filters[pattern], columns[pattern, place]
 
         kept = np.zeros(shape, np.bool_)
         source = np.arange(kept.size, dtype=np.int32).reshape(shape)

@@ -7,6 +7,7 @@ one shape. Pattern pruning: a block is a channel group with up to 8 shapes.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ class PatternSet:
         rows: int32 [S, h], the rows of every shape, ascending, -1 (at the end) where a shape has fewer than h.
         block_start: int64 [B + 1]; the shapes of block b are block_start[b] : block_start[b + 1].
         shape: int32 [O, B], row of ``rows`` that a filter uses in a block, -1 for none.
-        groups: of a grouped convolution. Filters of group i keep inputs of the i-th share alone.
+        groups: of a grouped convolution. Filters of group i keep inputs of the i-th share alone: of a shape that has
+            rows of several groups those of their own.
     """
 
     inputs: int
@@ -66,13 +68,23 @@ class PatternSet:
         """Weights that are kept, bool [O, fan_in]."""
         kept: NDArray[np.bool_] = np.zeros((self.filters, self.fan_in + 1), np.bool_)
         filters, blocks = np.nonzero(self.shape >= 0)
-        rows = self.rows[self.shape[filters, blocks]]
-        columns = np.where(rows >= 0, rows % self.fan_in, -1)  # -1, unused, is the column past the end
-        kept[filters[:, None], columns] = True
+        columns = self.columns(filters, self.shape[filters, blocks])
+        kept[filters[:, None], columns] = True  # -1, none, is the column past the end
         return np.ascontiguousarray(kept[:, :-1])
 
+    def columns(self, filters: NDArray[np.int64], shapes: NDArray[np.integer[Any]]) -> Int32:
+        """Which of a filter's weights a shape keeps, int32 [n, h] for filters and shapes [n]; -1 for none there."""
+        rows = self.rows[shapes]
+        if self.groups == 1:
+            return rows
+        own = rows // self.fan_in == filters[:, None] // (self.filters // self.groups)  # -1 is of no group
+        return np.where(own, rows % self.fan_in, -1).astype(np.int32)
+
     def by_group(self) -> Iterator[tuple["PatternSet", slice, NDArray[np.int64]]]:
-        """The pattern sets of the groups, each with its filters and its blocks in this one."""
+        """The pattern sets of the groups, each with its filters and its blocks in this one.
+
+        Of a shape with rows of several groups each has its own rows.
+        """
         each = self.filters // self.groups
         for i in range(self.groups):
             filters = slice(i * each, (i + 1) * each)
@@ -82,10 +94,12 @@ class PatternSet:
             rows = np.repeat(self.block_start[:-1][blocks] - first, counts) + np.arange(counts.sum())
             shape = self.shape[filters][:, blocks]
             moved = np.where(shape >= 0, shape - (self.block_start[:-1][blocks] - first), -1)
-            own = self.rows[rows]
+            named = self.rows[rows]
+            own = np.where(named // self.fan_in == i, named - i * self.fan_in, -1)
+            order = np.argsort(own < 0, axis=1, kind="stable")  # unused rows at the end
             of_group = PatternSet(
                 inputs=self.fan_in,
-                rows=np.where(own >= 0, own - i * self.fan_in, -1).astype(np.int32),
+                rows=np.take_along_axis(own, order, axis=1).astype(np.int32),
                 block_start=np.append(first, counts.sum()).astype(np.int64),
                 shape=moved.astype(np.int32),
             )
@@ -199,13 +213,12 @@ def make_plan(
     donor_shape = shape[donor_filter, donor_block]
 
     rows = patterns.rows[shapes]  # [G, h]
-    donor_rows = patterns.rows[donor_shape]  # [D, h]
-    donors = np.empty(donor_rows.shape, np.int8)
+    donors = np.empty((len(donor_shape), rows.shape[1]), np.int8)
 
     def store(first: int, end: int) -> None:
-        rows_of, filters_of = donor_rows[first:end], donor_filter[first:end, None]
-        own = (rows_of >= 0) & (rows_of // patterns.fan_in == filters_of // (patterns.filters // patterns.groups))
-        values = np.where(own, matrix[filters_of, rows_of % patterns.fan_in], 0)
+        of_filter = donor_filter[first:end]
+        columns = patterns.columns(of_filter, donor_shape[first:end])
+        values = np.where(columns >= 0, matrix[of_filter[:, None], columns], 0)
         donors[first:end] = np.rint(values.astype(np.float64) / step)
 
     over_ranges(len(donors), store)

@@ -7,7 +7,10 @@ from prap_pim.chip import Chip, load_chip
 from prap_pim.cost import activity, layer_time, load_table
 from prap_pim.cost.price import energy
 from prap_pim.mapping import map_layer
+from prap_pim.network import Layer
+from prap_pim.patterns import ReuseMap, make_plan
 from prap_pim.plan import LayerPlan
+from prap_pim.prune import NoPruning, prune
 from tests.strategies import layer_for
 
 
@@ -155,3 +158,29 @@ def test_rows_in_ascending_order_need_no_index_others_do() -> None:
         plan = plan_of(5, groups, [2, 2], uses)
         mapping = map_layer(plan, chip, crossbars=1)
         assert activity(mapping, layer_for(plan, size=(1, 1)), chip).index_bits == runs_with_index * 2 * 3
+
+
+@pytest.mark.parametrize(("cell_bits", "ous"), [(1, 8), (2, 5)])
+def test_a_depthwise_layer_has_no_index_and_each_filter_one_sum_per_stretch(cell_bits: int, ous: int) -> None:
+    """4 channels of 3x3 at 3 positions, OUs of 8 x 8.
+
+    1-bit cells: every filter has 8 rows and 1 row, an OU each. 2-bit cells: two filters fit an OU, and 36 rows in
+    stretches of 8 take 5 OUs of 1 or 2 filters: rows 0-7 are of filter 0; 8-15 of 0 and 1; 16-23 of 1 and 2; 24-31 of
+    2 and 3; 32-35 of 3.
+    """
+    chip = Chip.checked(load_chip("isaac-32nm").model_dump() | {"grain": {"cell_bits": cell_bits}}, "test")
+    weight = np.arange(-18, 18, dtype=np.float32).reshape(4, 1, 3, 3)
+    one = np.ones(4, np.float32)
+    layer = Layer("dw", "conv", weight, one, one, (4, 3, 5), (4, 1, 3), ("x",), groups=4)
+    patterns = prune(NoPruning(), layer, chip.grain)
+    plan = make_plan("dw", layer.matrix, patterns, ReuseMap.none(patterns), one, one)
+    counts = activity(map_layer(plan, chip), layer, chip)
+    uses = {1: 8, 2: 1 + 2 + 2 + 2 + 1}[cell_bits]
+    assert counts.ou_steps == ous * 8 * 3
+    assert counts.input_register_loads == ous * 3
+    assert counts.input_register_bytes == 36 * 3  # every input is loaded once
+    assert counts.partial_sum_updates == uses * 3
+    assert counts.conversions == uses * 8 // cell_bits * 8 * 3
+    assert counts.stored_cells == {1: 36 * 8, 2: (8 + 2 * 8 * 3 + 4) * 4}[cell_bits]
+    assert counts.index_bits == counts.index_reads == counts.merges == 0
+    assert counts.output_bytes == 4 * 3

@@ -12,7 +12,7 @@ from prap_pim.cost import activity, layer_time, load_table
 from prap_pim.mapping import fewest_crossbars, map_layer
 from prap_pim.plan import LayerPlan
 from tests.reference.machine import crossbars_of, homes_of, ous_of, serial_seconds, simulate
-from tests.strategies import chips, layer_for, layer_plans
+from tests.strategies import chips, grouped_plans, layer_for
 
 NOT_SIMULATED = {"name", "positions", "busiest", "index_bits", "output_buffer_writes", "digital_ops"}
 modes = st.sampled_from(["spread", "pack"])
@@ -28,7 +28,7 @@ def some_skipped(
 
 
 @settings(deadline=None, max_examples=100)
-@given(chip=chips(ou_rows=4), plan=layer_plans(), mode=modes, data=st.data())
+@given(chip=chips(ou_rows=4), plan=grouped_plans(), mode=modes, data=st.data())
 def test_counts_are_those_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, data: st.DataObject) -> None:
     positions, copies, fewest = (data.draw(st.integers(1, 5)), data.draw(st.integers(1, 6)), data.draw(st.booleans()))
     layer = layer_for(plan, size=(1, positions))
@@ -48,7 +48,7 @@ def test_counts_are_those_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, data
 
 
 @settings(deadline=None, max_examples=40)
-@given(chip=chips(ou_rows=4), plan=layer_plans(), mode=modes, data=st.data())
+@given(chip=chips(ou_rows=4), plan=grouped_plans(), mode=modes, data=st.data())
 def test_serial_time_is_that_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, data: st.DataObject) -> None:
     layer, table = layer_for(plan, size=(1, 2)), load_table(chip.components)
     skipped, share = some_skipped(data, plan, 2, chip.grain.input_steps)
@@ -62,7 +62,7 @@ def test_serial_time_is_that_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, d
 
 
 @settings(deadline=None, max_examples=60)
-@given(chip=chips(ou_rows=4), plan=layer_plans(), data=st.data())
+@given(chip=chips(ou_rows=4), plan=grouped_plans(), data=st.data())
 def test_any_placement_conserves_ous(chip: Chip, plan: LayerPlan, data: st.DataObject) -> None:
     total = len(ous_of(plan, chip))
     least = max(1, -(-total // chip.ous_per_crossbar))

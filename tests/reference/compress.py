@@ -9,18 +9,24 @@ from prap_pim.patterns import PatternSet, ReuseMap
 
 
 def slow_compressed_weights(matrix: NDArray[np.float32], patterns: PatternSet, reuse: ReuseMap) -> list[list[Fraction]]:
-    """[filter][input], exact, in units of the int8 step max|W| / 127."""
+    """[filter][weight], exact, in units of the int8 step max|W| / 127.
+
+    Weight c of a filter of convolution group i stands on input i * (weights of a filter) + c.
+    """
     largest = max(abs(float(value)) for value in matrix.flat)
     step = largest / 127 if largest else 1.0
-    compressed = [[Fraction(0)] * patterns.inputs for _ in range(len(matrix))]
-    for f in range(len(matrix)):
+    filters, weights = matrix.shape
+    assert weights * patterns.groups == patterns.inputs
+    compressed = [[Fraction(0)] * weights for _ in range(filters)]
+    for f in range(filters):
+        first = f // (filters // patterns.groups) * weights  # its group's first input
         for block in range(patterns.blocks):
             donor = int(reuse.source[f, block])
             if donor < 0:
                 continue
             gain = int(reuse.sign[f, block]) * Fraction(2) ** int(reuse.exponent[f, block])
             for row in patterns.rows[patterns.shape[donor, block]]:
-                if row >= 0:
-                    stored = round(float(matrix[donor, row]) / step)  # Python rounds halves to even
-                    compressed[f][row] += gain * stored
+                if first <= row < first + weights:
+                    stored = round(float(matrix[donor, row - first]) / step)  # Python rounds halves to even
+                    compressed[f][row - first] += gain * stored
     return compressed

@@ -35,12 +35,28 @@ def ous_of(plan: LayerPlan, chip: Chip) -> list[tuple[int, list[int]]]:
     return found
 
 
+def dense_ous_of(plan: LayerPlan, chip: Chip) -> int:
+    """OUs without pruning or reuse: of all ways to cut the rows into stretches that run on over a limited number of
+    convolution groups, the one with the fewest."""
+    own_rows, own_filters = plan.inputs // plan.convolution_groups, plan.filters // plan.convolution_groups
+    columns = own_filters * ceil(chip.grain.weight_bits / chip.grain.cell_bits)
+    found = []
+    for limit in range(1, plan.convolution_groups + 1):
+        ous, stretch = 0, []
+        for owner in [row // own_rows for row in range(plan.inputs)] + [None]:
+            if stretch and (owner is None or len(stretch) == chip.grain.ou_rows or len({*stretch, owner}) > limit):
+                ous += ceil(len(set(stretch)) * columns / chip.grain.ou_columns)
+                stretch = []
+            stretch.append(owner)
+        found.append(ous)
+    return min(found)
+
+
 def crossbars_of(plan: LayerPlan, chip: Chip, mode: str, fewest: bool = False) -> list[list[tuple[int, list[int]]]]:
     """The OUs of every crossbar, by the rules of the two modes; ``fewest``: on as few crossbars as hold them."""
     ous = ous_of(plan, chip)
     holds = (chip.crossbar_rows // chip.grain.ou_rows) * (chip.crossbar_columns // chip.grain.ou_columns)
-    columns = plan.filters * ceil(chip.grain.weight_bits / chip.grain.cell_bits)
-    dense = ceil(plan.inputs / chip.grain.ou_rows) * ceil(columns / chip.grain.ou_columns)
+    dense = dense_ous_of(plan, chip)
     count = ceil(dense / holds) if not fewest else max(1, ceil(len(ous) / holds))
     if mode == "spread" and len(ous) <= count * holds:
         loads = [len(ous) // count + (1 if i < len(ous) % count else 0) for i in range(count)]
@@ -97,8 +113,16 @@ def simulate(
     def needs_use_index(group: int) -> bool:
         uses = range(plan.use_start[group], plan.use_start[group + 1])
         donors = list(range(plan.donor_start[group], plan.donor_start[group + 1]))
+        owners = {int(row) // plan.fan_in for row in plan.rows[group] if row >= 0}  # convolution groups
+        concerned = [
+            filter_
+            for filter_ in range(plan.filters)
+            if owners and min(owners) <= filter_ // (plan.filters // plan.convolution_groups) <= max(owners)
+        ]
+        if plan.convolution_groups == 1:
+            concerned = list(range(plan.filters))
         return not (
-            [plan.use_filter[use] for use in uses] == list(range(plan.filters))
+            [plan.use_filter[use] for use in uses] == concerned
             and [plan.use_donor[use] for use in uses] == donors
             and all(plan.use_sign[use] == 1 and plan.use_exponent[use] == 0 for use in uses)
         )

@@ -42,10 +42,12 @@ Float64 = NDArray[np.float64]
 
 GAIN_BITS = 1 + (EXPONENT_MAX - EXPONENT_MIN).bit_length()  # a sign, and an exponent of the plan's range
 _FREE = frozenset(  # data stays where it is, or is addressed otherwise
-    ("input", "output", "identity", "dropout", "flatten", "unflatten", "reshape", "view", "transpose", "permute", "t")
-    + ("swapaxes", "movedim", "expand", "expandas", "unsqueeze", "squeeze", "slice", "select", "getitem", "index")
-    + ("narrow", "split", "chunk", "unbind", "contiguous", "clone", "detach", "alias", "to", "cast", "float", "cat")
-    + ("concat", "stack", "pad", "constantpad", "zeropad", "pixelshuffle", "channelshuffle")
+    (
+        *("input", "output", "identity", "dropout", "flatten", "unflatten", "reshape", "view", "transpose", "permute"),
+        *("t", "swapaxes", "movedim", "expand", "expandas", "unsqueeze", "squeeze", "slice", "select", "getitem"),
+        *("index", "narrow", "split", "chunk", "unbind", "contiguous", "clone", "detach", "alias", "to", "cast"),
+        *("float", "cat", "concat", "stack", "pad", "constantpad", "zeropad", "pixelshuffle", "channelshuffle"),
+    )
 )
 
 
@@ -304,9 +306,10 @@ def _largest_sum(place: Int64, amount: Int64, places: int) -> int:
 def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has_gain: bool) -> Int64:
     """Index bits that each crossbar reads in one position, int64 [crossbar].
 
-    Uses: none for a row group whose uses are one per donor, in filter order, for all filters, with gain 1: counting
-    is enough. Else an entry per use, in the order of donors: the filter's number; "last of this donor", unless the
-    layer has one use per donor; sign and exponent, if the layer has any gain but 1.
+    Uses: none for a row group whose uses are one per donor, in filter order, for all filters (of the convolution groups
+    that its rows belong to), with gain 1: counting is enough. Else an entry per use, in the order of donors: the
+    filter's number; "last of this donor", unless the layer has one use per donor; sign and exponent, if the layer has
+    any gain but 1.
     Rows: none for a row group of consecutive rows that starts at a multiple of the OU's rows (the last one of a layer
     may be short). None either where the row groups name their rows in ascending order throughout, as channel pruning
     leaves them: the inputs that are read lie side by side in the buffer once and for all. Else each run reads the
@@ -322,7 +325,7 @@ def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has
     bits = np.bincount(mapping.run_crossbar, weights=row_bits[mapping.run_group], minlength=mapping.crossbars)
 
     uses = np.diff(plan.use_start)
-    plain = (uses == plan.donors_per_group) & (uses == plan.filters)  # [group]; then donors are to be in filter order
+    plain = (uses == plan.donors_per_group) & _all_filters(plan)  # [group]; then donors are to be in filter order
     if plain.any():
         offset = np.repeat((plan.donor_start - plan.use_start)[:-1], uses)  # [use]
         odd = plan.use_donor - np.arange(plan.uses) != offset
@@ -335,6 +338,18 @@ def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has
         indexed = use_crossbar if not plain.any() else use_crossbar[np.repeat(~plain, uses)]
         bits += entry * np.bincount(indexed, minlength=mapping.crossbars)
     return bits.astype(np.int64)
+
+
+def _all_filters(plan: LayerPlan) -> NDArray[np.bool_]:
+    """Whether a row group is used by all filters of the convolution groups that its rows belong to, bool [G]."""
+    uses = np.diff(plan.use_start)
+    if plan.convolution_groups == 1 or plan.uses == 0:
+        return np.asarray(uses == plan.filters)
+    each, used, owner = plan.filters // plan.convolution_groups, plan.rows >= 0, plan.rows // plan.fan_in
+    first = np.where(used, owner, plan.convolution_groups).min(axis=1) * each
+    end = (np.where(used, owner, -1).max(axis=1) + 1) * each
+    lowest = plan.use_filter[np.minimum(plan.use_start[:-1], plan.uses - 1)]  # uses are in ascending order of filter
+    return np.asarray((lowest == first) & (uses == end - first))
 
 
 def _merges(mapping: LayerMapping, use_crossbar: Int64) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Int64]:

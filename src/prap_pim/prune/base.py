@@ -18,8 +18,12 @@ def prune(config: object, layer: Layer, grain: Grain) -> PatternSet:
     Raises:
         UserError: the method cannot handle this layer.
     """
-    if layer.groups == 1:
-        return prune_method(config, layer, grain)
+    return prune_method(config, layer, grain) if layer.groups == 1 else prune_groups(config, layer, grain)
+
+
+@singledispatch
+def prune_groups(config: object, layer: Layer, grain: Grain) -> PatternSet:
+    """``prune`` of a layer of several groups; a method that can do better than group by group registers its own."""
     return PatternSet.of_groups([prune_method(config, part, grain) for part in layer.by_group()])
 
 
