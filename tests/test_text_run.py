@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import re
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,17 +40,11 @@ TINY = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A few modules of the standard library in the place of all of it; one thread, for so small a network."""
-    folder, found = tmp_path_factory.mktemp("library"), Path(sysconfig.get_path("stdlib"))
-    for name in ("json", "html", "urllib", "logging", "dbm"):
-        for path in (found / name).glob("*.py"):
-            (folder / f"{name}_{path.name}").write_bytes(path.read_bytes())
+def _surroundings(small_library: None) -> Iterator[None]:
+    """One thread: so small a network gains nothing from more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sysconfig, "get_path", lambda name: str(folder))
-        yield
+    yield
     torch.set_num_threads(threads)
 
 
