@@ -124,11 +124,26 @@ def test_everything_shows_them(finished: Path, capsys: pytest.CaptureFixture[str
     assert "Bits per byte" in shown
     assert "Accuracy of the next byte" in shown
     assert "5 of 30 test sequences" in " ".join(shown.split())
+    assert "20 calibration inputs without labels" in " ".join(shown.split())
+    assert "of their bytes classified otherwise" in " ".join(shown.split())
     assert re.search(r"SHA-256 [0-9a-f]{64}", results.data)
     rows = list(csv.DictReader((finished / "comparison.csv").read_text().splitlines()))
     for row, method in zip(rows, results.methods, strict=True):
         assert float(row["bit_true_bits_per_byte"]) == method.bit_true_bits_per_byte
         assert float(row["float_bits_per_byte"]) == results.float_bits_per_byte
+
+
+def test_under_device_effects(finished: Path) -> None:
+    """Accuracy of the next byte; on cells that are exact, the run's own."""
+    before = Results.load(finished / "results.json")
+    arguments = ["--methods", "dense", "--devices", "1", "--samples", "3", "--processes", "1", "--quiet"]
+    assert main(["simulate", str(finished), "--set", "device.variation.sigma=0.3", *arguments]) == 0
+    results = Results.load(finished / "results.json")
+    (simulation,) = results.simulations
+    assert simulation.images == 3
+    assert 0 < simulation.points[0].mean < 1
+    assert round(simulation.exact_accuracy["dense"] * 3 * 16, 9).is_integer()  # of 3 windows' bytes
+    before.save(finished / "results.json")
 
 
 class Killed(Exception):

@@ -26,16 +26,17 @@ class Allocation:
 
 def allocations(results: Results) -> list[Allocation]:
     """Of the methods that have one."""
-    return [_allocation(method) for method in results.methods if method.calibration is not None]
+    judged = "them" if results.inputs == "images" else "their bytes"
+    return [_allocation(method, judged) for method in results.methods if method.calibration is not None]
 
 
-def _allocation(method: MethodResult) -> Allocation:
+def _allocation(method: MethodResult, judged: str) -> Allocation:
     assert method.calibration is not None
     layers = {layer.name: layer for layer in method.layers}
     whole = sum(layer.donors is None for layer in method.calibration.layers)
     summary = (
-        f"{method.calibration.inputs} calibration inputs without labels; {percent(method.calibration.changed)} of them "
-        f"classified otherwise than by the network itself; {whole} of {len(layers)} layers keep all patterns"
+        f"{method.calibration.inputs} calibration inputs without labels; {percent(method.calibration.changed)} of "
+        f"{judged} classified otherwise than by the network itself; {whole} of {len(layers)} layers keep all patterns"
     )
     if method.calibration.limit is not None and method.calibration.changed > method.calibration.limit:
         summary += f"; the limit of {percent(method.calibration.limit)} could not be met"
