@@ -3,14 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prap_pim.api import compress, estimate
     from prap_pim.prune.pattern import pattern_mask
     from prap_pim.reuse.similar import similar_reuse
 
-__all__ = ["pattern_mask", "similar_reuse"]
+__all__ = ["compress", "estimate", "pattern_mask", "similar_reuse"]
 
 
 def __getattr__(name: str) -> Any:
     """Load the public functions when first asked for: numba takes half a second that ``--help`` need not wait."""
+    if name in ("compress", "estimate"):
+        from prap_pim import api
+
+        return getattr(api, name)
     if name == "pattern_mask":
         from prap_pim.prune.pattern import pattern_mask
 

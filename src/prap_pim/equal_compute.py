@@ -41,7 +41,8 @@ class Family:
 
 
 def _filters(layer: Layer, grain: Grain) -> int:
-    return layer.filters
+    """Filters that can share a pattern: all, or those of a convolution group."""
+    return layer.filters // layer.groups
 
 
 def _share(level: int, levels: int) -> float:
@@ -53,7 +54,7 @@ def similar(pruning: PruneConfig) -> Family:
     """Similarity reuse after a kind of pruning: PRAP, or with ``NoPruning()`` its step 2 alone. Level: donors."""
     return Family(
         levels=_filters,
-        setting=lambda layer, grain, level: (pruning, SimilarReuse(keep=_share(level, layer.filters))),
+        setting=lambda layer, grain, level: (pruning, SimilarReuse(keep=_share(level, _filters(layer, grain)))),
         proportional=True,
     )
 
@@ -61,14 +62,14 @@ def similar(pruning: PruneConfig) -> Family:
 # Level: the rank of the filter whose norm is the threshold.
 IDENTICAL = Family(
     levels=_filters,
-    setting=lambda layer, grain, level: (NoPruning(), IdenticalReuse(threshold=_share(level, layer.filters))),
+    setting=lambda layer, grain, level: (NoPruning(), IdenticalReuse(threshold=_share(level, _filters(layer, grain)))),
     proportional=False,
 )
 
 # Level: OUs of a filter, each full.
 ORC = Family(
-    levels=lambda layer, grain: grain.row_groups(layer.rows),
-    setting=lambda layer, grain, level: (OrcPruning(ratio=_share(level * grain.ou_rows, layer.rows)), NoReuse()),
+    levels=lambda layer, grain: grain.row_groups(layer.fan_in),
+    setting=lambda layer, grain, level: (OrcPruning(ratio=_share(level * grain.ou_rows, layer.fan_in)), NoReuse()),
     proportional=True,
 )
 

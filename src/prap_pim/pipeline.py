@@ -2,7 +2,7 @@
 
 import copy
 import platform
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +17,8 @@ from torch import nn
 from prap_pim.calibrate import CalibratedReuse, calibrate, check_budget, train_donors
 from prap_pim.capture import Captured, capture
 from prap_pim.chip import Chip, load_chip
-from prap_pim.config import AnyReuse, MethodConfig, RunConfig
+from prap_pim.compression import assign, changed_layers, whole_plan
+from prap_pim.config import MethodConfig, RunConfig
 from prap_pim.cost import CostReport, conventions, cost, load_table
 from prap_pim.data import Splits, load
 from prap_pim.errors import UserError
@@ -27,9 +28,7 @@ from prap_pim.function import CrossbarModel, SimulationReport, compressed_model,
 from prap_pim.mapping import fewest_crossbars
 from prap_pim.models import build
 from prap_pim.network import Layer, Network
-from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
-from prap_pim.prune import NoPruning, PruneConfig, prune
 from prap_pim.quantize import input_steps
 from prap_pim.report import write_comparison, write_report
 from prap_pim.results import (
@@ -43,7 +42,6 @@ from prap_pim.results import (
     Results,
     TimingResult,
 )
-from prap_pim.reuse import NoReuse, reuse
 from prap_pim.run_folder import Manifest, RunFolder, open_run
 from prap_pim.training import Checkpoint, Progress, Quality, evaluate, reestimate_batchnorm, train
 from prap_pim.weights import load_weights, put_weights
@@ -121,12 +119,12 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
     captured = capture_network(config, splits, _start(config, splits))
     for method in config.methods:
         names = [layer.name for layer in captured.network.layers]
-        changed = _changed(method, captured.network)
+        changed = changed_layers(method, captured.network)
         if isinstance(method.reuse, CalibratedReuse):
             check_budget(captured.network, method.reuse, chip.grain, set(names) - set(changed))
             continue  # what it will find takes no more OUs than the dense plan
-        plans = project(copy.deepcopy(captured.module), _assign(changed, captured.network, chip))
-        plan = _plan(method.name, captured, plans, dict.fromkeys(names, 1.0), chip)
+        plans = project(copy.deepcopy(captured.module), assign(changed, captured.network, chip))
+        plan = whole_plan(method.name, captured, plans, dict.fromkeys(names, 1.0), chip)
         cost(captured.network, plan, chip, config.mapping)
         cost(captured.network, plan, chip, crossbars=_budget(config, captured.network, plan, chip))
 
@@ -172,40 +170,6 @@ def _train(
         for stop in stops
     )
     return model, branch
-
-
-def _changed(method: MethodConfig, network: Network) -> dict[str, tuple[PruneConfig, AnyReuse]]:
-    """The layers that a method does not leave whole, with their settings."""
-    settings = method.layer_settings(network)
-    return {name: setting for name, setting in settings.items() if setting != (NoPruning(), NoReuse())}
-
-
-def _assign(
-    settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip
-) -> dict[str, tuple[PatternSet, ReuseMap]]:
-    """What pruning and reuse decide, for the layers of ``settings``."""
-    assignments = {}
-    for layer in network.layers:
-        if layer.name in settings:
-            pruning, reusing = settings[layer.name]
-            patterns = prune(pruning, layer, chip.grain)
-            assignments[layer.name] = patterns, reuse(reusing, layer, patterns, chip.grain)
-    return assignments
-
-
-def _plan(
-    name: str, captured: Captured, compressed: Mapping[str, LayerPlan], steps: Mapping[str, float], chip: Chip
-) -> NetworkPlan:
-    """Every layer as a plan: those that are compressed with the batch norm of ``captured``, the others dense."""
-    layers = {}
-    for layer in captured.network.layers:
-        if layer.name in compressed:
-            layers[layer.name] = compressed[layer.name].scaled(layer.filter_scale, layer.filter_bias)
-        else:
-            patterns = prune(NoPruning(), layer, chip.grain)
-            whole = layer.name, layer.matrix, patterns, ReuseMap.none(patterns), layer.filter_scale, layer.filter_bias
-            layers[layer.name] = make_plan(*whole)
-    return NetworkPlan(name, layers, dict(steps))
 
 
 def _method(
@@ -293,7 +257,7 @@ def _compress(
     network that is ``trained`` to the end, as does a method that changes no layer.
     """
     model = copy.deepcopy(trained)
-    changed = _changed(method, capture_network(config, splits, model).network)
+    changed = changed_layers(method, capture_network(config, splits, model).network)
     start = branch if method.finetune and changed else None
     if start is not None:
         start.restore(model)
@@ -308,7 +272,7 @@ def _compress(
             chosen = model, splits.train, config.training, config.seed, start, plans, place / "checkpoints"
             plans = train_donors(*chosen, **training)
     else:
-        assignments = _assign(changed, captured.network, chip)
+        assignments = assign(changed, captured.network, chip)
         if start is not None and config.training is not None:
             drawn = model, splits.train, config.training, config.seed, start, assignments, place / "checkpoints"
             plans = finetune(*drawn, **training)
@@ -317,7 +281,7 @@ def _compress(
     reestimate_batchnorm(model, splits.calibration.inputs)  # for every method alike
     captured = capture_network(config, splits, model)
     steps = input_steps(captured, splits.calibration.inputs, _BATCH, config.quantize)
-    return _Compressed(captured, _plan(method.name, captured, plans, steps, chip), calibration)
+    return _Compressed(captured, whole_plan(method.name, captured, plans, steps, chip), calibration)
 
 
 def _calibrated(

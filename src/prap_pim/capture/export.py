@@ -23,15 +23,23 @@ from prap_pim.errors import UserError
 _CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _PRODUCTS = ("linear", "addmm", "mm", "matmul")
+_BATCHED = "a batched product with a weight cannot be mapped: use linear layers"
 _UNMAPPED = {
-    "lstm": "a recurrent layer (LSTM) cannot be mapped yet",
-    "gru": "a recurrent layer (GRU) cannot be mapped yet",
-    "rnn_tanh": "a recurrent layer (RNN) cannot be mapped yet",
-    "rnn_relu": "a recurrent layer (RNN) cannot be mapped yet",
+    **dict.fromkeys(("lstm", "lstm_cell"), "a recurrent layer (LSTM) cannot be mapped yet"),
+    **dict.fromkeys(("gru", "gru_cell"), "a recurrent layer (GRU) cannot be mapped yet"),
+    **dict.fromkeys(("rnn_tanh", "rnn_relu", "rnn_tanh_cell", "rnn_relu_cell"), "a recurrent layer (RNN) cannot be mapped yet"),
+    **dict.fromkeys(("bmm", "baddbmm", "addbmm"), _BATCHED),
     "bilinear": "a bilinear product cannot be mapped",
-    "einsum": "an einsum with a weight cannot be mapped: use a linear layer",
-    "bmm": "a batched product with a weight cannot be mapped: use linear layers",
-    "baddbmm": "a batched product with a weight cannot be mapped: use linear layers",
+    **{
+        name: f"{a} with a weight cannot be mapped: use a linear layer"
+        for name, a in (
+            ("einsum", "an einsum"),
+            ("tensordot", "a tensordot"),
+            ("inner", "an inner product"),
+            ("chain_matmul", "a chain of products"),
+            ("linalg_multi_dot", "a chain of products"),
+        )
+    },
 }
 _ROOT = "model"
 
@@ -57,10 +65,9 @@ class Origin:
         """Whether something can be added to what the layer gives."""
         return self.bias is not None or self.module is not None
 
-    def of(self, model: nn.Module) -> Tensor:
-        """The weight in a model, [O, ...] in the layer's order; written to, the model's parameter changes."""
-        path, _, name = self.parameter.rpartition(".")
-        value: Any = getattr(model.get_submodule(path), name)
+    def of(self, parameter: Tensor) -> Tensor:
+        """The weight in the parameter, [O, ...] in the layer's order; written to, the parameter changes."""
+        value: Any = parameter
         for function, arguments in self.views:
             value = function(value, *arguments)
         assert isinstance(value, Tensor)
@@ -132,21 +139,30 @@ def exported(model: nn.Module, example: Inputs, name: str) -> tuple[fx.GraphModu
     given = tuple(leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, Tensor))
     batch = len(given[0])
     free = tuple({0: torch.export.Dim.AUTO} if each.ndim and len(each) == batch else {} for each in given)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of deprecations inside torch
-            program = torch.export.export(flat, given, dynamic_shapes={"given": free}, strict=False)
-            module = program.module(check_guards=False)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"model {name} cannot be traced: {reason}") from error
-    assert isinstance(module, fx.GraphModule)
+    for strict in (False, True):  # the quicker and more tolerant way takes len(x) for a constant
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of deprecations inside torch
+                program = torch.export.export(flat, given, dynamic_shapes={"given": free}, strict=strict)
+                module = program.module(check_guards=False)
+        except UserError:
+            raise
+        except Exception as error:
+            if strict:
+                break
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise UserError(f"model {name} cannot be traced: {reason}") from error
+        assert isinstance(module, fx.GraphModule)
+        if _any_batch(module):
+            return _Lowering(module, model).lowered()
+    raise UserError(f"model {name} works for a batch of {batch} alone; make it take batches of any size")
+
+
+def _any_batch(module: fx.GraphModule) -> bool:
+    """Whether the first input's batch was left open."""
     first = next(node for node in module.graph.nodes if node.op == "placeholder")
-    if isinstance(first.meta["val"].shape[0], int):
-        raise UserError(f"model {name} works for a batch of {batch} alone; make it take batches of any size")
-    return _Lowering(module, model).lowered()
+    size = first.meta["val"].shape[0]
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
 
 
 class _Lowering:

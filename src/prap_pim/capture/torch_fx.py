@@ -5,9 +5,9 @@ Two tracers end in one normal form, a graph in which every product with a weight
 """
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,13 @@ _WEIGHTED_FUNCTIONS: frozenset[Any] = frozenset(
         functional.multi_head_attention_forward,
     }
 )
-_PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum"})
+_CONTRACTIONS = frozenset({"mv", "dot", "vdot", "inner", "tensordot"})
+_CHAINS = frozenset({"chain_matmul", "linalg_multi_dot"})
+_PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum", *_CONTRACTIONS, *_CHAINS})
+_PER_TOKEN = frozenset(  # each of their weights is used once for every element of all but the last dimension
+    ("linear", "bilinear", "lstm", "gru", "rnn_tanh", "rnn_relu")
+    + ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+)
 _OP_NAMES = {
     "iadd": "add",
     "imul": "mul",
@@ -50,6 +56,20 @@ _OP_NAMES = {
     "adaptivemaxpool": "maxpool",
     "scaleddotproductattention": "attention",
 }
+
+
+class DigitalModule(nn.Module):
+    """A module of a graph in normal form that says by itself what it computes; it has no weights of crossbars.
+
+    Attributes:
+        op: as ``DigitalOp.op``.
+    """
+
+    op: str
+
+    def macs(self, inputs: Sequence[torch.Size], output: torch.Size) -> int:
+        """Multiplications with an addition each, of a product of activations; by the shapes, batch and all."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,7 @@ class Captured:
         origins: where a layer's weight is in the user's model, by layer name.
         unsupported: modules or functions with weights that are computed digitally because they were to be skipped, and
             why they cannot be mapped.
+        batch: inputs of the example.
     """
 
     network: Network
@@ -71,6 +92,33 @@ class Captured:
     folded: Mapping[str, str]
     origins: Mapping[str, Origin]
     unsupported: Mapping[str, str]
+    batch: int
+
+    @staticmethod
+    def of_graph(
+        module: fx.GraphModule,
+        example: Sequence[Tensor],
+        name: str,
+        origins: Mapping[str, Origin] | None = None,
+        unsupported: Mapping[str, str] | None = None,
+    ) -> "Captured":
+        """Of a graph in normal form: every product with a weight matrix is a call of a linear layer or convolution.
+
+        Args:
+            module: in eval mode; it is kept, not copied.
+            example: the tensors that it takes, batch first.
+            name, origins, unsupported: see the attributes.
+
+        Raises:
+            UserError: a layer cannot be mapped.
+        """
+        with torch.no_grad():
+            ShapeProp(module).propagate(*example)
+        return _Builder(module, len(example[0]), name, origins or {}, unsupported or {}).build()
+
+    def with_module(self, module: fx.GraphModule) -> "Captured":
+        """The same with another module of the same graph: other weights, other statistics of batch norm."""
+        return _Builder(module, self.batch, self.network.name, self.origins, self.unsupported).build()
 
     def rebuild(self, layers: Mapping[str, nn.Module]) -> nn.Module:
         """A deep copy in eval mode where each named layer, with its folded batch norm, is replaced by a given module.
@@ -137,8 +185,7 @@ def capture(model: nn.Module, example: Inputs, name: str, skip: Collection[str] 
         if refused:
             every = "; ".join(f"{path}: {reason}" for path, reason in refused.items())
             raise UserError(f"model {name} cannot be mapped as a whole: {every} (or name what to skip)")
-        ShapeProp(module).propagate(*flat)
-    return _Builder(module, batch, name, origins, unsupported).build()
+    return Captured.of_graph(module, flat, name, origins, unsupported)
 
 
 def _named(path: str, names: Collection[str]) -> bool:
@@ -159,8 +206,11 @@ def _plainly_traced(model: nn.Module, example: Inputs) -> fx.GraphModule | None:
     except Exception:  # whatever goes wrong in a user's model: torch.export is tried next, and says why
         return None
     modules = dict(module.named_modules(remove_duplicate=False))
-    names = [node.op for node in module.graph.nodes if node.op == "placeholder"]
-    return module if len(names) == 1 and all(_is_normal(node, modules) for node in module.graph.nodes) else None
+    called = {modules[str(node.target)] for node in module.graph.nodes if node.op == "call_module"}
+    weights = [id(each.weight) for each in called if isinstance(each, nn.Linear | _CONVS)]
+    alone = len(set(weights)) == len(weights)  # modules that share a weight are one layer
+    one = sum(node.op == "placeholder" for node in module.graph.nodes) == 1
+    return module if one and alone and all(_is_normal(node, modules) for node in module.graph.nodes) else None
 
 
 def _is_normal(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
@@ -203,7 +253,7 @@ class _Builder:
         for node in self.module.graph.nodes:
             self.sources[node] = self._visit(node)
         network = Network(self.name, tuple(self.nodes))
-        return Captured(network, self.module, self.folded, self.origins, self.unsupported)
+        return Captured(network, self.module, self.folded, self.origins, self.unsupported, self.batch)
 
     def _visit(self, node: fx.Node) -> tuple[str, ...]:
         """Add what a graph node stands for; return the names whose output it is."""
@@ -224,7 +274,7 @@ class _Builder:
             input_elements=sum(self._elements(source) for source in node.all_input_nodes if self.sources[source]),
             output_elements=self._elements(node),
             sources=inputs,
-            macs=_macs(node) // self.batch,
+            macs=_macs(node, called) // self.batch,
         )
         self.nodes.append(op)
         return (op.name,)
@@ -350,19 +400,45 @@ def _padding(conv: Any) -> tuple[int, ...]:
     return (0,) * len(conv.kernel_size) if conv.padding == "valid" else tuple(conv.padding)
 
 
-def _macs(node: fx.Node) -> int:
-    """Multiplications with an addition of a product of activations, batch and all."""
-    if node.op == "call_module":
+def _macs(node: fx.Node, called: nn.Module | None) -> int:
+    """Multiplications with an addition of a product of activations, or of weights that stay digital; batch and all."""
+    operands: list[fx.Node] = []  # one that is given twice is here twice
+    fx.node.map_arg((node.args, node.kwargs), operands.append)
+    name, shapes = _raw_name(node), [_tensors(each)[0].shape for each in operands if _tensors(each)]
+    weights = [_tensors(each)[0].shape for each in operands if each.op == "get_attr" and len(_tensors(each)[0].shape) > 1]
+    if isinstance(called, DigitalModule):
+        return called.macs(shapes, _tensors(node)[0].shape)
+    if called is not None:
         return 0
-    name, shapes = _raw_name(node), [_tensors(each)[0].shape for each in node.all_input_nodes if _tensors(each)]
+    outputs = prod(_tensors(node)[0].shape)
     if name == "scaled_dot_product_attention":
-        query, key, value = shapes[:3]
+        given = dict(zip(("query", "key", "value"), node.args, strict=False)) | node.kwargs
+        query, key, value = (_tensors(given[each])[0].shape for each in ("query", "key", "value"))  # type: ignore[arg-type]
         return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
     if name in ("conv1d", "conv2d", "conv3d"):  # by a kernel that is computed
-        return prod(_tensors(node)[0].shape) * prod(shapes[1][1:])
+        return outputs * prod(shapes[1][1:])
+    if name in _PER_TOKEN:
+        return prod(shapes[0][:-1]) * sum(prod(shape) for shape in weights)
+    if name.startswith("conv_transpose"):
+        return prod(shapes[0]) * prod(shapes[1][1:])
+    if name == "einsum" and isinstance(node.args[0], str):
+        return outputs * _summed(node.args[0], shapes) * (len(shapes) - 1)
+    if name in _CONTRACTIONS and len(shapes) == 2:
+        return outputs * isqrt(prod(shapes[0]) * prod(shapes[1]) // max(1, outputs))
     if name in _PRODUCTS - {"einsum"} and len(shapes) >= 2:
-        return prod(_tensors(node)[0].shape) * shapes[-2][-1]
+        return outputs * shapes[-2][-1] * (shapes[-2][0] if name == "addbmm" else 1)
     return 0
+
+
+def _summed(equation: str, shapes: Sequence[torch.Size]) -> int:
+    """Products that an einsum adds up for one of its outputs."""
+    given, arrow, result = equation.replace(" ", "").partition("->")
+    sizes: dict[str, int] = {}
+    for labels, shape in zip(given.split(","), shapes, strict=True):
+        before, _, after = labels.partition("...")
+        sizes |= dict(zip(before, shape, strict=False)) | dict(zip(reversed(after), reversed(shape), strict=False))
+    kept = result if arrow else {label for label in sizes if given.count(label) == 1}
+    return prod(size for label, size in sizes.items() if label not in kept)
 
 
 def _tensors(node: fx.Node) -> list[TensorMetadata]:
@@ -381,6 +457,8 @@ def _raw_name(node: fx.Node) -> str:
 
 def _op_name(node: fx.Node, called: nn.Module | None) -> str:
     """One name for the module, the function and the method that do the same: "relu", "add", "maxpool", "avgpool"..."""
+    if isinstance(called, DigitalModule):
+        return called.op
     raw = type(called).__name__ if called is not None else _raw_name(node)
     plain = raw.lower().replace("_", "")
     if plain[-2:] in ("1d", "2d", "3d"):

@@ -1,0 +1,308 @@
+"""The library: any PyTorch model compressed and costed in a line each."""
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from math import log10
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prap_pim.capture import Captured, Inputs, Origin, capture, cut, outputs, tensors
+from prap_pim.chip import Chip, load_chip
+from prap_pim.compression import Compressed, compress_network, whole_plan
+from prap_pim.config import MethodConfig
+from prap_pim.cost import CostReport, cost
+from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
+from prap_pim.errors import UserError
+from prap_pim.function import CrossbarModel, ExactLayer
+from prap_pim.network import Layer, Network
+from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.prune import NoPruning, PatternPruning
+from prap_pim.settings import nearest
+from prap_pim.training import Progress, quiet
+
+_CHIP = "isaac-32nm"
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """What ``compress`` returns.
+
+    Attributes:
+        model: a copy of the user's model with the compressed weights, in evaluation mode: called as the model is. Its
+            activations are not quantised.
+        plan: the weight patterns that are stored and who uses them: what ``estimate`` costs; ``plan.save(path)``.
+        network: the model's layers and digital operations.
+        changed: names of the layers that were compressed.
+        unsupported: modules with weights that cannot be mapped and were skipped, and why.
+        chip: the plan is for its OUs.
+    """
+
+    model: nn.Module
+    plan: NetworkPlan
+    network: Network
+    changed: tuple[str, ...]
+    unsupported: Mapping[str, str]
+    chip: Chip
+    _compressed: Compressed
+    _original: Captured
+    _batch: tuple[Tensor, ...]
+
+    @property
+    def compute_ratio(self) -> float:
+        """OU steps of one inference over those of the uncompressed model, layers that were left whole included."""
+        steps = [(self._ous(layer), self._dense_ous(layer), layer.positions) for layer in self.network.layers]
+        return sum(mine * times for mine, _, times in steps) / sum(dense * times for _, dense, times in steps)
+
+    @cached_property
+    def bit_true(self) -> nn.Module:
+        """The network with every layer's integers computed exactly as the crossbars do, activations int8.
+
+        It takes the tensors of a batch in order and gives a tensor or a tuple of tensors.
+        """
+        model = CrossbarModel.of(self.chip)
+        layers = {
+            layer.name: ExactLayer(layer, self.plan.layers[layer.name], self.plan.input_step[layer.name], model)
+            for layer in self.network.layers
+        }
+        return self._compressed.captured.rebuild(layers)
+
+    @torch.no_grad()
+    def sqnr_db(self, batch: Inputs | None = None) -> float:
+        """Signal to noise of the bit-true outputs against those of the user's model, in dB.
+
+        Args:
+            batch: inputs as the model takes them; the first calibration batch if None.
+        """
+        given = self._batch if batch is None else tensors(batch, self.network.name)
+        wanted = outputs(self._original.module(*(each.clone() for each in given)), self.network.name)
+        found = outputs(self.bit_true(*(each.clone() for each in given)), self.network.name)
+        pairs = [(a.double(), b.double()) for a, b in zip(wanted, found, strict=True) if a.is_floating_point()]
+        signal = sum(float(a.square().sum()) for a, _ in pairs)
+        noise = sum(float((a - b).square().sum()) for a, b in pairs)
+        return float("inf") if noise == 0 else 10 * log10(signal / noise) if signal > 0 else float("-inf")
+
+    def summary(self) -> str:
+        """A table: what was done to every layer, and what could not be mapped."""
+        header = ("layer", "rows", "filters", "groups", "OU steps", "share", "error")
+        calibration = self._compressed.calibration
+        errors = {each.name: each.error for each in calibration.layers} if calibration else {}
+        table = [header]
+        for layer in self.network.layers:
+            dense = self._dense_ous(layer)
+            error = f"{errors[layer.name]:.2%}" if layer.name in errors else "-"
+            steps = self._ous(layer) * layer.positions * self.chip.grain.input_steps
+            share = f"{self._ous(layer) / dense:.3f}" if layer.name in self.changed else "whole"
+            sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
+            table.append((layer.name, *sizes, f"{steps:,}", share, error))
+        width = [max(len(row[i]) for row in table) for i in range(len(header))]
+        lines = [
+            "  ".join([row[0].ljust(width[0]), *(row[i].rjust(width[i]) for i in range(1, len(row)))]) for row in table
+        ]
+        whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {len(self.network.layers)} layers"
+        not_mapped = [f"not mapped: {path}: {reason}" for path, reason in self.unsupported.items()]
+        return "\n".join([*lines, whole, *not_mapped])
+
+    def _ous(self, layer: Layer) -> int:
+        return sum(self.chip.grain.ous(int(count)) for count in self.plan.layers[layer.name].donors_per_group)
+
+    def _dense_ous(self, layer: Layer) -> int:
+        return self.chip.grain.dense_ous(layer.rows, layer.filters, layer.groups)
+
+
+def compress(
+    model: nn.Module,
+    calibration: Tensor | Iterable[Inputs],
+    method: str = "calibrated",
+    *,
+    compute_ratio: float | None = None,
+    chip: str = _CHIP,
+    skip: Collection[str] = (),
+    seed: int = 0,
+    name: str = "",
+    progress: Progress = quiet,
+    **options: Any,
+) -> Compression:
+    """Compress any model that torch.fx or torch.export can trace, one-shot. The model itself is not touched.
+
+    Args:
+        model: any module. Convolutions and linear layers, also those inside attention, are mapped on crossbars.
+        calibration: a tensor of inputs [N, ...], or batches as the model takes them: a tensor, a tuple of arguments or
+            a dictionary of named ones each, all with the batch in front. No labels.
+        method: "calibrated", "similar", "identical", "orc", "structured", "pattern", "prap" or "dense".
+        compute_ratio: OU steps of the whole model over those of the uncompressed one.
+        chip: a preset or a TOML file, for the size of its OUs.
+        skip: names of layers, or patterns with * and ?, that keep their weights; and of modules that cannot be mapped,
+            which are then computed digitally.
+        seed: see ``calibrate``.
+        name: what to call the model; its class's name if empty.
+        progress: told after every layer.
+        options: further settings of the method, as in a configuration: ``max_drop``, ``shapes``, ... of "calibrated";
+            ``keep`` of "similar" and "prap"; ``threshold`` of "identical"; ``ratio`` of "orc" and "structured";
+            ``group_channels``, ``pointwise_group``, ``shapes`` of "pattern" and "prap".
+
+    Raises:
+        UserError: the model cannot be traced, a module cannot be mapped, a setting is wrong, or the ratio is out of
+            reach; one line that names what and why.
+    """
+    name = name or type(model).__name__
+    batches = _batches(calibration, name)
+    on_chip = load_chip(chip)
+    captured = capture(model, batches[0], name, skip)
+    config = _method(method, captured, on_chip, compute_ratio, skip, options)
+    found = compress_network(captured, batches, config, on_chip, seed=seed, progress=progress)
+    return Compression(
+        model=_drop_in(model, captured, found),
+        plan=found.plan,
+        network=found.captured.network,
+        changed=found.changed,
+        unsupported=captured.unsupported,
+        chip=on_chip,
+        _compressed=found,
+        _original=captured,
+        _batch=tensors(batches[0], name),
+    )
+
+
+def estimate(
+    model: "nn.Module | Compression", example: Inputs | None = None, chip: str = _CHIP, skip: Collection[str] = ()
+) -> CostReport:
+    """Latency, energy and area of one inference of a model, or of what ``compress`` returned.
+
+    Args:
+        model: a module is mapped as it is, every layer dense.
+        example: an input batch as the model takes it; sizes count, values do not. For a compression: not needed.
+        chip: a preset or a TOML file. A compression was made for OUs of one size: the chip must have it.
+        skip: as for ``compress``.
+
+    Raises:
+        UserError: as ``compress``; or the chip is too small.
+    """
+    on_chip = load_chip(chip)
+    if isinstance(model, Compression):
+        if on_chip.grain != model.chip.grain:
+            raise UserError(f"chip {on_chip.name} has other OUs than {model.chip.name}, for which the plan was made")
+        return cost(model.network, model.plan, on_chip)
+    if example is None:
+        raise UserError("a model needs an example of its inputs to be costed")
+    captured = capture(model, example, type(model).__name__, skip)
+    steps = {layer.name: 1.0 for layer in captured.network.layers}
+    return cost(captured.network, whole_plan("dense", captured, {}, steps, on_chip), on_chip)
+
+
+def _batches(calibration: Tensor | Iterable[Inputs], name: str) -> Sequence[Inputs]:
+    if isinstance(calibration, Tensor):
+        return cut(calibration, _BATCH, name)
+    if isinstance(calibration, Mapping):
+        return [calibration]
+    batches = list(calibration)
+    cut(batches, _BATCH, name)  # says what is wrong
+    return batches
+
+
+_BATCH = 64
+_FAMILIES: dict[str, Callable[[Mapping[str, Any]], Family]] = {
+    "similar": lambda options: similar(NoPruning()),
+    "prap": lambda options: similar(PatternPruning(**options)),
+    "identical": lambda options: IDENTICAL,
+    "orc": lambda options: ORC,
+}
+_PRUNING = {"orc": "orc", "structured": "structured", "pattern": "pattern", "prap": "pattern"}
+_REUSE = {"calibrated": "calibrated", "similar": "similar", "identical": "identical", "prap": "similar"}
+_OF_REUSE = {"keep", "threshold"}  # settings that go to reuse where a method has both
+
+
+def _method(
+    name: str,
+    captured: Captured,
+    chip: Chip,
+    compute_ratio: float | None,
+    skip: Collection[str],
+    options: Mapping[str, Any],
+) -> MethodConfig:
+    """The configuration that a call asks for."""
+    known = ["dense", *dict.fromkeys([*_REUSE, *_PRUNING])]
+    if name not in known:
+        raise UserError(f"there is no method {name!r} ({nearest(name, known)})")
+    layers = [layer.name for layer in captured.network.layers]
+    whole = [each for each in layers if any(fnmatchcase(each, pattern) for pattern in skip)]
+    for pattern in skip:
+        digital = any(path == pattern or path.startswith(f"{pattern}.") for path in captured.unsupported)
+        if not digital and not any(fnmatchcase(each, pattern) for each in layers):
+            raise UserError(f"skip: no layer is called {pattern!r} ({nearest(pattern, layers)})")
+    value: dict[str, Any] = {"name": name, "exceptions": [{"layers": _literal(each)} for each in whole]}
+    if name in _FAMILIES and compute_ratio is not None:
+        settings = at_compute_ratio(_FAMILIES[name](options), captured.network, chip, compute_ratio, whole)
+        value["exceptions"] += [
+            {"layers": _literal(each), "prune": pruning.model_dump(), "reuse": reusing.model_dump()}
+            for each, (pruning, reusing) in settings.items()
+        ]
+        return MethodConfig.checked(value, f"method {name}")
+    if compute_ratio is not None and name != "calibrated":
+        raise UserError(f"method {name} has no compute_ratio; see its own settings")
+    given = dict(options) | ({} if compute_ratio is None else {"compute_ratio": compute_ratio})
+    both = name in _PRUNING and name in _REUSE
+    for_reuse = {key: each for key, each in given.items() if (key in _OF_REUSE if both else name in _REUSE)}
+    if name in _REUSE:
+        value["reuse"] = {"kind": _REUSE[name], **for_reuse}
+    if name in _PRUNING:
+        value["prune"] = {"kind": _PRUNING[name]} | {k: each for k, each in given.items() if k not in for_reuse}
+    if name == "dense" and given:
+        raise UserError(f"method dense has no setting {sorted(given)[0]!r}")
+    return MethodConfig.checked(value, f"method {name}")
+
+
+def _literal(layer: str) -> str:
+    """A pattern that fits this name alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in layer)
+
+
+@torch.no_grad()
+def _drop_in(model: nn.Module, captured: Captured, found: Compressed) -> nn.Module:
+    """A copy of the user's model with the weights, biases and statistics of batch norm of the compressed network."""
+    changed = copy.deepcopy(model).eval()
+    own: dict[str, nn.Parameter] = {}
+    for name in found.changed:
+        _put(changed, captured.origins[name], found.plan.layers[name], found.captured, name, own)
+    for path, module in found.captured.module.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            changed.get_submodule(path).load_state_dict(module.state_dict())
+    return changed
+
+
+def _put(
+    model: nn.Module, origin: Origin, plan: LayerPlan, captured: Captured, name: str, own: dict[str, nn.Parameter]
+) -> None:
+    """Write a layer's weights where the user's model has them."""
+    layer = captured.module.get_submodule(name)
+    assert isinstance(layer.weight, Tensor)
+    view = origin.of(_untied(model, origin.parameter, own))
+    view.copy_(layer.weight.reshape(view.shape))
+    if isinstance(layer.bias, Tensor):
+        if origin.bias is not None:
+            origin.bias.of(_parameter(model, origin.bias.parameter)).copy_(layer.bias)
+        elif origin.module is not None:
+            model.get_submodule(origin.module).bias = nn.Parameter(layer.bias.to(view).clone())
+
+
+def _parameter(model: nn.Module, path: str) -> nn.Parameter:
+    owner, _, key = path.rpartition(".")
+    parameter = getattr(model.get_submodule(owner), key)
+    assert isinstance(parameter, nn.Parameter)
+    return parameter
+
+
+def _untied(model: nn.Module, path: str, own: dict[str, nn.Parameter]) -> nn.Parameter:
+    """A layer's parameter. A lookup table that is tied to it gets one of its own: a lookup is no product, and keeps its
+    values."""
+    parameter = own.setdefault(path, _parameter(model, path))
+    holders = [(module, k) for module in model.modules() for k, p in module._parameters.items() if p is parameter]
+    tables = [(module, k) for module, k in holders if isinstance(module, nn.Embedding)]
+    if tables and len(tables) < len(holders):
+        for module, k in tables:
+            setattr(module, k, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
+    return parameter

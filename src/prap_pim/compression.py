@@ -1,0 +1,134 @@
+"""A captured network compressed one-shot by any method: what the pipeline, the library and ONNX files share."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from prap_pim.calibrate import CalibratedReuse, Calibration, Walk, calibrate
+from prap_pim.capture import Captured, Inputs, cut
+from prap_pim.chip import Chip
+from prap_pim.config import AnyReuse, MethodConfig
+from prap_pim.network import Network
+from prap_pim.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.prune import NoPruning, PruneConfig, prune
+from prap_pim.quantize import QuantizeConfig, input_steps
+from prap_pim.reuse import NoReuse, reuse
+from prap_pim.training import Progress, quiet
+from prap_pim.weights import layer_weight, put_weights
+
+_BATCH = 64  # inputs of one tensor at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """A compressed network.
+
+    Attributes:
+        captured: the network with the compressed weights, and the statistics of batch norm that these bring.
+        plan: of all layers, those that were left whole as their dense plans.
+        changed: names of the layers that were compressed.
+        calibration: how calibrated reuse shared its budget out; None for another method.
+    """
+
+    captured: Captured
+    plan: NetworkPlan
+    changed: tuple[str, ...]
+    calibration: Calibration | None
+
+
+def compress_network(
+    captured: Captured,
+    inputs: Tensor | Sequence[Inputs],
+    method: MethodConfig,
+    chip: Chip,
+    *,
+    seed: int = 0,
+    quantize: QuantizeConfig | None = None,
+    progress: Progress = quiet,
+) -> Compressed:
+    """Compress a network one-shot.
+
+    Args:
+        captured: the network; it is not changed.
+        inputs: calibration inputs [N, ...] or batches of them, without labels: for calibrated reuse, for the steps of
+            the int8 activations, and for the statistics of batch norm, which are measured anew whatever the method.
+        method: what to do to which layer; ``finetune`` is of no effect.
+        chip: decides what an OU holds.
+        seed: see ``calibrate``.
+        quantize: how the steps of the activations are found.
+        progress: told after every layer.
+
+    Raises:
+        UserError: the method cannot handle a layer, or the inputs are of no use.
+    """
+    batches = cut(inputs, _BATCH, captured.network.name)
+    changed = changed_layers(method, captured.network)
+    calibration = None
+    if isinstance(method.reuse, CalibratedReuse):
+        whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
+        found = (captured, batches, method.reuse, chip, seed)
+        calibration = calibrate(*found, whole=whole, phase=method.name, progress=progress)
+        plans = {layer.name: calibration.plans[layer.name] for layer in calibration.layers if layer.setting is not None}
+    else:
+        plans = {}
+        for done, (name, assignment) in enumerate(assign(changed, captured.network, chip).items()):
+            layer = next(layer for layer in captured.network.layers if layer.name == name)
+            one, zero = np.ones(layer.filters, np.float32), np.zeros(layer.filters, np.float32)
+            plans[name] = make_plan(name, layer.matrix, *assignment, one, zero)
+            progress(f"{method.name}: layers", done + 1, len(changed), name)
+    module = _with_weights(captured.module, plans)
+    walk = Walk(module, batches, remember=bool(plans))
+    for node in walk.nodes() if plans else ():  # measures batch norm anew
+        walk.run(node)
+    after = captured.with_module(module)
+    steps = input_steps(after, batches, _BATCH, quantize)
+    return Compressed(after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration)
+
+
+def _with_weights(module: fx.GraphModule, plans: Mapping[str, LayerPlan]) -> fx.GraphModule:
+    """A copy with other weights in some layers; the other weights are shared with the original."""
+    changed = copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+    for name, plan in plans.items():
+        layer = changed.get_submodule(name)
+        layer.weight = nn.Parameter(torch.empty_like(layer_weight(layer, "")), requires_grad=False)
+        put_weights(changed, name, plan)
+    return changed
+
+
+def changed_layers(method: MethodConfig, network: Network) -> dict[str, tuple[PruneConfig, AnyReuse]]:
+    """The layers that a method does not leave whole, with their settings."""
+    settings = method.layer_settings(network)
+    return {name: setting for name, setting in settings.items() if setting != (NoPruning(), NoReuse())}
+
+
+def assign(
+    settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip
+) -> dict[str, tuple[PatternSet, ReuseMap]]:
+    """What pruning and reuse decide, for the layers of ``settings``."""
+    assignments = {}
+    for layer in network.layers:
+        if layer.name in settings:
+            pruning, reusing = settings[layer.name]
+            patterns = prune(pruning, layer, chip.grain)
+            assignments[layer.name] = patterns, reuse(reusing, layer, patterns, chip.grain)
+    return assignments
+
+
+def whole_plan(
+    name: str, captured: Captured, compressed: Mapping[str, LayerPlan], steps: Mapping[str, float], chip: Chip
+) -> NetworkPlan:
+    """Every layer as a plan: those that are compressed with the batch norm of ``captured``, the others dense."""
+    layers = {}
+    for layer in captured.network.layers:
+        if layer.name in compressed:
+            layers[layer.name] = compressed[layer.name].scaled(layer.filter_scale, layer.filter_bias)
+        else:
+            patterns = prune(NoPruning(), layer, chip.grain)
+            whole = layer.name, layer.matrix, patterns, ReuseMap.none(patterns), layer.filter_scale, layer.filter_bias
+            layers[layer.name] = make_plan(*whole)
+    return NetworkPlan(name, layers, dict(steps))
