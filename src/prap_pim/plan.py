@@ -272,7 +272,7 @@ class NetworkPlan:
             total.update(plan.digest().encode())
         return total.hexdigest()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write one safetensors file, whole or not at all.
 
         Raises:
@@ -288,10 +288,10 @@ class NetworkPlan:
             "input_step": json.dumps([self.input_step[name] for name in names]),
         }
         tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
-        write_whole(path, save(tensors, metadata=header))
+        write_whole(Path(path), save(tensors, metadata=header))
 
     @staticmethod
-    def load(path: Path) -> "NetworkPlan":
+    def load(path: Path | str) -> "NetworkPlan":
         """Read what ``save`` wrote.
 
         Raises:

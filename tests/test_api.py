@@ -1,0 +1,226 @@
+"""compress and estimate: the library as a user has it."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import prap_pim
+from prap_pim.errors import UserError
+from prap_pim.plan import NetworkPlan
+
+METHODS: list[tuple[str, dict[str, Any]]] = [
+    ("dense", {}),
+    ("calibrated", {"compute_ratio": 0.5}),
+    ("calibrated", {"max_drop": 0.2}),
+    ("similar", {"compute_ratio": 0.5}),
+    ("similar", {"keep": 0.5}),
+    ("identical", {"threshold": 0.5}),
+    ("orc", {"compute_ratio": 0.7}),
+    ("structured", {"ratio": 0.5}),
+    ("pattern", {"group_channels": 2, "pointwise_group": 16}),
+    ("prap", {"keep": 0.5, "group_channels": 2}),
+]
+
+
+class Net(nn.Module):
+    """Two inputs; grouped and depthwise convolutions, a transposed one, attention, a layer used twice, a tied head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(16, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.twice = nn.Linear(8, 8, bias=False)
+        self.head = nn.Linear(8, 16, bias=False)
+        self.head.weight = self.table.weight
+        self.grouped = nn.Conv2d(4, 8, 3, padding=1, groups=2)
+        self.norm = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
+        self.up = nn.ConvTranspose2d(8, 6, 2, stride=2)
+
+    def forward(self, tokens: Tensor, images: Tensor) -> dict[str, Tensor]:
+        x = self.table(tokens)
+        x = x + self.attention(x, x, x)[0]
+        x = self.twice(torch.relu(self.twice(x)))
+        maps = self.up(self.depthwise(torch.relu(self.norm(self.grouped(images)))))
+        return {"logits": self.head(x), "maps": maps}
+
+
+def made(seed: int = 0) -> Net:
+    torch.manual_seed(seed)
+    return Net()
+
+
+def inputs(count: int = 12, seed: int = 1) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(16, (count, 5), generator=generator), torch.randn(count, 4, 6, 6, generator=generator)
+
+
+@pytest.mark.parametrize(("method", "options"), METHODS)
+def test_every_method_gives_a_model_that_computes_its_plan(method: str, options: dict[str, Any]) -> None:
+    model = made()
+    before = copy.deepcopy(model.state_dict())
+    found = prap_pim.compress(model, [inputs()], method, **options)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    # weights, by another way than the package puts them into the model
+    for name in ("twice", "grouped"):
+        plan = found.plan.layers[name]
+        expected = torch.from_numpy(plan.real_weights()).float().reshape(model.get_submodule(name).weight.shape)
+        if name == "grouped":  # its plan holds batch norm's scale
+            norm = found.model.norm
+            expected = expected / (norm.weight / (norm.running_var + norm.eps).sqrt())[:, None, None, None]
+        if name in found.changed:
+            torch.testing.assert_close(found.model.get_submodule(name).weight, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found.model.table.weight, before["table.weight"])  # a lookup is no product
+    given = inputs(7, seed=2)
+    result = found.model(*given)
+    assert set(result) == {"logits", "maps"}
+    assert result["maps"].shape == (7, 6, 8, 8)
+    ratio = found.compute_ratio
+    assert ratio == 1 if method == "dense" else 0 < ratio <= options.get("compute_ratio", 1) + 1e-9
+
+
+@pytest.mark.parametrize("method", ["dense", "similar"])
+def test_nothing_left_out_is_the_model_itself_up_to_int8(method: str) -> None:
+    model = made().eval()
+    found = prap_pim.compress(model, [inputs()], method, **({} if method == "dense" else {"keep": 1.0}))
+    if method == "dense":
+        expected = model(*inputs())
+        for key, value in found.model(*inputs()).items():
+            assert torch.equal(value, expected[key])
+    assert found.compute_ratio == 1
+    assert found.sqnr_db() > 20 if method == "dense" else found.sqnr_db() > 5
+    assert found.sqnr_db(inputs(5, seed=3)) > 5
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(20, 24), nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x)))
+
+
+def plain() -> tuple[Plain, Tensor]:
+    torch.manual_seed(0)
+    return Plain(), torch.randn(64, 20)
+
+
+def test_a_tensor_an_iterable_and_a_list_of_batches_are_the_same() -> None:
+    model, x = plain()
+
+    def batches() -> Iterator[Tensor]:
+        yield from torch.split(x, 64)
+
+    plans = [prap_pim.compress(model, given, compute_ratio=0.5).plan.digest() for given in (x, batches(), [x], [(x,)])]
+    assert len(set(plans)) == 1
+    assert prap_pim.compress(model, x, compute_ratio=0.5, seed=0).plan.digest() == plans[0]
+
+
+def test_the_bit_true_network_computes_the_plan_by_hand() -> None:
+    model, x = plain()
+    found = prap_pim.compress(model, x, compute_ratio=0.5)
+    first, second = found.plan.layers["a"], found.plan.layers["b"]
+
+    def layer(plan: Any, step: float, value: Tensor) -> Tensor:
+        whole = torch.clamp(torch.round(value.double() / step), -128, 127)
+        return whole * step @ torch.from_numpy(plan.real_weights()).T + torch.from_numpy(plan.bias.astype(float))
+
+    hidden = torch.relu(layer(first, found.plan.input_step["a"], x))
+    expected = layer(second, found.plan.input_step["b"], hidden.float())
+    torch.testing.assert_close(found.bit_true(x).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_to_skip_keep_their_weights_and_count() -> None:
+    model, x = plain()
+    found = prap_pim.compress(model, x, "similar", keep=0.25, skip=["b"])
+    assert found.changed == ("a",)
+    assert torch.equal(found.model.b.weight, model.b.weight)
+    # 8-row groups x filters: a 3 x 24 dense, 3 x 6 now; b 3 x 10
+    assert found.compute_ratio == (18 + 30) / (72 + 30)
+    assert "whole" in found.summary()
+
+
+def test_what_cannot_be_mapped_is_skipped_and_said() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.fc = nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.lstm(x)[0])
+
+    model, x = Recurrent(), torch.randn(9, 4, 8)
+    with pytest.raises(UserError, match=r"lstm: a recurrent layer .* cannot be mapped yet"):
+        prap_pim.compress(model, x, compute_ratio=0.5)
+    found = prap_pim.compress(model, x, compute_ratio=0.5, skip=["lstm"])
+    assert found.changed == ("fc",)
+    assert "not mapped: lstm" in found.summary()
+    assert found.model(x).shape == (9, 4, 8)
+
+
+def test_costs_follow_the_plan() -> None:
+    model, x = plain()
+    dense = prap_pim.estimate(model, x)
+    found = prap_pim.compress(model, x, "similar", keep=0.25)
+    costs = prap_pim.estimate(found)
+    assert dense.ou_steps == (3 * 24 + 3 * 10) * 8
+    assert costs.ou_steps == (3 * 6 + 3 * 2) * 8  # floor(10 / 4) donors
+    assert costs.energy_j < dense.energy_j
+    assert prap_pim.estimate(found, chip="prap-2023").chip.name == "prap-2023"
+
+
+def test_a_plan_is_saved_and_read(tmp_path: Any) -> None:
+    found = prap_pim.compress(made(), [inputs()], compute_ratio=0.5)
+    found.plan.save(tmp_path / "plan.safetensors")
+    assert NetworkPlan.load(tmp_path / "plan.safetensors").digest() == found.plan.digest()
+
+
+def _nan(x: Tensor) -> Tensor:
+    return torch.full_like(x, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("calibration", "arguments", "message"),
+    [
+        (lambda x: x, {"method": "calibratd"}, "no method 'calibratd' .*'calibrated'"),
+        (lambda x: x, {}, "give either compute_ratio or max_drop"),
+        (lambda x: x, {"compute_ratio": 0.5, "shape": (9,)}, "unknown key 'shape'"),
+        (lambda x: x, {"compute_ratio": 0.001}, "a compute ratio of 0.001 is not possible"),
+        (lambda x: x, {"compute_ratio": 2}, "compute_ratio"),
+        (lambda x: x, {"method": "orc", "compute_ratio": 0.001}, "out of reach"),
+        (lambda x: x, {"method": "structured", "compute_ratio": 0.5}, "structured has no compute_ratio"),
+        (lambda x: x, {"method": "dense", "keep": 1}, "dense has no setting 'keep'"),
+        (lambda x: x, {"method": "similar"}, "keep"),
+        (lambda x: x, {"compute_ratio": 0.5, "chip": "isac-32nm"}, "isaac-32nm"),
+        (lambda x: x, {"compute_ratio": 0.5, "skip": ["c"]}, "no layer is called 'c'"),
+        (lambda x: x[:0], {"compute_ratio": 0.5}, "no inputs to calibrate with"),
+        (lambda x: [], {"compute_ratio": 0.5}, "no inputs to calibrate with"),
+        (lambda x: ["x"], {"compute_ratio": 0.5}, "needs inputs with a tensor"),
+        (lambda x: {"y": x}, {"compute_ratio": 0.5}, "does not run on an input"),
+        (lambda x: x[:, :3], {"compute_ratio": 0.5}, "does not run on an input"),
+        (_nan, {"compute_ratio": 0.5}, "its input is NaN or infinite"),
+    ],
+)
+def test_mistakes_are_one_line(calibration: Any, arguments: dict[str, Any], message: str) -> None:
+    model, x = plain()
+    with pytest.raises(UserError, match=message) as caught:
+        prap_pim.compress(model, calibration(x), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chip_with_other_ous_is_refused(tmp_path: Any) -> None:
+    model, x = plain()
+    found = prap_pim.compress(model, x, "similar", keep=0.5)
+    with pytest.raises(UserError, match="needs an example"):
+        prap_pim.estimate(model)
+    other = copy.copy(found)
+    object.__setattr__(other, "chip", found.chip.model_copy(update={"grain": type(found.chip.grain)(ou_rows=16)}))
+    with pytest.raises(UserError, match="has other OUs"):
+        prap_pim.estimate(other)
