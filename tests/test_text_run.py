@@ -112,6 +112,16 @@ def test_the_float_network_is_the_last_checkpoint(finished: Path) -> None:
         assert run.results.float_bits_per_byte == pytest.approx(float(nats) / math.log(2), rel=1e-6)
 
 
+def test_donors_begin_anew_and_the_rest_goes_on(finished: Path) -> None:
+    """AdamW's own count of steps, 10 an epoch: of donors, those of epochs 4 and 5; of all else, those of all six."""
+    last = Checkpoint.load(finished / "methods/tuned/checkpoints/epoch-00006.safetensors")
+    steps = {name.partition(":")[0]: int(value) for name, value in last.momentum.items() if name.endswith(":step")}
+    donors = {name for name in steps if "parametrizations" in name}
+    assert len(donors) >= 3  # of qkv, out, up, down and head, those that the budget does not leave whole
+    assert {name: count for name, count in steps.items() if count != (20 if name in donors else 60)} == {}
+    assert steps["embedding.weight"] == 60
+
+
 def test_everything_shows_them(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = Results.load(finished / "results.json")
     assert main(["report", str(finished)]) == 0
