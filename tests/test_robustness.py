@@ -259,6 +259,21 @@ def test_mistakes_are_one_line_and_change_nothing(
     assert {path: path.stat().st_mtime_ns for path in original.rglob("*.*") if path.name != ".lock"} == before
 
 
+def test_settings_that_hold_themselves(original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("device: &again\n  variation: *again\n")
+    assert simulate(original, "--device", str(tmp_path / "mine.yaml")) == 2
+    assert capsys.readouterr().err == f"prap-pim: {tmp_path / 'mine.yaml'}: a setting holds itself\n"
+
+
+@pytest.mark.parametrize("setting", ["variation.sigma=1e300", "variation.sigma=50", "read_noise=1e200"])
+def test_errors_beyond_all_numbers(
+    finished: Path, setting: str, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    assert simulate(finished, "--set", f"device.{setting}", "--samples", "5", "--devices", "1") == 2
+    assert "variation or read noise is beyond all reason" in capsys.readouterr().err
+    assert not recwarn.list
+
+
 def test_folders_that_hold_no_finished_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(tmp_path / "nowhere") == 2
     assert "nowhere is not the folder of a run: it holds no config.yaml" in capsys.readouterr().err

@@ -119,7 +119,10 @@ class Crossbars:
         """
         sources = {}
         if file is not None:
-            sources = dict.fromkeys(_flat(read_yaml(file)), file.name)
+            try:
+                sources = dict.fromkeys(_flat(read_yaml(file)), file.name)
+            except RecursionError as error:
+                raise UserError(f"{file}: a setting holds itself") from error
         given = read_yaml(file, overrides) if file is not None else with_overrides({}, overrides)
         for override in overrides:
             key = override.partition("=")[0]

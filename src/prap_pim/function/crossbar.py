@@ -38,6 +38,7 @@ Float64 = NDArray[np.float64]
 _TABLE_ENTRIES = 1 << 23  # at most 64 MiB of answers at a time
 _FEW_POSITIONS = 32  # below this, counting each bitline is quicker than preparing its answers to all 256 bytes
 _NOISE = 1 << 31  # number of the seed's child for read noise; chunks have the lower ones
+_LARGEST = float(1 << 24)  # levels that a cell may conduct: a layer's sums stay integers of 64 bits
 _WIDEST = 62  # bits of a register that is wide enough for everything
 
 
@@ -345,7 +346,11 @@ class LayerCrossbars:
             signal = np.where(used, levels, 0).astype(np.float64)
         else:
             seed = np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, number))
-            conductance = np.where(used, device.program(levels, largest, seed), 0.0)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is too large is refused below
+                conductance = np.where(used, device.program(levels, largest, seed), 0.0)
+                noise = device.read_noise * conductance
+            if not (np.abs(conductance) <= _LARGEST).all() or not (noise <= _LARGEST).all():
+                raise UserError(f"layer {plan.name}: variation or read noise is beyond all reason, cells exceed 2**24 levels")
             if device.has_wires:
                 unit = device.on_resistance_ohm * (largest + device.off(largest))  # ohm of a conductance of one level
                 wires = device.row_wire_ohm / unit, device.column_wire_ohm / unit
