@@ -74,7 +74,7 @@ class PatternSet:
 
     def columns(self, filters: NDArray[np.int64], shapes: NDArray[np.integer[Any]]) -> Int32:
         """Which of a filter's weights a shape keeps, int32 [n, h] for filters and shapes [n]; -1 for none there."""
-        rows = self.rows[shapes]
+        rows: Int32 = self.rows[shapes]
         if self.groups == 1:
             return rows
         own = rows // self.fan_in == filters[:, None] // (self.filters // self.groups)  # -1 is of no group

@@ -220,7 +220,7 @@ IMAGE, ROW, LINE = (1, 4, 8, 8), (1, 4), (1, 4, 8)
 @pytest.mark.parametrize(
     ("model", "shape", "message"),
     [
-        (nn.Sequential(nn.LSTM(4, 4)), (1, 8, 4), r"as a whole: 0: a recurrent layer \(LSTM\) cannot be mapped yet"),
+        (nn.Sequential(nn.LSTM(4, 4)), (1, 8, 4), r"batch of 2 alone \(0: a recurrent layer \(LSTM\) cannot"),
         (nn.Sequential(nn.ReLU(), _nan()), ROW, "layer 1: its weight holds NaN"),
         (_forward(_control, fc=nn.Linear(4, 4)), ROW, "model m cannot be traced: Could not guard on data-dependent"),
         (nn.Sequential(weight_norm(nn.Linear(4, 4))), ROW, "0: its weight is computed from others"),
@@ -228,7 +228,7 @@ IMAGE, ROW, LINE = (1, 4, 8, 8), (1, 4), (1, 4, 8)
         (_forward(_einsum, fc=nn.Linear(4, 4)), ROW, "an einsum with a weight cannot be mapped"),
         (nn.Sequential(nn.ReLU()), ROW, "network m has no layer that can be mapped"),
         (nn.Sequential(nn.Linear(4, 4)), (1, 5), r"model m does not run on an input \(1, 5\): "),
-        (nn.Sequential(nn.Linear(4, 4)), (0, 4), "needs an example of at least one image"),
+        (nn.Sequential(nn.Linear(4, 4)), (0, 4), "needs at least one input"),
         (nn.Sequential(nn.Conv2d(4, 4, 3)), (4, 8, 8), "layer 0: a tensor .* has no batch of 4 in front"),
     ],
 )

@@ -23,23 +23,22 @@ from prap_pim.errors import UserError
 _CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _PRODUCTS = ("linear", "addmm", "mm", "matmul")
-_BATCHED = "a batched product with a weight cannot be mapped: use linear layers"
+_RECURRENT = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
 _UNMAPPED = {
-    **dict.fromkeys(("lstm", "lstm_cell"), "a recurrent layer (LSTM) cannot be mapped yet"),
-    **dict.fromkeys(("gru", "gru_cell"), "a recurrent layer (GRU) cannot be mapped yet"),
-    **dict.fromkeys(("rnn_tanh", "rnn_relu", "rnn_tanh_cell", "rnn_relu_cell"), "a recurrent layer (RNN) cannot be mapped yet"),
-    **dict.fromkeys(("bmm", "baddbmm", "addbmm"), _BATCHED),
-    "bilinear": "a bilinear product cannot be mapped",
     **{
-        name: f"{a} with a weight cannot be mapped: use a linear layer"
-        for name, a in (
-            ("einsum", "an einsum"),
-            ("tensordot", "a tensordot"),
-            ("inner", "an inner product"),
-            ("chain_matmul", "a chain of products"),
-            ("linalg_multi_dot", "a chain of products"),
-        )
+        f"{name}{cell}": f"a recurrent layer ({kind}) cannot be mapped yet"
+        for name, kind in _RECURRENT.items()
+        for cell in ("", "_cell")
     },
+    **dict.fromkeys(
+        ("bmm", "baddbmm", "addbmm"), "a batched product with a weight cannot be mapped: use linear layers"
+    ),
+    "bilinear": "a bilinear product cannot be mapped",
+    "einsum": "an einsum with a weight cannot be mapped: use a linear layer",
+    "tensordot": "a tensordot with a weight cannot be mapped: use a linear layer",
+    "inner": "an inner product with a weight cannot be mapped: use a linear layer",
+    "chain_matmul": "a chain of products with a weight cannot be mapped: use linear layers",
+    "linalg_multi_dot": "a chain of products with a weight cannot be mapped: use linear layers",
 }
 _ROOT = "model"
 
@@ -153,9 +152,11 @@ def exported(model: nn.Module, example: Inputs, name: str) -> tuple[fx.GraphModu
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(f"model {name} cannot be traced: {reason}") from error
         assert isinstance(module, fx.GraphModule)
+        traced = _Lowering(module, model).lowered()
         if _any_batch(module):
-            return _Lowering(module, model).lowered()
-    raise UserError(f"model {name} works for a batch of {batch} alone; make it take batches of any size")
+            return traced
+    why = "".join(f" ({path}: {reason})" for path, reason in traced[2].items())
+    raise UserError(f"model {name} works for a batch of {batch} alone{why}; make it take batches of any size")
 
 
 def _any_batch(module: fx.GraphModule) -> bool:
@@ -185,7 +186,8 @@ class _Lowering:
             if node.op == "call_function" and node not in self.constant:
                 self._lower(node)
         for node in reversed(list(self.graph.nodes)):
-            if node.op in ("get_attr", "call_function", "call_module") and not node.users:
+            computes = node.op in ("get_attr", "call_function", "call_module")
+            if computes and not node.users and not _writes(node):
                 self.graph.erase_node(node)
         for node in self.graph.nodes:
             if node.op == "get_attr":  # a name of its own: layers are replaced, and what they hold with them
@@ -414,6 +416,11 @@ class _Lowering:
 def _name(node: fx.Node) -> str:
     """Of an ATen function, without its overload."""
     return node.target._opname if isinstance(node.target, torch._ops.OpOverload) else ""
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether an ATen function changes what it is given: its result may not be read, and yet it matters."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _attribute(module: nn.Module, path: str) -> Any:

@@ -17,6 +17,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_map
 
 from prap_pim.capture.export import Origin, exported
 from prap_pim.capture.inputs import Inputs, call, doubled, tensors
@@ -45,8 +46,7 @@ _CONTRACTIONS = frozenset({"mv", "dot", "vdot", "inner", "tensordot"})
 _CHAINS = frozenset({"chain_matmul", "linalg_multi_dot"})
 _PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum", *_CONTRACTIONS, *_CHAINS})
 _PER_TOKEN = frozenset(  # each of their weights is used once for every element of all but the last dimension
-    ("linear", "bilinear", "lstm", "gru", "rnn_tanh", "rnn_relu")
-    + ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+    ("bilinear", *(kind + cell for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") for cell in ("", "_cell")))
 )
 _OP_NAMES = {
     "iadd": "add",
@@ -164,6 +164,7 @@ def capture(model: nn.Module, example: Inputs, name: str, skip: Collection[str] 
         UserError: the model does not run on the example, cannot be traced, or has layers that cannot be mapped; names
             the module paths and the reasons.
     """
+    example = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)  # it may be changed
     flat = tensors(example, name)
     batch = len(flat[0])
     model = copy.deepcopy(model).eval()
@@ -210,6 +211,12 @@ def _plainly_traced(model: nn.Module, example: Inputs) -> fx.GraphModule | None:
     weights = [id(each.weight) for each in called if isinstance(each, nn.Linear | _CONVS)]
     alone = len(set(weights)) == len(weights)  # modules that share a weight are one layer
     one = sum(node.op == "placeholder" for node in module.graph.nodes) == 1
+    following: set[fx.Node] = set()  # the inputs
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or not following.isdisjoint(node.all_input_nodes):
+            following.add(node)
+        elif node.op == "call_module" and isinstance(modules[str(node.target)], nn.Linear | _CONVS):
+            return None  # a product of constants
     return module if one and alone and all(_is_normal(node, modules) for node in module.graph.nodes) else None
 
 
@@ -262,7 +269,7 @@ class _Builder:
         if self._is_matrix(node):
             return (self._add_layer(node),)
         inputs = self._inputs(node)
-        if node.op == "call_function" and not inputs:
+        if node.op != "placeholder" and not inputs:
             return ()  # of constants and sizes alone: made once
         called = self.modules.get(str(node.target)) if node.op == "call_module" else None
         folded = node.op == "call_module" and node.target in self.folded.values()
@@ -404,8 +411,8 @@ def _macs(node: fx.Node, called: nn.Module | None) -> int:
     """Multiplications with an addition of a product of activations, or of weights that stay digital; batch and all."""
     operands: list[fx.Node] = []  # one that is given twice is here twice
     fx.node.map_arg((node.args, node.kwargs), operands.append)
-    name, shapes = _raw_name(node), [_tensors(each)[0].shape for each in operands if _tensors(each)]
-    weights = [_tensors(each)[0].shape for each in operands if each.op == "get_attr" and len(_tensors(each)[0].shape) > 1]
+    operands = [each for each in operands if _tensors(each)]
+    name, shapes = _raw_name(node), [_tensors(each)[0].shape for each in operands]
     if isinstance(called, DigitalModule):
         return called.macs(shapes, _tensors(node)[0].shape)
     if called is not None:
@@ -417,8 +424,11 @@ def _macs(node: fx.Node, called: nn.Module | None) -> int:
         return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
     if name in ("conv1d", "conv2d", "conv3d"):  # by a kernel that is computed
         return outputs * prod(shapes[1][1:])
+    if name == "linear":
+        return outputs * shapes[1][-1]
     if name in _PER_TOKEN:
-        return prod(shapes[0][:-1]) * sum(prod(shape) for shape in weights)
+        weights = [shape for each, shape in zip(operands, shapes, strict=True) if each.op == "get_attr"]
+        return prod(shapes[0][:-1]) * sum(prod(shape) for shape in weights if len(shape) > 1)
     if name.startswith("conv_transpose"):
         return prod(shapes[0]) * prod(shapes[1][1:])
     if name == "einsum" and isinstance(node.args[0], str):
