@@ -199,6 +199,7 @@ class Case:
                     "serial_latency_s": same.serial.latency_s,
                     "pipelined_latency_s": same.pipelined.latency_s,
                     "energy_j": same.energy_j,
+                    "energy_breakdown_j": dict(same.energy_breakdown_j),
                     "replicated_serial_latency_s": replicated.serial.latency_s,
                     "replicated_pipelined_latency_s": replicated.pipelined.latency_s,
                 }

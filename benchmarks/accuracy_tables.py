@@ -10,6 +10,11 @@ LOSS = 0.01  # of accuracy: may be lost for the smallest ratio
 REFERENCE = "prap-tuned"
 VARIANTS = ("prap-8of9", "prap-4of9")  # the better one at a ratio stands for the line "prap"
 
+METHOD = "calibrated"  # whose energy is taken apart
+PARTIAL_SUMS = ("accumulator", "partial_sum_buffer")
+INDEX = ("index_buffer",)
+MOVING = ("input_buffer", "bus", "router", "output_unit", "digital_unit")  # the rest reads cells
+
 Point = dict[str, Any]
 Table = dict[tuple[str, str, Fraction], list[Point]]  # by network, line and ratio: a point of each seed
 
@@ -53,7 +58,14 @@ def document(points: Sequence[Point], chips: Sequence[str]) -> str:
     )
     rows = [row for network in networks for row in _gains(table, network, lines, chips)]
     head = [f"{what}, {chip}" for chip in chips for what in ("latency", "latency, replicated", "energy")]
-    return text + _markdown(["network", "line", "ratio", *head], rows)
+    text += _markdown(["network", "line", "ratio", *head], rows)
+    text += f"\n## What is left of the energy: {METHOD}, % of the dense network's\n\n"
+    text += (
+        "Reuse saves what reads cells (ADC, DAC, registers, shift and add). Every use of a pattern still adds up a "
+        "partial sum, and names its donor in the index; activations move as before.\n\n"
+    )
+    rows = [row for network in networks for chip in chips for row in _left(table, network, chip, ratios)]
+    return text + _markdown(["network", "chip", "ratio", "reading", "partial sums", "index", "moving", "all"], rows)
 
 
 def _with_better_variant(table: Table) -> Table:
@@ -102,6 +114,23 @@ def _costs(points: list[Point], chips: Sequence[str]) -> list[float]:
         for key in (latency, f"replicated_{latency}", "energy_j")
     ]
     return [mean(point["chips"][chip][key] for point in points) for chip, key in keys]
+
+
+def _left(table: Table, network: str, chip: str, ratios: Sequence[Fraction]) -> list[list[str]]:
+    """Energy by purpose, of the dense network's, mean of the seeds."""
+    dense = {point["seed"]: point["chips"][chip]["energy_j"] for point in table[network, "dense", Fraction(1)]}
+    rows = []
+    for line, ratio in [("dense", Fraction(1)), *((METHOD, ratio) for ratio in ratios)]:
+        points = table.get((network, line, ratio), [])
+        shares = []
+        for point in points:
+            parts = point["chips"][chip]["energy_breakdown_j"]
+            known = [sum(parts.get(name, 0.0) for name in names) for names in (PARTIAL_SUMS, INDEX, MOVING)]
+            every = sum(parts.values())
+            shares.append([100 * value / dense[point["seed"]] for value in (every - sum(known), *known, every)])
+        if shares:
+            rows.append([network, chip, str(ratio), *(f"{mean(column):.2f}" for column in zip(*shares, strict=True))])
+    return rows
 
 
 def _accuracy(points: list[Point]) -> float:

@@ -80,8 +80,10 @@ def test_a_training_of_other_settings_is_not_used(
 
 
 def _point(line: str, ratio: str, bit_true: float, cost: float = 1.0, seed: int = 0) -> dict[str, Any]:
-    figures = {"serial_latency_s": cost, "pipelined_latency_s": 10 * cost, "energy_j": 2 * cost}
+    figures: dict[str, Any] = {"serial_latency_s": cost, "pipelined_latency_s": 10 * cost, "energy_j": 2 * cost}
     figures |= {f"replicated_{key}": cost**2 for key in ("serial_latency_s", "pipelined_latency_s")}
+    shares = {"adc": 0.5, "dac": 0.1, "accumulator": 0.1, "partial_sum_buffer": 0.05, "index_buffer": 0.15, "bus": 0.1}
+    figures["energy_breakdown_j"] = {name: share * figures["energy_j"] for name, share in shares.items()}
     return {
         "network": "net",
         "seed": seed,
@@ -105,6 +107,7 @@ def test_tables_by_hand(benchmark: ModuleType) -> None:
             _point("prap-tuned", "1/4", 0.896, cost=3.0),
             _point("prap-tuned", "1/8", 0.891, cost=1.0),  # loses 0.9 points: small enough, but not equal
             _point("orc", "1/2", 0.895, cost=2.0),  # exactly half a point
+            _point("calibrated", "1/8", 0.5, cost=0.25),
         ],
         CHIPS,
     )
@@ -121,3 +124,5 @@ def test_tables_by_hand(benchmark: ModuleType) -> None:
     assert "| net | prap-tuned | 1/4 | 1.00x | 1.00x | 1.00x | 1.00x | 1.00x | 1.00x |" in lines
     assert "| net | orc | 1/2 | 1.50x | 2.25x | 1.50x | 1.50x | 2.25x | 1.50x |" in lines
     assert not any(line.startswith("| net | prap |") for line in lines)
+    assert "| net | prap-2023 | 1/8 | 15.00 | 3.75 | 3.75 | 2.50 | 25.00 |" in lines  # of the dense network's
+    assert "| net | isaac-32nm | 1 | 60.00 | 15.00 | 15.00 | 10.00 | 100.00 |" in lines
