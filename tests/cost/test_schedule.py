@@ -1,10 +1,12 @@
 """Overlapping layers, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from prap_pim.cost import LayerTime, pipelined_latency
-from prap_pim.network import DigitalOp, Layer, Network
+from prap_pim.network import Call, DigitalOp, Layer, Network
 
 
 def conv(name: str, source: str, size: int = 4, kernel: int = 3) -> Layer:
@@ -80,3 +82,32 @@ def test_one_position_needs_all_inputs_and_tokens_only_theirs() -> None:
 def test_a_sum_waits_for_its_later_operand() -> None:
     network = Network("branches", (IMAGE, conv("a", "x"), conv("b", "x"), DigitalOp("add", "add", 32, 16, ("a", "b"))))
     assert pipelined_latency(network, {"a": time(16.0, 1.0), "b": time(8.0, 0.0)}) == pytest.approx(17)
+
+
+@pytest.mark.parametrize("source", ["a", "x"])
+def test_a_layer_that_is_called_again_works_on_one_call_after_the_other(source: str) -> None:
+    """32 positions of 1 s, half of them in each call: the first ends at 1 + 16 s, and the second begins then, whatever
+    it reads. b follows the second, whose outputs come from 17 + 2 to 34 s: at 6/16 of the way its first window is there,
+    and it takes 32.5 s from then.
+    """
+    layer = replace(conv("a", "x"), more_positions=16)
+    again = Call("a:2", "a", 16, 16, (source,))
+    network = Network("again", (IMAGE, layer, again))
+    assert pipelined_latency(network, {"a": time(32.0, 1.0, 32)}) == pytest.approx(34)
+    longer = Network("longer", (IMAGE, layer, again, conv("b", "a:2")))
+    start = 19 + 6 / 16 * (34 - 19)
+    times = {"a": time(32.0, 1.0, 32), "b": time(32.0, 0.5)}
+    assert pipelined_latency(longer, times) == pytest.approx(start + 32.5)
+
+
+def test_first_windows_in_one_and_three_dimensions() -> None:
+    """A 1-D kernel of 3 dilated by 2, without padding, needs 5 of 9 inputs; a 3-D one of 2x2x2 on 3x3x3 needs plane 0,
+    row 0 and 1 of plane 1, less the last of row 1: 9 + 3 + 2 of 27."""
+    one = np.ones(1, np.float32)
+    line = Layer("b", "conv", np.zeros((1, 1, 3), np.float32), one, one, (1, 9), (1, 5), ("a",), dilation=(2,))
+    cube = Layer("b", "conv", np.zeros((1, 1, 2, 2, 2), np.float32), one, one, (1, 3, 3, 3), (1, 2, 2, 2), ("a",))
+    for layer, share, positions in ((line, 5 / 9, 5), (cube, 14 / 27, 8)):
+        network = Network("two", (IMAGE, conv("a", "x"), layer))
+        start = 2 + share * 15
+        times = {"a": time(16.0, 1.0), "b": time(32.0, 0.0, positions)}
+        assert pipelined_latency(network, times) == pytest.approx(start + 32)

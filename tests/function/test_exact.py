@@ -115,6 +115,23 @@ def test_float32_is_not_trusted_when_torch_may_round_its_inputs() -> None:
         torch.set_float32_matmul_precision(before)
 
 
+def test_each_convolution_group_has_its_parts_side_by_side() -> None:
+    groups = [
+        np.array([[127 << 12, 1, -3], [5, 127 << 15, 7]]),
+        np.array([[3, -5, 1], [-127 << 15, 99 << 9, 1]]),
+        np.array([[1, 1, 1], [2, 3, 127 << 14]]),
+    ]
+    plan = LayerPlan.of_groups("layer", [plan_of(weights) for weights in groups])
+    np.testing.assert_array_equal(plan.weights(), np.concatenate(groups))
+    layer = layer_for(plan, size=(1, 4))
+    x = np.random.default_rng(0).integers(-128, 128, (2, 9, 1, 4)).astype(np.int8)
+    exact = ExactProduct(layer, plan)
+    assert exact.path == "float32 in 2 parts"
+    shares = np.split(x.astype(np.int64), 3, axis=1)
+    expected = [np.einsum("nchw,oc->nhwo", share, weights) for share, weights in zip(shares, groups, strict=True)]
+    np.testing.assert_array_equal(exact(torch.from_numpy(x)).numpy(), np.concatenate(expected, axis=-1))
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.data(), st.integers(1, 200), st.integers(1, 20), SEEDS)
 def test_equals_64_bit_integers_on_any_plan(data: st.DataObject, inputs: int, filters: int, seed: int) -> None:

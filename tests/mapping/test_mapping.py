@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,9 +7,10 @@ from prap_pim.chip import load_chip
 from prap_pim.cost import cost
 from prap_pim.errors import UserError
 from prap_pim.mapping import map_layer, map_network
-from prap_pim.network import DigitalOp, Layer, Network
+from prap_pim.network import Call, DigitalOp, Layer, Network
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.prune import NoPruning, prune
 
 CHIP = load_chip("prap-2023")
 
@@ -146,3 +149,42 @@ def test_mistakes() -> None:
     swapped = Network("swapped", (network.nodes[0], conv("a", 3, 16, 8, "x")))
     with pytest.raises(UserError, match="does not fit its weight"):
         map_network(swapped, NetworkPlan("dense", {"a": plan.layers["a"]}, {"a": 1.0}), CHIP)
+
+
+def test_a_layer_that_is_called_again_is_stored_once_and_fed_twice() -> None:
+    """a on the image and then on its own sum with the image: 64 positions each."""
+    first = replace(conv("a", 3, 3, 8, "x"), more_positions=64)
+    nodes = (
+        DigitalOp("x", "input", 0, 3 * 64, ()),
+        first,
+        DigitalOp("sum", "add", 2 * 3 * 64, 3 * 64, ("a", "x")),
+        Call("a:2", "a", 64, 3 * 64, ("sum",)),
+        DigitalOp("relu", "relu", 3 * 64, 3 * 64, ("a:2",)),
+        conv("b", 3, 8, 8, "relu"),
+    )
+    network = Network("again", nodes)
+    plan = NetworkPlan("dense", {layer.name: planned(layer) for layer in network.layers}, {"a": 1.0, "b": 1.0})
+    mapping = map_network(network, plan, CHIP)
+    assert list(mapping.layers) == ["a", "b"]
+    assert mapping.crossbars == 2
+    found = [(feed.source_tile, feed.elements, feed.digital) for feed in mapping.feeds["a"]]
+    # the image, and as an operand; the sum lies where a is, and so does what follows the second call
+    assert found == [(None, 192, False), (None, 192, True), (0, 192, False)]
+    assert [(feed.source_tile, feed.elements) for feed in mapping.feeds["b"]] == [(0, 192)]
+    assert [op.name for op in mapping.digital_ops["a"]] == ["x", "sum", "relu"]
+    report = cost(network, plan, CHIP)
+    a, b = (layer.activity for layer in report.layers)
+    assert (a.positions, a.outputs, a.ou_steps) == (128, 3 * 128, 4 * 3 * 8 * 128)
+    assert (b.positions, b.inter_tile_bytes) == (64, 192)
+    assert a.digital_ops == 192 + 192
+
+
+def test_a_grouped_layer_is_mapped_as_its_dense_plan() -> None:
+    """512 channels of 3x3, depthwise: 1024 OUs on 4 crossbars of 256, not the 576 x 512 of a whole matrix."""
+    one = np.ones(512, np.float32)
+    weight = np.random.default_rng(0).standard_normal((512, 1, 3, 3)).astype(np.float32)
+    layer = Layer("dw", "conv", weight, one, one, (512, 4, 4), (512, 2, 2), ("x",), groups=512)
+    patterns = prune(NoPruning(), layer, CHIP.grain)
+    plan = make_plan("dw", layer.matrix, patterns, ReuseMap.none(patterns), one, one)
+    for mode in ("spread", "pack"):
+        assert map_layer(plan, CHIP, mode=mode).ous_per_crossbar.tolist() == [256] * 4
