@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from prap_pim.errors import UserError
 from prap_pim.grain import Grain
+from prap_pim.network import Layer
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.prune import NoPruning, prune
 from prap_pim.reuse import IdenticalReuse, SimilarReuse, reuse
@@ -86,3 +87,16 @@ def test_groups_that_share_row_groups_are_reused_each_by_itself(case: Convolutio
     slow = slow_compressed_weights(layer.matrix, patterns, found)
     scale = 2**plan.fraction_bits
     assert plan.weights().tolist() == [[int(value * scale) for value in row] for row in slow]
+
+
+@pytest.mark.parametrize("method", [SimilarReuse(keep=0.25), IdenticalReuse(threshold=0.5)])
+def test_a_depthwise_layer_keeps_all_its_patterns(method: object) -> None:
+    """Each filter is alone with its inputs: without a donor it would compute nothing."""
+    ones = np.ones(4, np.float32)
+    weight = np.random.default_rng(0).normal(size=(4, 1, 3, 3)).astype(np.float32)
+    layer = Layer("dw", "conv", weight, ones, ones, (4, 5, 5), (4, 3, 3), (), groups=4)
+    patterns = prune(NoPruning(), layer, Grain())
+    found = reuse(method, layer, patterns, Grain())
+    assert found.is_donor.sum() == 4 * 2
+    plan = make_plan("dw", layer.matrix, patterns, found, ones, ones)
+    np.testing.assert_array_equal(plan.weights(), np.rint(layer.matrix / np.abs(weight).max() * 127))

@@ -87,8 +87,8 @@ def test_a_sum_waits_for_its_later_operand() -> None:
 @pytest.mark.parametrize("source", ["a", "x"])
 def test_a_layer_that_is_called_again_works_on_one_call_after_the_other(source: str) -> None:
     """32 positions of 1 s, half of them in each call: the first ends at 1 + 16 s, and the second begins then, whatever
-    it reads. b follows the second, whose outputs come from 17 + 2 to 34 s: at 6/16 of the way its first window is there,
-    and it takes 32.5 s from then.
+    it reads. b follows the second, whose outputs come from 17 + 2 to 34 s: at 6/16 of the way its first window is
+    there, and it takes 32.5 s from then.
     """
     layer = replace(conv("a", "x"), more_positions=16)
     again = Call("a:2", "a", 16, 16, (source,))

@@ -12,13 +12,16 @@ from prap_pim.patterns import PatternSet, ReuseMap
 def reuse(config: object, layer: Layer, patterns: PatternSet, grain: Grain) -> ReuseMap:
     """Decide whose pattern each filter of a layer takes, by the method that the type of ``config`` names.
 
-    Groups of a convolution have no input in common, so no pattern either: each is a layer by itself.
+    Groups of a convolution have no input in common, so no pattern either: each is a layer by itself. Where each has one
+    filter, as in a depthwise convolution, nobody can take another's pattern, and all are kept.
 
     Raises:
         UserError: the method cannot handle this layer.
     """
     if layer.groups == 1:
         return reuse_method(config, layer, patterns, grain)
+    if layer.groups == layer.filters:
+        return ReuseMap.none(patterns)
     source = np.full(patterns.shape.shape, -1, np.int32)
     sign, exponent = np.ones(source.shape, np.int8), np.zeros(source.shape, np.int8)
     for part, (own, filters, blocks) in zip(layer.by_group(), patterns.by_group(), strict=True):
