@@ -99,6 +99,48 @@ def _parser() -> argparse.ArgumentParser:
     _add_output_flags(simulate)
     simulate.set_defaults(handler=_simulate)
 
+    compress = commands.add_parser(
+        "compress",
+        help="compress an ONNX model on calibration inputs, without labels or training; its graph stays",
+        epilog="example: prap-pim compress model.onnx --calibration data.npz --ratio 0.25 --output small.onnx",
+        allow_abbrev=False,
+    )
+    compress.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file, opset 9 or newer")
+    compress.add_argument(
+        "--calibration", type=Path, required=True, metavar="FILE", help="npz file with an array [N, ...] for each input"
+    )
+    compress.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the compressed model")
+    compress.add_argument(
+        "--method",
+        default="calibrated",
+        help="calibrated (default), similar, identical, orc, structured, pattern, prap or dense",
+    )
+    budget = compress.add_mutually_exclusive_group()
+    budget.add_argument("--ratio", metavar="R", help="OU steps of the whole model, of those uncompressed")
+    budget.add_argument(
+        "--max-drop", metavar="D", help="calibrated: share of the inputs that may be classified otherwise"
+    )
+    compress.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="another setting of the method, as keep=0.25 of similar; may be repeated",
+    )
+    compress.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a layer to leave whole, or a pattern with * and ?; may be repeated",
+    )
+    compress.add_argument("--chip", default="isaac-32nm", help="a preset, or a TOML file (default: isaac-32nm)")
+    compress.add_argument("--seed", default="0", metavar="S", help="of the calibration (default: 0)")
+    compress.add_argument("--plan", type=Path, metavar="FILE", help="save the plan, too (.safetensors)")
+    _add_output_flags(compress)
+    compress.set_defaults(handler=_compress)
+
     replay = commands.add_parser(
         "replay",
         help="drive the cost model with published per-layer ratios, to compare it with the authors' own",
@@ -222,6 +264,41 @@ def _simulate(arguments: argparse.Namespace) -> None:
         console.print(f"report: {report}", highlight=False, soft_wrap=True, markup=False)
 
 
+def _compress(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
+    from prap_pim.onnx_model import compress_onnx, print_summary
+    from prap_pim.settings import Settings, with_overrides
+
+    class Request(Settings):
+        ratio: float | None = None
+        max_drop: float | None = None
+        seed: int = 0
+
+    given = {key: value for key in Request.model_fields if (value := getattr(arguments, key)) is not None}
+    request = Request.checked(given, "compress")
+    options = with_overrides({}, arguments.overrides)
+    if request.max_drop is not None:
+        options["max_drop"] = request.max_drop
+    with _progress_bars(Console(stderr=True, quiet=arguments.quiet or arguments.json)) as progress:
+        summary = compress_onnx(
+            arguments.model,
+            arguments.calibration,
+            arguments.output,
+            arguments.method,
+            compute_ratio=request.ratio,
+            chip=arguments.chip,
+            skip=arguments.skip,
+            seed=request.seed,
+            plan=arguments.plan,
+            options=options,
+            progress=progress,
+        )
+    if arguments.json:
+        print(summary.model_dump_json())
+    elif not arguments.quiet:
+        print_summary(summary, Console())
+
+
 def _replay(arguments: argparse.Namespace) -> None:
     from prap_pim.cost.replay import replay
     from prap_pim.presets import expected_gains
@@ -267,8 +344,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"prap-pim: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        how = "the same command goes on" if arguments.command == "simulate" else "go on with --resume"
-        print(f"prap-pim: interrupted; {how}", file=sys.stderr)
+        how = {"simulate": "the same command goes on", "compress": "nothing was written"}
+        print(f"prap-pim: interrupted; {how.get(arguments.command, 'go on with --resume')}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         _discard_output()

@@ -153,7 +153,7 @@ def compress(
     batches = _batches(calibration, name)
     on_chip = load_chip(chip)
     captured = capture(model, batches[0], name, skip)
-    config = _method(method, captured, on_chip, compute_ratio, skip, options)
+    config = method_config(method, captured, on_chip, compute_ratio, skip, options)
     found = compress_network(captured, batches, config, on_chip, seed=seed, progress=progress)
     return Compression(
         model=_drop_in(model, captured, found),
@@ -216,7 +216,7 @@ _REUSE = {"calibrated": "calibrated", "similar": "similar", "identical": "identi
 _OF_REUSE = {"keep", "threshold"}  # settings that go to reuse where a method has both
 
 
-def _method(
+def method_config(
     name: str,
     captured: Captured,
     chip: Chip,

@@ -2,6 +2,6 @@
 
 from prap_pim.capture.export import Origin
 from prap_pim.capture.inputs import Inputs, call, cut, outputs, tensors
-from prap_pim.capture.torch_fx import Captured, capture
+from prap_pim.capture.torch_fx import Captured, DigitalModule, capture
 
-__all__ = ["Captured", "Inputs", "Origin", "call", "capture", "cut", "outputs", "tensors"]
+__all__ = ["Captured", "DigitalModule", "Inputs", "Origin", "call", "capture", "cut", "outputs", "tensors"]

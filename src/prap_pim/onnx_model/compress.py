@@ -1,0 +1,259 @@
+"""A model file in, a compressed model file out, and what there is to say about it."""
+
+import copy
+from collections.abc import Collection, Mapping
+from math import inf, log10
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+from torch import nn
+
+from prap_pim.api import method_config
+from prap_pim.chip import Chip, load_chip
+from prap_pim.compression import Compressed, compress_network, whole_plan
+from prap_pim.cost import CostReport, cost
+from prap_pim.errors import UserError
+from prap_pim.network import Layer
+from prap_pim.onnx_model.calibration import fixed_batch, read_batches
+from prap_pim.onnx_model.file import Array, OnnxFile, shown
+from prap_pim.onnx_model.lower import OnnxCapture, capture_onnx, output_names, run_file
+from prap_pim.onnx_model.write import remove, write_onnx
+from prap_pim.patterns import ReuseMap, make_plan
+from prap_pim.prune import NoPruning, prune
+from prap_pim.training import Progress, quiet
+from prap_pim.weights import put_weights
+
+_EXAMPLE = 2  # inputs that the shapes are found with
+_LEAST_DB = -300.0
+
+
+class LayerSummary(BaseModel, frozen=True):
+    """One layer.
+
+    Attributes:
+        name: it has in the plan.
+        rows, filters, groups: of its matrix; ``calls``: nodes of the graph that compute with it.
+        ou_steps, dense_ou_steps: of one inference, compressed and with every pattern.
+        error: squared error relative to the square: by calibrated reuse of its output, else of its weights.
+    """
+
+    name: str
+    rows: int
+    filters: int
+    groups: int
+    calls: int
+    ou_steps: int
+    dense_ou_steps: int
+    error: float
+
+
+class CostSummary(BaseModel, frozen=True):
+    """What one inference costs on the chip."""
+
+    crossbars: int
+    area_m2: float
+    energy_j: float
+    serial_latency_s: float
+    pipelined_latency_s: float
+    pipelined_throughput_per_s: float
+
+
+class OutputSummary(BaseModel, frozen=True):
+    """An output of the written file beside the original's, over all calibration inputs.
+
+    Attributes:
+        name: of the output.
+        sqnr_db: signal to noise; None if there is no difference.
+        largest_difference, largest_value: magnitudes; the value is the original's.
+    """
+
+    name: str
+    sqnr_db: float | None
+    largest_difference: float
+    largest_value: float
+
+
+class OnnxSummary(BaseModel, frozen=True):
+    """What was done to a model.
+
+    Attributes:
+        model, output: files; ``files``: all that were written for the output.
+        method, chip, seed: how.
+        inputs: calibration inputs.
+        layers: in network order.
+        digital: nodes with weights that are left to the digital units, and why.
+        compute_ratio: OU steps of one inference over those with every pattern.
+        dense, compressed: costs.
+        outputs: how far the written file's outputs are from the original's, both in float by onnxruntime.
+        plan_sha256: digest of the plan.
+    """
+
+    model: str
+    output: str
+    files: list[str]
+    method: str
+    chip: str
+    seed: int
+    inputs: int
+    layers: list[LayerSummary]
+    digital: dict[str, str]
+    compute_ratio: float
+    dense: CostSummary
+    compressed: CostSummary
+    outputs: list[OutputSummary]
+    plan_sha256: str
+
+
+def compress_onnx(
+    model: Path,
+    calibration: Path,
+    output: Path,
+    method: str = "calibrated",
+    *,
+    compute_ratio: float | None = None,
+    chip: str = "isaac-32nm",
+    skip: Collection[str] = (),
+    seed: int = 0,
+    plan: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress = quiet,
+) -> OnnxSummary:
+    """Compress the weights of an ONNX model; its graph stays.
+
+    Args:
+        model: the file.
+        calibration: npz file with the model's inputs (``read_batches``).
+        output: where the compressed model goes, with the weights that the crossbars hold: int8 times a step.
+        method, compute_ratio, chip, skip, seed, options: as for ``prap_pim.compress``.
+        plan: where the plan goes, if anywhere.
+        progress: told after every layer.
+
+    Raises:
+        UserError: a file is not what it should be, or the model cannot be compressed as asked; nothing is written.
+    """
+    _check_places(model, calibration, output, plan)
+    on_chip = load_chip(chip)
+    file = OnnxFile.read(model)
+    batches = read_batches(file, calibration)
+    found = capture_onnx(file, batches[0] if fixed_batch(file) else tuple(x[:_EXAMPLE] for x in batches[0]))
+    config = method_config(method, found.captured, on_chip, compute_ratio, skip, options or {})
+    compressed = compress_network(found.captured, batches, config, on_chip, seed=seed, progress=progress)
+    steps = dict(compressed.plan.input_step)
+    dense = whole_plan("dense", found.captured, {}, steps, on_chip)
+    costs = [cost(found.captured.network, each, on_chip) for each in (dense, compressed.plan)]
+    before = run_file(file, batches)
+    module = as_stored(compressed, on_chip)
+    files = write_onnx(found, module, output)
+    try:
+        after = run_file(OnnxFile.read(output), batches)
+        if plan is not None:
+            compressed.plan.save(plan)
+    except UserError:
+        remove(files)
+        raise
+    return OnnxSummary(
+        model=str(model),
+        output=str(output),
+        files=[str(each) for each in files],
+        method=method,
+        chip=on_chip.name,
+        seed=seed,
+        inputs=sum(len(batch[0]) for batch in batches),
+        layers=_layers(found, compressed, module, costs),
+        digital=dict(found.captured.unsupported),
+        compute_ratio=costs[1].ou_steps / costs[0].ou_steps,
+        dense=_costs(costs[0]),
+        compressed=_costs(costs[1]),
+        outputs=_outputs(file, before, after),
+        plan_sha256=compressed.plan.digest(),
+    )
+
+
+def _check_places(model: Path, calibration: Path, output: Path, plan: Path | None) -> None:
+    """
+    Raises:
+        UserError: one of the files would take the place of another.
+    """
+    for what, path in (("the output", output), ("the plan", plan)):
+        if path is not None and path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder")
+        for other, its_path in (("the model", model), ("the calibration inputs", calibration), ("the output", output)):
+            if path is not None and other != what and _same(path, its_path):
+                raise UserError(f"cannot write {what} to {path}: that is where {other} is")
+
+
+def _same(one: Path, other: Path) -> bool:
+    both = one.exists() and other.exists()
+    return one.resolve() == other.resolve() or (both and one.samefile(other))
+
+
+def as_stored(compressed: Compressed, chip: Chip) -> nn.Module:
+    """The compressed network with what the crossbars hold, int8 times a step, also of layers that are left whole."""
+    captured = compressed.captured
+    module = copy.deepcopy(captured.module)
+    for layer in captured.network.layers:
+        if layer.name not in compressed.changed:
+            patterns = prune(NoPruning(), layer, chip.grain)
+            one, zero = np.ones(layer.filters, np.float32), np.zeros(layer.filters, np.float32)
+            whole = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns), one, zero)
+            put_weights(module, layer.name, whole)
+    return module
+
+
+def _layers(
+    found: OnnxCapture, compressed: Compressed, module: nn.Module, costs: list[CostReport]
+) -> list[LayerSummary]:
+    calibration = compressed.calibration
+    errors = {each.name: each.error for each in calibration.layers if each.setting} if calibration else {}
+    lines = []
+    for layer, dense, now in zip(found.captured.network.layers, costs[0].layers, costs[1].layers, strict=True):
+        lines.append(
+            LayerSummary(
+                name=layer.name,
+                rows=layer.rows,
+                filters=layer.filters,
+                groups=layer.groups,
+                calls=len(found.calls[layer.name]),
+                ou_steps=now.ou_steps,
+                dense_ou_steps=dense.ou_steps,
+                error=errors[layer.name] if layer.name in errors else _weight_error(layer, module),
+            )
+        )
+    return lines
+
+
+def _weight_error(layer: Layer, module: nn.Module) -> float:
+    weight: Any = module.get_submodule(layer.name).weight
+    difference = weight.detach().numpy().reshape(layer.matrix.shape) - layer.matrix
+    energy = float(np.square(layer.matrix, dtype=np.float64).sum())
+    return float(np.square(difference, dtype=np.float64).sum()) / energy if energy else 0.0
+
+
+def _costs(report: CostReport) -> CostSummary:
+    return CostSummary(
+        crossbars=report.crossbars,
+        area_m2=report.area_m2,
+        energy_j=report.energy_j,
+        serial_latency_s=report.serial.latency_s,
+        pipelined_latency_s=report.pipelined.latency_s,
+        pipelined_throughput_per_s=report.pipelined.throughput_per_s,
+    )
+
+
+def _outputs(file: OnnxFile, before: list[list[Array]], after: list[list[Array]]) -> list[OutputSummary]:
+    lines = []
+    for i, name in enumerate(output_names(file)):
+        signal = noise = largest = value = 0.0
+        for one, other in zip(before, after, strict=True):
+            own, changed = np.asarray(one[i], np.float64), np.asarray(other[i], np.float64)
+            if own.shape != changed.shape or not np.isfinite(changed).all():
+                raise UserError(f"{file.path}: compressed, its output {shown(name)} is of another size or not finite")
+            difference = np.abs(own - changed)
+            signal, noise = signal + float(np.square(own).sum()), noise + float(np.square(difference).sum())
+            largest, value = max(largest, difference.max(initial=0)), max(value, np.abs(own).max(initial=0))
+        ratio = 10 * log10(signal / noise) if signal and noise else -inf
+        sqnr = None if noise == 0 else max(ratio, _LEAST_DB)
+        lines.append(OutputSummary(name=name, sqnr_db=sqnr, largest_difference=largest, largest_value=value))
+    return lines
