@@ -320,3 +320,24 @@ def test_no_layer_takes_more_than_its_setting_says(
     taken = sum(grain.ous(int(count)) for count in plan.donors_per_group)
     assert taken <= len(blocks(layer, positions, grain)) * grain.ous(donors)
     assert 0 <= expected(layer, problem, Setting(donors, positions), grain, 2) <= 1
+
+
+@pytest.mark.parametrize(("filters", "donors"), [(40, 12), (41, 7), (40, 40), (33, 3)])
+def test_shares_of_a_very_wide_layer(monkeypatch: pytest.MonkeyPatch, filters: int, donors: int):
+    layer = normal_layer(16, filters, (1, 1), 3)
+    problem = problem_of(layer, 3)
+    together = solve(layer, problem, donors)
+    monkeypatch.setattr("prap_pim.calibrate.layer._MOST_TOGETHER", 10)
+    apart = solve(layer, problem, donors)
+    assert apart.donors_per_group.max() <= donors
+    assert problem.error(apart.real_weights()) <= 1
+    if donors == filters:
+        assert apart.digest() == together.digest()  # nothing is shared
+        return
+    parts = min(round(filters / 10), donors)
+    edges = [i * filters // parts for i in range(parts + 1)]
+    for group in range(apart.groups):
+        mine = slice(apart.use_start[group], apart.use_start[group + 1])
+        share = np.searchsorted(edges, apart.use_filter[mine], side="right")
+        for donor in np.unique(apart.use_donor[mine]):
+            assert len(set(share[apart.use_donor[mine] == donor])) == 1  # a donor serves one share

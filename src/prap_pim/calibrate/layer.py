@@ -6,7 +6,7 @@ rounding: Frantar et al., ICLR 2023), then in further passes each is chosen anew
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 
@@ -30,6 +30,7 @@ _STRETCH = 256  # rows
 _FILTERS_FOR_THREADS = 256  # with fewer, threads only wait for one another's Python
 _TINY = 1e-9
 _TINY_BITS = 1e-4  # so that a float32 result just above 127 steps still counts as 127
+_MOST_TOGETHER = 16384  # filters, about, that choose among the same donors: heads of language models have more
 _SHAPES = 8  # of a block, at most, as in PRAP's step 1; never more than donors
 
 
@@ -257,14 +258,26 @@ class _Solver:
         ready = np.ascontiguousarray(patterns / scale, np.float32)
         counts = (weight / weight.max()).astype(np.float32)
         worth = (self.problem.price / (weight * scale**2)).astype(np.float32)
-        if before is None:
-            donors = seeds(ready, counts, count)
-        else:
-            donors = (before.donors * self.step @ factor / scale).astype(np.float32)
-        donors = fit(ready, counts, worth, donors, _ROUNDS)
-        stored = self._whole(np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T)
-        choice = choose(ready, np.ascontiguousarray(stored * self.step @ factor / scale, np.float32), worth)
-        group = _Group(rows, filters, count, stored, choice)
+        stored: list[Float64] = []
+        choices: list[Choice] = []
+        first = 0
+        for share, here in _shares(len(filters), count, donors_together(self.grain)):
+            if before is None:
+                donors = seeds(ready[share], counts[share], here)
+            else:
+                donors = (before.donors[first : first + here] * self.step @ factor / scale).astype(np.float32)
+            donors = fit(ready[share], counts[share], worth[share], donors, _ROUNDS)
+            alone = len(filters) == share.stop - share.start
+            whole = np.zeros((len(donors) if alone else here, donors.shape[1]))  # fewer may do
+            whole[: len(donors)] = self._whole(np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T)
+            found = choose(
+                ready[share], np.ascontiguousarray(whole * self.step @ factor / scale, np.float32), worth[share]
+            )
+            choices.append(replace(found, donor=np.where(found.donor >= 0, found.donor + first, -1).astype(np.int32)))
+            stored.append(whole)
+            first += here
+        every = (np.concatenate([getattr(each, key) for each in choices]) for key in ("donor", "gain", "saving"))
+        group = _Group(rows, filters, count, np.concatenate(stored), Choice(*every))
         return group, self._cost(group, desired, metric)
 
     def _power(self, values: Float64) -> Float64:
@@ -299,6 +312,16 @@ class _Solver:
             self._group(rows.start + kept, filters, *_restricted(wanted[filters], metric, kept), int(share), None)[0]
             for (kept, filters), share in zip(shapes, shares, strict=True)
         ]
+
+
+def _shares(filters: int, donors: int, together: int) -> Iterator[tuple[slice, int]]:
+    """Of a very wide layer, filters that choose among donors of their own: a search among all of them takes time with
+    the square of the width. Almost equal shares, whole OUs of donors."""
+    parts = max(1, min(round(filters / _MOST_TOGETHER), donors // together))
+    for i in range(parts):
+        here = slice(i * filters // parts, (i + 1) * filters // parts)
+        ous = (i + 1) * (donors // together) // parts - i * (donors // together) // parts
+        yield here, ous * together + (donors % together if i == parts - 1 else 0)
 
 
 def apportioned(total: int, sizes: Int64, most: Int64) -> Int64:
@@ -395,6 +418,14 @@ def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sam
     Returns:
         the relative output error, as ``Problem.error`` counts it.
     """
+    if layer.filters >= 2 * _MOST_TOGETHER:  # some of the filters, with as many donors each
+        part = np.arange(0, layer.filters, 2 * layer.filters // _MOST_TOGETHER)
+        donors = max(1, round(setting.donors * len(part) / layer.filters))
+        layer = replace(
+            layer, weight=layer.weight[part], filter_scale=layer.filter_scale[part], filter_bias=layer.filter_bias[part]
+        )
+        problem = replace(problem, target=problem.target[part], weight=problem.weight[part])
+        setting = replace(setting, donors=donors)
     largest = float(np.abs(problem.target).max(initial=0.0))
     solver = _Solver(layer, problem, setting, grain, largest / _LARGEST if largest > 0 else 1.0)
     count = len(solver.blocks)
