@@ -324,7 +324,7 @@ def test_no_layer_takes_more_than_its_setting_says(
 
 @pytest.mark.parametrize(("filters", "donors"), [(40, 12), (41, 7), (40, 40), (33, 3)])
 def test_shares_of_a_very_wide_layer(monkeypatch: pytest.MonkeyPatch, filters: int, donors: int):
-    layer = normal_layer(16, filters, (1, 1), 3)
+    layer = normal_layer(filters, 16, (1, 1), 3)
     problem = problem_of(layer, 3)
     together = solve(layer, problem, donors)
     monkeypatch.setattr("prap_pim.calibrate.layer._MOST_TOGETHER", 10)
