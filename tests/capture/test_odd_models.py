@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
-from prap_pim.capture import Captured, call, capture, outputs, tensors
+from prap_pim.capture import Captured, call, capture, outputs
 from prap_pim.chip import load_chip
 from prap_pim.cost import cost
 from prap_pim.errors import UserError
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Model(nn.Module):
-    """``forward`` is a function of the model, whose first layer is ``fc``, and the inputs."""
+    """``forward`` is a function of the model, which has a layer ``fc``, and the input."""
 
     def __init__(self, forward: Callable[..., Any], **parts: Any) -> None:
         super().__init__()
@@ -33,26 +33,32 @@ class Model(nn.Module):
         for name, part in parts.items():
             setattr(self, name, part)
 
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        return self.given(self, *inputs, **named)
+    def forward(self, x: Tensor) -> Any:
+        return self.given(self, x)
 
 
-def same(model: nn.Module, batch: Callable[[int], Any], skip: tuple[str, ...] = ()) -> Captured:
+class Exported(Model):
+    """The same, for an input in a dictionary: torch.fx does not trace it, torch.export does."""
+
+    def forward(self, *, image: Tensor) -> Any:
+        return self.given(self, image)
+
+
+def same(model: nn.Module, batch: Callable[[int], Tensor], skip: tuple[str, ...] = ()) -> Captured:
     """Capture and compare with the model, on a batch of another size."""
-    captured = capture(model.eval(), batch(2), "net", skip)
+
+    def given(x: Tensor) -> Any:
+        return {"image": x} if isinstance(model, Exported) else x
+
+    captured = capture(model.eval(), given(batch(2)), "net", skip)
     with torch.no_grad():
-        x = batch(3)
-        given = [each.clone() for each in tensors(x, "net")]  # the model may write on its inputs
-        found = outputs(captured.module(*given), "net")
-        rebuilt = outputs(captured.rebuild({})(*tensors(batch_like(x), "net")), "net")
-        for own, again, theirs in zip(found, rebuilt, outputs(call(model, x), "net"), strict=True):
+        x = batch(3)  # the model may write on it
+        found = outputs(captured.module(x.clone()), "net")
+        rebuilt = outputs(captured.rebuild({})(x.clone()), "net")
+        for own, again, theirs in zip(found, rebuilt, outputs(call(model, given(x.clone())), "net"), strict=True):
             torch.testing.assert_close(own, theirs)
             torch.testing.assert_close(again, theirs)
     return captured
-
-
-def batch_like(x: Any) -> Any:
-    return x.clone() if isinstance(x, Tensor) else x
 
 
 def row(n: int) -> Tensor:
@@ -99,13 +105,17 @@ def _empty(self: Model, x: Tensor) -> Tensor:
     return y
 
 
+@pytest.mark.parametrize("kind", [Model, Exported])
 @pytest.mark.parametrize("forward", [_add, _item, _masked, _function, _input, _empty])
-def test_work_in_place(forward: Callable[..., Any]) -> None:
+def test_work_in_place(forward: Callable[..., Any], kind: type[Model]) -> None:
+    same(kind(forward), row)
+
+
+def test_the_example_is_not_written_on() -> None:
     x = row(2)
     before = x.clone()
-    capture(Model(forward).eval(), x, "net")
+    capture(Model(_input), x, "net")
     assert torch.equal(x, before)
-    same(Model(forward), row)
 
 
 def test_a_size_taken_by_len() -> None:

@@ -229,7 +229,7 @@ IMAGE, ROW, LINE = (1, 4, 8, 8), (1, 4), (1, 4, 8)
         (nn.Sequential(nn.ReLU()), ROW, "network m has no layer that can be mapped"),
         (nn.Sequential(nn.Linear(4, 4)), (1, 5), r"model m does not run on an input \(1, 5\): "),
         (nn.Sequential(nn.Linear(4, 4)), (0, 4), "needs at least one input"),
-        (nn.Sequential(nn.Conv2d(4, 4, 3)), (4, 8, 8), "layer 0: a tensor .* has no batch of 4 in front"),
+        (nn.Sequential(nn.Conv2d(4, 4, 3)), (4, 8, 8), "works for a batch of 4 alone; make it take"),
     ],
 )
 def test_what_cannot_be_mapped_is_said_in_one_line(model: nn.Module, shape: tuple[int, ...], message: str) -> None:

@@ -184,3 +184,28 @@ def test_a_depthwise_layer_has_no_index_and_each_filter_one_sum_per_stretch(cell
     assert counts.stored_cells == {1: 36 * 8, 2: (8 + 2 * 8 * 3 + 4) * 4}[cell_bits]
     assert counts.index_bits == counts.index_reads == counts.merges == 0
     assert counts.output_bytes == 4 * 3
+
+
+@pytest.mark.parametrize(("filters", "entries"), [((0, 1), 0), ((0, 2), 2), ((2, 3), 2), ((0, 1, 2), 3)])
+def test_filters_that_the_rows_do_not_tell_are_indexed(filters: tuple[int, ...], entries: int) -> None:
+    """2 groups of 2 filters; rows of group 0, whose filters are 0 and 1. Others store zeros; 4 filters are 2 bits."""
+    chip = Chip.checked(load_chip("isaac-32nm").model_dump() | {"grain": {"ou_rows": 2}, "crossbar_rows": 2}, "test")
+    count = len(filters)
+    donors = np.where(np.array(filters)[:, None] < 2, 3, 0) * np.ones((1, 2), int)
+    plan = LayerPlan(
+        name="layer",
+        inputs=4,
+        rows=np.array([[0, 1]], np.int32),
+        donors=donors.astype(np.int8),
+        donor_start=np.array([0, count]),
+        use_start=np.array([0, count]),
+        use_filter=np.array(filters, np.int32),
+        use_donor=np.arange(count, dtype=np.int32),
+        use_sign=np.ones(count, np.int8),
+        use_exponent=np.zeros(count, np.int8),
+        step=np.ones(4, np.float32),
+        bias=np.zeros(4, np.float32),
+        convolution_groups=2,
+    )
+    counts = activity(map_layer(plan, chip, crossbars=1), layer_for(plan, size=(1, 1)), chip)
+    assert counts.index_bits == entries * 2

@@ -161,19 +161,22 @@ def test_a_layer_that_is_called_again_is_stored_once_and_fed_twice() -> None:
         Call("a:2", "a", 64, 3 * 64, ("sum",)),
         DigitalOp("relu", "relu", 3 * 64, 3 * 64, ("a:2",)),
         conv("b", 3, 8, 8, "relu"),
+        conv("c", 3, 8, 8, "a"),
     )
     network = Network("again", nodes)
-    plan = NetworkPlan("dense", {layer.name: planned(layer) for layer in network.layers}, {"a": 1.0, "b": 1.0})
+    plans = {layer.name: planned(layer) for layer in network.layers}
+    plan = NetworkPlan("dense", plans, dict.fromkeys(plans, 1.0))
     mapping = map_network(network, plan, CHIP)
-    assert list(mapping.layers) == ["a", "b"]
-    assert mapping.crossbars == 2
+    assert list(mapping.layers) == ["a", "b", "c"]
+    assert mapping.crossbars == 3
     found = [(feed.source_tile, feed.elements, feed.digital) for feed in mapping.feeds["a"]]
     # the image, and as an operand; the sum lies where a is, and so does what follows the second call
     assert found == [(None, 192, False), (None, 192, True), (0, 192, False)]
-    assert [(feed.source_tile, feed.elements) for feed in mapping.feeds["b"]] == [(0, 192)]
+    for name in ("b", "c"):  # c reads what the first call gave
+        assert [(feed.source_tile, feed.elements) for feed in mapping.feeds[name]] == [(0, 192)]
     assert [op.name for op in mapping.digital_ops["a"]] == ["x", "sum", "relu"]
     report = cost(network, plan, CHIP)
-    a, b = (layer.activity for layer in report.layers)
+    a, b, _ = (layer.activity for layer in report.layers)
     assert (a.positions, a.outputs, a.ou_steps) == (128, 3 * 128, 4 * 3 * 8 * 128)
     assert (b.positions, b.inter_tile_bytes) == (64, 192)
     assert a.digital_ops == 192 + 192

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_map
 
 from prap_pim.capture.export import Origin, exported
-from prap_pim.capture.inputs import Inputs, call, doubled, tensors
+from prap_pim.capture.inputs import Inputs, call, doubled, outputs, tensors
 from prap_pim.errors import UserError
 from prap_pim.network import Call, DigitalOp, Float32, Layer, Network
 
@@ -217,7 +217,23 @@ def _plainly_traced(model: nn.Module, example: Inputs) -> fx.GraphModule | None:
             following.add(node)
         elif node.op == "call_module" and isinstance(modules[str(node.target)], nn.Linear | _CONVS):
             return None  # a product of constants
-    return module if one and alone and all(_is_normal(node, modules) for node in module.graph.nodes) else None
+    normal = one and alone and all(_is_normal(node, modules) for node in module.graph.nodes)
+    return module if normal and _agree(module, model, example) else None
+
+
+def _agree(module: fx.GraphModule, model: nn.Module, example: Tensor) -> bool:
+    """Whether a traced model gives what the model gives for another number of inputs, a tensor or a tuple of tensors.
+
+    torch.fx runs a model without values: what a model does to its sizes, or with numbers, may be lost unnoticed.
+    """
+    some = example[[0, 0]] if len(example) != 2 else example[[0, 0, 0]]
+    try:
+        found = module(some.clone())
+        found = found if isinstance(found, tuple) else (found,)
+        torch.testing.assert_close(found, outputs(model(some.clone()), ""), equal_nan=True)
+    except Exception:  # as above, and what differs
+        return False
+    return True
 
 
 def _is_normal(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:

@@ -349,7 +349,8 @@ def _all_filters(plan: LayerPlan) -> NDArray[np.bool_]:
     first = np.where(used, owner, plan.convolution_groups).min(axis=1) * each
     end = (np.where(used, owner, -1).max(axis=1) + 1) * each
     lowest = plan.use_filter[np.minimum(plan.use_start[:-1], plan.uses - 1)]  # uses are in ascending order of filter
-    return np.asarray((lowest == first) & (uses == end - first))
+    highest = plan.use_filter[plan.use_start[1:] - 1]
+    return np.asarray((uses == end - first) & (lowest == first) & (highest == end - 1))
 
 
 def _merges(mapping: LayerMapping, use_crossbar: Int64) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Int64]:
