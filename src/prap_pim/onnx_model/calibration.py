@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import ValueInfoProto
 from torch import Tensor
 
 from prap_pim.errors import UserError
-from prap_pim.onnx_model.file import Array, OnnxFile, shown
-from prap_pim.onnx_model.lower import input_protos
+from prap_pim.onnx_model.file import Array, OnnxFile, dtype_of, shown, sizes
 from prap_pim.onnx_model.program import to_tensor
 from prap_pim.settings import nearest
 
@@ -27,7 +26,7 @@ def read_batches(file: OnnxFile, path: Path) -> list[tuple[Tensor, ...]]:
     Raises:
         UserError: the file cannot be read, or does not hold what the model takes: another name, type or shape, NaN.
     """
-    protos = input_protos(file)
+    protos = file.inputs
     if not protos:
         raise UserError(f"{file.path}: the model has no inputs")
     found = _arrays(path)
@@ -43,7 +42,7 @@ def read_batches(file: OnnxFile, path: Path) -> list[tuple[Tensor, ...]]:
     total = len(arrays[0])
     if any(len(array) != total for array in arrays):
         raise UserError(f"{path}: its arrays hold {', '.join(str(len(array)) for array in arrays)} inputs, not as many")
-    fixed = fixed_batch(file)
+    fixed = file.batch
     size = fixed or _BATCH
     if total == 0 or total % (fixed or 1):
         raise UserError(f"{path}: it holds {total} inputs, but the model takes {fixed or 'one or more'} at a time")
@@ -51,22 +50,10 @@ def read_batches(file: OnnxFile, path: Path) -> list[tuple[Tensor, ...]]:
     return [tuple(tensor[at : at + size] for tensor in tensors) for at in range(0, total, size)]
 
 
-def fixed_batch(file: OnnxFile) -> int | None:
-    """Inputs that a model takes at a time; None: any number.
-
-    Raises:
-        UserError: its inputs disagree.
-    """
-    sizes = {size for each in input_protos(file) for size in _sizes(each)[:1] if size is not None}
-    if len(sizes) > 1:
-        both = " and ".join(map(str, sorted(sizes)))
-        raise UserError(f"{file.path}: its inputs have first dimensions of {both}; that must be one batch")
-    return next(iter(sizes), None)
-
-
 def _arrays(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        with path.open("rb") as stream:
+            opened = np.load(stream, allow_pickle=False)
             if not isinstance(opened, np.lib.npyio.NpzFile):
                 raise UserError(f"cannot read {path}: it is no npz file; write one with numpy.savez")
             found: Mapping[str, Any] = {name: opened[name] for name in opened.files}
@@ -81,32 +68,19 @@ def _arrays(path: Path) -> dict[str, Array]:
     return dict(found)
 
 
-def _sizes(proto: Any) -> list[int | None]:
-    """Of an input's dimensions; None: any. The first is the batch."""
-    shape = proto.type.tensor_type.shape
-    return [each.dim_value if each.HasField("dim_value") and each.dim_value > 0 else None for each in shape.dim]
-
-
-def _fitting(path: Path, proto: Any, array: Array) -> Array:
+def _fitting(path: Path, proto: ValueInfoProto, array: Array) -> Array:
     """An array as the input that it is for."""
-    name = shown(proto.name)
-    if not proto.type.HasField("tensor_type"):
-        raise UserError(f"the model's input {name} is no tensor")
-    kind, sizes = proto.type.tensor_type, _sizes(proto)
-    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-    if dtype.kind not in "fiub":
-        raise UserError(f"the model's input {name} is of a type that cannot be given in an npz file")
-    if not kind.HasField("shape"):
-        sizes = [None] * array.ndim
-    if not sizes or array.ndim == 0:
+    name, dtype = shown(proto.name), dtype_of(proto)
+    wanted = sizes(proto) if proto.type.tensor_type.HasField("shape") else [None] * array.ndim
+    if not wanted or array.ndim == 0:
         raise UserError(f"the model's input {name} has no batch dimension")
     same = {"f": "f", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
     if array.dtype.kind not in same:
         raise UserError(f"{path}: array {name} holds {array.dtype}, the model takes {dtype}")
-    fits = len(sizes) == array.ndim and all(w in (None, g) for w, g in zip(sizes[1:], array.shape[1:], strict=True))
+    fits = len(wanted) == array.ndim and all(w in (None, g) for w, g in zip(wanted[1:], array.shape[1:], strict=True))
     if not fits or 0 in array.shape[1:]:
-        wanted = ["N", *("any" if size is None else str(size) for size in sizes[1:])]
-        raise UserError(f"{path}: array {name} is {list(array.shape)}, the model takes [{', '.join(wanted)}]")
+        form = ["N", *("any" if size is None else str(size) for size in wanted[1:])]
+        raise UserError(f"{path}: array {name} is {list(array.shape)}, the model takes [{', '.join(form)}]")
     with np.errstate(over="ignore"):
         found = np.array(array, dtype, order="C")
     if not np.isfinite(found).all():

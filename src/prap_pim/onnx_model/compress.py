@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
 
 from prap_pim.api import method_config
 from prap_pim.chip import Chip, load_chip
@@ -16,9 +17,10 @@ from prap_pim.compression import Compressed, compress_network, whole_plan
 from prap_pim.cost import CostReport, cost
 from prap_pim.errors import UserError
 from prap_pim.network import Layer
-from prap_pim.onnx_model.calibration import fixed_batch, read_batches
+from prap_pim.onnx_model.calibration import read_batches
 from prap_pim.onnx_model.file import Array, OnnxFile, shown
-from prap_pim.onnx_model.lower import OnnxCapture, capture_onnx, output_names, run_file
+from prap_pim.onnx_model.lower import OnnxCapture, alike, capture_onnx, run_file
+from prap_pim.onnx_model.program import to_tensor
 from prap_pim.onnx_model.write import remove, write_onnx
 from prap_pim.patterns import ReuseMap, make_plan
 from prap_pim.prune import NoPruning, prune
@@ -27,6 +29,7 @@ from prap_pim.weights import put_weights
 
 _EXAMPLE = 2  # inputs that the shapes are found with
 _LEAST_DB = -300.0
+_TOGETHER = 64  # inputs, at most, that small batches are put together to
 
 
 class LayerSummary(BaseModel, frozen=True):
@@ -137,9 +140,10 @@ def compress_onnx(
     on_chip = load_chip(chip)
     file = OnnxFile.read(model)
     batches = read_batches(file, calibration)
-    found = capture_onnx(file, batches[0] if fixed_batch(file) else tuple(x[:_EXAMPLE] for x in batches[0]))
+    found = capture_onnx(file, batches[0] if file.batch else tuple(x[:_EXAMPLE] for x in batches[0]))
     config = method_config(method, found.captured, on_chip, compute_ratio, skip, options or {})
-    compressed = compress_network(found.captured, batches, config, on_chip, seed=seed, progress=progress)
+    inputs = together(found, batches)
+    compressed = compress_network(found.captured, inputs, config, on_chip, seed=seed, progress=progress)
     steps = dict(compressed.plan.input_step)
     dense = whole_plan("dense", found.captured, {}, steps, on_chip)
     costs = [cost(found.captured.network, each, on_chip) for each in (dense, compressed.plan)]
@@ -171,6 +175,24 @@ def compress_onnx(
     )
 
 
+def together(found: OnnxCapture, batches: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    """Batches of a fixed size as larger ones, if the network computes the same on them: several see more than one."""
+    fixed = found.file.batch
+    if fixed is None or 2 * fixed > _TOGETHER:
+        return batches
+    each = _TOGETHER // fixed
+    larger = [tuple(map(torch.cat, zip(*batches[i : i + each], strict=True))) for i in range(0, len(batches), each)]
+    one_by_one = run_file(found.file, batches[:each])
+    try:
+        wanted = [torch.cat([to_tensor(x) for x in every]) for every in zip(*one_by_one, strict=True)]
+        with torch.no_grad():
+            given = found.captured.module(*larger[0])
+    except (UserError, RuntimeError, ValueError):
+        return batches
+    pairs = zip(wanted, (given,) if isinstance(given, Tensor) else given, strict=True)
+    return larger if all(alike(own, other) for own, other in pairs) else batches
+
+
 def _check_places(model: Path, calibration: Path, output: Path, plan: Path | None) -> None:
     """
     Raises:
@@ -181,7 +203,7 @@ def _check_places(model: Path, calibration: Path, output: Path, plan: Path | Non
             raise UserError(f"cannot write {path}: it is a folder")
         for other, its_path in (("the model", model), ("the calibration inputs", calibration), ("the output", output)):
             if path is not None and other != what and _same(path, its_path):
-                raise UserError(f"cannot write {what} to {path}: that is where {other} is")
+                raise UserError(f"cannot write {what} to {path}: it would replace {other}")
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -244,7 +266,7 @@ def _costs(report: CostReport) -> CostSummary:
 
 def _outputs(file: OnnxFile, before: list[list[Array]], after: list[list[Array]]) -> list[OutputSummary]:
     lines = []
-    for i, name in enumerate(output_names(file)):
+    for i, name in enumerate(file.outputs):
         signal = noise = largest = value = 0.0
         for one, other in zip(before, after, strict=True):
             own, changed = np.asarray(one[i], np.float64), np.asarray(other[i], np.float64)

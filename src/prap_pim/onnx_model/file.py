@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner
 
 from prap_pim.errors import UserError
 
@@ -21,6 +21,11 @@ OLDEST_OPSET = 9
 SMALL = 1024  # bytes; smaller weights stay in the graph: shapes, axes and the like, which onnxruntime looks into
 _APART = "apart"  # where weights are said to lie that are given to onnxruntime as they are
 _PLAIN = frozenset(np.dtype(kind) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"))
+_TYPES: dict[int, np.dtype[Any]] = {
+    kind: onnx.helper.tensor_dtype_to_np_dtype(kind)
+    for kind in TensorProto.DataType.values()
+    if kind != TensorProto.UNDEFINED
+}
 
 Array = NDArray[Any]
 
@@ -47,6 +52,30 @@ class OnnxFile:
         """Of the network."""
         return shown(self.path.stem)
 
+    @property
+    def inputs(self) -> list[ValueInfoProto]:
+        """What must be given to the model: inputs that no initialiser has a value for."""
+        given = {tensor.name for tensor in self.graph.graph.initializer}
+        return [each for each in self.graph.graph.input if each.name not in given]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names."""
+        return [each.name for each in self.graph.graph.output]
+
+    @property
+    def batch(self) -> int | None:
+        """Inputs that the model takes at a time; None: any number.
+
+        Raises:
+            UserError: its inputs disagree.
+        """
+        found = {size for each in self.inputs for size in sizes(each)[:1] if size is not None}
+        if len(found) > 1:
+            both = " and ".join(map(str, sorted(found)))
+            raise UserError(f"{self.path}: its inputs have first dimensions of {both}; that must be one batch")
+        return next(iter(found), None)
+
     @staticmethod
     def read(path: Path) -> "OnnxFile":
         """
@@ -63,6 +92,8 @@ class OnnxFile:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except Exception as error:  # of protobuf, whose errors are of many kinds
             raise UserError(f"cannot read {path}: it is not a whole ONNX file") from error
+        if not _is_text(model):
+            raise UserError(f"{path}: it is not a valid ONNX model: a name in it is no text")
         files: dict[Path, None] = {}
         for tensor in tensors(model):
             if tensor.data_location == TensorProto.EXTERNAL:
@@ -76,8 +107,34 @@ class OnnxFile:
         opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), None)
         if opset is None or opset < OLDEST_OPSET:
             raise UserError(f"{path}: opset {opset or 'unknown'}, but it must be {OLDEST_OPSET} or newer")
+        for each in model.graph.input:
+            kind = each.type.tensor_type.elem_type
+            if not each.type.HasField("tensor_type") or kind not in _TYPES or _TYPES[kind].kind not in "fiub":
+                raise UserError(f"{path}: input {shown(each.name)} is no tensor of numbers that numpy has")
         _load_attributes(path, model)
         return OnnxFile(path, model, _take_out(path, model), tuple(files))
+
+
+def sizes(value: ValueInfoProto) -> list[int | None]:
+    """Of a value's dimensions; None: any."""
+    shape = value.type.tensor_type.shape
+    return [each.dim_value if each.HasField("dim_value") and each.dim_value > 0 else None for each in shape.dim]
+
+
+def dtype_of(value: ValueInfoProto) -> np.dtype[Any]:
+    """The type of an input."""
+    return _TYPES[value.type.tensor_type.elem_type]
+
+
+def _is_text(message: Any) -> bool:
+    """Whether all that ought to be text is."""
+    for kind, value in message.ListFields():
+        several = [value] if isinstance(value, str | bytes) or hasattr(value, "ListFields") else value
+        if kind.type == kind.TYPE_STRING and not all(isinstance(each, str) for each in several):
+            return False
+        if kind.type == kind.TYPE_MESSAGE and not all(map(_is_text, several)):
+            return False
+    return True
 
 
 def first_line(error: Exception) -> str:
@@ -165,10 +222,9 @@ def _bytes(path: Path, tensor: TensorProto) -> int:
     Raises:
         UserError: it has no such type.
     """
-    try:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    except KeyError as error:
-        raise UserError(f"{path}: weight {shown(tensor.name)} is of an unknown type") from error
+    dtype = _TYPES.get(tensor.data_type)
+    if dtype is None:
+        raise UserError(f"{path}: weight {shown(tensor.name)} is of an unknown type")
     if dtype.kind == "O" or any(size < 0 for size in tensor.dims):
         raise UserError(f"{path}: weight {shown(tensor.name)} holds text or has a negative size")
     halves: bool = getattr(dtype, "name", "").endswith(("int4", "float4_e2m1fn"))  # two values to a byte
@@ -190,7 +246,7 @@ def _load_attributes(path: Path, model: ModelProto) -> None:
 
 
 def _is_plain(tensor: TensorProto) -> bool:
-    return onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type) in _PLAIN
+    return _TYPES.get(tensor.data_type) in _PLAIN
 
 
 def _take_out(path: Path, model: ModelProto) -> dict[str, Array]:
@@ -199,9 +255,9 @@ def _take_out(path: Path, model: ModelProto) -> dict[str, Array]:
     for tensor in model.graph.initializer:
         if tensor.name in found:
             raise UserError(f"{path}: two weights are called {shown(tensor.name)}")
-        if tensor.data_type == TensorProto.STRING or not _is_plain(tensor):
+        if not _is_plain(tensor):
             continue
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        dtype = _TYPES[tensor.data_type]
         if tensor.data_location == TensorProto.EXTERNAL:
             file, offset, size = _place(path, tensor)
             values = np.memmap(file, np.uint8, "r", offset, (size,)) if size else np.empty(0, np.uint8)

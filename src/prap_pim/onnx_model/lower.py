@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from prap_pim.capture import Captured
 from prap_pim.errors import UserError
-from prap_pim.onnx_model.file import Array, OnnxFile, first_line, inner_graphs, reads, shown
+from prap_pim.onnx_model.file import Array, OnnxFile, dtype_of, first_line, inner_graphs, reads, shown
 from prap_pim.onnx_model.program import Piece, Program, is_tensor, session, to_array, to_tensor
 
 _CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -87,40 +87,31 @@ def capture_onnx(file: OnnxFile, example: Sequence[Tensor]) -> OnnxCapture:
         UserError: it does not run on the example, a layer cannot be mapped, there is none, or the network that was
             found computes something else than the model.
     """
+    if len(file.inputs) != len(example):
+        raise UserError(f"{file.path}: it has {len(file.inputs)} inputs, not {len(example)}")
     with torch.no_grad():
         lowering = _Lowering(file, example)
         captured = Captured.of_graph(lowering.module(), example, file.name, unsupported=lowering.unsupported)
         found = captured.module(*example)
     wanted = [to_tensor(each) for each in run_file(file, [example])[0]]
-    for name, own, other in zip(
-        output_names(file), wanted, (found,) if isinstance(found, Tensor) else found, strict=True
-    ):
-        distance = _distance(own, other)
-        if not distance <= _AS_FAR_AS_FLOATS_GO:
+    outputs = (found,) if isinstance(found, Tensor) else found
+    for name, own, other in zip(file.outputs, wanted, outputs, strict=True):
+        if not bool(own.isfinite().all()):
+            raise UserError(f"{file.path}: its output {shown(name)} is NaN or infinite on the first inputs")
+        if not alike(own, other):
             raise UserError(
-                f"{file.path}: its output {shown(name)} does not follow from its inputs node by node "
-                f"(relative difference {distance:.2g}): is it random?"
+                f"{file.path}: its output {shown(name)} is not what its nodes give one after another: is it random?"
             )
     calls = {name: tuple(products) for name, products in lowering.calls.items()}
     return OnnxCapture(file, captured, calls, lowering.norms)
 
 
-def _distance(own: Tensor, other: Tensor) -> float:
+def alike(own: Tensor, other: Tensor) -> bool:
+    """Whether two outputs are the same as far as floats go, relative to the largest value."""
     if own.shape != other.shape:
-        return float("inf")
+        return False
     own, other = own.double(), other.double()
-    same = torch.where((own == other) | (own.isnan() & other.isnan()), 0.0, (own - other).abs())
-    return float(same.max() / own[own.isfinite()].abs().max().clamp_min(1e-30)) if own.numel() else 0.0
-
-
-def input_protos(file: OnnxFile) -> list[Any]:
-    """What must be given to a model: inputs that no initialiser has a value for."""
-    given = {tensor.name for tensor in file.graph.graph.initializer}
-    return [each for each in file.graph.graph.input if each.name not in given]
-
-
-def output_names(file: OnnxFile) -> list[str]:
-    return [each.name for each in file.graph.graph.output]
+    return not own.numel() or bool((own - other).abs().max() <= _AS_FAR_AS_FLOATS_GO * own.abs().max())
 
 
 def run_file(file: OnnxFile, batches: Iterable[Sequence[Tensor]]) -> list[list[Array]]:
@@ -129,15 +120,14 @@ def run_file(file: OnnxFile, batches: Iterable[Sequence[Tensor]]) -> list[list[A
     Raises:
         UserError: onnxruntime does not take the model, or fails on a batch.
     """
-    inputs = input_protos(file)
-    dtypes = [helper.tensor_dtype_to_np_dtype(each.type.tensor_type.elem_type) for each in inputs]
+    dtypes = [dtype_of(each) for each in file.inputs]
     try:
         opened = session(str(file.path), {}, torch.get_num_threads())
     except Exception as error:
         raise UserError(f"{file.path}: onnxruntime does not take it: {first_line(error)}") from error
     found = []
     for batch in batches:
-        values = {e.name: to_array(x, dtype) for e, x, dtype in zip(inputs, batch, dtypes, strict=True)}
+        values = {e.name: to_array(x, dtype) for e, x, dtype in zip(file.inputs, batch, dtypes, strict=True)}
         try:
             found.append(opened.run(None, values))
         except Exception as error:
@@ -167,10 +157,10 @@ class _Lowering:
 
     def __init__(self, file: OnnxFile, example: Sequence[Tensor]) -> None:
         self.file, self.proto = file, file.graph.graph
-        self.nodes = list(self.proto.node)
+        self.nodes, self.fixed = list(self.proto.node), file.batch is not None
         self.initial = {tensor.name: tensor for tensor in self.proto.initializer}
         self.maker = {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
-        self.outputs = output_names(file)
+        self.outputs = file.outputs
         self.reads = [reads(node) for node in self.nodes]
         self.live = self._live()
         self.users: dict[str, list[int]] = {}
@@ -193,8 +183,8 @@ class _Lowering:
         self.norms: dict[str, tuple[int, np.dtype[Any]]] = {}
         self.unsupported: dict[str, str] = {}
         self.done: set[int] = set()
-        for i, (each, value) in enumerate(zip(input_protos(file), example, strict=True)):
-            dtype = helper.tensor_dtype_to_np_dtype(each.type.tensor_type.elem_type)
+        for i, (each, value) in enumerate(zip(file.inputs, example, strict=True)):
+            dtype = dtype_of(each)
             self._put(each.name, self.graph.placeholder(f"input_{i}"), value, dtype)
 
     def module(self) -> fx.GraphModule:
@@ -355,6 +345,7 @@ class _Lowering:
             self.lazy.update(outputs.values())  # a list, a map or text: goes into the pieces of those who read it
             return
         piece.products = self._macs(own[-1], found)
+        piece.batches = [len(self.values[name]) for name in inputs if self.values[name].ndim] if self.fixed else None
         self.root[path] = piece
         place = self.graph.create_node("call_module", path, tuple(self.places[name] for name in inputs))
         for at, (name, value) in enumerate(zip(outputs.values(), found, strict=True)):

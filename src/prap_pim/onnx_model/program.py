@@ -102,6 +102,7 @@ class Piece(DigitalModule):
     """
 
     products: int = 0  # multiplications of the example batch
+    batches: list[int] | None = None  # sizes of its inputs' first dimensions, where these are fixed
 
     def __init__(self, op: str, program: Program, dtypes: Sequence[np.dtype[Any]]) -> None:
         super().__init__()
@@ -109,8 +110,14 @@ class Piece(DigitalModule):
         self.program, self.dtypes = program, tuple(dtypes)
 
     def forward(self, *given: Tensor) -> Any:
-        """One tensor, or a tuple of them."""
-        found = [to_tensor(each) for each in self.arrays(*given)]
+        """One tensor, or a tuple of them. Several batches of a fixed size are computed one after another."""
+        times = len(given[0]) // self.batches[0] if self.batches and given[0].ndim else 1
+        if times <= 1:
+            found = [to_tensor(each) for each in self.arrays(*given)]
+        else:
+            parts = zip(*(x.tensor_split(times) for x in given), strict=True)
+            every = [[to_tensor(each) for each in self.arrays(*part)] for part in parts]
+            found = [torch.cat(each) for each in zip(*every, strict=True)]
         return found[0] if len(found) == 1 else tuple(found)
 
     def arrays(self, *given: Tensor) -> list[Any]:
