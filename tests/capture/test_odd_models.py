@@ -230,6 +230,17 @@ def test_products_of_activations_by_hand() -> None:
     assert macs == [100, 125, 100, 20, 200, 100]
 
 
+def test_a_weight_on_the_left_is_a_layer_on_what_is_transposed() -> None:
+    model = Model(
+        lambda self, x: self.fc(x).sum(1) + (self.left @ x.transpose(1, 2)).sum(2), left=nn.Linear(4, 4).weight
+    )
+    captured = same(model, lambda n: torch.randn(n, 5, 4))
+    fc, left = captured.network.layers
+    assert (left.name, left.positions, left.input_shape, left.output_shape) == ("left", 5, (5, 4), (5, 4))
+    np.testing.assert_array_equal(left.weight, model.left.detach().numpy())
+    assert fc.positions == 5
+
+
 class Recurrent(nn.Module):
     """Everything that has weights and cannot be mapped, and one layer that can."""
 
@@ -301,7 +312,7 @@ def test_what_is_skipped_runs_digitally_and_is_counted() -> None:
     [
         (lambda self, x: self.fc(x) if x.sum() > 0 else x, "model net cannot be traced: Could not guard on data"),
         (lambda self, x: self.fc(x)[: int(x[0, 0] > 0) + 1], "model net cannot be traced: "),
-        (lambda self, x: self.fc.weight @ x.T, "the weight on the left cannot be mapped"),
+        (lambda self, x: self.fc(x) + self.fc.weight @ x[0], "matmul with a weight on the left cannot be mapped"),
         (lambda self, x: torch.tensordot(self.fc(x), self.fc.weight, 1), "a tensordot with a weight cannot be mapped"),
         (lambda self, x: torch.inner(self.fc(x), self.fc.weight), "an inner product with a weight cannot be mapped"),
         (lambda self, x: functional.linear(x, self.fc.weight * 2), "linear: its weight is computed from others"),

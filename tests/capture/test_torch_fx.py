@@ -198,10 +198,6 @@ def _control(self: nn.Module, x: Tensor) -> Tensor:
     return self.fc(x) if x.sum() > 0 else x
 
 
-def _left(self: nn.Module, x: Tensor) -> Tensor:
-    return self.fc.weight @ self.fc(x).T
-
-
 def _einsum(self: nn.Module, x: Tensor) -> Tensor:
     return torch.einsum("ni,oi->no", self.fc(x), self.fc.weight)
 
@@ -224,7 +220,6 @@ IMAGE, ROW, LINE = (1, 4, 8, 8), (1, 4), (1, 4, 8)
         (nn.Sequential(nn.ReLU(), _nan()), ROW, "layer 1: its weight holds NaN"),
         (_forward(_control, fc=nn.Linear(4, 4)), ROW, "model m cannot be traced: Could not guard on data-dependent"),
         (nn.Sequential(weight_norm(nn.Linear(4, 4))), ROW, "0: its weight is computed from others"),
-        (_forward(_left, fc=nn.Linear(4, 4)), ROW, "the weight on the left cannot be mapped"),
         (_forward(_einsum, fc=nn.Linear(4, 4)), ROW, "an einsum with a weight cannot be mapped"),
         (nn.Sequential(nn.ReLU()), ROW, "network m has no layer that can be mapped"),
         (nn.Sequential(nn.Linear(4, 4)), (1, 5), r"model m does not run on an input \(1, 5\): "),

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from prap_pim.capture import capture
+from prap_pim.errors import UserError
 from prap_pim.network import DigitalOp, Layer
 from tests.capture.test_zoo import checked
 
@@ -68,3 +70,18 @@ def test_llama_with_fewer_keys_than_queries() -> None:
     macs = 2 * 4 * TOKENS * TOKENS * 2 * 4
     shapes = [*block * 2, (16, WORDS, 1, 6)]
     checked(transformers.LlamaForCausalLM(config).eval(), tokens, shapes, macs, ("model.embed_tokens.weight",))
+
+
+def test_experts_are_named_and_may_stay_digital() -> None:
+    config = transformers.MixtralConfig(
+        vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=INNER, max_position_embeddings=8, num_local_experts=3, use_cache=False,
+    )  # fmt: skip
+    model = transformers.MixtralForCausalLM(config).eval()
+    with pytest.raises(UserError, match=r"whole: model.layers.0.mlp.experts: a product with a weight by \w+ cannot be"):
+        capture(model, tokens(2), "net")
+    captured = capture(model, tokens(2), "net", skip=["model.layers.0.mlp.experts"])
+    assert list(captured.unsupported) == ["model.layers.0.mlp.experts"]
+    # two experts a token (the preset): gate and up of 24 each, and down
+    experts = [node.macs for node in captured.network if isinstance(node, DigitalOp) and "mm" in node.op]
+    assert experts == [2 * TOKENS * WIDTH * 2 * INNER, 2 * TOKENS * INNER * WIDTH]

@@ -232,8 +232,9 @@ class _Lowering:
             self._transposed(node, int(name[14]))
         elif name == "batch_norm":
             self._batch_norm(node)
-        elif name in _UNMAPPED and any(self._is_weight(each) for each in node.all_input_nodes):
-            self.unsupported[self._path(node)] = _UNMAPPED[name]
+        elif (name in _UNMAPPED or "mm" in name) and any(self._is_weight(each) for each in node.all_input_nodes):
+            plain = f"a product with a weight by {name} cannot be mapped: use linear layers"
+            self.unsupported[self._path(node)] = _UNMAPPED.get(name, plain)
 
     def _is_weight(self, node: Any) -> bool:
         """Whether an argument is a matrix of parameters."""
@@ -256,22 +257,35 @@ class _Lowering:
         else:
             x, weight, *rest = arguments
             bias, plain = (rest[0] if rest else node.kwargs.get("bias")), True
-        if self._is_weight(x) and name != "linear":
-            self.unsupported[self._path(node)] = "a product with the weight on the left cannot be mapped"
+        turned = self._is_weight(x) and name in ("mm", "matmul") and len(weight.meta["val"].shape) > 1
+        if turned:  # W x is the transpose of a linear layer on x transposed
+            x, weight = weight, x
+        elif self._is_weight(x) and name != "linear":
+            self.unsupported[self._path(node)] = f"{name} with a weight on the left cannot be mapped"
             return
-        if not self._is_weight(weight):
+        elif not self._is_weight(weight):
             return
         value, fixed_bias = self._value(weight), bias is None or bias in self.constant
         if value.ndim != 2 or not plain or not fixed_bias:
             self.unsupported[self._path(node)] = f"{name} with a weight {list(value.shape)} cannot be mapped"
             return
-        views = () if name == "linear" else ((torch.t, ()),)
-        path = self._layer(node, weight, bias, views)
-        if path and path not in self.root:
-            matrix = value if name == "linear" else value.t().contiguous()
+        rows_first = name != "linear" and not turned  # [inputs, filters]
+        path = self._layer(node, weight, bias, ((torch.t, ()),) if rows_first else ())
+        if not path:
+            return
+        if path not in self.root:
+            matrix = value.t().contiguous() if rows_first else value
             linear = nn.Linear(matrix.shape[1], matrix.shape[0], bias is not None, device="meta")
             self._put(path, linear, matrix, bias)
-        self._call(node, path, x)
+        if not turned:
+            self._call(node, path, x)
+            return
+        with self.graph.inserting_before(node):
+            inputs = self.graph.call_function(torch.transpose, (x, -2, -1))
+            products = self.graph.create_node("call_module", path, (inputs,))
+            new = self.graph.call_function(torch.transpose, (products, -2, -1))
+        node.replace_all_uses_with(new)
+        self.graph.erase_node(node)
 
     def _convolution(self, node: fx.Node, dimensions: int) -> None:
         x, weight, bias, stride, padding, dilation, groups = _arguments(

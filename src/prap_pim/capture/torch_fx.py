@@ -289,7 +289,7 @@ class _Builder:
             return ()  # of constants and sizes alone: made once
         called = self.modules.get(str(node.target)) if node.op == "call_module" else None
         folded = node.op == "call_module" and node.target in self.folded.values()
-        if folded or isinstance(called, _IDLE_MODULES) or _raw_name(node) in _IDLE_FUNCTIONS:
+        if folded or isinstance(called, _IDLE_MODULES) or _raw_name(node).rstrip("_") in _IDLE_FUNCTIONS:
             return inputs
         op = DigitalOp(
             name=self._unique(str(node.target) if called is not None else node.name),
@@ -453,6 +453,8 @@ def _macs(node: fx.Node, called: nn.Module | None) -> int:
         return outputs * isqrt(prod(shapes[0]) * prod(shapes[1]) // max(1, outputs))
     if name in _PRODUCTS - {"einsum"} and len(shapes) >= 2:
         return outputs * shapes[-2][-1] * (shapes[-2][0] if name == "addbmm" else 1)
+    if "mm" in name and len(shapes) >= 2:  # by libraries of their own: inputs first
+        return outputs * shapes[0][-1]
     return 0
 
 
