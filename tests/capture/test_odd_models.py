@@ -324,3 +324,30 @@ def test_what_is_refused_is_said_in_one_line(forward: Callable[..., Any], messag
     with pytest.raises(UserError, match=message) as caught:
         capture(Model(forward), row(2), "net")
     assert "\n" not in str(caught.value)
+
+
+def test_transposed_convolutions_of_every_kind() -> None:
+    """Their products, then the overlapped sums: in one to three dimensions, grouped, strided, dilated, padded."""
+    parts = {
+        "line": nn.ConvTranspose1d(4, 6, 3, stride=2, padding=1, output_padding=1),
+        "plane": nn.ConvTranspose2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), groups=2, dilation=(2, 1), bias=False),
+        "depthwise": nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1, groups=4),
+        "cube": nn.ConvTranspose3d(4, 2, 2, stride=2),
+    }
+
+    def forward(self: Model, x: Tensor) -> tuple[Tensor, ...]:
+        plane = x.reshape(-1, 4, 5, 4)
+        return self.line(x), self.plane(plane), self.depthwise(plane), self.cube(plane.unsqueeze(2))
+
+    captured = same(Model(forward, **parts), lambda n: torch.randn(n, 4, 20))
+    found = {
+        layer.name: (layer.fan_in, layer.filters, layer.groups, layer.positions) for layer in captured.network.layers
+    }
+    assert found == {
+        "line": (4, 6 * 3, 1, 20),  # filters at every kernel position
+        "plane": (2, 6 * 6, 2, 20),
+        "depthwise": (1, 4 * 16, 4, 20),
+        "cube": (4, 2 * 8, 1, 20),
+    }
+    sums = [node.input_elements for node in captured.network if isinstance(node, DigitalOp) and node.op == "overlapadd"]
+    assert sums == [18 * 20, 36 * 20, 64 * 20, 16 * 20]
