@@ -83,6 +83,15 @@ def test_a_table_that_is_looked_up_keeps_its_values(tmp_path: Path) -> None:
     assert {name for name, value in stored.items() if value.size == 88} == {"table", "y.weight"}
 
 
+def test_a_weight_that_something_else_reads_keeps_its_values(tmp_path: Path) -> None:
+    case = Case([node("MatMul", "x w", "1"), node("Mul", "1 w", "y")], {"w": random(5, 5)}, {"x": random(5, 5)})
+    found = captured(case, tmp_path)
+    module = changed(found, False)
+    write_onnx(found, module, tmp_path / "out.onnx")
+    wanted = module(*case.tensors()).detach().numpy()  # whose Mul reads the old values
+    np.testing.assert_allclose(run(str(tmp_path / "out.onnx"), case.inputs)[0], wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["convolutions", "tied", "float16", "passed through"])
 def test_weights_beside_the_model(name: str, tmp_path: Path) -> None:
     """A model whose weights lie in another file gets one of its own; it computes the same."""
