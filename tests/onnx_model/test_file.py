@@ -199,3 +199,11 @@ def test_an_unknown_domain(tmp_path: Path) -> None:
 def test_names_that_a_terminal_would_obey(tmp_path: Path) -> None:
     line = refused(with_external(tmp_path, location="../\x1b[2J"))
     assert "\x1b" not in line
+
+
+def test_an_attribute_that_is_no_text(tmp_path: Path) -> None:
+    case = Case([node("Conv", "x w", "y", auto_pad="VALID")], {"w": random(2, 3, 3)}, {"x": random(2, 3, 9)})
+    path = save(case, tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"VALID", b"V\xd5LID"))
+    with pytest.raises(UserError, match="onnxruntime does not take it"):
+        capture_onnx(OnnxFile.read(path), case.tensors())

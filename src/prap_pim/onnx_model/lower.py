@@ -479,15 +479,15 @@ class _Lowering:
             return None
         stride, dilation = (tuple(given.get(key, [1] * dimensions)) for key in ("strides", "dilations"))
         groups, kernel = given.get("group", 1), weight.shape[2:]
-        automatic = given.get("auto_pad", b"NOTSET").decode()
-        pads = given.get("pads", [0] * 2 * dimensions) if automatic == "NOTSET" else [0] * 2 * dimensions
+        automatic = given.get("auto_pad", b"NOTSET")
+        pads = given.get("pads", [0] * 2 * dimensions) if automatic == b"NOTSET" else [0] * 2 * dimensions
         if groups < 1 or len(pads) != 2 * dimensions or min(pads) < 0:
             return None
         begin, end = pads[:dimensions], pads[dimensions:]
         padding = tuple(map(min, begin, end))
         before: Any = None
-        if automatic.startswith("SAME"):
-            before = SamePad(kernel, stride, dilation, automatic == "SAME_UPPER")
+        if automatic.startswith(b"SAME"):
+            before = SamePad(kernel, stride, dilation, automatic == b"SAME_UPPER")
         elif begin != end:
             rest = [(b - p, e - p) for b, e, p in zip(begin, end, padding, strict=True)]
             before = (functional.pad, ([each for pair in reversed(rest) for each in pair],))  # torch: last one first
