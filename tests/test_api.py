@@ -206,6 +206,10 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: {"y": x}, {"compute_ratio": 0.5}, "does not run on an input"),
         (lambda x: x[:, :3], {"compute_ratio": 0.5}, "does not run on an input"),
         (_nan, {"compute_ratio": 0.5}, "its input is NaN or infinite"),
+        (lambda x: None, {"compute_ratio": 0.5}, "must be a tensor or batches, not NoneType"),
+        (lambda x: x, {"method": None}, "method must be a name"),
+        (lambda x: x, {"compute_ratio": 0.5, "skip": [0]}, "skip must hold names"),
+        (lambda x: x, {"compute_ratio": 0.5, "skip": "c"}, "no layer is called 'c'"),
     ],
 )
 def test_mistakes_are_one_line(calibration: Any, arguments: dict[str, Any], message: str) -> None:
@@ -224,3 +228,38 @@ def test_a_chip_with_other_ous_is_refused(tmp_path: Any) -> None:
     object.__setattr__(other, "chip", found.chip.model_copy(update={"grain": type(found.chip.grain)(ou_rows=16)}))
     with pytest.raises(UserError, match="has other OUs"):
         prap_pim.estimate(other)
+
+
+@pytest.mark.parametrize("method", ["similar", "orc", "calibrated"])
+@pytest.mark.parametrize("trainable", [True, False])
+def test_batch_norms_one_after_another_with_gradients_on(method: str, trainable: bool) -> None:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Flatten())
+    model = nn.Sequential(*layers, nn.BatchNorm1d(128), nn.Linear(128, 4)).requires_grad_(trainable)
+    x = torch.randn(16, 3, 8, 8)
+    with torch.enable_grad():
+        found = prap_pim.compress(model, x, method, compute_ratio=0.7)
+    assert found.model(x).shape == (16, 4)
+    measured = found.model[3](found.model[:3](x))  # what the second batch norm reads
+    torch.testing.assert_close(found.model[4].running_mean, measured.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+def test_the_bit_true_network_is_called_as_the_model() -> None:
+    tokens, images = inputs()
+    found = prap_pim.compress(made(), [{"images": images, "tokens": tokens}], "dense")
+    by_name = found.bit_true(tokens=tokens, images=images)
+    assert len(by_name) == 2
+    with pytest.raises(UserError, match="captured with the inputs images, tokens"):
+        found.bit_true(tokens=tokens)
+
+
+def test_a_saved_plan_is_costed_with_its_model(tmp_path: Any) -> None:
+    model, x = plain()
+    found = prap_pim.compress(model, x, "similar", keep=0.25)
+    found.plan.save(tmp_path / "plan.safetensors")
+    plan = NetworkPlan.load(tmp_path / "plan.safetensors")
+    assert prap_pim.estimate(model, x, plan=plan).energy_j == prap_pim.estimate(found).energy_j
+    with pytest.raises(UserError, match="a plan does not know its model's shapes"):
+        prap_pim.estimate(plan, x)
+    with pytest.raises(UserError, match=r"must be a torch.nn.Module, not Linear"):
+        prap_pim.compress(nn.Linear, x, compute_ratio=0.5)

@@ -51,6 +51,7 @@ class Compression:
     _compressed: Compressed
     _original: Captured
     _batch: tuple[Tensor, ...]
+    _names: tuple[str, ...]
 
     @property
     def compute_ratio(self) -> float:
@@ -62,14 +63,14 @@ class Compression:
     def bit_true(self) -> nn.Module:
         """The network with every layer's integers computed exactly as the crossbars do, activations int8.
 
-        It takes the tensors of a batch in order and gives a tensor or a tuple of tensors.
+        It is called as the model is, and gives a tensor or the tuple of all tensors that the model gives.
         """
         model = CrossbarModel.of(self.chip)
         layers = {
             layer.name: ExactLayer(layer, self.plan.layers[layer.name], self.plan.input_step[layer.name], model)
             for layer in self.network.layers
         }
-        return self._compressed.captured.rebuild(layers)
+        return _Called(self._compressed.captured.rebuild(layers), self._names, self.network.name)
 
     @torch.no_grad()
     def sqnr_db(self, batch: Inputs | None = None) -> float:
@@ -121,7 +122,7 @@ def compress(
     *,
     compute_ratio: float | None = None,
     chip: str = _CHIP,
-    skip: Collection[str] = (),
+    skip: str | Collection[str] = (),
     seed: int = 0,
     name: str = "",
     progress: Progress = quiet,
@@ -149,6 +150,10 @@ def compress(
         UserError: the model cannot be traced, a module cannot be mapped, a setting is wrong, or the ratio is out of
             reach; one line that names what and why.
     """
+    _check_model(model)
+    if not isinstance(method, str):
+        raise UserError(f"method must be a name, not {method!r}")
+    skip = _names(skip)
     name = name or type(model).__name__
     batches = _batches(calibration, name)
     on_chip = load_chip(chip)
@@ -165,33 +170,70 @@ def compress(
         _compressed=found,
         _original=captured,
         _batch=tensors(batches[0], name),
+        _names=tuple(batches[0]) if isinstance(batches[0], Mapping) else (),
     )
 
 
 def estimate(
-    model: "nn.Module | Compression", example: Inputs | None = None, chip: str = _CHIP, skip: Collection[str] = ()
+    model: "nn.Module | Compression",
+    example: Inputs | None = None,
+    chip: str = _CHIP,
+    skip: str | Collection[str] = (),
+    plan: NetworkPlan | None = None,
 ) -> CostReport:
     """Latency, energy and area of one inference of a model, or of what ``compress`` returned.
 
     Args:
-        model: a module is mapped as it is, every layer dense.
-        example: an input batch as the model takes it; sizes count, values do not. For a compression: not needed.
+        model: a module is mapped as it is, every layer dense, or by the plan that is given with it.
+        example: one input batch as the model takes it; sizes count, values do not. For a compression: not needed.
         chip: a preset or a TOML file. A compression was made for OUs of one size: the chip must have it.
         skip: as for ``compress``.
+        plan: of this model, such as one that was saved.
 
     Raises:
-        UserError: as ``compress``; or the chip is too small.
+        UserError: as ``compress``; or the plan is of another model; or the chip is too small.
     """
-    on_chip = load_chip(chip)
+    on_chip, skip = load_chip(chip), _names(skip)
+    if isinstance(model, NetworkPlan):
+        raise UserError("a plan does not know its model's shapes: estimate(model, example, plan=plan)")
     if isinstance(model, Compression):
         if on_chip.grain != model.chip.grain:
             raise UserError(f"chip {on_chip.name} has other OUs than {model.chip.name}, for which the plan was made")
         return cost(model.network, model.plan, on_chip)
+    _check_model(model)
     if example is None:
         raise UserError("a model needs an example of its inputs to be costed")
     captured = capture(model, example, type(model).__name__, skip)
+    if plan is not None:
+        return cost(captured.network, plan, on_chip)
     steps = {layer.name: 1.0 for layer in captured.network.layers}
     return cost(captured.network, whole_plan("dense", captured, {}, steps, on_chip), on_chip)
+
+
+class _Called(nn.Module):
+    """A captured network that takes a batch as the model does."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...], name: str) -> None:
+        super().__init__()
+        self.network, self._names, self._name = network, names, name
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        if named and (given or set(named) != set(self._names)):
+            raise UserError(f"model {self._name} was captured with the inputs {', '.join(self._names) or 'in order'}")
+        return self.network(*tensors([named[name] for name in self._names] if named else given, self._name))
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model must be a torch.nn.Module, not {getattr(model, '__name__', type(model).__name__)}")
+
+
+def _names(skip: str | Collection[str]) -> tuple[str, ...]:
+    names = (skip,) if isinstance(skip, str) else tuple(skip)
+    for name in names:
+        if not isinstance(name, str):
+            raise UserError(f"skip must hold names of layers, not {name!r}")
+    return names
 
 
 def _batches(calibration: Tensor | Iterable[Inputs], name: str) -> Sequence[Inputs]:
@@ -199,6 +241,8 @@ def _batches(calibration: Tensor | Iterable[Inputs], name: str) -> Sequence[Inpu
         return cut(calibration, _BATCH, name)
     if isinstance(calibration, Mapping):
         return [calibration]
+    if isinstance(calibration, str) or not isinstance(calibration, Iterable):
+        raise UserError(f"model {name}: the calibration must be a tensor or batches, not {type(calibration).__name__}")
     batches = list(calibration)
     cut(batches, _BATCH, name)  # says what is wrong
     return batches

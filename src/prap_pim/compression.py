@@ -41,6 +41,7 @@ class Compressed:
     calibration: Calibration | None
 
 
+@torch.no_grad()
 def compress_network(
     captured: Captured,
     inputs: Tensor | Sequence[Inputs],

@@ -129,4 +129,4 @@ def put_weights(model: nn.Module, name: str, plan: LayerPlan) -> None:
             layer, shift = model.get_submodule(name), torch.from_numpy(plan.bias.copy()).to(weight)
             before = layer.bias
             assert before is None or isinstance(before, Tensor)
-            layer.bias = nn.Parameter(shift if before is None else before + shift)
+            layer.bias = nn.Parameter(shift if before is None else before + shift, requires_grad=weight.requires_grad)
