@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py                        all networks; hours; what is in the cache is not done again
     python benchmarks/accuracy.py --networks cnn --seeds 0 --lines similar identical --ratios 1/4
     python benchmarks/accuracy.py --quick                a tiny network, to see that everything works
-    python benchmarks/accuracy.py --write docs/accuracy.md
+    python benchmarks/accuracy.py --write docs/accuracy.md   with --cached: of the points that are there
 
 A point is a run of the package (``prap_pim.pipeline.run``) in a folder of its own under --cache: a network trained on
 perturbed digits with one seed, and one method at one compute ratio. All points of a network and seed start from the
@@ -167,10 +167,14 @@ class Case:
         Raises:
             UserError: the method cannot have this ratio.
         """
-        name = f"{line}-{ratio.numerator}of{ratio.denominator}"
-        if not RunFolder(self.folder / name).results.exists():
+        name = _name(line, ratio)
+        if not self.has(line, ratio):
             self.run(LINES[line](self, ratio) | {"name": name})
         return self.figures(name, line, ratio)
+
+    def has(self, line: str, ratio: Fraction) -> bool:
+        """Whether a point is in the cache."""
+        return RunFolder(self.folder / _name(line, ratio)).results.exists()
 
     def figures(self, name: str, line: str, ratio: Fraction) -> dict[str, Any]:
         """What the run of a method has found."""
@@ -206,6 +210,10 @@ class Case:
                 for name, (same, replicated) in zip(CHIPS, ((found, found.at_budget), other), strict=True)
             },
         }
+
+
+def _name(line: str, ratio: Fraction) -> str:
+    return f"{line}-{ratio.numerator}of{ratio.denominator}"
 
 
 DENSE: dict[str, Any] = {"name": "dense"}
@@ -276,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--output", type=Path, default=Path("runs/accuracy/points.json"))
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables there, as Markdown")
+    parser.add_argument("--cached", action="store_true", help="only points that are in the cache")
     parser.add_argument("--quick", action="store_true", help="one tiny network instead")
     options = parser.parse_args(arguments)
     tasks = {"tiny": TINY} if options.quick else {name: TASKS[name] for name in options.networks}
@@ -289,6 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             wanted = [(line, ratio) for line in options.lines for ratio in sorted(options.ratios, reverse=True)]
             for line, ratio in wanted:
                 if not options.quick and ratio not in task.tuned.get(line, RATIOS):
+                    continue
+                if options.cached and not case.has(line, ratio):
                     continue
                 where = f"{name} seed {seed} {line} {ratio}"
                 try:

@@ -13,6 +13,7 @@ from prap_pim.errors import UserError
 from prap_pim.models import GPTConfig, ResNetConfig, build
 from prap_pim.training import PRAP_2023, Checkpoint, TrainingConfig, evaluate, learning_rate, train
 from prap_pim.training.checkpoint import CheckpointFolder
+from prap_pim.training.loop import _layout
 
 STILL = AffineAugment(rotation=0, shift=0, scale=0, noise=0)
 SHORT = TrainingConfig(epochs=4, compress_at=2, batch_size=6)
@@ -376,3 +377,13 @@ def test_a_setting_that_is_not_made_use_of_changes_no_identity(tmp_path: Path) -
             return values
 
     assert _identity(tokens(), Old(), 0, origin, Hooks()) == _identity(tokens(), SHORT, 0, origin, Hooks())
+
+
+@pytest.mark.parametrize(("filters", "last"), [(4, False), (12, False), (16, True), (32, True)])
+def test_narrow_convolutions_are_trained_channels_first(filters: int, last: bool, tmp_path: Path):
+    """Channels last, torch 2.13 corrupts its memory there with two threads."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, filters, 3), nn.Flatten(), nn.Linear(36 * filters, 3))
+    examples = Examples(torch.randn(8, 1, 8, 8), torch.arange(8) % 3)
+    train(model, examples, TrainingConfig(epochs=2, compress_at=1, batch_size=4), 0, tmp_path)
+    assert _layout(model) == (torch.channels_last if last else torch.contiguous_format)
