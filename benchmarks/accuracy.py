@@ -293,7 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, task in tasks.items():
         for seed in options.seeds if options.seeds is not None else task.seeds:
             case = Case(name, task, seed, options.test, options.cache / f"{name}-{options.test}" / f"seed{seed}")
-            case.run(DENSE)
+            if not (options.cached and RunFolder(case.folder / DENSE["name"]).results.exists()):
+                case.run(DENSE)
             points.append(case.figures(DENSE["name"], DENSE["name"], Fraction(1)))
             wanted = [(line, ratio) for line in options.lines for ratio in sorted(options.ratios, reverse=True)]
             for line, ratio in wanted:

@@ -109,11 +109,18 @@ class Case:
         Raises:
             UserError: the method cannot have this ratio.
         """
-        name = f"{line}-{ratio.numerator}of{ratio.denominator}"
-        place = RunFolder(self.folder / name)
+        place = self._place(line, ratio)
+        name = place.path.name
         method = {"name": name} if place.results.exists() else LINES[line](self, ratio) | {"name": name}
         results = Results.load(place.results) if place.results.exists() else self.results(method)
         return figures(results, line, ratio)
+
+    def has(self, line: str, ratio: Fraction) -> bool:
+        """Whether a point is in the cache."""
+        return self._place(line, ratio).results.exists()
+
+    def _place(self, line: str, ratio: Fraction) -> RunFolder:
+        return RunFolder(self.folder / f"{line}-{ratio.numerator}of{ratio.denominator}")
 
 
 def figures(results: Results, line: str, ratio: Fraction) -> Point:
@@ -192,6 +199,10 @@ better), and how much more that is than the float network's. Columns are compute
 dense network, all linear layers compressed. *prap* prunes half of the inputs of each linear layer and reuses by
 similarity; without pruning it is *similar*. *Tuned* lines are fine-tuned in the last steps of training, which the float
 network takes as well; all others are one-shot. A dash: out of the method's reach, or not run.
+
+The rivals lose most of this in the last layer: with similarity reuse at 1/2, the head compressed alone gives 4.96 bits per
+byte, all other layers together 2.28 (48 windows, float 1.79). Bytes that hardly occur have weights that a rival changes
+freely, and then win. Donors are trained on the training text, 400 steps after 4,000.
 """
 
 
@@ -243,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/gpt-points"))
     parser.add_argument("--output", type=Path, default=Path("runs/gpt-points/points.json"))
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables there, as Markdown")
+    parser.add_argument("--cached", action="store_true", help="only points that are in the cache")
     parser.add_argument("--quick", action="store_true", help="a tiny network instead")
     options = parser.parse_args(arguments)
     recipe = {key: value for key, value in read_yaml(EXAMPLE).items() if key not in ("methods", "output")}
@@ -253,6 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     skipped: list[dict[str, str]] = []
     for line in options.lines:
         for ratio in sorted(options.ratios, reverse=True):
+            if options.cached and not case.has(line, ratio):
+                continue
             try:
                 points.append(case.point(line, ratio))
             except UserError as error:
