@@ -200,9 +200,9 @@ dense network, all linear layers compressed. *prap* prunes half of the inputs of
 similarity; without pruning it is *similar*. *Tuned* lines are fine-tuned in the last steps of training, which the float
 network takes as well; all others are one-shot. A dash: out of the method's reach, or not run.
 
-The rivals lose most of this in the last layer: with similarity reuse at 1/2, the head compressed alone gives 4.96 bits per
-byte, all other layers together 2.28 (48 windows, float 1.79). Bytes that hardly occur have weights that a rival changes
-freely, and then win. Donors are trained on the training text, 400 steps after 4,000.
+The rivals lose most of this in the last layer: with similarity reuse at 1/2, the head compressed alone gives 4.96 bits
+per byte, all other layers together 2.28 (48 windows, float 1.79). Donors are trained on the training text, 400 steps
+after 4,000.
 """
 
 
