@@ -1,4 +1,5 @@
 import os
+import signal
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,8 @@ import pytest
 
 # as the command line does: torch's threads must not spin where tests share the cores with something else
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# a shell starts what it runs in the background with Ctrl-C ignored; all that tests start would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -169,7 +170,8 @@ def measure_each(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _start, (shared, max(1, cores() // processes)))
     try:
-        numbers = {pool.submit(_one_of_many, trial): number for number, trial in enumerate(trials)}
+        with _deaf():
+            numbers = {pool.submit(_one_of_many, trial): number for number, trial in enumerate(trials)}
         for future in as_completed(numbers):
             try:
                 report = future.result()
@@ -178,6 +180,19 @@ def measure_each(
             yield numbers.pop(future), report
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started meanwhile ignore Ctrl-C until they are ready to end without a word (``_start``)."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere signals cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _Shared = tuple[Networks, Tensor, Tensor, int]
