@@ -1,10 +1,8 @@
 """A captured network compressed one-shot by any method: what the pipeline, the library and ONNX files share."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -15,11 +13,11 @@ from prap_pim.config import AnyReuse, MethodConfig
 from prap_pim.network import Network
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
-from prap_pim.prune import NoPruning, PruneConfig, prune
+from prap_pim.prune import NoPruning, PruneConfig, dense_plan, prune
 from prap_pim.quantize import QuantizeConfig, input_steps
 from prap_pim.reuse import NoReuse, reuse
 from prap_pim.training import Progress, quiet
-from prap_pim.weights import layer_weight, put_weights
+from prap_pim.weights import layer_weight, put_weights, sharing_weights
 
 _BATCH = 64  # inputs of one tensor at a time
 
@@ -79,8 +77,7 @@ def compress_network(
         plans = {}
         for done, (name, assignment) in enumerate(assign(changed, captured.network, chip).items()):
             layer = next(layer for layer in captured.network.layers if layer.name == name)
-            one, zero = np.ones(layer.filters, np.float32), np.zeros(layer.filters, np.float32)
-            plans[name] = make_plan(name, layer.matrix, *assignment, one, zero)
+            plans[name] = make_plan(name, layer.matrix, *assignment)
             progress(f"{method.name}: layers", done + 1, len(changed), name)
     module = _with_weights(captured.module, plans)
     walk = Walk(module, batches, remember=bool(plans))
@@ -93,7 +90,7 @@ def compress_network(
 
 def _with_weights(module: fx.GraphModule, plans: Mapping[str, LayerPlan]) -> fx.GraphModule:
     """A copy with other weights in some layers; the other weights are shared with the original."""
-    changed = copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+    changed = sharing_weights(module)
     for name, plan in plans.items():
         layer = changed.get_submodule(name)
         layer.weight = nn.Parameter(torch.empty_like(layer_weight(layer, "")), requires_grad=False)
@@ -129,7 +126,5 @@ def whole_plan(
         if layer.name in compressed:
             layers[layer.name] = compressed[layer.name].scaled(layer.filter_scale, layer.filter_bias)
         else:
-            patterns = prune(NoPruning(), layer, chip.grain)
-            whole = layer.name, layer.matrix, patterns, ReuseMap.none(patterns), layer.filter_scale, layer.filter_bias
-            layers[layer.name] = make_plan(*whole)
+            layers[layer.name] = dense_plan(layer, chip.grain, layer.filter_scale, layer.filter_bias)
     return NetworkPlan(name, layers, dict(steps))

@@ -46,8 +46,7 @@ def project(model: nn.Module, assignments: Assignments) -> dict[str, LayerPlan]:
     """
     plans = {}
     for name, (patterns, reuse) in assignments.items():
-        one, zero = np.ones(patterns.filters, np.float32), np.zeros(patterns.filters, np.float32)
-        plans[name] = make_plan(name, matrix(model, name), patterns, reuse, one, zero)
+        plans[name] = make_plan(name, matrix(model, name), patterns, reuse)
     for name, plan in plans.items():
         put_weights(model, name, plan)
     return plans

@@ -1,6 +1,6 @@
 """A network as the hardware sees it: matrices on crossbars, digital work between them, and the data flow. No torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -92,6 +92,16 @@ class Layer:
     def kernel_positions(self) -> int:
         """Inputs of one channel: kernel height times width; 1 for a linear layer."""
         return prod(self.weight.shape[2:])
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Inputs along each spatial dimension from the kernel's first to its last."""
+        return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.weight.shape[2:], strict=True))
+
+    def output_map(self, space: Sequence[int]) -> tuple[int, ...]:
+        """The output map of an input map; calls of one layer may differ in it."""
+        sizes = zip(space, self.padding, self.reach, self.stride, strict=True)
+        return tuple((size + 2 * padding - reach) // step + 1 for size, padding, reach, step in sizes)
 
     @property
     def map_positions(self) -> int:

@@ -178,7 +178,12 @@ def int8_step(matrix: Float32) -> float:
 
 
 def make_plan(
-    name: str, matrix: Float32, patterns: PatternSet, reuse: ReuseMap, filter_scale: Float32, filter_bias: Float32
+    name: str,
+    matrix: Float32,
+    patterns: PatternSet,
+    reuse: ReuseMap,
+    filter_scale: Float32 | None = None,
+    filter_bias: Float32 | None = None,
 ) -> LayerPlan:
     """Round the donors of ``matrix`` to int8 and arrange them as a plan.
 
@@ -189,7 +194,7 @@ def make_plan(
         name: the layer's name.
         matrix: float32 [O, fan_in], current weights; only the donors' values are read (and the largest, for the step).
         patterns, reuse: what pruning and reuse decided for this layer.
-        filter_scale, filter_bias: float32 [O], batch norm as ``Layer`` holds it.
+        filter_scale, filter_bias: float32 [O], batch norm as ``Layer`` holds it; 1 and 0 if None.
 
     Raises:
         UserError: the weights are not finite, or the shapes do not match.
@@ -235,7 +240,7 @@ def make_plan(
         use_donor=donor_index[reuse.source[filters, blocks], blocks],
         use_sign=reuse.sign[filters, blocks],
         use_exponent=reuse.exponent[filters, blocks],
-        step=(np.float64(step) * filter_scale).astype(np.float32),
-        bias=np.asarray(filter_bias, np.float32),
+        step=(np.float64(step) * (np.ones(len(matrix)) if filter_scale is None else filter_scale)).astype(np.float32),
+        bias=np.zeros(len(matrix), np.float32) if filter_bias is None else np.asarray(filter_bias, np.float32),
         convolution_groups=patterns.groups,
     )

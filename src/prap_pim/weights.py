@@ -1,9 +1,10 @@
 """Weights into a network: from the user's own file (nothing is unpickled), or those that a plan computes."""
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from prap_pim.errors import UserError
 from prap_pim.plan import LayerPlan
 
+_Module = TypeVar("_Module", bound=nn.Module)
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts keep the weights among other things
 _UNIMPORTANT = "num_batches_tracked"  # batch norm's count: of no effect on what a network computes
 _CHECKPOINT = "prap-pim checkpoint"  # a checkpoint of this package: weights stand below "model."
@@ -130,3 +132,8 @@ def put_weights(model: nn.Module, name: str, plan: LayerPlan) -> None:
             before = layer.bias
             assert before is None or isinstance(before, Tensor)
             layer.bias = nn.Parameter(shift if before is None else before + shift, requires_grad=weight.requires_grad)
+
+
+def sharing_weights(module: _Module) -> _Module:
+    """A copy with buffers of its own, so that its statistics may change; its parameters are those of the original."""
+    return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})

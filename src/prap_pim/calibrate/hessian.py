@@ -107,9 +107,8 @@ def rows_at(layer: Layer, x: Tensor, places: Tensor) -> Tensor:
         return x.reshape(-1, layer.rows)[places]
     margins = [each for margin in reversed(layer.padding) for each in (margin, margin)]
     windows = functional.pad(x, margins)
-    reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True)]
     for i, step in enumerate(layer.stride):
-        windows = windows.unfold(2 + i, reach[i], step)  # in the end a view [N, C, *output map, *reach]
+        windows = windows.unfold(2 + i, layer.reach[i], step)  # in the end a view [N, C, *output map, *reach]
     for i, step in enumerate(layer.dilation):
         windows = windows.movedim(x.ndim + i, 0)[::step].movedim(0, x.ndim + i)
     image, *place = torch.unravel_index(places, (len(x), *windows.shape[2 : x.ndim]))
@@ -122,5 +121,4 @@ def positions_of(layer: Layer, x: Tensor) -> int:
     """im2col rows of a batch: output positions of all its inputs."""
     if layer.kind == "linear":
         return x.numel() // layer.rows
-    sizes = zip(x.shape[2:], layer.padding, layer.dilation, layer.weight.shape[2:], layer.stride, strict=True)
-    return int(len(x) * prod((size + 2 * margin - d * (k - 1) - 1) // step + 1 for size, margin, d, k, step in sizes))
+    return len(x) * prod(layer.output_map(x.shape[2:]))

@@ -8,7 +8,7 @@ from math import ceil, log2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from prap_pim.calibrate.allocate import Offer, allocate
@@ -30,13 +30,12 @@ from prap_pim.chip import Chip
 from prap_pim.errors import UserError
 from prap_pim.grain import Grain
 from prap_pim.network import Call, Layer, Network
-from prap_pim.patterns import ReuseMap, make_plan
 from prap_pim.plan import LayerPlan
-from prap_pim.prune import NoPruning, prune
+from prap_pim.prune import dense_plan
 from prap_pim.quantize import quantize_input
 from prap_pim.settings import nearest
 from prap_pim.training import Progress, quiet
-from prap_pim.weights import layer_weight, put_weights
+from prap_pim.weights import layer_weight, put_weights, sharing_weights
 
 Float64 = NDArray[np.float64]
 
@@ -346,8 +345,8 @@ class _Job:
             settings: of the layers that do not keep all their patterns.
             rate: what an OU step is worth, in nats.
         """
-        module = _with_own_buffers(self.captured.module)
-        before = Walk(_with_own_buffers(self.captured.module), self.batches, remember=True)
+        module = sharing_weights(self.captured.module)
+        before = Walk(sharing_weights(self.captured.module), self.batches, remember=True)
         after = Walk(module, self.batches, remember=True)
         plans: dict[str, LayerPlan] = {}
         found: dict[str, Allocated] = {}
@@ -387,10 +386,7 @@ class _Job:
     ) -> tuple[LayerPlan, float, float]:
         """A layer's plan, its error, and the int8 step of its inputs."""
         if setting is None:
-            patterns = prune(NoPruning(), layer, self.grain)
-            one, zero = np.ones(layer.filters, np.float32), np.zeros(layer.filters, np.float32)
-            plan = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns), one, zero)
-            return plan, 0.0, _step(layer, [*inputs, *self.later.get(layer.name, [])])
+            return dense_plan(layer, self.grain), 0.0, _step(layer, [*inputs, *self.later.get(layer.name, [])])
         parts, step = self._parts(layer, inputs, original, _ROWS)
         worth = self.config.update_weight * rate * layer.positions  # of one use, in nats
         uses = layer.filters * len(blocks(parts[0].layer, setting.positions, self.grain))
@@ -461,11 +457,6 @@ class _Job:
             mixed = self.config.mimic * wanted + (1 - self.config.mimic) * metric.hessian
             target = np.ascontiguousarray(metric.solve((target @ mixed).T).T)
         return _Part(part, Problem(target, metric, weight), mean * step, original_mean * original_step)
-
-
-def _with_own_buffers(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose statistics may change; its weights are those of the original."""
-    return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
 
 
 def _step(layer: Layer, inputs: list[Tensor]) -> float:

@@ -56,8 +56,7 @@ class Windows:
         padded = np.pad(x, _margins(layer))
         images, channels, *space = padded.shape
         pitch = [prod(space[i + 1 :]) for i in range(len(space))]  # from one place to the next, along each dimension
-        reach = _reach(layer)
-        count = [(size - own) // step + 1 for size, own, step in zip(space, reach, layer.stride, strict=True)]
+        count = layer.output_map(x.shape[2:])
         starts = [step * each for step, each in zip(layer.stride, pitch, strict=True)]
         within = [step * each for step, each in zip(layer.dilation, pitch, strict=True)]
         base = _steps((images, *count), (channels * prod(space), *starts))
@@ -83,15 +82,10 @@ def im2col_by_row(layer: Layer, x: NDArray[np.uint8], fill: int) -> NDArray[np.u
 def _windows(layer: Layer, x: NDArray[Any], fill: int) -> NDArray[Any]:
     """What the kernel covers at each output position, a view [N, C, *output map, *kernel]."""
     padded = np.pad(x, _margins(layer), constant_values=fill)
-    windows = sliding_window_view(padded, _reach(layer), axis=tuple(range(2, x.ndim)))
+    windows = sliding_window_view(padded, layer.reach, axis=tuple(range(2, x.ndim)))
     every = [slice(None, None, step) for step in (*layer.stride, *layer.dilation)]
     return windows[(slice(None), slice(None), *every)]
 
 
 def _margins(layer: Layer) -> list[tuple[int, int]]:
     return [(0, 0), (0, 0), *((each, each) for each in layer.padding)]
-
-
-def _reach(layer: Layer) -> tuple[int, ...]:
-    """Inputs along each dimension from the kernel's first to its last."""
-    return tuple(d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.weight.shape[2:], strict=True))

@@ -129,15 +129,9 @@ class CrossbarLayer(ExactLayer):
             self.mismatches += int(np.count_nonzero(integers * self._unit != exact))
         images, shape = integers.shape[1], (*x.shape[:-1], len(integers))
         if self.layer.kind == "conv":
-            images, shape = len(x), (len(x), len(integers), *_map(self.layer, x))
+            images, shape = len(x), (len(x), len(integers), *self.layer.output_map(x.shape[2:]))
         kind = np.float64 if x.dtype == torch.float64 else np.float32
         y = np.empty((images, len(integers), integers.shape[1] // images), kind)
         scale = self.scale.numpy() * self._unit
         over_ranges(images, partial(to_real, integers, scale, self.bias.numpy(), y))
         return torch.from_numpy(y).reshape(shape).to(x.device, x.dtype)
-
-
-def _map(layer: Layer, x: Tensor) -> list[int]:
-    """The output map of a convolution; calls of one layer may differ in it."""
-    each = zip(x.shape[2:], layer.padding, layer.dilation, layer.weight.shape[2:], layer.stride, strict=True)
-    return [(size + 2 * margin - d * (k - 1) - 1) // step + 1 for size, margin, d, k, step in each]

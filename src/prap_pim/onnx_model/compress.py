@@ -22,8 +22,7 @@ from prap_pim.onnx_model.file import Array, OnnxFile, shown
 from prap_pim.onnx_model.lower import OnnxCapture, alike, capture_onnx, run_file
 from prap_pim.onnx_model.program import to_tensor
 from prap_pim.onnx_model.write import remove, write_onnx
-from prap_pim.patterns import ReuseMap, make_plan
-from prap_pim.prune import NoPruning, prune
+from prap_pim.prune import dense_plan
 from prap_pim.training import Progress, quiet
 from prap_pim.weights import put_weights
 
@@ -217,10 +216,7 @@ def as_stored(compressed: Compressed, chip: Chip) -> nn.Module:
     module = copy.deepcopy(captured.module)
     for layer in captured.network.layers:
         if layer.name not in compressed.changed:
-            patterns = prune(NoPruning(), layer, chip.grain)
-            one, zero = np.ones(layer.filters, np.float32), np.zeros(layer.filters, np.float32)
-            whole = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns), one, zero)
-            put_weights(module, layer.name, whole)
+            put_weights(module, layer.name, dense_plan(layer, chip.grain))
     return module
 
 

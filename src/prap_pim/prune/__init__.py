@@ -5,11 +5,11 @@ from typing import Annotated
 from pydantic import Field
 
 from prap_pim.prune.base import prune
-from prap_pim.prune.none import NoPruning
+from prap_pim.prune.none import NoPruning, dense_plan
 from prap_pim.prune.orc import OrcPruning
 from prap_pim.prune.pattern import PatternPruning
 from prap_pim.prune.structured import StructuredPruning
 
 PruneConfig = Annotated[NoPruning | OrcPruning | PatternPruning | StructuredPruning, Field(discriminator="kind")]
 
-__all__ = ["NoPruning", "OrcPruning", "PatternPruning", "PruneConfig", "StructuredPruning", "prune"]
+__all__ = ["NoPruning", "OrcPruning", "PatternPruning", "PruneConfig", "StructuredPruning", "dense_plan", "prune"]

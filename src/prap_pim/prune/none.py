@@ -5,9 +5,10 @@ from typing import Literal
 import numpy as np
 
 from prap_pim.grain import Grain
-from prap_pim.network import Layer
-from prap_pim.patterns import PatternSet
-from prap_pim.prune.base import packed, prune_groups, prune_method
+from prap_pim.network import Float32, Layer
+from prap_pim.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.plan import LayerPlan
+from prap_pim.prune.base import packed, prune, prune_groups, prune_method
 from prap_pim.settings import Settings
 
 
@@ -40,3 +41,11 @@ def _(config: NoPruning, layer: Layer, grain: Grain) -> PatternSet:
         shape=shape.astype(np.int32),
         groups=layer.groups,
     )
+
+
+def dense_plan(
+    layer: Layer, grain: Grain, filter_scale: Float32 | None = None, filter_bias: Float32 | None = None
+) -> LayerPlan:
+    """Of a layer that keeps every pattern. Scale and bias: see ``make_plan``."""
+    patterns = prune(NoPruning(), layer, grain)
+    return make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns), filter_scale, filter_bias)
