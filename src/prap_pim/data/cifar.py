@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from a folder that the user has. Nothing is fetched, nothing unpickled.
 
 The binary version is read with NumPy: records of one byte of label (CIFAR-100: two, coarse and fine) and 3072 bytes of
-image, three planes of 32 rows. Hugging Face's parquet files (PNG images) need the extra ``prap-pim[cifar]``.
+image, three planes of 32 rows. Hugging Face's parquet files hold PNG images.
 """
 
 import io
@@ -163,14 +163,10 @@ def _read_binary(version: _Version, folder: Path, names: Sequence[str]) -> tuple
 
 
 def _read_parquet(version: _Version, paths: Sequence[Path]) -> tuple[UInt8, NDArray[np.int64]]:
-    try:
-        from PIL import Image, UnidentifiedImageError
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise UserError(
-            f"{paths[0].parent} holds parquet files, which need {error.name}: pip install 'prap-pim[cifar]', "
-            f"or use the binary version, {version.archive}"
-        ) from error
+    # imported here: the binary version, and other data, need neither
+    from PIL import Image, UnidentifiedImageError
+    from pyarrow import ArrowException, parquet
+
     images, labels = [], []
     for path in paths:
         try:
