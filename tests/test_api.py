@@ -248,7 +248,9 @@ def test_the_bit_true_network_is_called_as_the_model() -> None:
     tokens, images = inputs()
     found = prap_pim.compress(made(), [{"images": images, "tokens": tokens}], "dense")
     by_name = found.bit_true(tokens=tokens, images=images)
-    assert len(by_name) == 2
+    assert list(by_name) == ["logits", "maps"]
+    assert by_name["maps"].shape == (12, 6, 8, 8)
+    torch.testing.assert_close(by_name["logits"], made().eval()(tokens, images)["logits"], atol=0.15, rtol=0)
     with pytest.raises(UserError, match="captured with the inputs images, tokens"):
         found.bit_true(tokens=tokens)
 
@@ -259,7 +261,37 @@ def test_a_saved_plan_is_costed_with_its_model(tmp_path: Any) -> None:
     found.plan.save(tmp_path / "plan.safetensors")
     plan = NetworkPlan.load(tmp_path / "plan.safetensors")
     assert prap_pim.estimate(model, x, plan=plan).energy_j == prap_pim.estimate(found).energy_j
-    with pytest.raises(UserError, match="a plan does not know its model's shapes"):
-        prap_pim.estimate(plan, x)
     with pytest.raises(UserError, match=r"must be a torch.nn.Module, not Linear"):
         prap_pim.compress(nn.Linear, x, compute_ratio=0.5)
+
+
+@pytest.mark.parametrize("chip", ["isaac-32nm", "prap-2023"])
+def test_a_saved_plan_is_costed_by_itself(tmp_path: Any, chip: str) -> None:
+    found = prap_pim.compress(made(), [inputs()], "similar", compute_ratio=0.5)
+    found.plan.save(tmp_path / "plan.safetensors")
+    plan = NetworkPlan.load(tmp_path / "plan.safetensors")
+    assert plan.digest() == found.plan.digest()
+    assert prap_pim.estimate(plan, chip=chip) == prap_pim.estimate(found, chip=chip)
+    assert prap_pim.estimate(plan, inputs(1)) == prap_pim.estimate(made(), inputs(), plan=plan)
+    with pytest.raises(UserError, match="inputs of 149 values each, not 69"):
+        prap_pim.estimate(plan, (inputs()[0], inputs()[1][:, :, :4, :4]))
+    for layer, again in zip(found.network.layers, plan.network().layers, strict=True):
+        folded = found.plan.layers[layer.name].real_weights()
+        assert again.weight.shape == layer.weight.shape
+        assert (again.matrix == folded.astype("float32")).all()
+    NetworkPlan(plan.method, plan.layers, plan.input_step).save(tmp_path / "bare.safetensors")
+    with pytest.raises(UserError, match="saved without its model's shapes"):
+        prap_pim.estimate(NetworkPlan.load(tmp_path / "bare.safetensors"))
+
+
+def test_numpy_arrays_are_inputs() -> None:
+    model, x = plain()
+    of_tensor = prap_pim.compress(model, x, "calibrated", compute_ratio=0.5)
+    for array in (x.numpy(), x.double().numpy(), [x[:8].numpy(), x[8:].numpy()]):
+        found = prap_pim.compress(model, array, "calibrated", compute_ratio=0.5)
+        assert list(found.plan.layers) == list(of_tensor.plan.layers)
+        if not isinstance(array, list):
+            assert found.plan.digest() == of_tensor.plan.digest()
+    assert prap_pim.estimate(model, x.numpy()) == prap_pim.estimate(model, x)
+    with pytest.raises(UserError, match="must be numbers, not an array of <U1"):
+        prap_pim.compress(model, x.numpy().astype(str).astype("U1"), "dense")

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from prap_pim.capture import Captured, Inputs, Origin, capture, cut, outputs, tensors
+from prap_pim.capture import Captured, Inputs, Origin, call, capture, cut, of_arrays, outputs, tensors
 from prap_pim.chip import Chip, load_chip
 from prap_pim.compression import Compressed, compress_network, whole_plan
 from prap_pim.config import MethodConfig
@@ -19,7 +20,7 @@ from prap_pim.cost import CostReport, cost
 from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
 from prap_pim.errors import UserError
 from prap_pim.function import CrossbarModel, ExactLayer
-from prap_pim.network import Layer, Network
+from prap_pim.network import DigitalOp, Layer, Network
 from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.prune import NoPruning, PatternPruning
 from prap_pim.settings import nearest
@@ -50,8 +51,7 @@ class Compression:
     chip: Chip
     _compressed: Compressed
     _original: Captured
-    _batch: tuple[Tensor, ...]
-    _names: tuple[str, ...]
+    _batch: Inputs
 
     @property
     def compute_ratio(self) -> float:
@@ -63,14 +63,17 @@ class Compression:
     def bit_true(self) -> nn.Module:
         """The network with every layer's integers computed exactly as the crossbars do, activations int8.
 
-        It is called as the model is, and gives a tensor or the tuple of all tensors that the model gives.
+        It is called as the model is, and gives what the model gives.
         """
         model = CrossbarModel.of(self.chip)
         layers = {
             layer.name: ExactLayer(layer, self.plan.layers[layer.name], self.plan.input_step[layer.name], model)
             for layer in self.network.layers
         }
-        return _Called(self._compressed.captured.rebuild(layers), self._names, self.network.name)
+        rebuilt, name = self._compressed.captured.rebuild(layers), self.network.name
+        with torch.no_grad():
+            like = call(copy.deepcopy(self.model).eval(), tree_map(_copied, self._batch))
+        return _Called(rebuilt, tuple(self._batch) if isinstance(self._batch, Mapping) else (), like, name)
 
     @torch.no_grad()
     def sqnr_db(self, batch: Inputs | None = None) -> float:
@@ -79,9 +82,10 @@ class Compression:
         Args:
             batch: inputs as the model takes them; the first calibration batch if None.
         """
-        given = self._batch if batch is None else tensors(batch, self.network.name)
-        wanted = outputs(self._original.module(*(each.clone() for each in given)), self.network.name)
-        found = outputs(self.bit_true(*(each.clone() for each in given)), self.network.name)
+        given = self._batch if batch is None else of_arrays(batch)
+        copied = (each.clone() for each in tensors(given, self.network.name))
+        wanted = outputs(self._original.module(*copied), self.network.name)
+        found = outputs(call(self.bit_true, tree_map(_copied, given)), self.network.name)
         pairs = [(a.double(), b.double()) for a, b in zip(wanted, found, strict=True) if a.is_floating_point()]
         signal = sum(float(a.square().sum()) for a, _ in pairs)
         noise = sum(float((a - b).square().sum()) for a, b in pairs)
@@ -133,7 +137,7 @@ def compress(
     Args:
         model: any module. Convolutions and linear layers, also those inside attention, are mapped on crossbars.
         calibration: a tensor of inputs [N, ...], or batches as the model takes them: a tensor, a tuple of arguments or
-            a dictionary of named ones each, all with the batch in front. No labels.
+            a dictionary of named ones each, all with the batch in front. NumPy arrays will do. No labels.
         method: "calibrated", "similar", "identical", "orc", "structured", "pattern", "prap" or "dense".
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
         chip: a preset or a TOML file, for the size of its OUs.
@@ -169,23 +173,24 @@ def compress(
         chip=on_chip,
         _compressed=found,
         _original=captured,
-        _batch=tensors(batches[0], name),
-        _names=tuple(batches[0]) if isinstance(batches[0], Mapping) else (),
+        _batch=batches[0],
     )
 
 
 def estimate(
-    model: "nn.Module | Compression",
+    model: "nn.Module | Compression | NetworkPlan",
     example: Inputs | None = None,
     chip: str = _CHIP,
     skip: str | Collection[str] = (),
     plan: NetworkPlan | None = None,
 ) -> CostReport:
-    """Latency, energy and area of one inference of a model, or of what ``compress`` returned.
+    """Latency, energy and area of one inference of a model, of what ``compress`` returned, or of a plan.
 
     Args:
-        model: a module is mapped as it is, every layer dense, or by the plan that is given with it.
-        example: one input batch as the model takes it; sizes count, values do not. For a compression: not needed.
+        model: a module is mapped as it is, every layer dense, or by the plan that is given with it. A plan that
+            ``compress`` or a run made holds its model's shapes, for the inputs that it was made with.
+        example: one input batch as the model takes it; sizes count, values do not. For a compression or a plan: not
+            needed; its sizes must be those that they were made with.
         chip: a preset or a TOML file. A compression was made for OUs of one size: the chip must have it.
         skip: as for ``compress``.
         plan: of this model, such as one that was saved.
@@ -193,12 +198,15 @@ def estimate(
     Raises:
         UserError: as ``compress``; or the plan is of another model; or the chip is too small.
     """
-    on_chip, skip = load_chip(chip), _names(skip)
+    on_chip, skip, example = load_chip(chip), _names(skip), of_arrays(example)
     if isinstance(model, NetworkPlan):
-        raise UserError("a plan does not know its model's shapes: estimate(model, example, plan=plan)")
+        network = model.network()
+        _same_inputs(network, example)
+        return cost(network, model, on_chip)
     if isinstance(model, Compression):
         if on_chip.grain != model.chip.grain:
             raise UserError(f"chip {on_chip.name} has other OUs than {model.chip.name}, for which the plan was made")
+        _same_inputs(model.network, example)
         return cost(model.network, model.plan, on_chip)
     _check_model(model)
     if example is None:
@@ -211,16 +219,37 @@ def estimate(
 
 
 class _Called(nn.Module):
-    """A captured network that takes a batch as the model does."""
+    """A captured network that takes a batch as the model does, and gives its outputs as the model does."""
 
-    def __init__(self, network: nn.Module, names: tuple[str, ...], name: str) -> None:
+    def __init__(self, network: nn.Module, names: tuple[str, ...], like: Any, name: str) -> None:
         super().__init__()
         self.network, self._names, self._name = network, names, name
+        self._leaves, self._structure = tree_flatten(like)
 
     def forward(self, *given: Any, **named: Any) -> Any:
         if named and (given or set(named) != set(self._names)):
             raise UserError(f"model {self._name} was captured with the inputs {', '.join(self._names) or 'in order'}")
-        return self.network(*tensors([named[name] for name in self._names] if named else given, self._name))
+        inputs = tensors([named[name] for name in self._names] if named else given, self._name)
+        found = iter(outputs(self.network(*inputs), self._name))
+        leaves = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        return tree_unflatten(leaves, self._structure)
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _same_inputs(network: Network, example: Inputs | None) -> None:
+    """An example beside a plan must have the sizes that the plan was made with."""
+    if example is None:
+        return
+    given = sum(each[0].numel() for each in tensors(example, network.name))
+    known = sum(each.output_elements for each in network if isinstance(each, DigitalOp) and each.op == "input")
+    if given != known:
+        raise UserError(
+            f"the plan of {network.name} was made for inputs of {known:,} values each, not {given:,}: "
+            "estimate(model, example, plan=plan) costs it for others"
+        )
 
 
 def _check_model(model: Any) -> None:
@@ -237,13 +266,14 @@ def _names(skip: str | Collection[str]) -> tuple[str, ...]:
 
 
 def _batches(calibration: Tensor | Iterable[Inputs], name: str) -> Sequence[Inputs]:
+    calibration = of_arrays(calibration)
     if isinstance(calibration, Tensor):
         return cut(calibration, _BATCH, name)
     if isinstance(calibration, Mapping):
         return [calibration]
     if isinstance(calibration, str) or not isinstance(calibration, Iterable):
         raise UserError(f"model {name}: the calibration must be a tensor or batches, not {type(calibration).__name__}")
-    batches = list(calibration)
+    batches = [of_arrays(batch) for batch in calibration]
     cut(batches, _BATCH, name)  # says what is wrong
     return batches
 

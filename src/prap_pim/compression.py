@@ -11,6 +11,7 @@ from prap_pim.capture import Captured, Inputs, cut
 from prap_pim.chip import Chip
 from prap_pim.config import AnyReuse, MethodConfig
 from prap_pim.network import Network
+from prap_pim.outline import Outline
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.prune import NoPruning, PruneConfig, dense_plan, prune
@@ -127,4 +128,4 @@ def whole_plan(
             layers[layer.name] = compressed[layer.name].scaled(layer.filter_scale, layer.filter_bias)
         else:
             layers[layer.name] = dense_plan(layer, chip.grain, layer.filter_scale, layer.filter_bias)
-    return NetworkPlan(name, layers, dict(steps))
+    return NetworkPlan(name, layers, dict(steps), Outline.of(captured.network))

@@ -20,11 +20,13 @@ from safetensors.numpy import save
 
 from prap_pim.errors import UserError
 from prap_pim.files import write_whole
+from prap_pim.network import Network
+from prap_pim.outline import Outline
 
 EXPONENT_MIN = -8  # method.md step 2: a scale is a multiple of 2**-8
 EXPONENT_MAX = 7
 _FORMAT = "prap-pim network plan 1"
-_HEADER = {"format", "method", "layers", "inputs", "convolution_groups", "input_step"}
+_HEADER = {"format", "method", "layers", "inputs", "convolution_groups", "input_step", "network"}
 _ARRAYS = {
     "rows": np.int32,
     "donors": np.int8,
@@ -249,11 +251,13 @@ class NetworkPlan:
         method: the method that made it.
         layers: plans by layer name, in network order.
         input_step: the real activation that integer 1 stands for at a layer's input, by layer name.
+        outline: the network's shapes and data flow, so that the plan can be costed by itself; None if not known.
     """
 
     method: str
     layers: Mapping[str, LayerPlan]
     input_step: Mapping[str, float]
+    outline: Outline | None = None
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -265,8 +269,19 @@ class NetworkPlan:
         if not all(np.isfinite(step) and step > 0 for step in self.input_step.values()):
             raise UserError("an input step must be positive and finite")
 
+    def network(self) -> Network:
+        """The network that the plan computes: its weights are the plan's, batch norm's factor included.
+
+        Raises:
+            UserError: the plan was made without the network's shapes, or they do not fit.
+        """
+        if self.outline is None:
+            raise UserError("the plan was saved without its model's shapes: estimate(model, example, plan=plan)")
+        weights = {name: plan.real_weights() for name, plan in self.layers.items()}
+        return self.outline.network(weights, {name: plan.bias for name, plan in self.layers.items()})
+
     def digest(self) -> str:
-        """SHA-256 over every value of the plan: equal plans have equal digests."""
+        """SHA-256 over every value of the plan: equal plans have equal digests. The outline is no part of it."""
         total = hashlib.sha256(json.dumps([_FORMAT, self.method, dict(self.input_step)]).encode())
         for plan in self.layers.values():
             total.update(plan.digest().encode())
@@ -287,6 +302,8 @@ class NetworkPlan:
             "convolution_groups": json.dumps([self.layers[name].convolution_groups for name in names]),
             "input_step": json.dumps([self.input_step[name] for name in names]),
         }
+        if self.outline is not None:
+            header["network"] = self.outline.model_dump_json()
         tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
         write_whole(Path(path), save(tensors, metadata=header))
 
@@ -316,7 +333,8 @@ class NetworkPlan:
                 for i, (name, count, groups) in enumerate(zip(names, inputs, shared, strict=True)):
                     arrays: dict[str, Any] = {key: file.get_tensor(f"{i}.{key}") for key in _ARRAYS}
                     layers[name] = LayerPlan(name=name, inputs=count, convolution_groups=groups, **arrays)
-                return NetworkPlan(header["method"], layers, dict(zip(names, steps, strict=True)))
+                outline = Outline.checked(json.loads(header["network"]), str(path)) if "network" in header else None
+                return NetworkPlan(header["method"], layers, dict(zip(names, steps, strict=True)), outline)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:

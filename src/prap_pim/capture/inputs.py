@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
@@ -12,6 +13,21 @@ from prap_pim.errors import UserError
 Inputs = (
     Any  # a tensor, a tuple or list of arguments, or a dictionary of named arguments, with tensors somewhere in them
 )
+
+
+def of_arrays(batch: Inputs) -> Inputs:
+    """A batch whose NumPy arrays are tensors; real numbers get torch's own precision."""
+
+    def tensor(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        try:
+            found = torch.from_numpy(np.ascontiguousarray(leaf))
+        except TypeError as error:
+            raise UserError(f"inputs must be numbers, not an array of {leaf.dtype}") from error
+        return found.to(torch.get_default_dtype()) if found.is_floating_point() else found
+
+    return tree_map(tensor, batch)
 
 
 def tensors(batch: Inputs, name: str) -> tuple[Tensor, ...]:
