@@ -1,4 +1,5 @@
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -8,10 +9,12 @@ from itertools import pairwise
 
 import plotly.graph_objects
 import pytest
+from plotly.offline import get_plotlyjs
 
 from prap_pim.errors import UserError
 from prap_pim.report import write_report
-from prap_pim.report.html import _json_for_script, render
+from prap_pim.report.html import render
+from prap_pim.report.page import _json_for_script
 from tests.report.made_up import EVIL, LAYERS, layer, method, results, simulation
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -85,7 +88,10 @@ def test_the_browser_is_told_to_run_these_scripts_only_and_to_load_nothing():
     (policy,) = [meta["content"] for meta in page().all("meta") if "http-equiv" in meta]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     run = [text for attributes, text in page().scripts if "type" not in attributes]
-    assert len(run) == 2
+    assert len(run) == 1
+    run.append(str(get_plotlyjs()))  # made of what is packed
+    packed = next(text for attributes, text in page().scripts if attributes.get("id") == "plotly")
+    assert gzip.decompress(base64.b64decode(packed, validate=True)).decode() == run[1]
     assert rules["default-src"] == "'none'"
     assert "connect-src" not in rules  # falls back to default-src
     assert rules["script-src"].split() == [
@@ -203,7 +209,7 @@ def test_names_are_text_wherever_they_stand():
     text = render(whole)
     clean, dirty = page(), Page(text)
     assert "img" not in [tag for tag, _ in dirty.elements]
-    assert len(dirty.scripts) == len(clean.scripts) == 3
+    assert len(dirty.scripts) == len(clean.scripts) == 4
     assert "<script>alert" not in text
     assert EVIL[0] in dirty.text  # shown as it is
     assert not [name for _, attributes in dirty.elements for name in attributes if name.startswith("on")]

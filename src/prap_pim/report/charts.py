@@ -3,50 +3,33 @@
 Plotly reads a little HTML in labels, so every name is escaped here for Plotly, as it is escaped once more for JSON.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
+from prap_pim.report.drawing import (
+    NUMBERS,
+    Chart,
+    bar_layout,
+    color,
+    dash,
+    hatch,
+    label,
+    room_for_text,
+    safe,
+    symbol,
+    transparent,
+)
 from prap_pim.report.quantities import Scale, bits, count, percent, quantity, scale
 from prap_pim.report.simulation import QUANTITIES
 from prap_pim.report.summary import comparisons, component_names
 from prap_pim.results import LayerResult, MethodResult, Results, SimulationResult
 
-# Okabe and Ito, "Color Universal Design" (2008), without black: the page is light or dark
-_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
-_HATCHES = ("", "/", "x", ".")  # a new one each time the palette is used up
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # of lines; with the symbols, 35 that differ
-_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
 _PLOT = 260  # pixels of a chart of lines
 _BAR = 30  # pixels of a bar with the space around it
 _LAYER_BAR = 13  # pixels of one bar in the group of a layer
 _LAYER_GAP = 10  # pixels between two layers
-_FRAME = 90  # pixels of a chart above and below its bars
-_LEGEND_ROW = 20  # pixels
 _SLIVER = 0.015  # of a method's energy: components below it in every method share one entry of the legend
-_NUMBERS = "~g"  # d3's format of an axis whose unit has its prefix already
-_LABEL_LENGTH = 26  # characters of a name beside an axis; the whole name shows in the hover text and in the tables
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One figure of the page.
-
-    Attributes:
-        id: of its element.
-        title: heading.
-        note: how to read it.
-        data, layout: Plotly's traces and layout, colours of the theme left open.
-        kind: what it is, for those who do not see it.
-    """
-
-    id: str
-    title: str
-    note: str
-    data: list[dict[str, Any]]
-    layout: dict[str, Any]
-    kind: str = "Bar chart"
 
 
 def method_charts(results: Results) -> list[Chart]:
@@ -118,7 +101,7 @@ def simulation_chart(simulation: SimulationResult, number: int) -> Chart | None:
         x = [point.value or 0.0 for point in points]
         low = [100 * max(0.0, point.mean - point.spread) for point in points]
         high = [100 * min(1.0, point.mean + point.spread) for point in points]
-        band = {"fill": "toself", "fillcolor": _transparent(_color(i)), "line": {"width": 0}, "mode": "lines"}
+        band = {"fill": "toself", "fillcolor": transparent(color(i)), "line": {"width": 0}, "mode": "lines"}
         quiet = {"hoverinfo": "skip", "showlegend": False, "legendgroup": str(i)}
         data.append({"type": "scatter", "x": [*x, *reversed(x)], "y": [*high, *reversed(low)], **band, **quiet})
         data.append(
@@ -126,21 +109,21 @@ def simulation_chart(simulation: SimulationResult, number: int) -> Chart | None:
                 "type": "scatter",
                 "mode": "lines+markers",
                 "cliponaxis": False,
-                "name": _label(method),
+                "name": label(method),
                 "legendgroup": str(i),
                 "x": x,
                 "y": [100 * point.mean for point in points],
                 "hovertext": [
-                    f"{_safe(method)}, {point.value:g}: mean {percent(point.mean)}, spread {percent(point.spread)}, "
+                    f"{safe(method)}, {point.value:g}: mean {percent(point.mean)}, spread {percent(point.spread)}, "
                     f"worst {percent(point.worst)}"
                     for point in points
                 ],
                 "hoverinfo": "text",
-                "line": {"color": _color(i), "dash": _DASHES[i % len(_DASHES)], "width": 2},
-                "marker": {"color": _color(i), "symbol": _SYMBOLS[i % len(_SYMBOLS)], "size": 9},
+                "line": {"color": color(i), "dash": dash(i), "width": 2},
+                "marker": {"color": color(i), "symbol": symbol(i), "size": 9},
             }
         )
-    layout = _layout([], QUANTITIES[simulation.sweep], _PLOT, legend=len(methods))
+    layout = bar_layout([], QUANTITIES[simulation.sweep], _PLOT, legend=len(methods))
     layout["xaxis"] |= {"nticks": 6} | ({"dtick": 1} if simulation.sweep == "adc-bits" else {})
     layout["yaxis"] = {
         "title": {"text": "accuracy / %"},
@@ -176,16 +159,16 @@ def _by_method(
         "text": [quantity(value(method), unit) for method in methods],
         "textposition": "outside",
         "cliponaxis": False,
-        "hovertext": [f"{_safe(method.name)}: {quantity(value(method), unit)}" for method in methods],
+        "hovertext": [f"{safe(method.name)}: {quantity(value(method), unit)}" for method in methods],
         "hoverinfo": "text",
         "marker": {
-            "color": [_color(i) for i in range(len(methods))],
-            "pattern": {"shape": [_hatch(i) for i in range(len(methods))]},
+            "color": [color(i) for i in range(len(methods))],
+            "pattern": {"shape": [hatch(i) for i in range(len(methods))]},
         },
         "showlegend": False,
     }
-    layout = _layout([method.name for method in methods], f"{title.lower()} / {chosen.unit}", _BAR * len(methods))
-    layout["xaxis"]["range"] = _room_for_text(map(value, methods), chosen)
+    layout = bar_layout([method.name for method in methods], f"{title.lower()} / {chosen.unit}", _BAR * len(methods))
+    layout["xaxis"]["range"] = room_for_text(map(value, methods), chosen)
     return Chart(id_, title, note, [bars], layout)
 
 
@@ -209,22 +192,22 @@ def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": _label(component.replace("_", " ")),
+                "name": label(component.replace("_", " ")),
                 "y": list(range(len(methods))),
                 "x": [part * chosen.factor for part in parts],
                 "hovertext": [
-                    f"{_safe(method.name)}, {_safe(component)}: {quantity(part, 'J')}"
+                    f"{safe(method.name)}, {safe(component)}: {quantity(part, 'J')}"
                     for method, part in zip(methods, parts, strict=True)
                 ],
                 "hoverinfo": "text",
-                "marker": {"color": _color(i), "pattern": {"shape": _hatch(i)}},
+                "marker": {"color": color(i), "pattern": {"shape": hatch(i)}},
             }
         )
-    layout = _layout(
+    layout = bar_layout(
         [method.name for method in methods], f"energy / {chosen.unit}", _BAR * len(methods), legend=len(data)
     )
     layout["barmode"] = "stack"
-    layout["xaxis"]["range"] = _room_for_text((method.energy_j for method in methods), chosen)
+    layout["xaxis"]["range"] = room_for_text((method.energy_j for method in methods), chosen)
     layout["annotations"] = [
         {
             "x": method.energy_j * chosen.factor,
@@ -256,7 +239,7 @@ def _accuracy(results: Results, methods: Sequence[MethodResult]) -> Chart:
 def _bits_per_byte(results: Results, methods: Sequence[MethodResult]) -> Chart:
     pairs = [(method.compressed_bits_per_byte, method.bit_true_bits_per_byte) for method in methods]
     told = [value or 0.0 for value in (results.float_bits_per_byte, *chain(*pairs))]
-    layout = {"range": _room_for_text(told, Scale(1.0, ""))}
+    layout = {"range": room_for_text(told, Scale(1.0, ""))}
     note = "What the next byte costs on the average when it is coded by the network's probabilities. Shorter is better."
     return _quality("bits-per-byte", "Bits per byte", note, methods, told, list(map(bits, told)), "bits / byte", layout)
 
@@ -275,7 +258,7 @@ def _quality(
     # the float network is one for all methods, so it has one bar and the neutral colour
     bars = [("float network", "#999999", "")]
     for i, method in enumerate(methods):
-        bars += [(f"{method.name}, compressed", _color(i), "/"), (f"{method.name}, bit-true", _color(i), "")]
+        bars += [(f"{method.name}, compressed", color(i), "/"), (f"{method.name}, bit-true", color(i), "")]
     data = {
         "type": "bar",
         "orientation": "h",
@@ -284,12 +267,12 @@ def _quality(
         "text": list(texts),
         "textposition": "outside",
         "cliponaxis": False,
-        "hovertext": [f"{_safe(name)}: {text}" for (name, *_), text in zip(bars, texts, strict=True)],
+        "hovertext": [f"{safe(name)}: {text}" for (name, *_), text in zip(bars, texts, strict=True)],
         "hoverinfo": "text",
         "marker": {"color": [bar[1] for bar in bars], "pattern": {"shape": [bar[2] for bar in bars]}},
         "showlegend": False,
     }
-    layout = _layout([name for name, *_ in bars], axis, _BAR * len(bars))
+    layout = bar_layout([name for name, *_ in bars], axis, _BAR * len(bars))
     layout["xaxis"] |= axis_layout
     return Chart(
         id_,
@@ -310,7 +293,7 @@ def _by_layer(
     value: Callable[[LayerResult], float],
     text: Callable[[LayerResult], str],
     axis: str,
-    tick_format: str = _NUMBERS,
+    tick_format: str = NUMBERS,
 ) -> Chart:
     names = layer_names(methods)
     place = {name: i for i, name in enumerate(names)}
@@ -318,89 +301,17 @@ def _by_layer(
         {
             "type": "bar",
             "orientation": "h",
-            "name": _label(method.name),
+            "name": label(method.name),
             "y": [place[layer.name] for layer in method.layers],
             "x": [value(layer) for layer in method.layers],
-            "hovertext": [f"{_safe(layer.name)}, {_safe(method.name)}: {text(layer)}" for layer in method.layers],
+            "hovertext": [f"{safe(layer.name)}, {safe(method.name)}: {text(layer)}" for layer in method.layers],
             "hoverinfo": "text",
-            "marker": {"color": _color(i), "pattern": {"shape": _hatch(i)}},
+            "marker": {"color": color(i), "pattern": {"shape": hatch(i)}},
         }
         for i, method in enumerate(methods)
     ]
-    layout = _layout(names, axis, len(names) * (_LAYER_GAP + _LAYER_BAR * len(methods)), legend=len(methods))
+    layout = bar_layout(names, axis, len(names) * (_LAYER_GAP + _LAYER_BAR * len(methods)), legend=len(methods))
     layout["barmode"] = "group"
     layout["bargap"] = _LAYER_GAP / (_LAYER_GAP + _LAYER_BAR * len(methods))
     layout["xaxis"]["tickformat"] = tick_format
     return Chart(id_, title, note, data, layout)
-
-
-def _layout(labels: Sequence[str], axis: str, height: int, legend: int = 0) -> dict[str, Any]:
-    """Horizontal bars in so many pixels, the first on top; ``legend``: its entries, above the bars."""
-    rows = -(-legend // 2)  # two entries in a row on the narrowest screen
-    return {
-        "height": _FRAME + height + _LEGEND_ROW * rows,
-        "margin": {"l": 8, "r": 8, "t": 8 + _LEGEND_ROW * rows, "b": 8},
-        "bargap": 0.3,
-        "dragmode": False,
-        "showlegend": legend > 0,
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "bottom",
-            "traceorder": "normal",
-        },
-        "hoverlabel": {"align": "left", "namelength": -1},
-        "xaxis": {
-            "title": {"text": axis},
-            "rangemode": "tozero",
-            "fixedrange": True,
-            "automargin": True,
-            "tickformat": _NUMBERS,
-            "tickangle": 0,
-            "nticks": 4,
-        },
-        "yaxis": {
-            "tickmode": "array",
-            "tickvals": list(range(len(labels))),
-            "ticktext": [_label(label) for label in labels],
-            "autorange": "reversed",
-            "showgrid": False,
-            "zeroline": False,
-            "fixedrange": True,
-            "automargin": True,
-            "ticks": "outside",  # invisible: keeps the labels off the bars
-            "tickcolor": "rgba(0,0,0,0)",
-        },
-    }
-
-
-def _room_for_text(values: Iterable[float], chosen: Scale) -> list[float]:
-    largest = max(values) * chosen.factor
-    return [0, (largest or 1.0) * 1.35]
-
-
-def _color(index: int) -> str:
-    return _PALETTE[index % len(_PALETTE)]
-
-
-def _transparent(color: str) -> str:
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"
-
-
-def _hatch(index: int) -> str:
-    return _HATCHES[index // len(_PALETTE) % len(_HATCHES)]
-
-
-def _label(name: str) -> str:
-    if len(name) > _LABEL_LENGTH:
-        half = (_LABEL_LENGTH - 1) // 2
-        name = f"{name[:half]}…{name[-half:]}"
-    return _safe(name)
-
-
-def _safe(name: str) -> str:
-    """A name that Plotly shows letter by letter: it knows numeric entities, and would read tags and link targets."""
-    return name.replace("&", "&#38;").replace("<", "&#60;").replace(">", "&#62;")

@@ -1,0 +1,143 @@
+// What all pages share: dark and light, charts in the colours of the page, tables that sort and filter.
+"use strict";
+const page = (() => {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const redraws = [];  // what to draw again when the colours change
+
+  const probe = document.createElement("span");
+  probe.hidden = true;
+  document.body.append(probe);
+  /** The colour that a variable of the style sheet has now, as rgb(...). */
+  function color(name) {
+    probe.style.color = `var(${name})`;
+    return getComputedStyle(probe).color;
+  }
+
+  /** Text of packed data: base64 of gzip. */
+  async function unpack(id) {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+
+  // dark and light -----------------------------------------------------------------------------------------------
+  const toggle = document.getElementById("theme");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
+  function recolor() {
+    toggle.textContent = isDark() ? "Light" : "Dark";
+    toggle.setAttribute("aria-label", isDark() ? "Light colours" : "Dark colours");
+    redraws.forEach((draw) => draw());
+  }
+  toggle.hidden = false;
+  toggle.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    recolor();
+  });
+  dark.addEventListener("change", recolor);
+
+  // charts -------------------------------------------------------------------------------------------------------
+  function drawChart(id, { data, layout }) {
+    const ink = color("--ink");
+    const axis = { gridcolor: color("--line"), linecolor: color("--line"), zerolinecolor: color("--soft") };
+    const axes = Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key));
+    Plotly.react(
+      id,
+      data.map((trace) => ({ ...trace, ...(trace.marker && { marker: { line: { color: ink, width: 1 }, ...trace.marker } }) })),
+      {
+        ...layout,
+        paper_bgcolor: "rgba(0,0,0,0)",
+        plot_bgcolor: "rgba(0,0,0,0)",
+        font: { color: ink, size: 13, family: "system-ui, sans-serif" },
+        hoverlabel: { ...layout.hoverlabel, bgcolor: color("--card"), bordercolor: ink, font: { color: ink } },
+        ...Object.fromEntries(axes.map((key) => [key, { ...layout[key], ...axis }])),
+      },
+      { responsive: true, displayModeBar: false },
+    );
+  }
+
+  async function drawCharts() {
+    const charts = read("chart-data");
+    if (!charts.length) return;
+    const script = document.createElement("script");
+    script.textContent = await unpack("plotly");
+    document.head.append(script);  // runs at once: the page's policy knows it by its digest
+    for (const chart of charts) {
+      const choice = document.getElementById(`${chart.id}-choice`);
+      const draw = () => drawChart(chart.id, choice ? chart.choices[choice.selectedIndex] : chart);
+      if (choice) {
+        choice.closest(".controls").hidden = false;
+        choice.addEventListener("change", draw);
+      }
+      draw();
+      redraws.push(draw);
+    }
+  }
+
+  // tables -------------------------------------------------------------------------------------------------------
+  const cellValue = (row, column) => {
+    const cell = row.cells[column];
+    const value = cell.dataset.value ?? cell.textContent.trim();
+    return value !== "" && Number.isFinite(Number(value)) ? Number(value) : value;
+  };
+  function compare(a, b) {
+    if (typeof a === typeof b && typeof a === "number") return a - b;
+    return String(a).localeCompare(String(b), "en", { numeric: true });
+  }
+
+  function sortable(table) {
+    const body = table.tBodies[0];
+    const original = [...body.rows];
+    const headings = [...table.tHead.rows[0].cells];
+    headings.forEach((heading, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      button.addEventListener("click", () => {
+        const next = { ascending: "descending", descending: null }[heading.getAttribute("aria-sort")];
+        const order = next === undefined ? "ascending" : next;
+        headings.forEach((each) => each.removeAttribute("aria-sort"));
+        if (order) heading.setAttribute("aria-sort", order);
+        const sign = order === "descending" ? -1 : 1;
+        const rows = order
+          ? [...original].sort((a, b) => sign * compare(cellValue(a, column), cellValue(b, column)))
+          : original;
+        body.append(...rows);
+      });
+    });
+  }
+
+  function filterable(controls) {
+    const rows = [...document.getElementById(controls.dataset.table).tBodies[0].rows];
+    const search = controls.querySelector("input");
+    const selects = [...controls.querySelectorAll("select")];
+    const status = controls.querySelector("[role=status]");
+    function apply() {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      for (const row of rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !(
+          words.every((word) => text.includes(word)) &&
+          selects.every(({ value, dataset }) => !value || row.cells[dataset.column].textContent.trim() === value)
+        );
+        shown += !row.hidden;
+      }
+      status.textContent = `${shown} of ${rows.length} rows`;
+    }
+    controls.hidden = false;
+    controls.addEventListener("input", apply);
+    apply();
+  }
+
+  document.querySelectorAll("table.sortable").forEach(sortable);
+  document.querySelectorAll(".controls[data-table]").forEach(filterable);
+  recolor();
+  const ready = drawCharts().catch((error) => {
+    console.error(error);
+    document.querySelectorAll(".no-charts").forEach((each) => (each.hidden = false));
+  });
+  return { color, read, unpack, redraws, ready };
+})();
