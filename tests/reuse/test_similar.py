@@ -137,11 +137,22 @@ def test_handler_agrees_with_the_function(weight: np.ndarray, keep: float, prune
         mask = pattern_mask(weight, group, 1 if positions == 1 else 8 // group)
     layer = layer_of(weight)
     result = reuse(SimilarReuse(keep=keep), layer, prune(config, layer, Grain()), Grain())
-    source, scale = similar_reuse(weight, mask, group, keep)
+    filters = len(weight)
+    share = keep if filters * keep >= 1 else np.nextafter(1 / filters, 1)  # where the function keeps no donor
+    source, scale = similar_reuse(weight, mask, group, min(1.0, share))
     np.testing.assert_array_equal(result.source, source)
     used = source >= 0
     np.testing.assert_array_equal(np.exp2(result.exponent.astype(np.float32))[used], scale[used])
     assert (result.sign == 1).all()
+
+
+def test_one_donor_at_least() -> None:
+    weight = np.ones((3, 8), np.float32)
+    weight[1] = 4
+    patterns = prune(NoPruning(), layer_of(weight), Grain())
+    result = reuse(SimilarReuse(keep=0.25), layer_of(weight), patterns, Grain())  # the paper's floor(0.75) is 0
+    np.testing.assert_array_equal(result.source[:, 0], [1, 1, 1])
+    np.testing.assert_array_equal(result.exponent[:, 0], [-2, 0, -2])
 
 
 def test_keep_all_makes_every_nonzero_pattern_a_donor() -> None:

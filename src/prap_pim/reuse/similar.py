@@ -39,7 +39,9 @@ _ROWS_EXACT_IN_FLOAT32 = 128
 
 class SimilarReuse(Settings):
     """Attributes:
-    keep: floor(filters * keep) filters of a block are donors; fewer where that many patterns are not nonzero.
+    keep: floor(filters * keep) filters of a block, at least one, are donors; fewer where that many patterns are not
+        nonzero. (By the paper's rule none is where the floor is 0, and the block is lost: a convolution group may have
+        two or three filters, the paper's layers have at least 10.)
     """
 
     kind: Literal["similar"] = "similar"
@@ -51,7 +53,8 @@ def _(config: SimilarReuse, layer: Layer, patterns: PatternSet, grain: Grain) ->
     # A scale above 2**EXPONENT_MAX is limited to it, and judged by its distance like any other. It takes an OU of more
     # than 40 rows to see that: a reuser is no larger than the donor before rounding, |y|_1 + 128 a row, while the
     # distance is at least |x|_1 - 2**7 |y|_1 with |x|_1 > 2**7.5 |y|_1; in narrower OUs "nothing" is always nearer.
-    source, scale = _match_all(layer.matrix, patterns, config.keep, EXPONENT_MAX)
+    donors = max(1, floor(patterns.filters * config.keep))
+    source, scale = _match_all(layer.matrix, patterns, donors, EXPONENT_MAX)
     exponent = np.where(source >= 0, np.frexp(scale)[1] - 1, 0)
     return ReuseMap(source, np.ones(source.shape, np.int8), exponent.astype(np.int8))
 
@@ -80,7 +83,8 @@ def similar_reuse(weight: Float32, mask: NDArray[Any] | None, group_channels: An
         raise UserError(f"a group of {min(group, channels) * positions} rows is too large: {_MOST_ROWS} are allowed")
     kept = _checked_mask(mask, weight).reshape(filters, -1)
     edges = np.append(np.arange(0, channels, group), channels) * positions
-    return _match_all(kernels.reshape(filters, -1), _patterns_of(kept, edges), share, _LARGEST_EXPONENT)
+    donors = floor(filters * share)
+    return _match_all(kernels.reshape(filters, -1), _patterns_of(kept, edges), donors, _LARGEST_EXPONENT)
 
 
 def _checked_mask(mask: Any, weight: Float32) -> NDArray[np.uint8]:
@@ -112,7 +116,7 @@ def _patterns_of(mask: NDArray[np.uint8], edges: Int64) -> PatternSet:
     return PatternSet(inputs, rows, block_start, shape)
 
 
-def _match_all(matrix: Float32, patterns: PatternSet, keep: float, largest_exponent: int) -> tuple[Int32, Float32]:
+def _match_all(matrix: Float32, patterns: PatternSet, donors: int, largest_exponent: int) -> tuple[Int32, Float32]:
     """Step 2 on [O, inputs]: source int32 and scale float32 [O, B], scales limited to 2**largest_exponent.
 
     A filter without a shape in a block (-1) neither gives nor takes there.
@@ -122,7 +126,6 @@ def _match_all(matrix: Float32, patterns: PatternSet, keep: float, largest_expon
     scale = np.zeros(patterns.shape.shape, np.float32)
     step = max(matrix.max(), -matrix.min()) / _FINEST_PER_MAX  # float32
     if step > 0:  # else all weights are zero (or too small for float32 to tell from it): nothing is computed
-        donors = floor(patterns.filters * keep)
         limits: Real = _ratio_limits(largest_exponent)
         if patterns.rows.shape[1] > _ROWS_EXACT_IN_FLOAT32:
             limits = limits.astype(np.float64)
