@@ -1,9 +1,8 @@
 """A finished run opened again: its compressed networks as they were, without training anything."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from prap_pim.capture import Captured
@@ -11,13 +10,11 @@ from prap_pim.chip import Chip, load_chip
 from prap_pim.config import RunConfig
 from prap_pim.data import Splits, load
 from prap_pim.errors import UserError
-from prap_pim.models import build
-from prap_pim.pipeline import capture_network, digests, digital_part
+from prap_pim.pipeline import PLAN, digests, saved_method
 from prap_pim.plan import NetworkPlan
 from prap_pim.results import Results
 from prap_pim.run_folder import RunFolder, open_finished
 from prap_pim.settings import nearest, read_yaml
-from prap_pim.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,7 @@ class FinishedRun:
     inputs: dict[str, str]
 
     def method(self, name: str) -> tuple[Captured, NetworkPlan]:
-        """The compressed network of a method and its plan.
-
-        Weights, scale and bias of all layers are in the plan, with the batch norms that were folded into them; what
-        is left of the network (batch norms in front of a convolution) was saved beside it. The layers of what is
-        returned have random weights, which nobody is to read.
+        """The compressed network of a method and its plan, as ``saved_method`` gives them.
 
         Raises:
             UserError: the run has no such method, or its files are missing or not those of the run.
@@ -52,24 +45,10 @@ class FinishedRun:
         if name not in digest:
             raise UserError(f"no method {name!r} in the run {self.folder.path} ({nearest(name, list(digest))})")
         place = self.folder.method(name)
-        plan = NetworkPlan.load(place / "plan.safetensors")
+        captured, plan = saved_method(self.config, self.splits, place)
         if plan.digest() != digest[name]:
-            raise UserError(f"{place / 'plan.safetensors'} is not the plan of this run's results")
-        images = self.splits.train.inputs
-        model = build(self.config.model, images.shape[1], self.splits.classes, self.config.seed)
-        captured = capture_network(self.config, self.splits, model)
-        rest, saved = digital_part(captured), place / "digital.safetensors"
-        if not rest.state_dict():
-            return captured, plan
-        if not saved.exists():
-            raise UserError(
-                f"{place} lacks {saved.name}: the run was made by an earlier version, which did not keep the "
-                f"batch norms of {self.config.model.name} that no layer holds; run it again in another folder"
-            )
-        load_weights(rest, saved)
-        module = copy.deepcopy(captured.module)
-        module.load_state_dict(rest.state_dict(), strict=False)
-        return replace(captured, module=module), plan
+            raise UserError(f"{place / PLAN} is not the plan of this run's results")
+        return captured, plan
 
 
 @contextmanager

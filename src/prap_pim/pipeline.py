@@ -4,7 +4,7 @@ import copy
 import platform
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ from prap_pim.capture import Captured, capture
 from prap_pim.chip import Chip, load_chip
 from prap_pim.compression import assign, changed_layers, whole_plan
 from prap_pim.config import MethodConfig, RunConfig
-from prap_pim.cost import CostReport, conventions, cost, load_table
+from prap_pim.cost import CostReport, ZeroInput, conventions, cost, load_table
 from prap_pim.data import Splits, load
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json, write_whole
@@ -46,6 +46,8 @@ from prap_pim.run_folder import Manifest, RunFolder, open_run
 from prap_pim.training import Checkpoint, Progress, Quality, evaluate, reestimate_batchnorm, train
 from prap_pim.weights import load_weights, put_weights
 
+PLAN = "plan.safetensors"  # of a method's folder
+_DIGITAL = "digital.safetensors"
 _BATCH = 100  # inputs at a time; results do not depend on it
 _PLAIN_FIGURES = (
     "crossbars",
@@ -85,7 +87,7 @@ def run(config: RunConfig, output: Path, command: str, resume: bool, progress: P
     )
     with open_run(output, config.resolved(), manifest, resume) as folder, _as_many_threads_as_begun(folder):
         if not folder.results.exists():
-            trained, branch = _train(config, splits, folder, progress)
+            trained, branch = train_network(config, splits, folder.checkpoints, progress)
             methods = [_method(config, m, splits, chip, trained, branch, folder, progress) for m in config.methods]
             results = _results(config, command, splits, chip, trained, methods)
             write_report(results, folder.report)
@@ -126,7 +128,7 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
         plans = project(copy.deepcopy(captured.module), assign(changed, captured.network, chip))
         plan = whole_plan(method.name, captured, plans, dict.fromkeys(names, 1.0), chip)
         cost(captured.network, plan, chip, config.mapping)
-        cost(captured.network, plan, chip, crossbars=_budget(config, captured.network, plan, chip))
+        cost(captured.network, plan, chip, crossbars=crossbar_budget(config, captured.network, plan, chip))
 
 
 def capture_network(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
@@ -146,10 +148,13 @@ def _start(config: RunConfig, splits: Splits) -> nn.Module:
     return model
 
 
-def _train(
-    config: RunConfig, splits: Splits, folder: RunFolder, progress: Progress
+def train_network(
+    config: RunConfig, splits: Splits, checkpoints: Path, progress: Progress
 ) -> tuple[nn.Module, Checkpoint | None]:
-    """The network trained to the end, and the checkpoint that the compressed ones branch from, if it is trained."""
+    """The network trained to the end, and the checkpoint that the compressed ones branch from, if it is trained.
+
+    What ``checkpoints``, a folder, holds of it is not trained again.
+    """
     model = _start(config, splits)
     schedule = config.training
     if schedule is None:
@@ -161,7 +166,7 @@ def _train(
             splits.train,
             schedule,
             config.seed,
-            folder.checkpoints,
+            checkpoints,
             stop=stop,
             resume=True,
             phase=f"training to epoch {stop}",
@@ -188,32 +193,43 @@ def _method(
     if before is not None:
         return before
 
-    found = _compress(config, method, splits, chip, trained, branch, place, progress)
+    found = compress_method(config, method, splits, chip, trained, branch, place, progress)
     captured, plan = found.captured, found.plan
-    if digital := digital_part(captured).state_dict():
-        write_whole(place / "digital.safetensors", save(digital))
-    plan.save(place / "plan.safetensors")
-    network, calibration, test = captured.network, splits.calibration.inputs, splits.test
-    skipping = config.zero_input_skipping
-    zero_input = zero_input_rates(captured, plan, calibration, chip.grain, _BATCH) if skipping else None
-    budget = _budget(config, network, plan, chip)
-    costs = cost(network, plan, chip, config.mapping, zero_input=zero_input)
-    at_budget = cost(network, plan, chip, crossbars=budget, zero_input=zero_input)
-    proof = compressed = None
-    if _has_meaning(config):
-        compressed = evaluate(compressed_model(captured, plan), test.inputs, test.labels)
-        proof = measure(
-            captured,
-            plan,
-            CrossbarModel.of(chip),
-            test.inputs,
-            test.labels,
-            progress=lambda done, total: progress(f"{method.name}: bit-true simulation", done, total, "inputs"),
-            check=True if config.checked_images is None else config.checked_images,
-        )
-    result = _method_result(method, found, chip, budget, costs, at_budget, proof, compressed, test.are_tokens)
+    zero_input = zero_inputs(config, captured, plan, splits, chip)
+    budget = crossbar_budget(config, captured.network, plan, chip)
+    costs = cost(captured.network, plan, chip, config.mapping, zero_input=zero_input)
+    at_budget = cost(captured.network, plan, chip, crossbars=budget, zero_input=zero_input)
+    compressed, proof = prove(config, captured, plan, splits, chip, progress) if has_meaning(config) else (None, None)
+    of_bytes = splits.test.are_tokens
+    result = _method_result(method, found, chip, budget, costs, at_budget, proof, compressed, of_bytes)
     write_json(place / "result.json", {"sha256": _digest(result.model_dump_json()), "result": result.model_dump()})
     return result
+
+
+def zero_inputs(
+    config: RunConfig, captured: Captured, plan: NetworkPlan, splits: Splits, chip: Chip
+) -> ZeroInput | None:
+    """The shares of OU steps that need not be done, if they are to be skipped; measured on calibration inputs."""
+    if not config.zero_input_skipping:
+        return None
+    return zero_input_rates(captured, plan, splits.calibration.inputs, chip.grain, _BATCH)
+
+
+def prove(
+    config: RunConfig, captured: Captured, plan: NetworkPlan, splits: Splits, chip: Chip, progress: Progress
+) -> tuple[Quality, SimulationReport]:
+    """How well a compressed network tells the test labels: in float arithmetic, and on the bit-true crossbars."""
+    test = splits.test
+    proof = measure(
+        captured,
+        plan,
+        CrossbarModel.of(chip),
+        test.inputs,
+        test.labels,
+        progress=lambda done, total: progress(f"{plan.method}: bit-true simulation", done, total, "inputs"),
+        check=True if config.checked_images is None else config.checked_images,
+    )
+    return evaluate(compressed_model(captured, plan), test.inputs, test.labels), proof
 
 
 def digital_part(captured: Captured) -> nn.Module:
@@ -227,13 +243,13 @@ def _finished(place: Path) -> MethodResult | None:
         saved = read_json(place / "result.json")
         result = MethodResult.model_validate(saved["result"])
         whole = saved["sha256"] == _digest(result.model_dump_json())
-        return result if whole and NetworkPlan.load(place / "plan.safetensors").digest() == result.plan_sha256 else None
+        return result if whole and NetworkPlan.load(place / PLAN).digest() == result.plan_sha256 else None
     except (UserError, ValueError, KeyError, TypeError):
         return None
 
 
 @dataclass(frozen=True)
-class _Compressed:
+class CompressedMethod:
     """A compressed network: its weights and batch norm, its plan, and how calibrated reuse went about it."""
 
     captured: Captured
@@ -241,7 +257,7 @@ class _Compressed:
     calibration: CalibrationResult | None
 
 
-def _compress(
+def compress_method(
     config: RunConfig,
     method: MethodConfig,
     splits: Splits,
@@ -250,8 +266,8 @@ def _compress(
     branch: Checkpoint | None,
     place: Path,
     progress: Progress,
-) -> _Compressed:
-    """The compressed network and its plan.
+) -> CompressedMethod:
+    """The compressed network and its plan, which ``place``, a folder, holds afterwards (``saved_method``).
 
     With fine-tuning a method branches from the base training's checkpoint ``branch``; one-shot it starts from the
     network that is ``trained`` to the end, as does a method that changes no layer.
@@ -281,7 +297,38 @@ def _compress(
     reestimate_batchnorm(model, splits.calibration.inputs)  # for every method alike
     captured = capture_network(config, splits, model)
     steps = input_steps(captured, splits.calibration.inputs, _BATCH, config.quantize)
-    return _Compressed(captured, whole_plan(method.name, captured, plans, steps, chip), calibration)
+    whole = whole_plan(method.name, captured, plans, steps, chip)
+    if digital := digital_part(captured).state_dict():
+        write_whole(place / _DIGITAL, save(digital))
+    whole.save(place / PLAN)
+    return CompressedMethod(captured, whole, calibration)
+
+
+def saved_method(config: RunConfig, splits: Splits, place: Path) -> tuple[Captured, NetworkPlan]:
+    """What ``compress_method`` saved.
+
+    Weights, scale and bias of all layers are in the plan, with the batch norms that were folded into them; what is left
+    of the network (batch norms in front of a convolution) was saved beside it. The layers of what is returned have
+    random weights, which nobody is to read.
+
+    Raises:
+        UserError: the files are missing or damaged.
+    """
+    plan = NetworkPlan.load(place / PLAN)
+    model = build(config.model, splits.train.inputs.shape[1], splits.classes, config.seed)
+    captured = capture_network(config, splits, model)
+    rest, saved = digital_part(captured), place / _DIGITAL
+    if not rest.state_dict():
+        return captured, plan
+    if not saved.exists():
+        raise UserError(
+            f"{place} lacks {saved.name}: the run was made by an earlier version, which did not keep the "
+            f"batch norms of {config.model.name} that no layer holds; run it again in another folder"
+        )
+    load_weights(rest, saved)
+    module = copy.deepcopy(captured.module)
+    module.load_state_dict(rest.state_dict(), strict=False)
+    return replace(captured, module=module), plan
 
 
 def _calibrated(
@@ -326,7 +373,7 @@ def _calibrated(
 
 def _method_result(
     method: MethodConfig,
-    found: _Compressed,
+    found: CompressedMethod,
     chip: Chip,
     budget: int,
     costs: CostReport,
@@ -348,7 +395,7 @@ def _method_result(
                 donors=len(of_plan.donors),
                 uses=of_plan.uses,
                 ou_steps=priced.ou_steps,
-                dense_ou_steps=_dense_ous(layer, chip) * chip.grain.input_steps * layer.positions,
+                dense_ou_steps=_dense_ou_steps(layer, chip),
                 crossbars=priced.crossbars,
                 serial_latency_s=priced.serial_latency_s,
                 pipelined_latency_s=priced.pipelined_latency_s,
@@ -366,17 +413,22 @@ def _method_result(
         compressed_bits_per_byte=compressed.bits if compressed and of_bytes else None,
         bit_true_bits_per_byte=proof.quality.bits if proof and of_bytes else None,
         checked_images=proof.checked_images if proof else 0,
-        compute_ratio=costs.ou_steps / sum(layer.dense_ou_steps for layer in layers),
+        compute_ratio=compute_ratio(found.captured.network, costs, chip),
         ou_steps=costs.ou_steps,
-        at_budget=BudgetResult(budget=budget, copies=dict(at_budget.copies), **_figures(at_budget)),
+        at_budget=BudgetResult(budget=budget, copies=dict(at_budget.copies), **figures(at_budget)),
         plan_sha256=plan.digest(),
         calibration=found.calibration,
         layers=layers,
-        **_figures(costs),
+        **figures(costs),
     )
 
 
-def _figures(costs: CostReport) -> dict[str, Any]:
+def compute_ratio(network: Network, costs: CostReport, chip: Chip) -> float:
+    """OU steps over those of the dense plan on the same chip."""
+    return costs.ou_steps / sum(_dense_ou_steps(layer, chip) for layer in network.layers)
+
+
+def figures(costs: CostReport) -> dict[str, Any]:
     """The fields of ``CostFigures``."""
     return {
         "serial": TimingResult(**vars(costs.serial)),
@@ -398,7 +450,7 @@ def _results(
     geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
     geometry = {key: _shown(value) for key, value in geometry.items() if value is not None} | vars(chip.grain)
     table, test = load_table(chip.components), splits.test
-    quality = evaluate(trained, test.inputs, test.labels) if _has_meaning(config) else None
+    quality = evaluate(trained, test.inputs, test.labels) if has_meaning(config) else None
     return Results(
         schema_version=1,
         name=config.name,
@@ -433,7 +485,7 @@ def _shown(value: Any) -> int | str:
     return f"{value:g}" if isinstance(value, float) else value
 
 
-def _has_meaning(config: RunConfig) -> bool:
+def has_meaning(config: RunConfig) -> bool:
     """Whether the weights were trained at all; the accuracy of random ones says nothing."""
     return config.training is not None or config.checkpoint is not None
 
@@ -446,7 +498,7 @@ def _origin(config: RunConfig) -> str:
     return f"{start}, trained for {config.training.epochs} epochs"
 
 
-def _budget(config: RunConfig, network: Network, plan: NetworkPlan, chip: Chip) -> int:
+def crossbar_budget(config: RunConfig, network: Network, plan: NetworkPlan, chip: Chip) -> int:
     """Crossbars that every method may fill: the configuration's, or what the network's dense plan takes.
 
     A plan that needs more than dense (its row groups may fill OUs badly) gets what it needs, unless a budget was set.
@@ -481,6 +533,10 @@ def digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Of Python and the packages that compute."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+
+
+def _dense_ou_steps(layer: Layer, chip: Chip) -> int:
+    return _dense_ous(layer, chip) * chip.grain.input_steps * layer.positions
 
 
 def _dense_ous(layer: Layer, chip: Chip) -> int:
