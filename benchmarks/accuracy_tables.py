@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from statistics import mean
 from typing import Any
 
 NEAR = 0.005  # of accuracy: counts as equal
 LOSS = 0.01  # of accuracy: may be lost for the smallest ratio
 REFERENCE = "prap-tuned"
+TUNED = (REFERENCE, "calibrated-tuned")
 VARIANTS = ("prap-8of9", "prap-4of9")  # the better one at a ratio stands for the line "prap"
 
 METHOD = "calibrated"  # whose energy is taken apart
@@ -55,6 +57,16 @@ def document(points: Sequence[Point], chips: Sequence[str]) -> str:
     text += f"\n## Smallest ratio that loses at most {100 * LOSS:g} point of the float accuracy (mean of seeds)\n\n"
     rows = [[line, *(str(_smallest(table, network, line, LOSS) or "none") for network in networks)] for line in lines]
     text += _markdown(["line", *networks], rows)
+    text += f"\n## Ratio at which {100 * LOSS:g} point is lost\n\n"
+    text += (
+        "Between the measured ratios, the loss taken as linear in the ratio's logarithm; < where the smallest measured "
+        "ratio loses less. The last row is calibrated reuse over the best one-shot rival.\n\n"
+    )
+    crossings = {(n, line): _crossing(table, n, line) for n in networks for line in lines}
+    rows = [[line, *(crossings[n, line][0] for n in networks)] for line in lines]
+    rivals = [line for line in lines if line not in TUNED and line != METHOD]
+    over = [_over(crossings.get((n, METHOD)), [crossings[n, line] for line in rivals]) for n in networks]
+    text += _markdown(["line", *networks], [*rows, [f"{METHOD} / best rival", *over]])
     text += f"\n## Gain over {REFERENCE}, each at its smallest ratio within {100 * NEAR:g} points of float\n\n"
     text += (
         f"Its figure over the line's. Latency is serial on {chips[0]} and pipelined on {chips[1]}; each on the dense "
@@ -96,6 +108,28 @@ def _smallest(table: Table, network: str, line: str, loss: float) -> Fraction | 
     """The smallest ratio at which a line loses at most so much; None if it always loses more."""
     losses = {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, line)}
     return min((ratio for ratio in losses if losses[ratio] <= loss), default=None)
+
+
+def _crossing(table: Table, network: str, line: str) -> tuple[str, float | None]:
+    """The ratio at which a line's loss passes LOSS, as text and as a number; None where it was not measured."""
+    losses = {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, line)}
+    if not losses:
+        return "-", None
+    losses |= {Fraction(1): _loss(table[network, "dense", Fraction(1)])}
+    down = sorted(losses, reverse=True)
+    for above, below in pairwise(down):
+        if losses[below] > LOSS:
+            share = (LOSS - losses[above]) / (losses[below] - losses[above])
+            ratio = float(above) * float(below / above) ** max(0.0, share)
+            return f"{ratio:.3f}", ratio
+    return f"< {float(down[-1]):.3f}", float(down[-1])
+
+
+def _over(own: tuple[str, float | None] | None, rivals: Sequence[tuple[str, float | None]]) -> str:
+    known = [ratio for _, ratio in rivals if ratio is not None]
+    if own is None or own[1] is None or not known:
+        return "-"
+    return f"{'< ' if own[0].startswith('<') else ''}{own[1] / min(known):.2f}"
 
 
 def _gains(table: Table, network: str, lines: Sequence[str], chips: Sequence[str]) -> list[list[str]]:

@@ -121,6 +121,10 @@ def test_tables_by_hand(benchmark: ModuleType) -> None:
         "| prap-tuned | 1/8 |",
         "| orc | 1/2 |",
     ]
+    assert "| orc | < 0.500 |" in lines  # half a point
+    assert "| prap | 0.917 |" in lines  # 2**-(1/8): 8 points at 1/2, none at 1
+    assert "| calibrated | 0.949 |" in lines  # 2**-(3/40): 40 points at 1/8
+    assert "| calibrated / best rival | 1.90 |" in lines
     assert "| net | prap-tuned | 1/4 | 1.00x | 1.00x | 1.00x | 1.00x | 1.00x | 1.00x |" in lines
     assert "| net | orc | 1/2 | 1.50x | 2.25x | 1.50x | 1.50x | 2.25x | 1.50x |" in lines
     assert not any(line.startswith("| net | prap |") for line in lines)
