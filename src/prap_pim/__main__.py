@@ -24,6 +24,7 @@ from rich.progress import (
 )
 
 from prap_pim.errors import UserError
+from prap_pim.figure_names import FIGURES, FORMATS, WIDTHS
 
 if TYPE_CHECKING:
     from prap_pim import training
@@ -68,6 +69,29 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
     _add_output_flags(report)
     report.set_defaults(handler=_report)
+
+    plot = commands.add_parser(
+        "plot",
+        help="a figure for a paper, or the table behind it, from one finished run or several",
+        description="Draw a figure, or write the table behind it.\n\n"
+        + "\n".join(f"  {name:<14} {shows}" for name, shows in FIGURES.items()),
+        epilog="example: prap-pim plot runs/digits --figure speedup --format pdf",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    plot.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="the folder of a finished run")
+    plot.add_argument("--figure", required=True, choices=list(FIGURES), metavar="NAME", help="see above")
+    plot.add_argument(
+        "--format",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"{', '.join(FORMATS)} (default: as the file's name ends, or pdf)",
+    )
+    plot.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: FIGURE.FORMAT, here")
+    plot.add_argument("--methods", metavar="NAME,NAME", help="of the runs, in this order; gains are over the first")
+    plot.add_argument("--width", choices=list(WIDTHS), metavar="WIDTH", help="column (3.5 in) or page (7.16 in)")
+    _add_output_flags(plot)
+    plot.set_defaults(handler=_plot)
 
     simulate = commands.add_parser(
         "simulate",
@@ -226,15 +250,33 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from prap_pim.report import write_report
-    from prap_pim.results import Results
     from prap_pim.run_folder import RunFolder
 
     folder = RunFolder(arguments.folder)
-    if folder.config.exists() and not folder.results.exists():
-        raise UserError(f"the run in {folder.path} has not finished: go on with prap-pim run ... --resume")
-    results = Results.load(folder.results)
+    results = folder.read_results()
     write_report(results, folder.report)
     _show(arguments, folder.path, results)
+
+
+def _plot(arguments: argparse.Namespace) -> None:
+    from prap_pim.report.figures import figure_table, write_figure
+    from prap_pim.run_folder import RunFolder
+
+    output, format_ = arguments.output, arguments.format
+    if format_ is None:
+        format_ = output.suffix[1:] if output is not None else "pdf"
+        if format_ not in FORMATS:
+            raise UserError(f"{output}: say what to write with --format ({', '.join(FORMATS)})")
+    if output is None:
+        output = Path(f"{arguments.figure}.{format_}")
+    results = [RunFolder(folder).read_results() for folder in arguments.folders]
+    methods = arguments.methods.split(",") if arguments.methods is not None else []
+    table = figure_table(arguments.figure, arguments.folders, results, methods)
+    write_figure(arguments.figure, table, output, format_, arguments.width)
+    if arguments.json:
+        print(json.dumps({"figure": arguments.figure, "file": str(output), **table.as_json()}, allow_nan=False))
+    elif not arguments.quiet:
+        print(f"written: {output}")
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json, write_whole
+from prap_pim.results import Results
 from prap_pim.settings import Settings, read_yaml
 
 _LOCK = ".lock"
@@ -67,6 +68,16 @@ class RunFolder:
     def results(self) -> Path:
         """Every figure, with its unit."""
         return self.path / "results.json"
+
+    def read_results(self) -> Results:
+        """The results of a finished run.
+
+        Raises:
+            UserError: it has not finished, or they are missing or broken.
+        """
+        if self.config.exists() and not self.results.exists():
+            raise UserError(f"the run in {self.path} has not finished: go on with prap-pim run ... --resume")
+        return Results.load(self.results)
 
     @property
     def report(self) -> Path:

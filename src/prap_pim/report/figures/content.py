@@ -1,0 +1,258 @@
+"""What each figure shows, as a table, from the results of one or several runs."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prap_pim.errors import UserError
+from prap_pim.report.figures.table import Column, Table, Value
+from prap_pim.report.simulation import QUANTITIES
+from prap_pim.report.summary import Comparison, comparisons, component_names
+from prap_pim.results import LayerResult, MethodResult, Results
+from prap_pim.settings import nearest
+
+_RATIO = re.compile(r"[-_ ]?(\d+of\d+|\d*\.\d+)$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's results under a name that no other run of the figure has."""
+
+    label: str
+    results: Results
+
+
+def name_runs(folders: Sequence[Path], results: Sequence[Results]) -> list[Run]:
+    """Runs under their own names, or where two have one name, their folders'.
+
+    Raises:
+        UserError: a run is given twice.
+    """
+    names = [each.name for each in results]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"the run {name} is given twice")
+    return [Run(name, each) for name, each in zip(names, results, strict=True)]
+
+
+def only(results: Results, methods: Sequence[str]) -> Results:
+    """With these methods, in this order; gains are over the first of them.
+
+    Raises:
+        UserError: the run has no method of that name.
+    """
+    known = {method.name: method for method in results.methods}
+    for name in methods:
+        if name not in known:
+            raise UserError(f"the run {results.name} has no method {name!r} ({nearest(name, list(known))})")
+    return results.model_copy(update={"methods": [known[name] for name in dict.fromkeys(methods)]})
+
+
+_RUN = Column("run", "run")
+_METHOD = Column("method", "method")
+_REFERENCE = Column("reference", "gain over")
+
+
+def speedup(runs: Sequence[Run]) -> Table:
+    """Gains in time of every method over the first, on the same chip."""
+    return _by_method(
+        "Speedup over the first method",
+        runs,
+        (
+            (Column("serial_latency_s", "latency, serial", "quantity", "s"), lambda c: c.method.serial.latency_s),
+            (
+                Column("pipelined_latency_s", "latency, pipelined", "quantity", "s"),
+                lambda c: c.method.pipelined.latency_s,
+            ),
+            (Column("serial_speedup", "speedup, serial", "gain"), lambda c: c.serial_speedup),
+            (Column("pipelined_speedup", "speedup, pipelined", "gain"), lambda c: c.pipelined_speedup),
+            (
+                Column("throughput_gain_at_budget", "throughput, equal crossbars", "gain"),
+                lambda c: c.budget_throughput_gain,
+            ),
+            (
+                Column("throughput_gain_per_area_at_budget", "throughput, equal area", "gain"),
+                lambda c: c.budget_throughput_gain_per_area,
+            ),
+        ),
+    )
+
+
+def energy(runs: Sequence[Run]) -> Table:
+    """Energy of one inference."""
+    return _by_method(
+        "Energy of one inference, without leakage",
+        runs,
+        (
+            (Column("energy_j", "energy", "quantity", "J"), lambda c: c.method.energy_j),
+            (Column("energy_gain", "gain", "gain"), lambda c: c.energy_gain),
+        ),
+    )
+
+
+def area(runs: Sequence[Run]) -> Table:
+    """Area that the network takes, as mapped and with its layers replicated."""
+    return _by_method(
+        "Area that the network takes",
+        runs,
+        (
+            (Column("area_m2", "each layer once", "quantity", "m2"), lambda c: c.method.area_m2),
+            (
+                Column("area_at_budget_m2", "replicated to fill the chip", "quantity", "m2"),
+                lambda c: c.method.at_budget.area_m2,
+            ),
+            (Column("crossbars", "crossbars", "count"), lambda c: c.method.crossbars),
+            (Column("crossbars_at_budget", "crossbars, replicated", "count"), lambda c: c.method.at_budget.crossbars),
+        ),
+    )
+
+
+def accuracy(runs: Sequence[Run]) -> Table:
+    """Accuracy, or bits per byte, against the share of OU steps that is left.
+
+    Raises:
+        UserError: nothing was measured, or some runs have bits per byte and some have none.
+    """
+    text = {run.results.float_bits_per_byte is not None for run in runs}
+    if len(text) > 1:
+        raise UserError("runs on text and runs on images have no measure in common: plot them apart")
+    measured = (
+        (
+            (Column("float_bits_per_byte", "float", "bits"), lambda run, _: run.results.float_bits_per_byte),
+            (Column("compressed_bits_per_byte", "compressed", "bits"), lambda _, m: m.compressed_bits_per_byte),
+            (Column("bit_true_bits_per_byte", "bit-true", "bits"), lambda _, m: m.bit_true_bits_per_byte),
+        )
+        if text == {True}
+        else (
+            (Column("float_accuracy", "float", "share"), lambda run, _: run.results.float_accuracy),
+            (Column("compressed_accuracy", "compressed", "share"), lambda _, m: m.compressed_accuracy),
+            (Column("bit_true_accuracy", "bit-true", "share"), lambda _, m: m.bit_true_accuracy),
+        )
+    )
+    columns: tuple[tuple[Column, Callable[[Run, MethodResult], Value]], ...] = (
+        (Column("network", "network"), lambda run, _: run.results.network),
+        (Column("series", "series"), lambda _, method: _RATIO.sub("", method.name) or method.name),
+        (Column("compute_ratio", "OU steps, share of dense", "ratio"), lambda _, method: method.compute_ratio),
+        *measured,
+    )
+    rows = tuple(
+        (run.label, method.name, *(value(run, method) for _, value in columns))
+        for run in runs
+        for method in run.results.methods
+    )
+    if all(row[-2] is row[-1] is None for row in rows):
+        raise UserError("no accuracy was measured in this run: its network was not trained")
+    title = "Bits per byte against compute" if text == {True} else "Accuracy against compute"
+    table = Table(title, (_RUN, _METHOD, *(column for column, _ in columns)), rows)
+    table = _without_constants(table, "run", "network")
+    alone = table.values("series") == table.values("method")
+    return replace(table, hidden=table.hidden | {"series"}) if alone else table
+
+
+def breakdown(runs: Sequence[Run]) -> Table:
+    """Energy of one inference by component."""
+    rows = tuple(
+        (
+            run.label,
+            method.name,
+            component.replace("_", " "),
+            joules,
+            joules / method.energy_j if method.energy_j else 0.0,
+        )
+        for run in runs
+        for method in run.results.methods
+        for component in component_names(run.results.methods)
+        for joules in [method.energy_breakdown_j.get(component, 0.0)]
+    )
+    columns = (
+        _RUN,
+        _METHOD,
+        Column("component", "component"),
+        Column("energy_j", "energy", "quantity", "J"),
+        Column("energy_share", "share", "share"),
+    )
+    return _without_constants(Table("Energy of one inference, by component", columns, rows), "run")
+
+
+def layers(column: Column, value: Callable[[LayerResult], Value]) -> Callable[[Sequence[Run]], Table]:
+    """A table maker: one figure of every layer under every method."""
+
+    def make(runs: Sequence[Run]) -> Table:
+        rows = tuple(
+            (run.label, method.name, layer.name, value(layer))
+            for run in runs
+            for method in run.results.methods
+            for layer in method.layers
+        )
+        return _without_constants(
+            Table(f"By layer: {column.label}", (_RUN, _METHOD, Column("layer", "layer"), column), rows), "run"
+        )
+
+    return make
+
+
+def noise(runs: Sequence[Run]) -> Table:
+    """Accuracy on simulated crossbars against what was swept.
+
+    Raises:
+        UserError: no run has a simulation with a sweep.
+    """
+    sweeps = {each.sweep for run in runs for each in run.results.simulations if each.sweep is not None}
+    columns = (
+        _RUN,
+        Column("simulation", "simulation"),
+        Column("swept", "swept"),
+        _METHOD,
+        Column("value", QUANTITIES[next(iter(sweeps))] if len(sweeps) == 1 else "value", "ratio"),
+        Column("exact_accuracy", "exact", "share"),
+        Column("mean_accuracy", "mean", "share"),
+        Column("spread", "spread", "share"),
+        Column("worst_accuracy", "worst", "share"),
+        Column("devices", "devices", "count"),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for run in runs:
+        chosen = {method.name for method in run.results.methods}
+        for simulation in run.results.simulations:
+            if simulation.sweep is None:
+                continue
+            quantity = QUANTITIES[simulation.sweep]
+            points = [point for point in simulation.points if point.method in chosen]
+            for point in sorted(points, key=lambda point: point.value or 0.0):
+                exact = simulation.exact_accuracy.get(point.method)
+                found = (point.value, exact, point.mean, point.spread, point.worst, len(point.accuracies))
+                rows.append((run.label, simulation.name, quantity, point.method, *found))
+    if not rows:
+        raise UserError(
+            "there is no simulation with a sweep: make one with prap-pim simulate RUN --sweep sigma=0,0.1,0.2"
+        )
+    table = Table("Accuracy under device effects, mean and spread over devices", columns, tuple(rows))
+    return _without_constants(table, "run", "simulation", "swept")
+
+
+def _by_method(
+    title: str, runs: Sequence[Run], columns: Iterable[tuple[Column, Callable[[Comparison], Value]]]
+) -> Table:
+    wanted = tuple(columns)
+    rows = tuple(
+        (run.label, each.method.name, each.reference.name, *(_finite(value(each)) for _, value in wanted))
+        for run in runs
+        for each in comparisons(run.results)
+    )
+    return _without_constants(
+        Table(title, (_RUN, _METHOD, _REFERENCE, *(column for column, _ in wanted)), rows), "run", "reference"
+    )
+
+
+def _finite(value: Value) -> Value:
+    """A ratio to zero is no number."""
+    return None if isinstance(value, float) and value != value else value
+
+
+def _without_constants(table: Table, *names: str) -> Table:
+    """Columns are not shown whose values are all the same."""
+    constant = frozenset(name for name in names if len(set(table.values(name))) < 2)
+    return replace(table, hidden=table.hidden | constant)
