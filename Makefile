@@ -1,13 +1,17 @@
 # make demo: install into .venv and run the whole flow on scikit-learn's digits (goes on where an earlier demo stopped)
+# make docs: the documentation as a site, in site/
 # make test: install the dev extras and run every check; make test-long: the checks that take minutes
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-long bench clean
+.PHONY: demo docs test test-long bench clean
 
 demo: .venv/.run
 	$(BIN)/prap-pim run examples/digits.yaml --resume
+
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: .venv/.dev
 	$(BIN)/ruff check .

@@ -28,10 +28,12 @@ class Chip(Settings):
     ISAAC and in the PRAP authors' model).
 
     Attributes:
-        name, description: what to call it in reports.
+        name: what to call it in reports.
+        description: one line on it.
         components: name of the component table in ``cost/components``, or the path of a user's.
         grain: geometry of the OU, bits of weights, inputs and DACs.
-        crossbar_rows, crossbar_columns: cells of a crossbar; OUs tile it without remainder.
+        crossbar_rows: cells of a crossbar from top to bottom; OUs tile it without remainder.
+        crossbar_columns: cells from left to right; likewise.
         adcs_per_crossbar: they share the columns of one OU; more than the OU has columns are idle.
         adc_bits: resolution.
         sample_and_hold: True: an OU is read once and its columns wait for the ADCs; False: it is read again for every
@@ -41,14 +43,16 @@ class Chip(Settings):
         adc_scaling: "as published": the power of the table whatever ``adc_bits``; "2^b/(b+1)": scaled from the
             resolution of the table to ``adc_bits`` as ISAAC does; "by table": energy and area that the table gives for
             ``adc_bits``.
-        crossbars_per_pe, pes_per_tile: hierarchy.
+        crossbars_per_pe: crossbars that share the ports and buffers of a PE.
+        pes_per_tile: PEs of a tile.
         max_tiles: tiles that the chip has; None: as many as the network needs.
         mesh_columns: tiles stand row by row in a mesh of this width; hops are Manhattan distances in it.
         buffer_port_bits: width of one access to the input buffer and the index buffer.
         partial_sum_bits: width of an accumulator; one access of the partial-sum buffer reads or writes one.
         digital_lanes: digital operations that a layer's tile does at once.
         clock_hz: of the digital lanes.
-        intra_tile_bits_per_s, inter_tile_bits_per_s: link rates.
+        intra_tile_bits_per_s: rate of a tile's bus.
+        inter_tile_bits_per_s: rate of a tile's port to the others.
     """
 
     name: Name

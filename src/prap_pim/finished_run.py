@@ -23,8 +23,10 @@ class FinishedRun:
 
     Attributes:
         folder: it is held until the block of ``reopen`` ends.
-        config, results: as they were written.
-        splits, chip: read again; the same as in the run.
+        config: as it was written.
+        results: as they were written.
+        splits: read again; the same as in the run.
+        chip: likewise.
         inputs: digests of what the configuration only names.
     """
 

@@ -193,8 +193,10 @@ def make_plan(
     Args:
         name: the layer's name.
         matrix: float32 [O, fan_in], current weights; only the donors' values are read (and the largest, for the step).
-        patterns, reuse: what pruning and reuse decided for this layer.
-        filter_scale, filter_bias: float32 [O], batch norm as ``Layer`` holds it; 1 and 0 if None.
+        patterns: what pruning decided for this layer.
+        reuse: what reuse decided for it.
+        filter_scale: float32 [O], batch norm's factor as ``Layer`` holds it; 1 if None.
+        filter_bias: float32 [O], what is added after it; 0 if None.
 
     Raises:
         UserError: the weights are not finite, or the shapes do not match.

@@ -111,7 +111,8 @@ def calibrate(
         seed: of which im2col rows are looked at where there are more than needed. The same seed gives the same plans.
         whole: names of layers that keep all their patterns; their OU steps count towards the budget. So do layers
             whose filters share no inputs, such as depthwise convolutions.
-        phase, progress: told after every layer.
+        phase: what progress is told that this is.
+        progress: told after every layer.
 
     Raises:
         UserError: there are no inputs, one is not finite, or the budget is less than the least that layers can take.

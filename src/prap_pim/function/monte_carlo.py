@@ -93,9 +93,14 @@ def monte_carlo(
     device is measured and stands for all.
 
     Args:
-        captured, plan, model, images, labels, batch_size: as for ``measure``.
+        captured: the network, as for ``measure``.
+        plan: its compressed form.
+        model: the crossbars and their devices.
+        images: or tokens, one at least.
+        labels: theirs.
         devices: how many.
         seed: of all devices and their read noise.
+        batch_size: images at a time; neither devices nor noise depend on it.
         progress: called with the devices done and the devices in all.
         processes: how many to work on at once, each in a process of its own (a script that asks for more than one
             needs ``if __name__ == "__main__"``); 1: here, with all cores.
@@ -154,7 +159,9 @@ def measure_each(
     Args:
         networks: by name, each with its plan.
         trials: what to measure.
-        images, labels, batch_size: as for ``measure``.
+        images: as for ``measure``.
+        labels: as for ``measure``.
+        batch_size: as for ``measure``.
         processes: as for ``monte_carlo``.
 
     Raises:

@@ -128,8 +128,13 @@ def compress_onnx(
         model: the file.
         calibration: npz file with the model's inputs (``read_batches``).
         output: where the compressed model goes, with the weights that the crossbars hold: int8 times a step.
-        method, compute_ratio, chip, skip, seed, options: as for ``prap_pim.compress``.
+        method: as for ``prap_pim.compress``, as are the next four.
+        compute_ratio: OU steps of the whole model over those of the uncompressed one.
+        chip: a preset or a TOML file.
+        skip: names of layers that keep their weights.
+        seed: of the calibration.
         plan: where the plan goes, if anywhere.
+        options: further settings of the method, as for ``prap_pim.compress``.
         progress: told after every layer.
 
     Raises:

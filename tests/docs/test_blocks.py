@@ -1,0 +1,74 @@
+"""Every block of code in the README and the docs is run or checked as what it is; links lead somewhere."""
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prap_pim.chip import load_chip
+from prap_pim.config import RunConfig
+from prap_pim.cost.table import TABLES, load_table
+from prap_pim.settings import parse_yaml, read_yaml
+from tests.docs.pages import PAGES, ROOT, Block, blocks, prose
+
+
+def _python(block: Block) -> None:
+    exec(compile(block.text, "example", "exec"), {"__name__": "example"})
+
+
+def _yaml(block: Block) -> None:
+    """Settings of a run, put into an example that is whole."""
+    RunConfig.checked(
+        read_yaml(ROOT / "examples" / "digits.yaml") | parse_yaml(block.text, block.page.name), block.page.name
+    )
+
+
+def _toml(block: Block) -> None:
+    """A chip, or whole components, put into a table of figures that is whole."""
+    path = Path("given.toml")
+    if "grain" in tomllib.loads(block.text):
+        path.write_text(block.text)
+        load_chip(path)
+    else:
+        figures = _components((TABLES / "isaac-32nm.toml").read_text()) | _components(block.text)
+        path.write_text("".join(figures.values()))
+        load_table(path)
+
+
+def _components(text: str) -> dict[str, str]:
+    parts = re.split(r"^(?=\[)", text, flags=re.MULTILINE)
+    return {part.partition("]")[0]: part.rstrip() + "\n" for part in parts if part.startswith("[")}
+
+
+def _given_elsewhere(block: Block) -> None:
+    """Commands are given by test_commands.py; text is what a program prints, or a formula."""
+
+
+CHECKS: dict[str, Callable[[Block], None]] = {
+    "python": _python,
+    "yaml": _yaml,
+    "toml": _toml,
+    "sh": _given_elsewhere,
+    "text": _given_elsewhere,
+}
+ALL = [pytest.param(block, id=f"{block.page.name}:{block.line}") for page in PAGES for block in blocks(page)]
+
+
+@pytest.mark.parametrize("block", ALL)
+def test_it_works(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    CHECKS[block.language](block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_is_fenced(page: Path) -> None:
+    """Indented code has no language: nothing would check it."""
+    assert not re.search(r"(?:^|\n)\n {4,}(?![-*+\d])\S", prose(page))
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", prose(page)):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

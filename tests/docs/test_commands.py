@@ -1,0 +1,47 @@
+"""Every command in the README and the docs is given, as a reader would give it."""
+
+import contextlib
+import io
+import re
+
+import pytest
+
+from prap_pim.__main__ import main
+from tests.docs.conftest import Reader
+from tests.docs.pages import Command, commands, forms
+
+# Commands that are not given, and why. All others are.
+NETWORK, LONG, SUITE = "needs a package index", "hours or many minutes; its quick form is in tests/", "runs this suite"
+NOT_GIVEN = {
+    "make demo": "installs, then gives the command below it on the page",
+    "make test": SUITE,
+    "pip install 'prap-pim[onnx]'": NETWORK,
+    "pip install -c constraints.txt -e .": NETWORK,
+    "python benchmarks/accuracy.py --write docs/accuracy.md": LONG,
+    "python benchmarks/gpt.py --write docs/gpt.md": LONG,
+    "python benchmarks/calibrate.py": LONG,
+    "python benchmarks/function.py": LONG,
+    "python benchmarks/methods.py": LONG,
+    "python benchmarks/robustness.py --seeds 0 --devices 3 --sigmas 0.1 0.2 0.3": LONG,
+    "python benchmarks/robustness.py --seeds 2 0 --devices 3 --sigmas 0.2": LONG,
+}
+ALL = commands()
+
+
+@pytest.mark.parametrize("command", [pytest.param(each, id=each.where) for each in ALL if each.text not in NOT_GIVEN])
+def test_it_can_be_given(command: Command, reader: Reader) -> None:
+    reader.type(command.text)
+
+
+def test_all_others_are_named_with_a_reason() -> None:
+    assert set(NOT_GIVEN) <= {each.text for each in ALL}
+
+
+@pytest.mark.parametrize("form", [pytest.param(each, id=each.where) for each in forms()])
+def test_forms_name_what_there_is(form: Command) -> None:
+    """`prap-pim report RUN` in a sentence is not given, but there is such a command with such options."""
+    help_text = io.StringIO()
+    with contextlib.redirect_stdout(help_text), pytest.raises(SystemExit, match="0"):
+        main([form.text.split()[1], "--help"])
+    for option in re.findall(r"--[a-z-]+", form.text):
+        assert re.search(rf"{option}\b", help_text.getvalue()), option
