@@ -68,6 +68,12 @@ def test_code_is_fenced(page: Path) -> None:
     assert not re.search(r"(?:^|\n)\n {4,}(?![-*+\d])\S", prose(page))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    for name in re.findall(r"`((?:tests|src|scripts|examples|benchmarks|docs)/[\w./-]+)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", prose(page)):
