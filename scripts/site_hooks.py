@@ -1,8 +1,9 @@
-"""What mkdocs does for this site beside rendering docs/: links that lead out of docs/."""
+"""What mkdocs does for this site beside rendering docs/: links that lead out of docs/, and the tour."""
 
 import re
 from pathlib import Path
 
+import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -12,14 +13,32 @@ LINK_OUT = re.compile(r"\]\(\.\./([^)#]+)")  # as [examples/gpt.yaml](../example
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Files outside docs/ that pages link to are copied into the site, each under its path."""
+    """Files outside docs/ that pages link to are copied into the site, each under its path; the tour is a page."""
     pages = [file for file in files.documentation_pages() if file.src_uri.endswith(".md")]
     for path in sorted({path for page in pages for path in LINK_OUT.findall(page.content_string)}):
         if (ROOT / path).is_file():  # else the build warns of the link, and a strict one fails
             files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    files.append(File.generated(config, "tour.md", content=_as_markdown(ROOT / "examples" / "tour.ipynb")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """A link out of docs/ becomes one to the copy."""
-    return LINK_OUT.sub(r"](\1", markdown)
+    """A link out of docs/ becomes one to the copy, or to the page of the tour."""
+    return LINK_OUT.sub(r"](\1", markdown.replace("](../examples/tour.ipynb)", "](tour.md)"))
+
+
+def _as_markdown(path: Path) -> str:
+    """A notebook's cells and what they print and draw."""
+    parts = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            parts.append(cell.source.replace("](../docs/", "]("))
+            continue
+        parts.append(f"```python\n{cell.source}\n```")
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                parts.append(f"```text\n{output.text.rstrip()}\n```")
+            else:
+                picture = output.data["image/png"].replace("\n", "")
+                parts.append(f"![what the code above draws](data:image/png;base64,{picture})")
+    return "\n\n".join(parts)
