@@ -3,18 +3,21 @@
 import contextlib
 import io
 import re
+import subprocess
 
 import pytest
 
 from prap_pim.__main__ import main
 from tests.docs.conftest import Reader
-from tests.docs.pages import Command, commands, forms
+from tests.docs.pages import ROOT, Command, commands, forms
 
 # Commands that are not given, and why. All others are.
 NETWORK, LONG, SUITE = "needs a package index", "hours or many minutes; its quick form is in tests/", "runs this suite"
 NOT_GIVEN = {
     "make demo": "installs, then gives the command below it on the page",
     "make test": SUITE,
+    "make test-long": LONG,
+    "make bench": LONG,
     "pip install 'prap-pim[onnx]'": NETWORK,
     "pip install -c constraints.txt -e .": NETWORK,
     "python benchmarks/accuracy.py --write docs/accuracy.md": LONG,
@@ -35,6 +38,16 @@ def test_it_can_be_given(command: Command, reader: Reader) -> None:
 
 def test_all_others_are_named_with_a_reason() -> None:
     assert set(NOT_GIVEN) <= {each.text for each in ALL}
+
+
+@pytest.mark.parametrize("command", sorted(set(NOT_GIVEN) - {each for each in NOT_GIVEN if each.startswith("pip")}))
+def test_what_is_not_given_could_be(command: str) -> None:
+    """There is such a target, or such a script."""
+    program, name, *_ = command.split()
+    if program == "make":
+        subprocess.run(["make", "--dry-run", name], cwd=ROOT, check=True, capture_output=True)
+    else:
+        assert (ROOT / name).is_file()
 
 
 @pytest.mark.parametrize("form", [pytest.param(each, id=each.where) for each in forms()])
