@@ -8,6 +8,8 @@ import pytest
 
 # as the command line does: torch's threads must not spin where tests share the cores with something else
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# a fault of the program is shown where it is, not in one line
+os.environ.setdefault("PRAP_PIM_TRACEBACK", "1")
 # a shell starts what it runs in the background with Ctrl-C ignored; all that tests start would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

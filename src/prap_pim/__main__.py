@@ -1,51 +1,40 @@
-"""The command line. Exit codes: 0 done, 2 a mistake that the user can mend (one line says which), 130 interrupted."""
+"""The command line. Exit codes: 0 done, 1 our fault, 2 a mistake that the user can mend, 130 interrupted."""
 
 import argparse
-import io
 import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
-from prap_pim.errors import UserError
+from prap_pim.command_line import Output, Parser, discard_output, open_streams, progress_bars
+from prap_pim.errors import UserError, one_line
 from prap_pim.figure_names import FIGURES, FORMATS, WIDTHS
 
 if TYPE_CHECKING:
-    from prap_pim import training
     from prap_pim.results import Results
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+SHELLS = ("bash", "zsh", "fish")
+
+
+def _parser() -> Parser:
+    parser = Parser(
         prog="prap-pim",
         description="Pattern pruning and reuse on ReRAM processing-in-memory: a trained network, its cost, the proof.",
-        epilog="exit codes: 0 done, 2 a mistake that you can mend (one line says which), 130 interrupted",
-        allow_abbrev=False,
+        epilog="exit codes: 0 done, 1 a fault of the program, 2 a mistake that you can mend (one line says which), "
+        "130 interrupted\nexample: prap-pim run examples/digits.yaml",
     )
     parser.add_argument("--version", action="version", version=f"prap-pim {version('prap-pim')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     run = commands.add_parser(
         "run",
         help="train, compress, map, cost and prove; leaves a run folder with results.json and report.html",
         epilog="example: prap-pim run examples/digits.yaml --output runs/mine --set training.epochs=30",
-        allow_abbrev=False,
     )
     _add_run_arguments(run)
     run.set_defaults(handler=_run, methods=None)
@@ -54,7 +43,6 @@ def _parser() -> argparse.ArgumentParser:
         "compare",
         help="as run, for chosen methods; prints every figure and saves comparison.csv",
         epilog="example: prap-pim compare examples/digits-compare.yaml --methods dense,orc,prap --output runs/three",
-        allow_abbrev=False,
     )
     compare.add_argument("--methods", metavar="NAME,NAME", help="of the configuration's methods, in this order")
     _add_run_arguments(compare)
@@ -64,7 +52,6 @@ def _parser() -> argparse.ArgumentParser:
         "report",
         help="write report.html again from a run folder's results.json, and print the table",
         epilog="example: prap-pim report runs/digits",
-        allow_abbrev=False,
     )
     report.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
     _add_output_flags(report)
@@ -76,8 +63,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Draw a figure, or write the table behind it.\n\n"
         + "\n".join(f"  {name:<14} {shows}" for name, shows in FIGURES.items()),
         epilog="example: prap-pim plot runs/digits --figure speedup --format pdf",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     plot.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="the folder of a finished run")
     plot.add_argument("--figure", required=True, choices=list(FIGURES), metavar="NAME", help="see above")
@@ -97,7 +82,6 @@ def _parser() -> argparse.ArgumentParser:
         "simulate",
         help="accuracy of a finished run's methods on crossbars with device effects; into its results and report",
         epilog="example: prap-pim simulate runs/digits --device examples/device-variation.yaml --sweep sigma=0,0.1,0.2",
-        allow_abbrev=False,
     )
     simulate.add_argument("folder", type=Path, metavar="RUN", help="the folder of a finished run")
     simulate.add_argument("--methods", metavar="NAME,NAME", help="of the run (default: all)")
@@ -127,7 +111,6 @@ def _parser() -> argparse.ArgumentParser:
         "compress",
         help="compress an ONNX model on calibration inputs, without labels or training; its graph stays",
         epilog="example: prap-pim compress model.onnx --calibration data.npz --ratio 0.25 --output small.onnx",
-        allow_abbrev=False,
     )
     compress.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file, opset 9 or newer")
     compress.add_argument(
@@ -169,7 +152,6 @@ def _parser() -> argparse.ArgumentParser:
         "replay",
         help="drive the cost model with published per-layer ratios, to compare it with the authors' own",
         epilog="example: prap-pim replay prap-2023 --network vgg16 --method prap",
-        allow_abbrev=False,
     )
     replay.add_argument("preset", metavar="PRESET", help="published settings, and the chip of that name: prap-2023")
     replay.add_argument("--network", action="append", default=[], metavar="NAME", help="default: all; may be repeated")
@@ -177,8 +159,16 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "--mapped", action="store_true", help="count real mappings of random weights, instead of taking ratios"
     )
-    replay.add_argument("--json", action="store_true", help="print {network: {method: gains}} and nothing else")
+    _add_output_flags(replay)
     replay.set_defaults(handler=_replay)
+
+    completion = commands.add_parser(
+        "completion",
+        help="print a script that makes a shell complete commands, options and files",
+        epilog='example: eval "$(prap-pim completion bash)"',
+    )
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+    completion.set_defaults(handler=_completion)
     return parser
 
 
@@ -203,32 +193,6 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
 
 
-@contextmanager
-def _progress_bars(console: Console) -> Iterator["training.Progress"]:
-    columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    tasks: dict[str, TaskID] = {}
-    bars = Progress(*columns, console=console)
-
-    def advance(phase: str, done: int, total: int, note: str = "") -> None:
-        bars.start()  # when there is something to show, not before: a mistake found early prints its line alone
-        if phase not in tasks:
-            tasks[phase] = bars.add_task(phase, total=total, note=note)
-        bars.update(tasks[phase], completed=done, total=total, note=note)
-
-    try:
-        yield advance
-    finally:
-        if tasks:
-            bars.stop()
-
-
 def _run(arguments: argparse.Namespace) -> None:
     # torch's threads spin while they wait for one another, which ruins them where a core is busy with something else
     # (8.8 instead of 5.6 s an epoch here): let them sleep sooner. Must be said before torch is loaded.
@@ -243,7 +207,7 @@ def _run(arguments: argparse.Namespace) -> None:
         config = config.only(arguments.methods.split(","))
     folder = arguments.output if arguments.output is not None else config.output
     command = shlex.join(["prap-pim", *sys.argv[1:]])
-    with _progress_bars(Console(stderr=True, quiet=quiet)) as progress:
+    with progress_bars(quiet) as progress:
         results = run(config, folder, command, arguments.resume, progress)
     _show(arguments, folder, results, details=arguments.command == "compare")
 
@@ -295,12 +259,12 @@ def _simulate(arguments: argparse.Namespace) -> None:
     )
     crossbars = Crossbars.read(arguments.device, arguments.overrides)
     quiet, command = arguments.quiet or arguments.json, shlex.join(["prap-pim", *sys.argv[1:]])
-    with _progress_bars(Console(stderr=True, quiet=quiet)) as progress:
+    with progress_bars(quiet) as progress:
         _, simulation = simulate_run(arguments.folder, request, crossbars, command, progress)
     if arguments.json:
         print(simulation.model_dump_json())
     elif not arguments.quiet:
-        console = Console()
+        console = Output()
         print_simulation(simulation, console)
         report = arguments.folder / "report.html"
         console.print(f"report: {report}", highlight=False, soft_wrap=True, markup=False)
@@ -321,7 +285,7 @@ def _compress(arguments: argparse.Namespace) -> None:
     options = with_overrides({}, arguments.overrides)
     if request.max_drop is not None:
         options["max_drop"] = request.max_drop
-    with _progress_bars(Console(stderr=True, quiet=arguments.quiet or arguments.json)) as progress:
+    with progress_bars(arguments.quiet or arguments.json) as progress:
         summary = compress_onnx(
             arguments.model,
             arguments.calibration,
@@ -338,7 +302,7 @@ def _compress(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(summary.model_dump_json())
     elif not arguments.quiet:
-        print_summary(summary, Console())
+        print_summary(summary, Output())
 
 
 def _replay(arguments: argparse.Namespace) -> None:
@@ -351,15 +315,27 @@ def _replay(arguments: argparse.Namespace) -> None:
     if arguments.mapped:
         from prap_pim.mapped_replay import replay_mapped
 
-        with _progress_bars(Console(stderr=True, quiet=arguments.json)) as progress:
+        with progress_bars(arguments.quiet or arguments.json) as progress:
             known, gains = gains, replay_mapped(*asked, seed=0, progress=progress)
         source, basis = "mapped random weights", "by ratios"
     if arguments.json:
         print(json.dumps({network: {m: g.model_dump() for m, g in by.items()} for network, by in gains.items()}))
-        return
-    for network, by_method in gains.items():
-        title = f"{network} on {arguments.preset}: gains over dense, from {source}"
-        print_gains(title, by_method, known.get(network, {}), basis, Console())
+    elif not arguments.quiet:
+        for network, by_method in gains.items():
+            title = f"{network} on {arguments.preset}: gains over dense, from {source}"
+            print_gains(title, by_method, known.get(network, {}), basis, Output())
+
+
+def _completion(arguments: argparse.Namespace) -> None:
+    import shtab
+
+    parser = _parser()
+    for command in parser.commands.values():
+        for action in command._actions:
+            if action.type is Path:
+                folder = action.metavar in ("RUN", "FOLDER")
+                vars(action)["complete"] = shtab.DIRECTORY if folder else shtab.FILE
+    print(shtab.complete(parser, arguments.shell))
 
 
 def _show(arguments: argparse.Namespace, folder: Path, results: "Results", details: bool = False) -> None:
@@ -368,40 +344,47 @@ def _show(arguments: argparse.Namespace, folder: Path, results: "Results", detai
     if arguments.json:
         print(results.model_dump_json())
     elif not arguments.quiet:
-        console = Console()
+        console = Output()
         print_results(results, console, details)
         console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a unit's superscript gets a ?
-    arguments = _parser().parse_args(argv)
+    open_streams()
+    command = None
     try:
-        arguments.handler(arguments)
+        parser = _parser()
+        arguments = parser.parse_args(argv)
+        command = arguments.command
+        if command is None:
+            parser.print_help()
+        else:
+            arguments.handler(arguments)
         sys.stdout.flush()
     except UserError as error:
-        print(f"prap-pim: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _complain(error, 2)
     except KeyboardInterrupt:
-        how = {"simulate": "the same command goes on", "compress": "nothing was written"}
-        print(f"prap-pim: interrupted; {how.get(arguments.command, 'go on with --resume')}", file=sys.stderr)
-        return 130
+        how = {"simulate": "the same command goes on", "run": "go on with --resume", "compare": "go on with --resume"}
+        return _complain(f"interrupted; {how.get(command or '', 'nothing was written')}", 130)
     except BrokenPipeError:
-        _discard_output()
-        return 0  # the reader of our output went away: nothing is wrong
+        discard_output()  # the reader of our output went away: nothing is wrong
     except OSError as error:
-        print(f"prap-pim: cannot write to the output: {error.strerror or error}", file=sys.stderr)
-        _discard_output()
-        return 2
+        discard_output()
+        return _complain(f"cannot write to the output: {error.strerror or error}", 2)
+    except MemoryError:
+        return _complain("out of memory", 1)
+    except Exception as error:
+        if "PRAP_PIM_TRACEBACK" in os.environ:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        return _complain(f"a fault of the program: {what} (with PRAP_PIM_TRACEBACK=1 it says where)", 1)
     return 0
 
 
-def _discard_output() -> None:
-    """What is still to be written has nowhere to go; Python would complain of it when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _complain(what: object, code: int) -> int:
+    print(f"prap-pim: {one_line(what)}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

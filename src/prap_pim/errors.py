@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake ends in."""
+"""The one exception that a user's mistake ends in, and its text on a terminal."""
 
 
 class UserError(Exception):
@@ -6,3 +6,13 @@ class UserError(Exception):
 
     The command line prints the text and exits with code 2; nothing half-written is left behind.
     """
+
+
+def printable(text: str) -> str:
+    """Text out of a file, or a user's name, without characters that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def one_line(text: object) -> str:
+    """A complaint as one line of printable characters."""
+    return printable(" ".join(str(text).split()))

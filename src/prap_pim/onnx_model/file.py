@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner
 
-from prap_pim.errors import UserError
+from prap_pim.errors import UserError, printable
 
 OLDEST_OPSET = 9
 SMALL = 1024  # bytes; smaller weights stay in the graph: shapes, axes and the like, which onnxruntime looks into
@@ -145,7 +145,7 @@ def first_line(error: Exception) -> str:
 
 def shown(text: str, most: int = 120) -> str:
     """A name out of a file without characters that a terminal would obey, cut if it is long."""
-    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    plain = printable(text)
     return plain if len(plain) <= most else plain[: most - 3] + "..."
 
 

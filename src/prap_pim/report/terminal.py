@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prap_pim.errors import printable
 from prap_pim.report.allocation import HEADINGS, UNITS, Allocation, allocations
 from prap_pim.report.quantities import bits, percent, significant, times
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
@@ -24,9 +25,9 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
     With ``details`` the energy of every component is listed.
     """
     parts = [*sections(results), *([energy_section(results)] if details else [])]
-    names = [_plain(method.name) for method in results.methods]
+    names = [printable(method.name) for method in results.methods]
     title = f"{results.name}: {results.network} on {results.chip.name}, for one inference"
-    console.print(Text(_plain(title), style="bold"))
+    console.print(Text(printable(title), style="bold"))
     for columns in _that_fit(names, parts, console.width):
         console.print(_table([names[i] for i in columns], columns, parts))
     if len(results.methods) > 2:
@@ -35,26 +36,26 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
         console.print(_allocation(allocation))
         console.print(Text(allocation.summary))
     for warning in results.chip.warnings:
-        console.print(Text(f"warning: {_plain(warning)}", style="yellow"))
+        console.print(Text(f"warning: {printable(warning)}", style="yellow"))
     if results.float_accuracy is None:
-        console.print(Text(f"accuracy was not measured; weights: {_plain(results.weights)}", style="yellow"))
+        console.print(Text(f"accuracy was not measured; weights: {printable(results.weights)}", style="yellow"))
     found = exactness(results)
     console.print(Text(found.line, style="green" if found.proven else "bold red"))
     if found.overflow_line:
-        console.print(Text(_plain(found.overflow_line), style="bold red"))
+        console.print(Text(printable(found.overflow_line), style="bold red"))
     for simulation in results.simulations:
         print_simulation(simulation, console)
 
 
 def print_simulation(simulation: SimulationResult, console: Console) -> None:
     """Print what the crossbars were like and who says so, then the accuracy of every method and setting."""
-    console.print(Text(f"Accuracy under device effects: {_plain(simulation.name)}", style="bold"))
+    console.print(Text(f"Accuracy under device effects: {printable(simulation.name)}", style="bold"))
     console.print(Text(summary(simulation)))
     settings = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
     for heading in ("setting", "value", "source"):
         settings.add_column(heading, overflow="fold")
     for each in simulation.parameters:
-        settings.add_row(*(Text(_plain(text)) for text in (each.name, each.value, each.source)))
+        settings.add_row(*(Text(printable(text)) for text in (each.name, each.value, each.source)))
     console.print(settings)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
     table.add_column("", overflow="fold")
@@ -64,7 +65,7 @@ def print_simulation(simulation: SimulationResult, console: Console) -> None:
         table.add_column(heading, justify="right")
     for point in simulation.points:
         swept = [value_text(point)] if simulation.sweep is not None else []
-        table.add_row(Text(_plain(point.method)), *swept, *row_cells(simulation, point))
+        table.add_row(Text(printable(point.method)), *swept, *row_cells(simulation, point))
     console.print(table)
 
 
@@ -74,7 +75,7 @@ def _table(names: list[str], columns: list[int], parts: list[Section]) -> Table:
     for name in names:
         table.add_column(Text(name), justify="right", overflow="fold")
     for part in parts:
-        table.add_row(Text(_plain(part.title), style="bold"))
+        table.add_row(Text(printable(part.title), style="bold"))
         for index, row in enumerate(part.rows):
             cells = [Text(row.values[i]) for i in columns]
             table.add_row(Text(f"  {row.label}"), *cells, end_section=index == len(part.rows) - 1)
@@ -83,7 +84,7 @@ def _table(names: list[str], columns: list[int], parts: list[Section]) -> Table:
 
 def _summary(results: Results) -> Table:
     """The gains of all methods, a line each: what one looks for first among many."""
-    reference = _plain(results.methods[0].name)
+    reference = printable(results.methods[0].name)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=f"Gains over {reference}")
     table.add_column("", overflow="fold")
     headings = ("bit-true", "compute", "speedup", "speedup", "energy", "throughput")
@@ -93,7 +94,7 @@ def _summary(results: Results) -> Table:
         table.add_column(f"{heading}\n{kind}", justify="right")
     for each in comparisons(results):
         table.add_row(
-            Text(_plain(each.method.name)),
+            Text(printable(each.method.name)),
             bits(each.method.bit_true_bits_per_byte) if of_bytes else percent(each.method.bit_true_accuracy),
             significant(each.method.compute_ratio),
             times(each.serial_speedup),
@@ -105,19 +106,19 @@ def _summary(results: Results) -> Table:
 
 
 def _allocation(allocation: Allocation) -> Table:
-    title = f"Budget of {_plain(allocation.method)}, layer by layer"
+    title = f"Budget of {printable(allocation.method)}, layer by layer"
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=title)
     table.add_column("", overflow="fold")
     for heading, unit in zip(HEADINGS, UNITS, strict=True):
         table.add_column(f"{heading}\n{unit}", justify="right")
     for name, cells in allocation.rows.items():
-        table.add_row(Text(_plain(name)), *cells)
+        table.add_row(Text(printable(name)), *cells)
     return table
 
 
 def _that_fit(names: list[str], parts: list[Section], width: int) -> list[list[int]]:
     """Which methods go into each table: the first one, and as many others as ``width`` allows (at least one)."""
-    labels = max(max(cell_len(_plain(p.title)), *(cell_len(row.label) + 2 for row in p.rows)) for p in parts)
+    labels = max(max(cell_len(printable(p.title)), *(cell_len(row.label) + 2 for row in p.rows)) for p in parts)
     needs = [
         _GAP + max(cell_len(name), *(cell_len(row.values[i]) for p in parts for row in p.rows))
         for i, name in enumerate(names)
@@ -130,8 +131,3 @@ def _that_fit(names: list[str], parts: list[Section], width: int) -> list[list[i
         else:
             last.append(i)
     return tables
-
-
-def _plain(text: str) -> str:
-    """A user's name without characters that a terminal would obey."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

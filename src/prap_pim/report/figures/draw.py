@@ -8,8 +8,9 @@ from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from prap_pim.errors import printable
 from prap_pim.figure_names import WIDTHS, Width
-from prap_pim.report.figures.table import Column, Table, printable, shown
+from prap_pim.report.figures.table import Column, Table, shown
 from prap_pim.report.quantities import quantity, significant
 from prap_pim.report.simulation import QUANTITIES
 

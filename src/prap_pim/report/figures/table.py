@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from prap_pim.errors import printable
 from prap_pim.report.quantities import Scale, bits, count, percent, quantity, scale, significant, times
 
 Value = str | int | float | None  # None: not measured
@@ -130,11 +131,6 @@ def shown(column: Column, value: Value) -> str:
             return quantity(value, column.unit)
         case _:
             return significant(float(value))
-
-
-def printable(text: str) -> str:
-    """A user's name without control characters."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def to_csv(table: Table) -> bytes:
