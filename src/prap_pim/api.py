@@ -26,8 +26,6 @@ from prap_pim.prune import NoPruning, PatternPruning
 from prap_pim.settings import nearest
 from prap_pim.training import Progress, quiet
 
-_CHIP = "isaac-32nm"
-
 
 @dataclass(frozen=True, eq=False)
 class Compression:
@@ -125,7 +123,7 @@ def compress(
     method: str = "calibrated",
     *,
     compute_ratio: float | None = None,
-    chip: str = _CHIP,
+    chip: str = "isaac-32nm",
     skip: str | Collection[str] = (),
     seed: int = 0,
     name: str = "",
@@ -180,7 +178,7 @@ def compress(
 def estimate(
     model: "nn.Module | Compression | NetworkPlan",
     example: Inputs | None = None,
-    chip: str = _CHIP,
+    chip: str = "isaac-32nm",
     skip: str | Collection[str] = (),
     plan: NetworkPlan | None = None,
 ) -> CostReport:

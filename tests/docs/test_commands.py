@@ -15,6 +15,7 @@ from tests.docs.pages import ROOT, Command, commands, forms
 NETWORK, LONG, SUITE = "needs a package index", "hours or many minutes; its quick form is in tests/", "runs this suite"
 NOT_GIVEN = {
     "make demo": "installs, then gives the command below it on the page",
+    "make docs": "installs, then builds the site as test_site.py does",
     "make test": SUITE,
     "make test-long": LONG,
     "make bench": LONG,
