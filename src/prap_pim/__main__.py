@@ -34,7 +34,8 @@ def _parser() -> Parser:
     run = commands.add_parser(
         "run",
         help="train, compress, map, cost and prove; leaves a run folder with results.json and report.html",
-        epilog="example: prap-pim run examples/digits.yaml --output runs/mine --set training.epochs=30",
+        epilog="example: prap-pim run examples/digits.yaml --output runs/mine --set training.epochs=30\n"
+        "on two processes: prap-pim run examples/digits.yaml --output runs/two --set training.shards=2 --devices 2",
     )
     _add_run_arguments(run)
     run.set_defaults(handler=_run, methods=None)
@@ -184,6 +185,10 @@ def _add_run_arguments(run: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a setting, dots between nested keys; may be repeated",
     )
+    run.add_argument("--devices", metavar="N", help="processes that train, a GPU each if there are any (default: 1)")
+    run.add_argument("--nodes", metavar="M", help="machines, each with as many; see docs/training.md (default: 1)")
+    run.add_argument("--accelerator", metavar="NAME", help="to train on: cpu, cuda or auto (default: auto)")
+    run.add_argument("--precision", metavar="P", help="to train with: 32-true or bf16-mixed (default: 32-true)")
     _add_output_flags(run)
 
 
@@ -193,13 +198,21 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
+    from prap_pim import launch
+
+    flags = {key: getattr(arguments, key) for key in launch.Launch.model_fields}
+    asked = launch.Launch.of({key: value for key, value in flags.items() if value is not None}, os.environ)
+    if asked.devices * asked.nodes > 1 and not launch.is_one_of_many(os.environ):
+        return launch.start(arguments.given, asked)
+    launched = launch.follow()
     # torch's threads spin while they wait for one another, which ruins them where a core is busy with something else
     # (8.8 instead of 5.6 s an epoch here): let them sleep sooner. Must be said before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # imported here: torch takes seconds, and --help should not wait for it
     from prap_pim.config import RunConfig
-    from prap_pim.pipeline import run
+    from prap_pim.pipeline import assist, run
+    from prap_pim.training import Lost, Processes
 
     quiet = arguments.quiet or arguments.json
     config = RunConfig.load(arguments.config, arguments.overrides)
@@ -207,9 +220,19 @@ def _run(arguments: argparse.Namespace) -> None:
         config = config.only(arguments.methods.split(","))
     folder = arguments.output if arguments.output is not None else config.output
     command = shlex.join(["prap-pim", *sys.argv[1:]])
-    with progress_bars(quiet) as progress:
-        results = run(config, folder, command, arguments.resume, progress)
+    try:
+        processes = Processes(asked.accelerator, asked.precision, asked.devices, asked.nodes)
+        if not processes.first:
+            assist(config, processes)
+            return 0
+        with progress_bars(quiet) as progress:
+            results = run(config, folder, command, arguments.resume, progress, processes)
+    except Lost:
+        if launched:
+            return launch.LOST
+        raise
     _show(arguments, folder, results, details=arguments.command == "compare")
+    return 0
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -352,15 +375,16 @@ def _show(arguments: argparse.Namespace, folder: Path, results: "Results", detai
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     open_streams()
-    command = None
+    command, code = None, None
     try:
         parser = _parser()
         arguments = parser.parse_args(argv)
+        arguments.given = sys.argv[1:] if argv is None else argv
         command = arguments.command
         if command is None:
             parser.print_help()
         else:
-            arguments.handler(arguments)
+            code = arguments.handler(arguments)
         sys.stdout.flush()
     except UserError as error:
         return _complain(error, 2)
@@ -379,7 +403,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         what = f"{type(error).__name__}: {error}"
         return _complain(f"a fault of the program: {what} (with PRAP_PIM_TRACEBACK=1 it says where)", 1)
-    return 0
+    return code or 0
 
 
 def _complain(what: object, code: int) -> int:

@@ -18,7 +18,7 @@ from prap_pim.data import Examples
 from prap_pim.errors import UserError
 from prap_pim.patterns import PatternSet, ReuseMap, effective_shape, make_plan
 from prap_pim.plan import LayerPlan
-from prap_pim.training import Checkpoint, Hooks, Progress, TrainingConfig, quiet, run_epochs
+from prap_pim.training import Checkpoint, Hooks, Processes, Progress, TrainingConfig, quiet, run_epochs
 from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.weights import layer_weight, put_weights
 
@@ -64,6 +64,7 @@ def finetune(
     resume: bool = False,
     phase: str = "fine-tuning",
     progress: Progress = quiet,
+    processes: Processes | None = None,
 ) -> dict[str, LayerPlan]:
     """Train from the checkpoint ``start`` to ``config.epochs`` under the two penalties, and project.
 
@@ -102,6 +103,7 @@ def finetune(
         hooks=hooks,
         phase=phase,
         progress=progress,
+        processes=processes,
     )
     return project(model, assignments)
 
@@ -142,6 +144,8 @@ class Drawn(Hooks):
         the paper's schedule never reaches.
         """
         cap = 1 / rate if rate > 0 else float("inf")
+        if self._targets and self._targets[0][0].device != self._targets[0][1].kept.device:  # trained on a GPU
+            self._targets = [(weight, target.on(weight.device)) for weight, target in self._targets]
         for weight, target in self._targets:
             if weight.grad is None:
                 raise RuntimeError("a layer with an assignment takes no part in the loss")
@@ -186,6 +190,10 @@ class _Target:
         source[target] = reuse.source[filters, blocks][pattern] * patterns.fan_in + target[1]
         gain[target] = gains[pattern]
         return _Target(*(torch.from_numpy(x) for x in (kept, source.ravel(), gain, gain**-2)))
+
+    def on(self, device: torch.device) -> "_Target":
+        """The same where the weights are."""
+        return _Target(*(value.to(device) for value in (self.kept, self.source, self.gain, self.inverse_square)))
 
     def estimate(self, current: Tensor) -> Tensor:
         """What: the donors' values on the int8 grid (``patterns.int8_step``) times the gains, [O, I]."""

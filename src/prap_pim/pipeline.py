@@ -1,6 +1,7 @@
 """The whole flow, one stage a line: train, compress, quantise, map, cost, prove, report."""
 
 import copy
+import os
 import platform
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from prap_pim.calibrate import CalibratedReuse, calibrate, check_budget, train_donors
+from prap_pim.calibrate import CalibratedReuse, calibrate, check_budget, tie, train_donors
 from prap_pim.capture import Captured, capture
 from prap_pim.chip import Chip, load_chip
 from prap_pim.compression import assign, changed_layers, whole_plan
@@ -43,7 +44,18 @@ from prap_pim.results import (
     TimingResult,
 )
 from prap_pim.run_folder import Manifest, RunFolder, open_run
-from prap_pim.training import Checkpoint, Progress, Quality, evaluate, reestimate_batchnorm, train
+from prap_pim.training import (
+    Checkpoint,
+    Processes,
+    Progress,
+    Quality,
+    TrainingConfig,
+    check_shards,
+    evaluate,
+    reestimate_batchnorm,
+    train,
+    train_along,
+)
 from prap_pim.weights import load_weights, put_weights
 
 PLAN = "plan.safetensors"  # of a method's folder
@@ -63,7 +75,14 @@ _PLAIN_FIGURES = (
 _PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
 
 
-def run(config: RunConfig, output: Path, command: str, resume: bool, progress: Progress) -> Results:
+def run(
+    config: RunConfig,
+    output: Path,
+    command: str,
+    resume: bool,
+    progress: Progress,
+    processes: Processes | None = None,
+) -> Results:
     """Do everything that a configuration asks for, or what is left of it.
 
     Args:
@@ -72,23 +91,33 @@ def run(config: RunConfig, output: Path, command: str, resume: bool, progress: P
         command: how the user called it, for the report.
         resume: go on with the run in the folder, from its last checkpoint; it ends as an undisturbed run would.
         progress: told how far things are.
+        processes: who trains; this one is the first and does all the rest, the others call ``assist``. None: one,
+            on the CPU.
 
     Raises:
         UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched.
     """
+    processes = processes or Processes()
     splits = load(config.data, config.seed)
     chip = load_chip(config.chip)
+    if config.training is not None:
+        check_shards(config.training, len(splits.train), processes.count)
+    elif processes.count > 1:
+        raise UserError(f"training: none leaves {processes.count} processes nothing to share: use one")
     check(config, splits, chip)
     manifest = Manifest(
         seed=config.seed,
-        threads=torch.get_num_threads(),
+        threads=_threads(config.training),
         versions=versions(),
+        arithmetic=processes.arithmetic,
         inputs=digests(config, splits, chip),
     )
     with open_run(output, config.resolved(), manifest, resume) as folder, _as_many_threads_as_begun(folder):
         if not folder.results.exists():
-            trained, branch = train_network(config, splits, folder.checkpoints, progress)
-            methods = [_method(config, m, splits, chip, trained, branch, folder, progress) for m in config.methods]
+            trained, branch = train_network(config, splits, folder.checkpoints, progress, processes)
+            methods = [
+                _method(config, m, splits, chip, trained, branch, folder, progress, processes) for m in config.methods
+            ]
             results = _results(config, command, splits, chip, trained, methods)
             write_report(results, folder.report)
             write_comparison(results, folder.comparison)
@@ -96,7 +125,34 @@ def run(config: RunConfig, output: Path, command: str, resume: bool, progress: P
                 folder.manifest, {**read_json(folder.manifest), "plans": {m.name: m.plan_sha256 for m in methods}}
             )
             results.save(folder.results)  # last: it says that the run has finished
+        processes.tell({})
         return Results.load(folder.results)
+
+
+def assist(config: RunConfig, processes: Processes) -> None:
+    """What every process but the first does in a run: train along, until there is nothing left to train.
+
+    Raises:
+        UserError: a mistake of the user, which the first process will have told; or the first process has ended.
+    """
+    splits = load(config.data, config.seed)
+    while (heard := processes.hear())[0]:
+        task, structure = heard
+        model = _start(config.model_copy(update={"checkpoint": None}), splits)  # weights come from the first process
+        if structure:
+            tie(model, structure)
+        assert config.training is not None
+        train_along(model, splits.train, config.training, config.seed, processes, task)
+
+
+def _threads(schedule: TrainingConfig | None) -> int:
+    """That share the sums of floats in a new run; with shards as many as if each shard had a process of its own.
+
+    So they do not depend on how many processes there are. ``OMP_NUM_THREADS`` overrides it.
+    """
+    threads = torch.get_num_threads()
+    shards = schedule.shards if schedule is not None else None
+    return threads if shards is None or "OMP_NUM_THREADS" in os.environ else max(1, threads // shards)
 
 
 @contextmanager
@@ -149,7 +205,7 @@ def _start(config: RunConfig, splits: Splits) -> nn.Module:
 
 
 def train_network(
-    config: RunConfig, splits: Splits, checkpoints: Path, progress: Progress
+    config: RunConfig, splits: Splits, checkpoints: Path, progress: Progress, processes: Processes | None = None
 ) -> tuple[nn.Module, Checkpoint | None]:
     """The network trained to the end, and the checkpoint that the compressed ones branch from, if it is trained.
 
@@ -171,6 +227,7 @@ def train_network(
             resume=True,
             phase=f"training to epoch {stop}",
             progress=progress,
+            processes=processes,
         )
         for stop in stops
     )
@@ -186,6 +243,7 @@ def _method(
     branch: Checkpoint | None,
     folder: RunFolder,
     progress: Progress,
+    processes: Processes,
 ) -> MethodResult:
     """Compress, plan, cost and prove one method."""
     place = folder.method(method.name)
@@ -193,7 +251,7 @@ def _method(
     if before is not None:
         return before
 
-    found = compress_method(config, method, splits, chip, trained, branch, place, progress)
+    found = compress_method(config, method, splits, chip, trained, branch, place, progress, processes)
     captured, plan = found.captured, found.plan
     zero_input = zero_inputs(config, captured, plan, splits, chip)
     budget = crossbar_budget(config, captured.network, plan, chip)
@@ -266,6 +324,7 @@ def compress_method(
     branch: Checkpoint | None,
     place: Path,
     progress: Progress,
+    processes: Processes | None = None,
 ) -> CompressedMethod:
     """The compressed network and its plan, which ``place``, a folder, holds afterwards (``saved_method``).
 
@@ -278,7 +337,8 @@ def compress_method(
     if start is not None:
         start.restore(model)
     captured, calibration = capture_network(config, splits, model), None
-    training: dict[str, Any] = {"resume": True, "phase": f"{method.name}: fine-tuning", "progress": progress}
+    told = {"phase": f"{method.name}: fine-tuning", "progress": progress}
+    training: dict[str, Any] = {"resume": True, "processes": processes, **told}
     if isinstance(method.reuse, CalibratedReuse):
         of_method = config, method, method.reuse
         plans, calibration = _calibrated(*of_method, captured, changed, splits, chip, place, progress)

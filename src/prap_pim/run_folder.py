@@ -28,6 +28,7 @@ class Manifest(Settings):
         seed: of everything random.
         threads: that share the sums of floats.
         versions: of Python and the packages that compute.
+        arithmetic: accelerator and precision of the training.
         inputs: digests of what the configuration only names: chip, component figures, data, the user's weights.
         plans: digests of the plans by method (``NetworkPlan.digest``, over values, not file bytes), once finished.
     """
@@ -36,6 +37,7 @@ class Manifest(Settings):
     seed: int
     threads: int = Field(ge=1, le=1024)
     versions: dict[str, str]
+    arithmetic: dict[str, str] = Field(default={"accelerator": "cpu", "precision": "32-true"})  # before it was noted
     inputs: dict[str, str]
     plans: dict[str, str] | None = None
 
@@ -201,6 +203,9 @@ def _claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume
                 f"the run in {folder.path} was begun with {what} {changed[0]}: "
                 "its figures would differ; choose another folder with --output"
             )
+    for key, value in before.arithmetic.items():
+        if manifest.arithmetic.get(key) != value:
+            raise UserError(f"the run in {folder.path} was begun with --{key} {value}: go on with that")
 
 
 def _first_difference(new: Any, old: Any, where: str = "") -> str | None:

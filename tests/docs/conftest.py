@@ -109,6 +109,8 @@ class Reader:
         config = RunConfig.load(arguments.config, arguments.overrides)
         load_chip(config.chip)
         more = [*SMALL_RUN[config.data.name], *([SMALL_TRAINING] if config.training else [])]
+        if config.training and config.training.shards:
+            more.append(f"training.shards={config.training.shards}")
         return [word for each in more for word in ("--set", each)]
 
     @contextlib.contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -12,10 +13,13 @@ from torch.nn.utils import parametrize
 
 from prap_pim.data import Examples
 from prap_pim.errors import UserError
-from prap_pim.plan import LayerPlan
-from prap_pim.training import Checkpoint, Hooks, Progress, TrainingConfig, quiet, run_epochs
+from prap_pim.files import write_whole
+from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.training import Checkpoint, Hooks, Processes, Progress, TrainingConfig, quiet, run_epochs
 from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.weights import layer_weight, put_weights
+
+_PLANS = "plans.safetensors"
 
 
 def train_donors(
@@ -30,6 +34,7 @@ def train_donors(
     resume: bool = False,
     phase: str = "training donors",
     progress: Progress = quiet,
+    processes: Processes | None = None,
 ) -> dict[str, LayerPlan]:
     """Train from epoch ``start.epoch`` to ``config.epochs`` with the named layers' donors in place of their weights.
 
@@ -50,9 +55,7 @@ def train_donors(
     Raises:
         UserError: a plan is of another layer, or a filter uses two patterns on one row; or as ``training.train``.
     """
-    for name, plan in plans.items():
-        donors = Donors(plan, layer_weight(model, name).shape)
-        parametrize.register_parametrization(model.get_submodule(name), "weight", donors)
+    _tie(model, plans)
     known = dict(model.named_parameters())
     momentum = {name: value for name, value in start.momentum.items() if name.partition(":")[0] in known}
     origin = Checkpoint.of(start.epoch, "", model, momentum)
@@ -68,6 +71,7 @@ def train_donors(
         hooks=_Tied(model, plans),
         phase=phase,
         progress=progress,
+        processes=processes,
     )
     trained = {}
     for name, plan in plans.items():
@@ -78,6 +82,28 @@ def train_donors(
         parametrize.remove_parametrizations(layer, "weight")
         put_weights(model, name, replace(trained[name], bias=np.zeros_like(plan.bias)))  # the layer has it already
     return trained
+
+
+def tie(model: nn.Module, structure: bytes) -> None:
+    """Make ``model`` the one that another process trains by ``train_donors``, but for its weights.
+
+    Args:
+        model: of the same kind, changed in place.
+        structure: what that process tells of it (``Hooks.structure``).
+
+    Raises:
+        UserError: they do not fit.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / _PLANS
+        write_whole(path, structure)
+        _tie(model, NetworkPlan.load(path).layers)
+
+
+def _tie(model: nn.Module, plans: Mapping[str, LayerPlan]) -> None:
+    for name, plan in plans.items():
+        donors = Donors(plan, layer_weight(model, name).shape)
+        parametrize.register_parametrization(model.get_submodule(name), "weight", donors)
 
 
 class Donors(nn.Module):
@@ -137,7 +163,7 @@ class Donors(nn.Module):
 
 
 class _Tied(Hooks):
-    """Nothing beyond descending the loss; tells one set of plans from another."""
+    """Nothing beyond descending the loss; tells one set of plans from another, and what model they make."""
 
     def __init__(self, model: nn.Module, plans: Mapping[str, LayerPlan]) -> None:
         self._plans = plans
@@ -148,6 +174,15 @@ class _Tied(Hooks):
         for name, plan in self._plans.items():
             total.update(name.encode() + plan.digest().encode())
         return total.hexdigest()
+
+    def structure(self) -> bytes:
+        """The plans, as a file has them."""
+        if not self._plans:
+            return b""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / _PLANS
+            NetworkPlan("", self._plans, dict.fromkeys(self._plans, 1.0)).save(path)
+            return path.read_bytes()
 
 
 def _with_donors(plan: LayerPlan, donors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> LayerPlan:

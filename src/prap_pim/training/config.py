@@ -22,6 +22,7 @@ class TrainingConfig(Settings):
     compress_at: int = Field(default=150, ge=1)  # epochs trained when steps 1 and 2 choose patterns and donors
     epoch_size: int | None = Field(default=None, ge=1)  # examples, drawn anew for each epoch; None: all there are
     batch_size: int = Field(default=128, ge=1)
+    shards: int | None = Field(default=None, ge=1, le=1024)  # parts of a batch that processes may share, see Descent
     optimizer: Literal["adamw"] | None = None  # None: stochastic gradient descent
     learning_rate: float = Field(default=0.1, gt=0)
     restart: float | None = Field(default=None, gt=0)  # learning rate at compress_at; None: one cosine all along

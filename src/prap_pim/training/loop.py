@@ -1,23 +1,21 @@
 """The training loop, on Lightning Fabric: one epoch after another, a checkpoint after each."""
 
 import json
-import warnings
+from contextlib import closing
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional
 
-from prap_pim.data import Examples, augment
+from prap_pim.data import Examples
 from prap_pim.errors import UserError
 from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
 from prap_pim.training.config import TrainingConfig, learning_rate
-from prap_pim.training.evaluate import batches
+from prap_pim.training.descent import Descent, check_shards
+from prap_pim.training.processes import Processes
 
 _MOMENTUM = "momentum_buffer"  # what torch's SGD calls it
 _SQUARE_MOMENTUM = 0.95  # AdamW: momentum of the squared gradient
@@ -41,6 +39,10 @@ class Hooks:
         """Differs if it does anything else or starts elsewhere; a checkpoint of other hooks is never resumed."""
         return ""
 
+    def structure(self) -> bytes:
+        """What makes the model another one than the configuration's, for the processes that train along."""
+        return b""
+
     def before_epoch(self, epoch: int) -> None:
         """Called before each epoch, also the first after a resumption; must depend on the model and epoch alone."""
 
@@ -59,6 +61,7 @@ def train(
     resume: bool = False,
     phase: str = "training",
     progress: Progress = quiet,
+    processes: Processes | None = None,
 ) -> Checkpoint:
     """Base training: epochs 0 .. ``stop`` of cross-entropy + ``weight_decay`` * |w|^2.
 
@@ -76,6 +79,7 @@ def train(
         resume: go on from the newest whole checkpoint in ``folder``, if there is one.
         phase: what to call it, in progress and errors.
         progress: told after every batch.
+        processes: who computes; this one must be the first, the others call ``train_along``. None: one, on the CPU.
 
     Returns:
         the checkpoint of epoch ``stop``, whose state ``model`` has.
@@ -98,6 +102,7 @@ def train(
         hooks=Hooks(),
         phase=phase,
         progress=progress,
+        processes=processes,
     )
 
 
@@ -114,6 +119,7 @@ def run_epochs(
     hooks: Hooks,
     phase: str,
     progress: Progress,
+    processes: Processes | None,
 ) -> Checkpoint:
     """Train from ``origin.epoch`` to ``stop``; what ``train`` and fine-tuning have in common.
 
@@ -129,48 +135,62 @@ def run_epochs(
         raise UserError(f"{checkpoints.path} already holds checkpoints: resume that run, or choose another folder")
     current = (checkpoints.newest(identity, until=stop) if resume else None) or origin
     current.restore(model)
-    layout = _layout(model)
-    model.to(memory_format=layout)  # type: ignore[call-overload]  # torch's annotation lacks it
-
-    fabric = Fabric(accelerator="cpu", devices=1)
+    processes = processes or Processes()
+    task = {"basis": _basis(examples, config, seed), "epochs": [current.epoch, stop]}
+    processes.tell(task | {"threads": torch.get_num_threads()}, hooks.structure())
+    descent = _descent(model, examples, config, seed, processes)
     optimizer = _optimizer(model, config, current)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Fabric warns about how its own environment was started
-        wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
-    inputs = examples.inputs
-    are_images = inputs.is_floating_point()
-    if are_images:
-        inputs = inputs.contiguous(memory_format=layout)
-    size = min(len(examples), config.epoch_size or len(examples))
-    parts = -(-size // config.batch_size)
 
     for epoch in range(current.epoch, stop):
         hooks.before_epoch(epoch)
-        model.train()
-        generator = _generator(seed, epoch)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(generator.initial_seed())  # for dropout, which takes no generator
-            order = torch.randperm(len(examples), generator=generator)[:size]
-            for i, chosen in enumerate(batches(order, config.batch_size)):
-                rate = learning_rate(config, epoch + i / parts)
+        with closing(descent.losses(epoch)) as losses:
+            for i, loss in enumerate(losses):
+                rate = learning_rate(config, epoch + i / descent.batches)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                batch = augment(config.augment, inputs[chosen], generator) if are_images else inputs[chosen]
-                outputs = wrapped(batch)  # [n, classes] or [n, T, classes]
-                loss = functional.cross_entropy(outputs.flatten(0, -2), examples.labels[chosen].flatten())
-                wrapped_optimizer.zero_grad()
-                fabric.backward(loss)
                 hooks.add_gradients(rate)
-                wrapped_optimizer.step()
-                _check(isfinite(loss.item()), phase, epoch, config)
-                done = (epoch - origin.epoch) * parts + i + 1
-                note = f"epoch {epoch + 1}/{config.epochs}, loss {loss.item():.3f}"
-                progress(phase, done, (stop - origin.epoch) * parts, note)
+                optimizer.step()
+                _check(isfinite(loss), phase, epoch, config)
+                done = (epoch - origin.epoch) * descent.batches + i + 1
+                note = f"epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}"
+                progress(phase, done, (stop - origin.epoch) * descent.batches, note)
         _check(all(bool(value.isfinite().all()) for value in model.state_dict().values()), phase, epoch, config)
         current = Checkpoint.of(epoch + 1, identity, model, _momentum(model, optimizer))
         checkpoints.write(current)
+    model.cpu()
     model.eval()
     return current
+
+
+def train_along(
+    model: nn.Module, examples: Examples, config: TrainingConfig, seed: int, processes: Processes, task: dict[str, Any]
+) -> None:
+    """What the other processes do while the first one trains: compute the gradients of their shards.
+
+    Args:
+        model: built as the first process's; its weights come from there.
+        task: what the first process told when it began.
+        Others as for ``train``.
+
+    Raises:
+        UserError: the recipe, seed or data are not the first process's; or it cannot be reached.
+    """
+    if task["basis"] != _basis(examples, config, seed):
+        raise UserError(
+            f"process {processes.index + 1} of {processes.count} has other settings, data or torch than the first"
+        )
+    torch.set_num_threads(task["threads"])
+    descent = _descent(model, examples, config, seed, processes)
+    for epoch in range(*task["epochs"]):
+        for _ in descent.losses(epoch):
+            pass
+
+
+def _descent(model: nn.Module, examples: Examples, config: TrainingConfig, seed: int, processes: Processes) -> Descent:
+    check_shards(config, len(examples), processes.count)
+    layout = _layout(model)
+    model.to(processes.fabric.device, memory_format=layout)  # type: ignore[call-overload]  # torch's annotation lacks it
+    return Descent(model, processes.fabric.setup_module(model), examples, config, seed, processes, layout)
 
 
 def _layout(model: nn.Module) -> torch.memory_format:
@@ -210,16 +230,20 @@ def _momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, T
     }
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))  # torch takes 63 bits
-
-
 def _identity(examples: Examples, config: TrainingConfig, seed: int, origin: Checkpoint, hooks: Hooks) -> str:
     recipe = config.model_dump(exclude_none=True)  # a setting that came later and is not made use of changes nothing
     shapes = {name: list(value.shape) for name, value in origin.model.items()}  # initial weights: see ``train``
+    return _digest(examples, [recipe, seed, shapes, hooks.digest()])
+
+
+def _basis(examples: Examples, config: TrainingConfig, seed: int) -> str:
+    """Digest of what all processes must have alike."""
+    return _digest(examples, [config.model_dump(), seed, torch.__version__])
+
+
+def _digest(examples: Examples, settings: list[Any]) -> str:
     # sorted: a checkpoint's tensors come in another order from its file than from the model
-    total = sha256(json.dumps([recipe, seed, shapes, hooks.digest()], sort_keys=True).encode())
+    total = sha256(json.dumps(settings, sort_keys=True).encode())
     total.update(examples.inputs.numpy().tobytes())
     total.update(examples.labels.numpy().tobytes())
     return total.hexdigest()

@@ -1,0 +1,168 @@
+"""Gradients of one batch after another: of a batch as a whole, or as the sum of those of its shards."""
+
+from collections.abc import Generator, Sequence
+
+import numpy as np
+import torch
+from lightning_fabric.wrappers import _FabricModule
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prap_pim.data import Examples, augment
+from prap_pim.errors import UserError
+from prap_pim.training.config import TrainingConfig
+from prap_pim.training.evaluate import batches
+from prap_pim.training.processes import Processes
+
+
+class Descent:
+    """Where the loss goes down, batch by batch.
+
+    Without ``config.shards`` a batch is computed as a whole, by one process. With it, every batch is cut into so many
+    shards. What a shard gives depends on the weights, the seed, the epoch and the numbers of batch and shard alone:
+    its examples, how they are varied, what dropout drops, and batch norm's statistics, which are the shard's own.
+    Gradients, and running statistics by the shards' shares of the batch, are added up in the order of the shards. So
+    the result is that of the setting, bit for bit, however many processes take turns in computing the shards.
+
+    Args:
+        model: its weights are read and its gradients left there; on the device of ``processes``.
+        wrapped: the same, set up by Fabric.
+        examples: the training split.
+        config: the recipe.
+        seed: of batch order, augmentation and dropout.
+        processes: who computes; the first one's weights are what counts.
+        layout: of images in memory.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        wrapped: _FabricModule,
+        examples: Examples,
+        config: TrainingConfig,
+        seed: int,
+        processes: Processes,
+        layout: torch.memory_format,
+    ) -> None:
+        inputs = examples.inputs
+        self._inputs = inputs if examples.are_tokens else inputs.contiguous(memory_format=layout)
+        self._examples, self._config, self._seed = examples, config, seed
+        self._model, self._wrapped, self._processes = model, wrapped, processes
+        state, names = model.state_dict(), dict(model.named_parameters())
+        self._state = list(state.values())  # not copies
+        self._statistics = [value for name, value in state.items() if name not in names]
+
+    @property
+    def batches(self) -> int:
+        """In an epoch."""
+        return -(-_size(self._config, len(self._examples)) // self._config.batch_size)
+
+    def losses(self, epoch: int) -> Generator[float, None, None]:
+        """The loss of each batch of an epoch, whose gradient is in the first process's parameters while it is told.
+
+        Raises:
+            Lost: a process cannot be reached.
+        """
+        self._model.train()
+        device, generator = self._processes.fabric.device, _generator(self._seed, epoch)
+        same = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with same, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            self._seed_dropout(generator)
+            order = torch.randperm(len(self._examples), generator=generator)
+            order = order[: _size(self._config, len(self._examples))]
+            for i, chosen in enumerate(batches(order, self._config.batch_size)):
+                if self._config.shards is None:
+                    yield self._slopes(chosen, generator, 1.0)
+                else:
+                    yield self._sharded(epoch, i, torch.tensor_split(chosen, self._config.shards))
+
+    def _seed_dropout(self, generator: torch.Generator) -> None:
+        """Dropout takes no generator."""
+        torch.default_generator.manual_seed(generator.initial_seed())
+        if self._processes.fabric.device.type == "cuda":
+            torch.cuda.manual_seed(generator.initial_seed())
+
+    def _slopes(self, chosen: Tensor, generator: torch.Generator, share: float) -> float:
+        """Leaves the gradient of ``share`` times the mean cross-entropy of some examples; returns that loss."""
+        device, inputs = self._processes.fabric.device, self._inputs[chosen]
+        if not self._examples.are_tokens:
+            inputs = augment(self._config.augment, inputs, generator)
+        outputs = self._wrapped(inputs.to(device))  # [n, classes] or [n, T, classes]
+        labels = self._examples.labels[chosen].flatten().to(device)
+        loss = functional.cross_entropy(outputs.flatten(0, -2), labels)
+        if share != 1:
+            loss = loss * share
+        self._model.zero_grad()
+        self._processes.fabric.backward(loss)
+        return float(loss.item())
+
+    def _sharded(self, epoch: int, batch: int, shards: Sequence[Tensor]) -> float:
+        processes = self._processes
+        if processes.count > 1:
+            _unpack(processes.share(_packed(self._state)), self._state)
+        before = [value.clone() for value in self._statistics]
+        total: list[Tensor] = []
+        for turn in range(0, len(shards), processes.count):
+            shard = turn + processes.index
+            for value, start in zip(self._statistics, before, strict=True):
+                value.copy_(start)
+            generator = _generator(self._seed, epoch, 1 + batch, shard)
+            self._seed_dropout(generator)
+            share = len(shards[shard]) / sum(map(len, shards))
+            loss = self._slopes(shards[shard], generator, share)
+            slopes = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+            weighted = [share * value if value.is_floating_point() else value for value in self._statistics]
+            own = [torch.tensor(loss, dtype=torch.float64, device=processes.fabric.device), *slopes, *weighted]
+            for one in processes.gather(_packed(own)):
+                given = _unpack(one, [torch.empty_like(value) for value in own])
+                total = [_add(a, b) for a, b in zip(total, given, strict=True)] if total else given
+        if not processes.first:
+            return loss
+        for value, sum_ in zip([*slopes, *self._statistics], total[1:], strict=True):
+            value.copy_(sum_)
+        return float(total[0])
+
+
+def check_shards(config: TrainingConfig, examples: int, processes: int) -> None:
+    """Whether every batch of ``examples`` can be cut into shards, and these be shared out among processes.
+
+    Raises:
+        UserError: it cannot.
+    """
+    shards = config.shards
+    if processes > 1 and (shards is None or shards % processes):
+        raise UserError(
+            f"{processes} processes share the shards of a batch evenly: set training.shards to a multiple of "
+            f"{processes}, not {'none' if shards is None else shards} (with --set training.shards={processes}, say)"
+        )
+    size = _size(config, examples)
+    smallest = size // -(-size // config.batch_size)
+    if shards is not None and smallest < shards:
+        raise UserError(f"training.shards ({shards}) cannot be more than the examples of a batch ({smallest})")
+
+
+def _add(total: Tensor, value: Tensor) -> Tensor:
+    return total.add_(value) if value.is_floating_point() else value  # batch norm's counters are equal in all shards
+
+
+def _size(config: TrainingConfig, examples: int) -> int:
+    """Examples in an epoch."""
+    return min(examples, config.epoch_size or examples)
+
+
+def _packed(values: Sequence[Tensor]) -> Tensor:
+    """Bytes, uint8 [n], whatever the layout in memory."""
+    return torch.cat([value.detach().reshape(-1).view(torch.uint8) for value in values])
+
+
+def _unpack(content: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
+    """Put ``_packed`` bytes into tensors of the same kinds; returns these."""
+    sizes = [value.numel() * value.element_size() for value in values]
+    for value, part in zip(values, torch.split(content, sizes), strict=True):
+        value.copy_(part.clone().view(value.dtype).reshape(value.shape))  # a clone lies where its type may
+    return list(values)
+
+
+def _generator(*key: int) -> torch.Generator:
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))  # torch takes 63 bits
