@@ -1,4 +1,4 @@
-"""PRAP step 3: training on, while the weights are drawn to the patterns and donors that were chosen (method.md).
+"""PRAP step 3: training on, while the weights are drawn to the patterns and donors that were chosen.
 
 The weights that are trained stay free; projection replaces them by what the compressed layer would compute:
 ``W := What * M`` with M the filter's shape (its donor's, for a reuser) and What the donor's int8 value times the gain.

@@ -172,7 +172,7 @@ def effective_shape(patterns: PatternSet, reuse: ReuseMap) -> Int32:
 
 
 def int8_step(matrix: Float32) -> float:
-    """The real weight that integer 1 stands for: max|W| / 127 (method.md step 2), 1 for an all-zero matrix."""
+    """The real weight that integer 1 stands for: max|W| / 127 (PRAP, step 2), 1 for an all-zero matrix."""
     largest = float(np.abs(matrix).max(initial=0.0))
     return largest / 127 if largest > 0 else 1.0
 

@@ -23,7 +23,7 @@ from prap_pim.files import write_whole
 from prap_pim.network import Network
 from prap_pim.outline import Outline
 
-EXPONENT_MIN = -8  # method.md step 2: a scale is a multiple of 2**-8
+EXPONENT_MIN = -8  # PRAP, step 2: a scale is a multiple of 2**-8
 EXPONENT_MAX = 7
 _FORMAT = "prap-pim network plan 1"
 _HEADER = {"format", "method", "layers", "inputs", "convolution_groups", "input_step", "network"}

@@ -1,4 +1,4 @@
-"""Steps 1 and 2 of PRAP, slow and obvious: method.md line by line, one filter at a time. Written for reading."""
+"""Steps 1 and 2 of PRAP, slow and obvious, line by line, one filter at a time. Written for reading."""
 
 from collections import Counter
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The loss terms of PRAP's fine-tuning, pattern by pattern and weight by weight (method.md step 3)."""
+"""The loss terms of PRAP's fine-tuning, pattern by pattern and weight by weight (PRAP, step 3)."""
 
 import torch
 

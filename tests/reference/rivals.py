@@ -1,4 +1,4 @@
-"""The rival methods, slow and obvious: method.md line by line. Written for reading."""
+"""The rival methods, slow and obvious, line by line. Written for reading."""
 
 from fractions import Fraction
 from math import floor

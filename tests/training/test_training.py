@@ -33,7 +33,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_the_defaults_are_the_papers_schedule() -> None:
-    # method.md step 3
+    # PRAP, step 3
     assert (
         TrainingConfig(
             epochs=200,

@@ -64,7 +64,7 @@ def _(config: PatternPruning, layer: Layer, grain: Grain) -> PatternSet:
 def pattern_mask(
     weight: Float32, group_channels: Any, kept_positions: Any, shapes: Any = 8, rows: Any = 8
 ) -> NDArray[np.uint8]:
-    """Which weights pattern pruning keeps (method.md step 1).
+    """Which weights pattern pruning keeps (PRAP, step 1).
 
     Args:
         weight: float32 [O, C, kh, kw] or [O, C].

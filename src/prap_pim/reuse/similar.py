@@ -60,7 +60,7 @@ def _(config: SimilarReuse, layer: Layer, patterns: PatternSet, grain: Grain) ->
 
 
 def similar_reuse(weight: Float32, mask: NDArray[Any] | None, group_channels: Any, keep: Any) -> tuple[Int32, Float32]:
-    """Who reuses whose pattern, and with which scale (method.md step 2).
+    """Who reuses whose pattern, and with which scale (PRAP, step 2).
 
     Args:
         weight: float32 [O, C, kh, kw] or [O, C].

@@ -1,4 +1,4 @@
-"""The recipe of training and of PRAP's fine-tuning (method.md step 3)."""
+"""The recipe of training and of PRAP's fine-tuning (PRAP, step 3)."""
 
 from math import cos, pi
 from typing import Literal, Self
