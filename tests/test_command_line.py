@@ -40,6 +40,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the commands below take."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    base = {**TINY, "training": "none"}
+    space = {"chip.adc_bits": [6, 7]}
+    study = {"name": "study", "base": base, "space": space, "objectives": ["energy"], "sampler": "grid"}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
     results(simulations=[simulation()]).save(folder / "told" / "results.json")
     case = network()
     save(case, folder)
@@ -52,6 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SMALLEST = {
     "run": "run tiny.yaml --output run{n} --set training=null",
     "compare": "compare tiny.yaml --output compare{n} --set training=null --methods dense",
+    "explore": "explore study.yaml --output study{n} --processes 1",
     "report": "report told",
     "plot": "plot told --figure energy",
     "simulate": "simulate real --sweep adc-bits=4 --samples 4 --processes 1 --name s{n}",

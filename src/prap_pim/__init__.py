@@ -6,8 +6,9 @@ if TYPE_CHECKING:
     from prap_pim.api import compress, estimate
     from prap_pim.prune.pattern import pattern_mask
     from prap_pim.reuse.similar import similar_reuse
+    from prap_pim.study import explore
 
-__all__ = ["compress", "estimate", "pattern_mask", "similar_reuse"]
+__all__ = ["compress", "estimate", "explore", "pattern_mask", "similar_reuse"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:
         from prap_pim import api
 
         return getattr(api, name)
+    if name == "explore":
+        from prap_pim.study import explore
+
+        return explore
     if name == "pattern_mask":
         from prap_pim.prune.pattern import pattern_mask
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "zsh", "fish")
 
 
+_RESUMABLE = ("run", "compare", "explore")
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="prap-pim",
@@ -48,6 +51,17 @@ def _parser() -> Parser:
     compare.add_argument("--methods", metavar="NAME,NAME", help="of the configuration's methods, in this order")
     _add_run_arguments(compare)
     compare.set_defaults(handler=_run)
+
+    explore = commands.add_parser(
+        "explore",
+        help="search chips and compressions for those that none is better than; leaves study.json and report.html",
+        epilog="example: prap-pim explore examples/explore.yaml --output runs/mine --set trials=50",
+    )
+    _add_run_arguments(explore, "examples/explore.yaml")
+    where = explore.add_mutually_exclusive_group()
+    where.add_argument("--processes", metavar="P", help="at once (default: one a core, as far as memory allows)")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that runs the trials: tcp://host:port")
+    explore.set_defaults(handler=_explore)
 
     report = commands.add_parser(
         "report",
@@ -173,10 +187,10 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_run_arguments(run: argparse.ArgumentParser) -> None:
-    run.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, see examples/digits.yaml")
-    run.add_argument("--output", type=Path, metavar="FOLDER", help="the run folder (default: `output` of the config)")
-    run.add_argument("--resume", action="store_true", help="go on with the run in the folder, from its last checkpoint")
+def _add_run_arguments(run: argparse.ArgumentParser, example: str = "examples/digits.yaml") -> None:
+    run.add_argument("config", type=Path, metavar="CONFIG", help=f"a YAML file, see {example}")
+    run.add_argument("--output", type=Path, metavar="FOLDER", help="its folder (default: `output` of the config)")
+    run.add_argument("--resume", action="store_true", help="go on with what the folder holds, where it was left")
     run.add_argument(
         "--set",
         action="append",
@@ -233,6 +247,32 @@ def _run(arguments: argparse.Namespace) -> int:
         raise
     _show(arguments, folder, results, details=arguments.command == "compare")
     return 0
+
+
+def _explore(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
+    from pydantic import Field
+
+    from prap_pim.report.study import print_study
+    from prap_pim.settings import Settings, read_yaml
+    from prap_pim.study import StudyConfig, run_study
+
+    class Request(Settings):
+        processes: int | None = Field(default=None, ge=1, le=1024)
+
+    request = Request.checked({"processes": arguments.processes}, "explore")
+    config = StudyConfig.checked(read_yaml(arguments.config, arguments.overrides), str(arguments.config))
+    folder = arguments.output if arguments.output is not None else config.output
+    command = shlex.join(["prap-pim", *sys.argv[1:]])
+    with progress_bars(arguments.quiet or arguments.json) as progress:
+        how = arguments.resume, request.processes, arguments.scheduler
+        results = run_study(config, folder, command, *how, progress)
+    if arguments.json:
+        print(results.model_dump_json())
+    elif not arguments.quiet:
+        console = Output()
+        print_study(results, console)
+        console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -389,7 +429,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
-        how = {"simulate": "the same command goes on", "run": "go on with --resume", "compare": "go on with --resume"}
+        how = {"simulate": "the same command goes on"} | dict.fromkeys(_RESUMABLE, "go on with --resume")
         return _complain(f"interrupted; {how.get(command or '', 'nothing was written')}", 130)
     except BrokenPipeError:
         discard_output()  # the reader of our output went away: nothing is wrong

@@ -1,8 +1,12 @@
-"""Work on all cores: kernels that release the interpreter lock, run on plain threads."""
+"""Work on all cores: kernels that release the interpreter lock, on plain threads; and what worker processes need."""
 
+import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNKS_PER_THREAD = 4  # so that an unequal load evens out
@@ -42,3 +46,28 @@ def over_ranges(count: int, work: Callable[[int, int], object]) -> None:
     edges = [count * i // chunks for i in range(chunks + 1)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, edges[:-1], edges[1:]))
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Processes that are started meanwhile ignore Ctrl-C until they are ready to end without a word."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere signals cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def end_with_parent() -> None:
+    """End this process when its parent does: one that is killed cannot tell its workers, which would wait for ever."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -33,7 +33,7 @@ class Manifest(Settings):
         plans: digests of the plans by method (``NetworkPlan.digest``, over values, not file bytes), once finished.
     """
 
-    format: Literal["prap-pim run 1"] = "prap-pim run 1"
+    format: Literal["prap-pim run 1", "prap-pim study 1"] = "prap-pim run 1"
     seed: int
     threads: int = Field(ge=1, le=1024)
     versions: dict[str, str]
@@ -47,6 +47,11 @@ class RunFolder:
     """Paths inside a run's folder. Every file there is whole, because files are written aside and renamed."""
 
     path: Path
+
+    @property
+    def kind(self) -> str:
+        """What the folder holds, for messages."""
+        return "run"
 
     @property
     def config(self) -> Path:
@@ -120,9 +125,11 @@ def open_run(path: Path, config: dict[str, Any], manifest: Manifest, resume: boo
         UserError: the folder holds another run, something else, or is in use; or it cannot be written.
     """
     folder = RunFolder(path)
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     with _held(path):
-        _claim(folder, config, manifest, resume)
+        claim(folder, config, manifest, resume)
+        if resume:
+            remove_leftovers(folder)
         yield folder
 
 
@@ -145,11 +152,7 @@ def open_finished(path: Path) -> Iterator[RunFolder]:
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     """The lock of a run's folder, which is made when missing."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise UserError(f"cannot use the output folder {path}: {error.strerror or error}") from error
+    handle = open_lock(path)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,8 +163,25 @@ def _held(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _refuse_foreign(folder: RunFolder) -> None:
-    """A run writes its config first: files without one belong to somebody else."""
+def open_lock(path: Path) -> int:
+    """The file that holds the locks of a folder, open; the folder is made when missing.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return os.open(path / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot use the output folder {path}: {error.strerror or error}") from error
+
+
+def refuse_foreign(folder: RunFolder) -> None:
+    """A run writes its config first: files without one belong to somebody else.
+
+    Raises:
+        UserError: there are such files, or the folder cannot be read.
+    """
     try:
         if not folder.path.exists() or folder.config.exists():
             return
@@ -169,10 +189,18 @@ def _refuse_foreign(folder: RunFolder) -> None:
     except OSError as error:
         raise UserError(f"cannot use the output folder {folder.path}: {error.strerror or error}") from error
     if others:
-        raise UserError(f"the output folder {folder.path} is not empty and holds no run: choose another with --output")
+        raise UserError(
+            f"the output folder {folder.path} is not empty and holds no {folder.kind}: choose another with --output"
+        )
 
 
-def _claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume: bool) -> None:
+def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume: bool) -> None:
+    """Make an empty folder that of a run, or see that it is that run's already.
+
+    Raises:
+        UserError: it holds another run, or this one and it is not to be resumed, or this one begun with other versions
+            or inputs; or it cannot be written.
+    """
     if not folder.config.exists():
         write_whole(folder.config, yaml.safe_dump(config, sort_keys=False))
         write_json(folder.manifest, manifest.model_dump())
@@ -180,15 +208,13 @@ def _claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume
     difference = _first_difference(config, read_yaml(folder.config))
     if difference:
         raise UserError(
-            f"the output folder {folder.path} holds another run ({difference}): choose another with --output"
+            f"the output folder {folder.path} holds another {folder.kind} ({difference}): choose another with --output"
         )
     if not resume:
         raise UserError(
-            f"the output folder {folder.path} holds this run already: "
+            f"the output folder {folder.path} holds this {folder.kind} already: "
             "go on with --resume, or choose another with --output"
         )
-    for leftover in folder.path.rglob(".*.part"):  # of a process that was killed while it wrote
-        leftover.unlink(missing_ok=True)
     if not folder.manifest.exists():  # killed between the two files
         write_json(folder.manifest, manifest.model_dump())
         return
@@ -200,12 +226,18 @@ def _claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume
         changed = [key for key in new if old.get(key) != new[key]]
         if changed:
             raise UserError(
-                f"the run in {folder.path} was begun with {what} {changed[0]}: "
+                f"the {folder.kind} in {folder.path} was begun with {what} {changed[0]}: "
                 "its figures would differ; choose another folder with --output"
             )
     for key, value in before.arithmetic.items():
         if manifest.arithmetic.get(key) != value:
             raise UserError(f"the run in {folder.path} was begun with --{key} {value}: go on with that")
+
+
+def remove_leftovers(folder: RunFolder) -> None:
+    """Remove the unfinished files of processes that were killed; nobody else may be writing there."""
+    for leftover in folder.path.rglob(".*.part"):
+        leftover.unlink(missing_ok=True)
 
 
 def _first_difference(new: Any, old: Any, where: str = "") -> str | None:

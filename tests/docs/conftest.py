@@ -23,6 +23,7 @@ SMALL_RUN = {  # by the data
     "digits": ["data.size=8", "data.train=160", "data.calibration=40", "data.test=40", "model.depth=8", "model.width=8"]
 }
 SMALL = {
+    "explore": f"--processes 1 --set trials=4 --set batch=2 --set 'base.{SMALL_TRAINING}'",
     "simulate": "--samples 8 --devices 2 --processes 1",
     "replay --mapped": "--network resnet18 --method prap",
 }
@@ -102,7 +103,7 @@ class Reader:
     def _made_small(self, words: list[str]) -> list[str]:
         for name, more in SMALL.items():
             if set(name.split()) <= set(words):
-                return more.split()
+                return shlex.split(more)
         if words[0] not in ("run", "compare"):
             return []
         arguments = _parser().parse_args(words)

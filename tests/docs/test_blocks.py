@@ -11,6 +11,8 @@ from prap_pim.chip import load_chip
 from prap_pim.config import RunConfig
 from prap_pim.cost.table import TABLES, load_table
 from prap_pim.settings import parse_yaml, read_yaml
+from prap_pim.study import StudyConfig
+from prap_pim.study.space import SearchSpace
 from tests.docs.pages import PAGES, ROOT, Block, blocks, prose
 
 
@@ -19,10 +21,13 @@ def _python(block: Block) -> None:
 
 
 def _yaml(block: Block) -> None:
-    """Settings of a run, put into an example that is whole."""
-    RunConfig.checked(
-        read_yaml(ROOT / "examples" / "digits.yaml") | parse_yaml(block.text, block.page.name), block.page.name
-    )
+    """Settings of a run or, if there is a space, of a study, put into an example that is whole."""
+    given = parse_yaml(block.text, block.page.name)
+    if "space" in given:
+        study = read_yaml(ROOT / "examples" / "explore.yaml") | given
+        SearchSpace(StudyConfig.checked(study | {"base": str(ROOT / study["base"])}, block.page.name))
+    else:
+        RunConfig.checked(read_yaml(ROOT / "examples" / "digits.yaml") | given, block.page.name)
 
 
 def _toml(block: Block) -> None:

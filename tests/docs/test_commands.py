@@ -19,6 +19,7 @@ NOT_GIVEN = {
     "make test": SUITE,
     "make test-long": LONG,
     "make bench": LONG,
+    "pip install 'prap-pim[cluster]'": NETWORK,
     "pip install 'prap-pim[onnx]'": NETWORK,
     "pip install -c constraints.txt -e .": NETWORK,
     "python benchmarks/accuracy.py --write docs/accuracy.md": LONG,

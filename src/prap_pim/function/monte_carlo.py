@@ -1,13 +1,10 @@
 """Accuracy over many devices: each is programmed once, with errors of its own, and classifies all images."""
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -20,7 +17,7 @@ from prap_pim.capture import Captured
 from prap_pim.errors import UserError
 from prap_pim.function.model import CrossbarModel
 from prap_pim.function.simulate import Progress, SimulationReport, measure
-from prap_pim.parallel import cores
+from prap_pim.parallel import cores, deaf, end_with_parent
 from prap_pim.plan import NetworkPlan
 
 
@@ -177,7 +174,7 @@ def measure_each(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _start, (shared, max(1, cores() // processes)))
     try:
-        with _deaf():
+        with deaf():
             numbers = {pool.submit(_one_of_many, trial): number for number, trial in enumerate(trials)}
         for future in as_completed(numbers):
             try:
@@ -189,19 +186,6 @@ def measure_each(
         pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started meanwhile ignore Ctrl-C until they are ready to end without a word (``_start``)."""
-    if threading.current_thread() is not threading.main_thread():  # elsewhere signals cannot be set
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 _Shared = tuple[Networks, Tensor, Tensor, int]
 _shared: list[_Shared] = []  # of a worker process: sent once, not with every trial
 
@@ -210,15 +194,7 @@ def _start(shared: _Shared, threads: int) -> None:
     torch.set_num_threads(threads)
     _shared.append(shared)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # interrupted with its parent, without a word
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot tell its workers, which would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _one_of_many(trial: Trial) -> SimulationReport:
