@@ -57,7 +57,7 @@ def _parser() -> Parser:
         help="search chips and compressions for those that none is better than; leaves study.json and report.html",
         epilog="example: prap-pim explore examples/explore.yaml --output runs/mine --set trials=50",
     )
-    _add_run_arguments(explore, "examples/explore.yaml")
+    _add_config_arguments(explore, "examples/explore.yaml")
     where = explore.add_mutually_exclusive_group()
     where.add_argument("--processes", metavar="P", help="at once (default: one a core, as far as memory allows)")
     where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that runs the trials: tcp://host:port")
@@ -187,7 +187,15 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_run_arguments(run: argparse.ArgumentParser, example: str = "examples/digits.yaml") -> None:
+def _add_run_arguments(run: argparse.ArgumentParser) -> None:
+    _add_config_arguments(run, "examples/digits.yaml")
+    run.add_argument("--devices", metavar="N", help="processes that train, a GPU each if there are any (default: 1)")
+    run.add_argument("--nodes", metavar="M", help="machines, each with as many; see docs/training.md (default: 1)")
+    run.add_argument("--accelerator", metavar="NAME", help="to train on: cpu, cuda or auto (default: auto)")
+    run.add_argument("--precision", metavar="P", help="to train with: 32-true or bf16-mixed (default: 32-true)")
+
+
+def _add_config_arguments(run: argparse.ArgumentParser, example: str) -> None:
     run.add_argument("config", type=Path, metavar="CONFIG", help=f"a YAML file, see {example}")
     run.add_argument("--output", type=Path, metavar="FOLDER", help="its folder (default: `output` of the config)")
     run.add_argument("--resume", action="store_true", help="go on with what the folder holds, where it was left")
@@ -199,10 +207,6 @@ def _add_run_arguments(run: argparse.ArgumentParser, example: str = "examples/di
         metavar="KEY=VALUE",
         help="change a setting, dots between nested keys; may be repeated",
     )
-    run.add_argument("--devices", metavar="N", help="processes that train, a GPU each if there are any (default: 1)")
-    run.add_argument("--nodes", metavar="M", help="machines, each with as many; see docs/training.md (default: 1)")
-    run.add_argument("--accelerator", metavar="NAME", help="to train on: cpu, cuda or auto (default: auto)")
-    run.add_argument("--precision", metavar="P", help="to train with: 32-true or bf16-mixed (default: 32-true)")
     _add_output_flags(run)
 
 
