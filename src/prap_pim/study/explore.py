@@ -73,12 +73,11 @@ def run_study(
     progress: Progress,
     kind: Kind = Stages,
 ) -> Study:
-    """``explore`` with a checked configuration.
+    """``explore`` with a checked configuration; what is not said here is as there.
 
     Args:
         command: how the user called it, for the report.
         kind: what finds the figures.
-        others: as ``explore``.
 
     Raises:
         UserError: as ``explore``.
