@@ -195,7 +195,10 @@ def on_a_terminal(words: Sequence[str], place: Path, columns: int, **environment
     """All that a terminal of so many columns is sent."""
     ours, theirs = pty.openpty()
     there = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), **environment}
-    process = subprocess.Popen([*ENTRY, *words], cwd=place, env=there, stdout=theirs, stderr=theirs, stdin=theirs)
+    at_once = "import sys; from prap_pim import __main__, command_line; command_line._PATIENCE = 0; __main__.main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", at_once, *words], cwd=place, env=there, stdout=theirs, stderr=theirs, stdin=theirs
+    )
     os.close(theirs)
     sent = b""
     try:
@@ -226,6 +229,7 @@ def test_progress_fits_its_line_and_tells_the_time_left(width: int, monkeypatch:
     screen, now = io.StringIO(), [0.0]
     console = Console(file=screen, width=width, force_terminal=True, color_system=None, get_time=lambda: now[0])
     monkeypatch.setattr(command_line, "Output", lambda **_: console)
+    monkeypatch.setattr(command_line, "_PATIENCE", 0)
     with command_line.progress_bars(quiet=False) as progress:
         for done in range(6):
             now[0] += 2  # 20 s for all: 8 are left at last

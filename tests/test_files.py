@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prap_pim.errors import UserError
-from prap_pim.files import read_json, write_json, write_whole
+from prap_pim.files import check_writable, read_json, write_json, write_whole
 
 
 def test_written_whole(tmp_path: Path):
@@ -44,3 +44,17 @@ def test_json(tmp_path: Path):
     (tmp_path / "c.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         read_json(tmp_path / "c.json")
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder" / "file")
+    (tmp_path / "file").write_text("kept")
+    check_writable(tmp_path / "file")
+    assert os.listdir(tmp_path) == ["file"]  # nothing is left behind
+    assert (tmp_path / "file").read_text() == "kept"
+    os.mkfifo(tmp_path / "pipe")  # as a device: a file must not take its place
+    for path in (tmp_path, tmp_path / "file" / "below", Path("/proc/file"), tmp_path / "pipe"):
+        for write in (check_writable, lambda path: write_whole(path, b"x")):
+            with pytest.raises(UserError, match=f"cannot write {path}"):
+                write(path)
+    assert (tmp_path / "pipe").is_fifo()

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Timer
 from typing import IO, Any, NoReturn, TypeVar
 
 from rich.console import Console
@@ -26,6 +27,7 @@ from rich.table import Column
 from prap_pim.errors import one_line
 
 _N = TypeVar("_N")
+_PATIENCE = 1.0  # seconds before anything is shown, and what a phase must take to stay on the screen
 _WIDE = 100  # columns of a terminal that has room for everything about a phase
 _ASCII = {"µ": "u", "²": "2", "…": "..."}  # of units and cut names, where a terminal has no more
 _REST = 24  # columns of a narrow line of progress beside the phase's name
@@ -99,22 +101,46 @@ class Output(Console):
 
 @contextmanager
 def progress_bars(quiet: bool) -> Iterator[Callable[..., None]]:
-    """A function ``progress(phase, done, total, note="")`` that shows bars with the time left on stderr."""
+    """A function ``progress(phase, done, total, note="")`` that shows bars with the time left on a terminal at stderr.
+
+    Nothing is shown in the first second: a mistake found early prints its line alone.
+    """
     console = Output(stderr=True, quiet=quiet)
     tasks: dict[str, TaskID] = {}
-    bars = Progress(*_columns(console.width), console=console)
+    shown = console.is_terminal and not quiet
+    bars = Progress(*_columns(console.width), console=console, disable=not shown)
+    later = Timer(_PATIENCE, bars.start)  # also if the first phase tells nothing for long
+    later.daemon = True
+    if shown and _PATIENCE:
+        later.start()
+    elif shown:
+        bars.start()
 
     def advance(phase: str, done: int, total: int, note: str = "") -> None:
-        bars.start()  # when there is something to show, not before: a mistake found early prints its line alone
         if phase not in tasks:
+            _make_room(bars, console.height)
             tasks[phase] = bars.add_task(phase, total=total, note=note)
         bars.update(tasks[phase], completed=done, total=total, note=note)
+        task = bars.tasks[tasks[phase]]
+        if task.finished and (task.finished_time or 0) < _PATIENCE:
+            bars.update(task.id, visible=False)  # too quick to be worth a line
 
     try:
         yield advance
     finally:
-        if tasks:
+        later.cancel()
+        if later.is_alive():
+            later.join()
+        if bars.live.is_started:
             bars.stop()
+
+
+def _make_room(bars: Progress, height: int) -> None:
+    """Before a phase begins, the oldest finished one goes if the terminal has no more lines."""
+    seen = [task for task in bars.tasks if task.visible]
+    done = [task for task in seen if task.finished]
+    if done and len(seen) > height - 3:
+        bars.update(done[0].id, visible=False)
 
 
 def _columns(width: int) -> list[ProgressColumn]:

@@ -14,6 +14,7 @@ from prap_pim.network import Network
 from prap_pim.outline import Outline
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.progress import Steps, counted, phase, unheard
 from prap_pim.prune import NoPruning, PruneConfig, dense_plan, prune
 from prap_pim.quantize import QuantizeConfig, input_steps
 from prap_pim.reuse import NoReuse, reuse
@@ -76,16 +77,16 @@ def compress_network(
         plans = {layer.name: calibration.plans[layer.name] for layer in calibration.layers if layer.setting is not None}
     else:
         plans = {}
-        for done, (name, assignment) in enumerate(assign(changed, captured.network, chip).items()):
+        told = phase(progress, f"{method.name}: layers")
+        for name, assignment in assign(changed, captured.network, chip, told).items():
             layer = next(layer for layer in captured.network.layers if layer.name == name)
             plans[name] = make_plan(name, layer.matrix, *assignment)
-            progress(f"{method.name}: layers", done + 1, len(changed), name)
     module = _with_weights(captured.module, plans)
     walk = Walk(module, batches, remember=bool(plans))
     for node in walk.nodes() if plans else ():  # measures batch norm anew
         walk.run(node)
     after = captured.with_module(module)
-    steps = input_steps(after, batches, _BATCH, quantize)
+    steps = input_steps(after, batches, _BATCH, quantize, phase(progress, f"{method.name}: ranges of inputs"))
     return Compressed(after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration)
 
 
@@ -106,15 +107,14 @@ def changed_layers(method: MethodConfig, network: Network) -> dict[str, tuple[Pr
 
 
 def assign(
-    settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip
+    settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip, told: Steps = unheard
 ) -> dict[str, tuple[PatternSet, ReuseMap]]:
-    """What pruning and reuse decide, for the layers of ``settings``."""
+    """What pruning and reuse decide, for the layers of ``settings``; ``told`` hears how many are done."""
     assignments = {}
-    for layer in network.layers:
-        if layer.name in settings:
-            pruning, reusing = settings[layer.name]
-            patterns = prune(pruning, layer, chip.grain)
-            assignments[layer.name] = patterns, reuse(reusing, layer, patterns, chip.grain)
+    for layer in counted([layer for layer in network.layers if layer.name in settings], told):
+        pruning, reusing = settings[layer.name]
+        patterns = prune(pruning, layer, chip.grain)
+        assignments[layer.name] = patterns, reuse(reusing, layer, patterns, chip.grain)
     return assignments
 
 

@@ -20,6 +20,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     temporary: Path | None = None
+    _check_kind(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -36,6 +37,30 @@ def write_whole(path: Path, content: bytes | str) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether ``write_whole`` could write ``path``; nothing is left behind.
+
+    Raises:
+        UserError: it is no file, or its folder cannot be made or written.
+    """
+    _check_kind(path)
+    try:
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _check_kind(path: Path) -> None:
+    """
+    Raises:
+        UserError: a file would take the place of a folder or a device, such as /dev/null.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'no plain file'}")
 
 
 def read_text(path: Path) -> str:

@@ -23,6 +23,7 @@ from prap_pim.network import Network
 from prap_pim.patterns import make_plan
 from prap_pim.plan import NetworkPlan
 from prap_pim.presets import Gain, PublishedLayer, published
+from prap_pim.progress import counted, phase
 from prap_pim.prune import PruneConfig, prune
 from prap_pim.reuse import ReuseConfig, reuse
 from prap_pim.training import Progress
@@ -57,10 +58,9 @@ def replay_mapped(
 
         inferences: dict[str, Inference] = {}
         wanted = list(dict.fromkeys(["dense", *methods]))
-        for done, method in enumerate(wanted, start=1):
+        for method in counted(wanted, phase(progress, f"{name}: mapping")):
             settings = method_settings(preset, method, model)
             inferences[method] = _inference(network, _plan(network, method, settings, chip), layers, chip)
-            progress(f"{name}: mapping", done, len(wanted), "methods")
         gains[name] = {method: inferences[method].gain_over(inferences["dense"]) for method in methods}
     return gains
 

@@ -30,6 +30,7 @@ from prap_pim.mapping import fewest_crossbars
 from prap_pim.models import build
 from prap_pim.network import Layer, Network
 from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.progress import Steps, counted, phase, unheard
 from prap_pim.quantize import input_steps
 from prap_pim.report import write_comparison, write_report
 from prap_pim.results import (
@@ -104,7 +105,7 @@ def run(
         check_shards(config.training, len(splits.train), processes.count)
     elif processes.count > 1:
         raise UserError(f"training: none leaves {processes.count} processes nothing to share: use one")
-    check(config, splits, chip)
+    check(config, splits, chip, phase(progress, "checking the methods"))
     manifest = Manifest(
         seed=config.seed,
         threads=_threads(config.training),
@@ -118,7 +119,7 @@ def run(
             methods = [
                 _method(config, m, splits, chip, trained, branch, folder, progress, processes) for m in config.methods
             ]
-            results = _results(config, command, splits, chip, trained, methods)
+            results = _results(config, command, splits, chip, trained, methods, progress)
             write_report(results, folder.report)
             write_comparison(results, folder.comparison)
             write_json(
@@ -166,8 +167,10 @@ def _as_many_threads_as_begun(folder: RunFolder) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
+def check(config: RunConfig, splits: Splits, chip: Chip, told: Steps = unheard) -> None:
     """Walk through every method on the untrained network, so that a mistake shows before hours of training.
+
+    ``told`` hears how many methods are done.
 
     Raises:
         UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
@@ -175,7 +178,7 @@ def check(config: RunConfig, splits: Splits, chip: Chip) -> None:
     if min(chip.grain.weight_bits, chip.grain.input_bits) < 8:
         raise UserError(f"chip {chip.name}: weights and inputs are int8, its grain has fewer weight_bits or input_bits")
     captured = capture_network(config, splits, _start(config, splits))
-    for method in config.methods:
+    for method in counted(config.methods, told):
         names = [layer.name for layer in captured.network.layers]
         changed = changed_layers(method, captured.network)
         if isinstance(method.reuse, CalibratedReuse):
@@ -253,10 +256,13 @@ def _method(
 
     found = compress_method(config, method, splits, chip, trained, branch, place, progress, processes)
     captured, plan = found.captured, found.plan
-    zero_input = zero_inputs(config, captured, plan, splits, chip)
+    zero_input = zero_inputs(config, captured, plan, splits, chip, phase(progress, f"{method.name}: zero inputs"))
     budget = crossbar_budget(config, captured.network, plan, chip)
-    costs = cost(captured.network, plan, chip, config.mapping, zero_input=zero_input)
-    at_budget = cost(captured.network, plan, chip, crossbars=budget, zero_input=zero_input)
+    mappings: list[dict[str, Any]] = [{"mode": config.mapping}, {"crossbars": budget}]
+    costs, at_budget = (
+        cost(captured.network, plan, chip, zero_input=zero_input, **mapping)
+        for mapping in counted(mappings, phase(progress, f"{method.name}: costs"))
+    )
     compressed, proof = prove(config, captured, plan, splits, chip, progress) if has_meaning(config) else (None, None)
     of_bytes = splits.test.are_tokens
     result = _method_result(method, found, chip, budget, costs, at_budget, proof, compressed, of_bytes)
@@ -265,12 +271,12 @@ def _method(
 
 
 def zero_inputs(
-    config: RunConfig, captured: Captured, plan: NetworkPlan, splits: Splits, chip: Chip
+    config: RunConfig, captured: Captured, plan: NetworkPlan, splits: Splits, chip: Chip, told: Steps = unheard
 ) -> ZeroInput | None:
     """The shares of OU steps that need not be done, if they are to be skipped; measured on calibration inputs."""
     if not config.zero_input_skipping:
         return None
-    return zero_input_rates(captured, plan, splits.calibration.inputs, chip.grain, _BATCH)
+    return zero_input_rates(captured, plan, splits.calibration.inputs, chip.grain, _BATCH, told)
 
 
 def prove(
@@ -287,7 +293,8 @@ def prove(
         progress=lambda done, total: progress(f"{plan.method}: bit-true simulation", done, total, "inputs"),
         check=True if config.checked_images is None else config.checked_images,
     )
-    return evaluate(compressed_model(captured, plan), test.inputs, test.labels), proof
+    told = phase(progress, f"{plan.method}: accuracy")
+    return evaluate(compressed_model(captured, plan), test.inputs, test.labels, told=told), proof
 
 
 def digital_part(captured: Captured) -> nn.Module:
@@ -348,15 +355,17 @@ def compress_method(
             chosen = model, splits.train, config.training, config.seed, start, plans, place / "checkpoints"
             plans = train_donors(*chosen, **training)
     else:
-        assignments = assign(changed, captured.network, chip)
+        assignments = assign(changed, captured.network, chip, phase(progress, f"{method.name}: layers"))
         if start is not None and config.training is not None:
             drawn = model, splits.train, config.training, config.seed, start, assignments, place / "checkpoints"
             plans = finetune(*drawn, **training)
         else:
             plans = project(model, assignments)
-    reestimate_batchnorm(model, splits.calibration.inputs)  # for every method alike
+    counted_batches = phase(progress, f"{method.name}: batch norm")
+    reestimate_batchnorm(model, splits.calibration.inputs, told=counted_batches)  # for every method alike
     captured = capture_network(config, splits, model)
-    steps = input_steps(captured, splits.calibration.inputs, _BATCH, config.quantize)
+    counted_batches = phase(progress, f"{method.name}: ranges of inputs")
+    steps = input_steps(captured, splits.calibration.inputs, _BATCH, config.quantize, counted_batches)
     whole = whole_plan(method.name, captured, plans, steps, chip)
     if digital := digital_part(captured).state_dict():
         write_whole(place / _DIGITAL, save(digital))
@@ -505,12 +514,14 @@ def _results(
     chip: Chip,
     trained: nn.Module,
     methods: list[MethodResult],
+    progress: Progress,
 ) -> Results:
     captured = capture_network(config, splits, trained)
     geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
     geometry = {key: _shown(value) for key, value in geometry.items() if value is not None} | vars(chip.grain)
     table, test = load_table(chip.components), splits.test
-    quality = evaluate(trained, test.inputs, test.labels) if has_meaning(config) else None
+    told = phase(progress, "float network: accuracy")
+    quality = evaluate(trained, test.inputs, test.labels, told=told) if has_meaning(config) else None
     return Results(
         schema_version=1,
         name=config.name,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prap_pim.capture import Captured, Inputs, cut
 from prap_pim.errors import UserError
+from prap_pim.progress import Steps, counted, unheard
 from prap_pim.settings import Settings
 
 _BIN_SHIFT = 15  # a float32's exponent and 8 bits of its fraction: bins 0.4 % wide or less
@@ -33,7 +34,11 @@ def quantize_input(x: Tensor, step: float) -> Tensor:
 
 
 def input_steps(
-    captured: Captured, inputs: Tensor | Sequence[Inputs], batch_size: int, config: QuantizeConfig | None = None
+    captured: Captured,
+    inputs: Tensor | Sequence[Inputs],
+    batch_size: int,
+    config: QuantizeConfig | None = None,
+    told: Steps = unheard,
 ) -> dict[str, float]:
     """The real activation that integer 1 stands for at the input of every layer, in one pass over the inputs.
 
@@ -42,6 +47,7 @@ def input_steps(
         inputs: calibration inputs [N, ...], or batches of them.
         batch_size: inputs at a time, of one tensor.
         config: symmetric range that 127 stands for; default: the largest magnitude seen.
+        told: how many batches are done.
 
     Returns:
         steps by layer name; 1.0 for an input that is always 0.
@@ -55,7 +61,7 @@ def input_steps(
     hooks = [model.get_submodule(name).register_forward_pre_hook(partial(_observe, s)) for name, s in ranges.items()]
     try:
         with torch.no_grad():
-            for batch in batches:
+            for batch in counted(batches, told):
                 model(*(each.clone() for each in batch))  # a network may work in place
     finally:
         for hook in hooks:

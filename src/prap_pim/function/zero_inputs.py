@@ -15,13 +15,14 @@ from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.parallel import over_ranges
 from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.progress import Steps, counted, unheard
 from prap_pim.quantize import quantize_input
 
 _BYTES_AT_A_TIME = 1 << 22  # of im2col rows: every row group reads its own of them, so they are to stay in the cache
 
 
 def zero_input_rates(
-    captured: Captured, plan: NetworkPlan, images: Tensor, grain: Grain, batch_size: int = 50
+    captured: Captured, plan: NetworkPlan, images: Tensor, grain: Grain, batch_size: int = 50, told: Steps = unheard
 ) -> dict[str, NDArray[np.float64]]:
     """Share of a row group's OU steps in which no row is driven, measured on calibration images.
 
@@ -38,6 +39,7 @@ def zero_input_rates(
         images: calibration inputs [N, ...], N > 0.
         grain: bits of inputs and DAC.
         batch_size: images at a time.
+        told: how many batches are done.
 
     Returns:
         by layer name, float64 [row groups of the layer's plan], in 0..1.
@@ -55,7 +57,7 @@ def zero_input_rates(
     for name, counter in counters.items():
         model.get_submodule(name).register_forward_pre_hook(counter)
     with torch.no_grad():
-        for batch in torch.split(images, batch_size):
+        for batch in counted(torch.split(images, batch_size), told):
             model(batch)
     return {name: counter.rates() for name, counter in counters.items()}
 

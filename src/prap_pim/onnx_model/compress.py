@@ -16,12 +16,14 @@ from prap_pim.chip import Chip, load_chip
 from prap_pim.compression import Compressed, compress_network, whole_plan
 from prap_pim.cost import CostReport, cost
 from prap_pim.errors import UserError
+from prap_pim.files import check_writable
 from prap_pim.network import Layer
 from prap_pim.onnx_model.calibration import read_batches
 from prap_pim.onnx_model.file import Array, OnnxFile, shown
 from prap_pim.onnx_model.lower import OnnxCapture, alike, capture_onnx, run_file
 from prap_pim.onnx_model.program import to_tensor
 from prap_pim.onnx_model.write import remove, write_onnx
+from prap_pim.progress import counted, phase
 from prap_pim.prune import dense_plan
 from prap_pim.training import Progress, quiet
 from prap_pim.weights import put_weights
@@ -150,12 +152,13 @@ def compress_onnx(
     compressed = compress_network(found.captured, inputs, config, on_chip, seed=seed, progress=progress)
     steps = dict(compressed.plan.input_step)
     dense = whole_plan("dense", found.captured, {}, steps, on_chip)
-    costs = [cost(found.captured.network, each, on_chip) for each in (dense, compressed.plan)]
-    before = run_file(file, batches)
+    costing = counted((dense, compressed.plan), phase(progress, "costs"))
+    costs = [cost(found.captured.network, each, on_chip) for each in costing]
+    before = run_file(file, counted(batches, phase(progress, "outputs before")))
     module = as_stored(compressed, on_chip)
     files = write_onnx(found, module, output)
     try:
-        after = run_file(OnnxFile.read(output), batches)
+        after = run_file(OnnxFile.read(output), counted(batches, phase(progress, "outputs after")))
         if plan is not None:
             compressed.plan.save(plan)
     except UserError:
@@ -200,11 +203,11 @@ def together(found: OnnxCapture, batches: list[tuple[Tensor, ...]]) -> list[tupl
 def _check_places(model: Path, calibration: Path, output: Path, plan: Path | None) -> None:
     """
     Raises:
-        UserError: one of the files would take the place of another.
+        UserError: one of the files would take the place of another, or cannot be written.
     """
     for what, path in (("the output", output), ("the plan", plan)):
-        if path is not None and path.is_dir():
-            raise UserError(f"cannot write {path}: it is a folder")
+        if path is not None:
+            check_writable(path)
         for other, its_path in (("the model", model), ("the calibration inputs", calibration), ("the output", output)):
             if path is not None and other != what and _same(path, its_path):
                 raise UserError(f"cannot write {what} to {path}: it would replace {other}")

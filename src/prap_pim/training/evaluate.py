@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from prap_pim.progress import Steps, counted, unheard
+
 
 def batches(inputs: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     """Cut into batches of at most ``batch_size`` whose sizes differ by at most one, so that none is tiny."""
@@ -57,7 +59,7 @@ class Tally:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> Quality:
+def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256, told: Steps = unheard) -> Quality:
     """How well a model tells labels.
 
     Args:
@@ -65,13 +67,15 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
         inputs: images or tokens, as in ``data.Examples``.
         labels: theirs.
         batch_size: inputs at a time; the result depends on it at most by rounding.
+        told: how many batches are done.
     """
     modes = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device
     tally = Tally()
     try:
         model.eval()
-        for batch, expected in zip(batches(inputs, batch_size), batches(labels, batch_size), strict=True):
+        pairs = list(zip(batches(inputs, batch_size), batches(labels, batch_size), strict=True))
+        for batch, expected in counted(pairs, told):
             tally.add(model(_laid_out(batch, device)).cpu(), expected)
     finally:
         for module, mode in modes.items():
@@ -85,7 +89,7 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
 
 
 @torch.inference_mode()
-def reestimate_batchnorm(model: nn.Module, inputs: Tensor, batch_size: int = 256) -> None:
+def reestimate_batchnorm(model: nn.Module, inputs: Tensor, batch_size: int = 256, told: Steps = unheard) -> None:
     """Replace batch norm's running mean and variance by those of ``inputs`` under the present weights.
 
     The statistics are the plain average over the batches; no label is needed and no weight changes. Done after every
@@ -95,6 +99,7 @@ def reestimate_batchnorm(model: nn.Module, inputs: Tensor, batch_size: int = 256
         model: changed in place, in its batch-norm buffers only, and left in evaluation mode.
         inputs: images or tokens, as in ``data.Examples``.
         batch_size: inputs at a time, at most.
+        told: how many batches are done.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
@@ -105,7 +110,7 @@ def reestimate_batchnorm(model: nn.Module, inputs: Tensor, batch_size: int = 256
             norm.reset_running_stats()
             norm.momentum = None  # torch: a cumulative average
             norm.train()
-        for batch in batches(inputs, batch_size) if norms else ():
+        for batch in counted(batches(inputs, batch_size) if norms else (), told):
             model(_laid_out(batch, device))
     finally:
         model.eval()
