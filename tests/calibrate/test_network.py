@@ -152,7 +152,8 @@ def test_every_layers_error_is_recomputed(odd: Captured, mimic: float):
             now, then = (rows_of(layer, seen[layer.name]) for seen in (after, before))
             now, then = now - now.mean(0), then - then.mean(0)
             covariance = now.T @ now / len(now)
-            ridge = 0.01 * np.diag(covariance).mean() * np.eye(len(covariance))
+            damping = max(0.01, 0.1 * now.shape[1] / len(now))  # more where rows are few
+            ridge = damping * np.diag(covariance).mean() * np.eye(len(covariance))
             hessian, weights = covariance + ridge, layer.matrix.astype(np.float64)
             mimicking = weights @ (then.T @ now / len(now) + ridge) @ np.linalg.inv(hessian)
             target = mimic * mimicking + (1 - mimic) * weights
@@ -412,3 +413,26 @@ def test_no_layer_goes_dark_for_the_sake_of_updates(odd: Captured):
     found = compress(odd, images(), compute_ratio=0.35, update_weight=1000)
     assert all(plan.uses for plan in found.plans.values())
     assert all(layer.error < 0.9 for layer in found.layers)
+
+
+def test_few_rows_are_not_fitted_too_well(monkeypatch: pytest.MonkeyPatch):
+    """As many weights a filter as im2col rows, and rows that say little: what counts is inputs that were not seen."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 64, bias=False)).eval()
+    mixing = torch.randn(8, 64, generator=generator)
+
+    def draw(count: int) -> Tensor:
+        noise = torch.randn(count, 64, generator=generator)
+        return torch.randn(count, 8, generator=generator) @ mixing + 0.5 * noise
+
+    seen, unseen = draw(64), draw(2000)
+
+    def error(few: float) -> float:
+        monkeypatch.setattr("prap_pim.calibrate.network._FEW_ROWS", few)
+        captured = capture(model, seen[:1], "few")
+        found = calibrate(captured, seen, CalibratedReuse(compute_ratio=0.25), load_chip("isaac-32nm"), seed=0)
+        with torch.no_grad():
+            return float((with_plans(captured, found)(unseen) - model(unseen)).square().mean())
+
+    assert error(0.1) < 0.95 * error(0)

@@ -49,6 +49,7 @@ _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is mea
 _KERNEL = 9
 _LEAST_SHARE = 0.01  # of the median layer's sensitivity
 _LEAST_DIVERGENCE = 1e-6  # nats
+_FEW_ROWS = 0.1  # damping, at least, of a layer that has as many inputs as the calibration gives im2col rows
 _MOST_PRICE = 0.05  # of a use, in shares of what a pattern holds on the average
 _TINY = 1e-9
 _LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
@@ -423,7 +424,14 @@ class _Job:
             channels = slice(i * part.channels, (i + 1) * part.channels)
             mine, before = ([x[:, channels] if layer.groups > 1 else x for x in every] for every in (now, then))
             moments = self._moments(layer.name, part, mine, before if original is not None else mine, most)
-            parts.append(self._part(part, moments, weights[i], step, original_step, original is not None))
+            covariance = moments.covariance()
+            metric = Metric.of(covariance, self._damping(part, mine))
+            target = part.matrix.astype(np.float64)
+            if original is not None and self.config.mimic > 0:
+                target = self._mimicking(target, metric, covariance, moments, original_step / step)
+            mean, original_mean = moments.means()
+            problem = Problem(target, metric, weights[i])
+            parts.append(_Part(part, problem, mean * step, original_mean * original_step))
         return parts, step
 
     def _moments(self, name: str, part: Layer, now: list[Tensor], then: list[Tensor], most: int) -> Moments:
@@ -439,25 +447,23 @@ class _Job:
                 moments.add(rows, rows if y is x else rows_at(part, y, places).float())
         return moments
 
-    def _part(
-        self, part: Layer, moments: Moments, weight: Float64, step: float, original_step: float, follows: bool
-    ) -> _Part:
-        """
+    def _damping(self, part: Layer, inputs: list[Tensor]) -> float:
+        """More where the inputs give few im2col rows for as many weights as a filter has: they are fitted too well."""
+        positions = sum(positions_of(part, x) for x in inputs)
+        return max(self.config.damping, _FEW_ROWS * part.rows / max(1, positions))
+
+    def _mimicking(
+        self, weights: Float64, metric: Metric, covariance: Float64, moments: Moments, ratio: float
+    ) -> Float64:
+        """The weights that make on the present inputs what the layer's own made on the original ones.
+
         Args:
-            follows: make good what earlier layers have changed.
+            ratio: the original inputs' int8 step over that of the present ones.
         """
-        covariance = moments.covariance()
-        metric = Metric.of(covariance, self.config.damping)
-        target = part.matrix.astype(np.float64)
-        mean, original_mean = moments.means()
-        if follows and self.config.mimic > 0:
-            # the weights that make on the present inputs what the layer's own made on the original ones
-            ridge = np.diag(metric.hessian) - np.diag(covariance)
-            wanted = moments.cross_covariance() * (original_step / step)
-            wanted[np.diag_indices_from(wanted)] += ridge
-            mixed = self.config.mimic * wanted + (1 - self.config.mimic) * metric.hessian
-            target = np.ascontiguousarray(metric.solve((target @ mixed).T).T)
-        return _Part(part, Problem(target, metric, weight), mean * step, original_mean * original_step)
+        wanted = moments.cross_covariance() * ratio
+        wanted[np.diag_indices_from(wanted)] += np.diag(metric.hessian) - np.diag(covariance)
+        mixed = self.config.mimic * wanted + (1 - self.config.mimic) * metric.hessian
+        return np.ascontiguousarray(metric.solve((weights @ mixed).T).T)
 
 
 def _step(layer: Layer, inputs: list[Tensor]) -> float:
