@@ -20,8 +20,8 @@ class CalibratedReuse(Settings):
             that its dense plan takes, so that a pipeline of layers is as much faster.
         passes: over all row groups of a layer after the first one.
         mimic: how far each layer makes good what the layers before it have changed, 0 (not at all) to 1.
-        damping: added to the covariance of a layer's inputs, in its mean diagonal; more is where a layer sees few im2col
-            rows: at least a tenth of its inputs over its rows.
+        damping: added to the covariance of a layer's inputs, in its mean diagonal; where a layer sees few im2col rows,
+            at least a tenth of its inputs over its rows.
         update_weight: what adding up one partial sum counts, in OU steps: a filter does without a row group that would
             gain it less than that much more computing would gain elsewhere. 0: every gain is taken.
     """
