@@ -295,3 +295,14 @@ def test_numpy_arrays_are_inputs() -> None:
     assert prap_pim.estimate(model, x.numpy()) == prap_pim.estimate(model, x)
     with pytest.raises(UserError, match="must be numbers, not an array of <U1"):
         prap_pim.compress(model, x.numpy().astype(str).astype("U1"), "dense")
+
+
+def test_results_show_themselves_in_notebooks_as_escaped_tables():
+    found = prap_pim.compress(nn.Sequential(nn.Linear(16, 8)), torch.randn(8, 16), "dense", name="<b>mine</b>")
+    costs = prap_pim.estimate(found)
+    assert f"<td>{costs.energy_j:.4g} J</td>" in costs._repr_html_()
+    assert "&lt;b&gt;mine&lt;/b&gt; (dense) on isaac-32nm" in costs._repr_html_()
+    shown = found._repr_html_()
+    assert shown.count("<tr>") == 2  # headings and one layer
+    assert "<td>16</td><td>8</td>" in shown
+    assert found.summary().splitlines()[-1].startswith("dense: 1.0000 of the OU steps")

@@ -21,6 +21,7 @@ from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, sim
 from prap_pim.errors import UserError
 from prap_pim.function import CrossbarModel, ExactLayer
 from prap_pim.network import DigitalOp, Layer, Network
+from prap_pim.notebook import html_table
 from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.prune import NoPruning, PatternPruning
 from prap_pim.settings import nearest
@@ -91,10 +92,23 @@ class Compression:
 
     def summary(self) -> str:
         """A table: what was done to every layer, and what could not be mapped."""
+        table, notes = self._table()
+        width = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        lines = [
+            "  ".join([row[0].ljust(width[0]), *(row[i].rjust(width[i]) for i in range(1, len(row)))]) for row in table
+        ]
+        return "\n".join([*lines, *notes])
+
+    def _repr_html_(self) -> str:
+        (heads, *rows), notes = self._table()
+        return html_table(". ".join(notes), heads, rows)
+
+    def _table(self) -> tuple[list[tuple[str, ...]], list[str]]:
+        """Headings and a row for each layer; what there is to say of all of them."""
         header = ("layer", "rows", "filters", "groups", "OU steps", "share", "error")
         calibration = self._compressed.calibration
         errors = {each.name: each.error for each in calibration.layers} if calibration else {}
-        table = [header]
+        table: list[tuple[str, ...]] = [header]
         for layer in self.network.layers:
             dense = self._dense_ous(layer)
             error = f"{errors[layer.name]:.2%}" if layer.name in errors else "-"
@@ -102,13 +116,9 @@ class Compression:
             share = f"{self._ous(layer) / dense:.3f}" if layer.name in self.changed else "whole"
             sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
             table.append((layer.name, *sizes, f"{steps:,}", share, error))
-        width = [max(len(row[i]) for row in table) for i in range(len(header))]
-        lines = [
-            "  ".join([row[0].ljust(width[0]), *(row[i].rjust(width[i]) for i in range(1, len(row)))]) for row in table
-        ]
         whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {len(self.network.layers)} layers"
         not_mapped = [f"not mapped: {path}: {reason}" for path, reason in self.unsupported.items()]
-        return "\n".join([*lines, whole, *not_mapped])
+        return table, [whole, *not_mapped]
 
     def _ous(self, layer: Layer) -> int:
         return sum(self.chip.grain.ous(int(count)) for count in self.plan.layers[layer.name].donors_per_group)

@@ -73,21 +73,11 @@ def test_two_workers_find_what_one_process_finds_also_if_one_is_killed(tmp_path:
         assert 24 <= len(lines) <= 26  # what the killed worker had begun and what it had not yet told, again
 
         with worker(address, ROOT):  # in another folder
-            monkeypatch.chdir(tmp_path)
-            limit = time.monotonic() + 60
-            complaint = ""
-            while "runs in" not in complaint and time.monotonic() < limit:
+            limit, complaint = time.monotonic() + 60, ""
+            while not complaint and time.monotonic() < limit:  # until it has come
+                here = Path(f"three-{time.monotonic()}"), "test", False, None
                 try:
-                    run_study(
-                        study(trials=2),
-                        Path(f"three-{time.monotonic()}"),
-                        "test",
-                        False,
-                        None,
-                        address,
-                        quiet,
-                        Analytic,
-                    )
+                    run_study(study(trials=2), *here, address, quiet, Analytic)
                 except UserError as error:
                     complaint = str(error)
             assert f"runs in {ROOT}: start it in {tmp_path}, on files that all workers share" in complaint

@@ -2,9 +2,12 @@
 
 import json
 import os
+import random
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +174,23 @@ def test_broken_files_are_one_line(tmp_path: Path):
         run(study(trials=3), tmp_path / "s", resume=True)
 
 
+def test_a_full_disk_is_one_line_and_what_was_finished_stays(tmp_path: Path):
+    """The size of files is limited, as a disk's is; the journal is the file that grows."""
+    config, folder = study(), tmp_path / "s"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*journal.log: File too large") as error:
+            run(config, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(error.value)
+    kept = len(journal(folder))
+    assert 5 < kept < 40
+    assert run(config, folder, resume=True) == run(config, tmp_path / "whole")
+    assert len(runs(folder)) == 48
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -206,17 +226,35 @@ def finished(folder: Path) -> int:
     return len(list((folder / "trials").glob("*.json")))
 
 
-def test_killed_again_and_again_it_is_the_same_study(tmp_path: Path):
-    config, folder = study(sampler="nsga2", trials=24, batch=6), tmp_path / "s"
-    whole = run(config, tmp_path / "whole")
-    for count in (2, 9, 16):
-        process = start(folder, 1, 0.05)
-        wait_for(lambda count=count: finished(folder) >= count, process)
+def killed_at(moments: Iterable[tuple[int, float]], processes: int, folder: Path, config: StudyConfig) -> None:
+    """Start the study and kill it, so many seconds after so many trials have finished; again and again."""
+    for count, seconds in moments:
+        before = {path.name: path.read_bytes() for path in folder.glob("trials/*.json")}
+        process = start(folder, processes, 0.05)
+        wait_for(lambda count=count: finished(folder) >= count or process.poll() == 0, process)
+        time.sleep(seconds)
         process.kill()
         process.communicate()
+        # the journal opens, and every trial that has finished is there once, as it was
         assert [trial.number for trial in journal(folder)] == list(range(len(journal(folder))))
-    assert run(config, folder, resume=True) == whole
+        assert all((folder / "trials" / name).read_bytes() == content for name, content in before.items())
+
+
+def test_killed_again_and_again_it_is_the_same_study(tmp_path: Path):
+    config, folder = study(sampler="nsga2", trials=24, batch=6), tmp_path / "s"
+    killed_at([(2, 0.01), (9, 0.04), (16, 0.0)], 1, folder, config)
+    assert run(config, folder, resume=True) == run(config, tmp_path / "whole")
     assert 24 <= len(runs(folder)) <= 24 + 3  # the trials that were running when they were killed, again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_at_twenty_random_moments(processes: int, tmp_path: Path):
+    config, folder = study(sampler="nsga2", trials=24, batch=6), tmp_path / "s"
+    moments = random.Random(processes)
+    killed_at([(i, moments.uniform(0, 0.2)) for i in range(1, 21)], processes, folder, config)
+    assert run(config, folder, resume=True) == run(config, tmp_path / "whole")
+    assert 24 <= len(runs(folder)) <= 24 + 20 * processes
 
 
 def test_two_that_are_started_by_hand_share_the_trials(tmp_path: Path):

@@ -15,6 +15,7 @@ from prap_pim.cost.table import ComponentTable, UsedFigure, load_table
 from prap_pim.errors import UserError
 from prap_pim.mapping import Mode, NetworkMapping, map_network, replicate, share_out
 from prap_pim.network import Network
+from prap_pim.notebook import html_table
 from prap_pim.plan import NetworkPlan
 from prap_pim.units import TERA
 
@@ -115,6 +116,19 @@ class CostReport:
     conventions: tuple[str, ...]
     figures: tuple[UsedFigure, ...]
     warnings: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("latency, pipelined", f"{self.pipelined.latency_s:.4g} s"),
+            ("latency, serial", f"{self.serial.latency_s:.4g} s"),
+            ("throughput, pipelined", f"{self.pipelined.throughput_per_s:.4g} /s"),
+            ("energy", f"{self.energy_j:.4g} J"),
+            ("area", f"{self.area_m2:.4g} m²"),
+            ("crossbars", f"{self.crossbars:,}"),
+            ("OU steps", f"{self.ou_steps:,}"),
+        ]
+        caption = f"{self.network} ({self.method}) on {self.chip.name}, for one inference"
+        return html_table(caption, ("figure", "value"), rows)
 
     @property
     def energy_j(self) -> float:

@@ -103,7 +103,7 @@ def print_study(results: StudyResults, console: Console) -> None:
     shown = results.front_trials[:_SHOWN]
     if shown:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
-        table.add_column("trial", justify="right", no_wrap=True)
+        table.add_column("trial", justify="right", min_width=5)
         for name, wanted in zip(_asked(results), _wanted(results), strict=True):
             table.add_column(f"{label(name)}\n{wanted}", justify="right", no_wrap=True)
         table.add_column("settings", overflow="fold")

@@ -83,14 +83,14 @@ class SearchSpace:
                 shorter, longer = sorted((path, other), key=len)
                 if longer[: len(shorter)] == shorter and shorter != (_CHIP,):
                     raise UserError(f"space: {'.'.join(map(str, longer))} is given twice")
+        for dimension in self.dimensions:
+            self._check(dimension)
         names = [dimension.name for dimension in self.dimensions]
         if _METHOD not in names and len(self._methods) > 1:
             raise UserError(
                 f"space: the base has {len(self._methods)} methods; say which to try: method: "
                 f"[{', '.join(self._methods)}]"
             )
-        for dimension in self.dimensions:
-            self._check(dimension)
 
     def _dimension(self, name: str, values: Choices | Range) -> Dimension:
         settings = [part.strip() for part in name.split(",")]
