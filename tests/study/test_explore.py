@@ -231,7 +231,7 @@ def killed_at(moments: Iterable[tuple[int, float]], processes: int, folder: Path
     for count, seconds in moments:
         before = {path.name: path.read_bytes() for path in folder.glob("trials/*.json")}
         process = start(folder, processes, 0.05)
-        wait_for(lambda count=count: finished(folder) >= count or process.poll() == 0, process)
+        wait_for(lambda count=count: finished(folder) >= count, process)
         time.sleep(seconds)
         process.kill()
         process.communicate()

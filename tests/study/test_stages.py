@@ -34,7 +34,12 @@ BASE: dict[str, Any] = {
 STUDY: dict[str, Any] = {
     "name": "tiny",
     "base": BASE,
-    "space": {"method": ["dense", "prap"], "chip.adc_bits": [4, 6], "chip.adcs_per_crossbar": [1, 2]},
+    "space": {
+        "method": ["dense", "prap"],
+        "chip.adc_bits": [4, 6],
+        "chip.adcs_per_crossbar": [1, 2],
+        "chip.crossbar_rows": [128, 64],
+    },
     "objectives": ["latency", "energy", "accuracy", "at_budget.pipelined.throughput_per_s"],
     "constraints": {"area": "<= 1"},
     "sampler": "grid",
@@ -68,11 +73,11 @@ def trials(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_trials_that_differ_in_the_adc_share_training_plan_and_accuracy(finished: Path, calls: dict[str, int]):
-    assert len(trials(finished)) == 2 * 2 * 2
+def test_trials_that_differ_in_adc_and_crossbar_share_training_plan_and_accuracy(finished: Path, calls: dict[str, int]):
+    assert len(trials(finished)) == 2 * 2 * 2 * 2
     assert calls == {"train_network": 1, "compress_method": 2, "prove": 2}
     told = [(trial["figures"]["energy_j"], trial["figures"]["serial.latency_s"]) for trial in trials(finished)]
-    assert len(set(told)) == 8  # each was costed
+    assert len(set(told)) == 16  # each was costed
 
 
 def test_an_adc_that_loses_something_has_an_accuracy_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -91,7 +96,8 @@ def test_the_figures_of_a_trial_are_those_of_a_run(finished: Path, tmp_path: Pat
     trial = next(
         trial
         for trial in trials(finished)
-        if trial["values"] == {"method": "prap", "chip.adc_bits": 4, "chip.adcs_per_crossbar": 2}
+        if trial["values"]
+        == {"method": "prap", "chip.adc_bits": 4, "chip.adcs_per_crossbar": 2, "chip.crossbar_rows": 128}
     )
     chip = tmp_path / "mine.toml"
     preset = (Path(prap_pim.__file__).parent / "chips/isaac-32nm.toml").read_text()
@@ -216,8 +222,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["explore", str(path), "--output", str(tmp_path / "s"), "--processes", "1"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "tiny: 8 trials, " in shown
-    assert "method prap, adc_bits 4, adcs_per_crossbar 2" in " ".join(shown.split())
+    assert "tiny: 16 trials, " in shown
+    assert "method prap, adc_bits 4, adcs_per_crossbar 2, crossbar_rows" in " ".join(shown.split())
     assert main(arguments) == 2
     assert "holds this study already: go on with --resume" in capsys.readouterr().err
     assert main([*arguments, "--resume", "--json"]) == 0

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import nn
 
+from prap_pim.calibrate import CalibratedReuse
 from prap_pim.capture import Captured
 from prap_pim.config import RunConfig
 from prap_pim.cost import ZeroInput, cost
@@ -150,7 +151,8 @@ class Stages:
                 "method": method.model_dump(mode="json", exclude={"description"}),
                 "quantize": config.quantize.model_dump(mode="json"),
                 "grain": vars(chip.grain),
-                "ous_per_crossbar": chip.ous_per_crossbar,  # calibrated reuse balances layers over crossbars
+                # calibrated reuse balances layers over crossbars
+                "load": chip.ous_per_crossbar if isinstance(method.reuse, CalibratedReuse) else None,
             }
         )
         place = self._folder.stage("compressed", key)
