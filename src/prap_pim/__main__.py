@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from prap_pim.command_line import Output, Parser, discard_output, open_streams, progress_bars
 from prap_pim.errors import UserError, one_line
-from prap_pim.figure_names import FIGURES, FORMATS, WIDTHS
+from prap_pim.figure_names import FIGURES, FORMATS, OF_STUDIES, WIDTHS
 
 if TYPE_CHECKING:
     from prap_pim.results import Results
@@ -79,7 +79,9 @@ def _parser() -> Parser:
         + "\n".join(f"  {name:<14} {shows}" for name, shows in FIGURES.items()),
         epilog="example: prap-pim plot runs/digits --figure speedup --format pdf",
     )
-    plot.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="the folder of a finished run")
+    plot.add_argument(
+        "folders", type=Path, nargs="+", metavar="RUN", help="the folder of a finished run, or of a study"
+    )
     plot.add_argument("--figure", required=True, choices=list(FIGURES), metavar="NAME", help="see above")
     plot.add_argument(
         "--format",
@@ -290,7 +292,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _plot(arguments: argparse.Namespace) -> None:
-    from prap_pim.report.figures import figure_table, write_figure
+    from prap_pim.report.figures import figure_table, study_table, write_figure
     from prap_pim.run_folder import RunFolder
 
     output, format_ = arguments.output, arguments.format
@@ -300,9 +302,17 @@ def _plot(arguments: argparse.Namespace) -> None:
             raise UserError(f"{output}: say what to write with --format ({', '.join(FORMATS)})")
     if output is None:
         output = Path(f"{arguments.figure}.{format_}")
-    results = [RunFolder(folder).read_results() for folder in arguments.folders]
     methods = arguments.methods.split(",") if arguments.methods is not None else []
-    table = figure_table(arguments.figure, arguments.folders, results, methods)
+    if arguments.figure in OF_STUDIES:
+        from prap_pim.study.folder import StudyFolder  # which loads what computes trials
+        from prap_pim.study_results import StudyResults
+
+        if methods or len(arguments.folders) > 1:
+            raise UserError(f"--figure {arguments.figure} shows one study, whose trials are not told apart by methods")
+        table = study_table(arguments.figure, StudyResults.load(StudyFolder(arguments.folders[0]).study))
+    else:
+        results = [RunFolder(folder).read_results() for folder in arguments.folders]
+        table = figure_table(arguments.figure, arguments.folders, results, methods)
     write_figure(arguments.figure, table, output, format_, arguments.width)
     if arguments.json:
         print(json.dumps({"figure": arguments.figure, "file": str(output), **table.as_json()}, allow_nan=False))

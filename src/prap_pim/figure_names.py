@@ -18,4 +18,6 @@ FIGURES = {
     "layer-latency": "serial latency by layer",
     "layer-energy": "energy by layer",
     "noise": "accuracy against a device sweep",
+    "pareto": "all trials of a study, and those that none is better than (of prap-pim explore)",
 }
+OF_STUDIES = ("pareto",)  # the others are of runs

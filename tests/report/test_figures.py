@@ -19,16 +19,51 @@ from pyarrow import parquet
 
 from prap_pim.__main__ import main
 from prap_pim.errors import UserError
-from prap_pim.figure_names import FIGURES, FORMATS
-from prap_pim.report.figures import figure_table, write_figure
-from prap_pim.report.figures.draw import against_compute, bars, render, stacked, under_noise
+from prap_pim.figure_names import FIGURES, FORMATS, OF_STUDIES
+from prap_pim.report.figures import figure_table, study_table, write_figure
+from prap_pim.report.figures.draw import against_compute, bars, front, render, stacked, under_noise
 from prap_pim.report.figures.table import escape_tex
+from prap_pim.study_results import StudyResults, TrialResult
 from tests.report.made_up import LAYERS, layer, method, results, simulation
 
 EVERYTHING = results(simulations=[simulation()])
 
 
+def study(**changes):
+    """By hand: two trials on the front, one behind it, one too slow, one without figures, one without all of them."""
+    figures = [(0.9, 1e-3, 2e-6), (0.95, 2e-3, 3e-6), (0.89, 2e-3, 3e-6), (0.99, 9e-3, 3e-6)]
+    names = ("bit_true_accuracy", "pipelined.latency_s", "energy_j")
+    trials = [
+        TrialResult(
+            number=i,
+            values={"chip.adc_bits": i},
+            figures=dict(zip(names, each, strict=True)),
+            violation={"pipelined.latency_s": each[1] / 5e-3 - 1},
+        )
+        for i, each in enumerate(figures)
+    ]
+    trials += [
+        TrialResult(number=4, values={}, reason="this chip cannot be"),
+        TrialResult(number=5, values={}, figures=dict(zip(names, (0.9, None, 1e-6), strict=True))),
+    ]
+    values = {
+        "name": "made up",
+        "command": "prap-pim explore made-up.yaml",
+        "seed": 1,
+        "sampler": "grid",
+        "versions": {},
+        "objectives": dict(zip(names, ("maximize", "minimize", "minimize"), strict=True)),
+        "constraints": {"pipelined.latency_s": "<= 0.005"},
+        "space": {"chip.adc_bits": "0..5"},
+        "trials": trials,
+        "front": [0, 1],
+    }
+    return StudyResults(**(values | changes))
+
+
 def table(name, *runs, methods=()):
+    if name in OF_STUDIES:
+        return study_table(name, study())
     folders = [Path(f"runs/{i}") for i in range(len(runs))]
     return figure_table(name, folders, runs or [EVERYTHING], methods)
 
@@ -190,6 +225,38 @@ def test_stacked_parts_make_up_the_whole():
     assert [text.get_text() for text in axes.texts] == ["100 µJ"]
 
 
+def test_a_studys_front_is_told_from_what_is_behind_it():
+    made = table("pareto")
+    states = ["on the front", "on the front", "behind it", "misses a constraint"]
+    assert [(row["trial"], row["state"]) for row in made.records()] == list(enumerate(states))
+    assert [row["pipelined.latency_s"] for row in made.records()] == [1e-3, 2e-3, 2e-3, 9e-3]
+    figure = Figure()
+    front(figure, made)
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
+        ("latency / ms", "accuracy / %"),
+        ("energy / µJ", "accuracy / %"),
+    ]
+    missed, behind, best = (each.get_offsets().tolist() for each in figure.axes[0].collections)
+    assert missed == [pytest.approx([9, 99])]
+    assert behind == [pytest.approx([2, 89])]
+    assert best == [pytest.approx([1, 90]), pytest.approx([2, 95])]
+    with pytest.raises(UserError, match="has one objective"):
+        study_table("pareto", study(objectives={"energy_j": "minimize"}))
+    with pytest.raises(UserError, match="no trial of the study made up has figures"):
+        study_table("pareto", study(trials=[TrialResult(number=0, values={}, reason="no")], front=[]))
+
+
+def test_a_front_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    study().save(tmp_path / "found" / "study.json")
+    assert main(["plot", "found", "--figure", "pareto", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 4
+    assert (tmp_path / "pareto.pdf").read_bytes().startswith(b"%PDF")
+    for more in (["found"], ["--methods", "prap"]):
+        assert main(["plot", "found", *more, "--figure", "pareto"]) == 2
+        assert "shows one study" in capsys.readouterr().err
+
+
 def test_methods_whose_long_names_look_alike_stay_apart():
     names = [f"a long name of a method, number {i}, that goes on" for i in range(2)]
     axes = drawn(
@@ -259,9 +326,10 @@ def test_every_figure_is_drawn_whatever_the_names_are(name, tmp_path):
             simulation(points=[p.model_copy(update={"method": names[i]}) for i, p in enumerate(simulation().points)])
         ],
     )
-    write_figure(name, table(name, strange, EVERYTHING), tmp_path / "a.svg", "svg", "page")
+    made = study_table(name, study(name="$x{")) if name in OF_STUDIES else table(name, strange, EVERYTHING)
+    write_figure(name, made, tmp_path / "a.svg", "svg", "page")
     ElementTree.parse(tmp_path / "a.svg")
-    write_figure(name, table(name, strange, EVERYTHING), tmp_path / "a.tex", "tex")
+    write_figure(name, made, tmp_path / "a.tex", "tex")
 
 
 def test_a_series_whose_name_begins_with_an_underscore_is_in_the_legend():

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prap_pim.errors import UserError
-from prap_pim.figure_names import FIGURES, Format, Width
+from prap_pim.figure_names import FIGURES, OF_STUDIES, Format, Width
 from prap_pim.files import write_whole
 from prap_pim.report.figures import content, draw
 from prap_pim.report.figures.draw import Drawer, render
 from prap_pim.report.figures.table import Column, Table, to_csv, to_parquet, to_tex
 from prap_pim.results import LayerResult, Results
+from prap_pim.study_results import StudyResults
 
-__all__ = ["Table", "figure_table", "write_figure"]
+__all__ = ["Table", "figure_table", "study_table", "write_figure"]
 
 _TABLES: dict[str, Callable[[Table], bytes]] = {"tex": to_tex, "csv": to_csv, "parquet": to_parquet}
 
@@ -59,14 +60,16 @@ _FIGURES = {
     "layer-energy": _of_layers(Column("energy_j", "energy", "quantity", "J"), lambda layer: layer.energy_j),
     "noise": Figure(content.noise, draw.under_noise),
 }
-assert list(_FIGURES) == list(FIGURES)
+_OF_STUDIES = {"pareto": (content.pareto, draw.front)}
+assert [*_FIGURES, *_OF_STUDIES] == list(FIGURES)
+assert tuple(_OF_STUDIES) == OF_STUDIES
 
 
 def figure_table(name: str, folders: Sequence[Path], results: Sequence[Results], methods: Sequence[str] = ()) -> Table:
     """The table behind a figure.
 
     Args:
-        name: of the figure, a key of ``FIGURES``.
+        name: of the figure, a key of ``FIGURES`` that is not in ``OF_STUDIES``.
         folders: of the runs; they name runs whose own names are not distinct.
         results: of the same runs.
         methods: of every run, the first of which is what gains are over; none means all.
@@ -78,6 +81,15 @@ def figure_table(name: str, folders: Sequence[Path], results: Sequence[Results],
     return _FIGURES[name].table(content.name_runs(folders, chosen))
 
 
+def study_table(name: str, study: StudyResults) -> Table:
+    """The table behind a figure of ``OF_STUDIES``.
+
+    Raises:
+        UserError: the study does not hold what the figure shows.
+    """
+    return _OF_STUDIES[name][0](study)
+
+
 def write_figure(name: str, table: Table, path: Path, format_: Format, width: Width | None = None) -> None:
     """Write a figure's table, or the figure that is drawn from it, whole or not at all.
 
@@ -86,8 +98,14 @@ def write_figure(name: str, table: Table, path: Path, format_: Format, width: Wi
     """
     if path.suffix != f".{format_}":
         raise UserError(f"{path} does not end in .{format_}, the format asked for")
-    figure = _FIGURES[name]
     if format_ in ("pdf", "svg", "png"):
-        write_whole(path, render(figure.draw, table, format_, width or figure.width))
+        drawer, usual = _drawing(name)
+        write_whole(path, render(drawer, table, format_, width or usual))
     else:
         write_whole(path, _TABLES[format_](table))
+
+
+def _drawing(name: str) -> tuple[Drawer, Width]:
+    if name in _OF_STUDIES:
+        return _OF_STUDIES[name][1], "column"
+    return _FIGURES[name].draw, _FIGURES[name].width

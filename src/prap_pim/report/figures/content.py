@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prap_pim.errors import UserError
-from prap_pim.report.figures.table import Column, Table, Value
+from prap_pim.report.figures.table import Column, Kind, Table, Value
 from prap_pim.report.simulation import QUANTITIES
+from prap_pim.report.study import label, unit
 from prap_pim.report.summary import Comparison, comparisons, component_names
 from prap_pim.results import LayerResult, MethodResult, Results
 from prap_pim.settings import nearest
+from prap_pim.study_results import StudyResults
 
 _RATIO = re.compile(r"[-_ ]?(\d+of\d+|\d*\.\d+)$")
 
@@ -51,6 +53,7 @@ def only(results: Results, methods: Sequence[str]) -> Results:
     return results.model_copy(update={"methods": [known[name] for name in dict.fromkeys(methods)]})
 
 
+ON_THE_FRONT, BEHIND, MISSES = "on the front", "behind it", "misses a constraint"
 _RUN = Column("run", "run")
 _METHOD = Column("method", "method")
 _REFERENCE = Column("reference", "gain over")
@@ -231,6 +234,33 @@ def noise(runs: Sequence[Run]) -> Table:
         )
     table = Table("Accuracy under device effects, mean and spread over devices", columns, tuple(rows))
     return _without_constants(table, "run", "simulation", "swept")
+
+
+def pareto(study: StudyResults) -> Table:
+    """The objectives of all trials that have them.
+
+    Raises:
+        UserError: there are no such trials, or there is but one objective.
+    """
+    if len(study.objectives) < 2:
+        raise UserError(f"the study {study.name} has one objective: there is no front to draw")
+    front = set(study.front)
+    rows = tuple(
+        (trial.number, ON_THE_FRONT if trial.number in front else BEHIND if trial.feasible else MISSES, *values)
+        for trial in study.trials
+        for values in [[trial.figures.get(name) for name in study.objectives]]
+        if trial.reason is None and None not in values
+    )
+    if not rows:
+        raise UserError(f"no trial of the study {study.name} has figures")
+    objectives = tuple(_objective(name) for name in study.objectives)
+    return Table("Trials of a study", (Column("trial", "trial", "count"), Column("state", "state"), *objectives), rows)
+
+
+def _objective(figure: str) -> Column:
+    kinds: dict[str, Kind] = {"%": "share", "": "ratio"}
+    of = unit(figure)
+    return Column(figure, label(figure), kinds.get(of, "quantity"), of if of not in kinds else "")
 
 
 def _by_method(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from prap_pim.errors import printable
 from prap_pim.figure_names import WIDTHS, Width
+from prap_pim.report.drawing import color as color_of
+from prap_pim.report.figures.content import BEHIND, MISSES, ON_THE_FRONT
 from prap_pim.report.figures.table import Column, Table, shown
 from prap_pim.report.quantities import quantity, significant
 from prap_pim.report.simulation import QUANTITIES
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 Drawer = Callable[["Figure", Table], None]
 
-# Okabe and Ito, "Color Universal Design" (2008), without black
-_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 _HATCHES = (
     "",
     "////",
@@ -219,7 +219,7 @@ def against_compute(figure: "Figure", table: Table) -> None:
         mine = sorted((x, y) for word, x, y in points if word == kind)
         means = _means(mine)
         series, network = map(_short, kind)
-        color, marker = _PALETTE[i % len(_PALETTE)], _MARKERS[i % len(_MARKERS)]
+        color, marker = color_of(i), _MARKERS[i % len(_MARKERS)]
         style: dict[str, Any] = {
             "color": color,
             "marker": marker,
@@ -262,7 +262,7 @@ def under_noise(figure: "Figure", table: Table) -> None:
                 points.numbers("value"),
                 [100 * value for value in points.numbers("mean_accuracy")],
                 [100 * value for value in points.numbers("spread")],
-                color=_PALETTE[i % len(_PALETTE)],
+                color=color_of(i),
                 marker=_MARKERS[i % len(_MARKERS)],
                 markeredgecolor="black",
                 markeredgewidth=0.3,
@@ -278,6 +278,35 @@ def under_noise(figure: "Figure", table: Table) -> None:
             axes.set_title(_short(simulation) if "run" in table.hidden else f"{_short(run)}: {_short(simulation)}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=mine.texts("swept")[0] == QUANTITIES["adc-bits"]))
     _legend(figure, [(_short(method), handle) for method, handle in handles.items()])
+
+
+def front(figure: "Figure", table: Table) -> None:
+    """Trials of a study by their objectives: the first upwards, a panel for each of the others."""
+    upwards, *others = table.columns[2:]
+    looks: dict[str, dict[str, Any]] = {
+        MISSES: {"marker": "x", "color": "#999999", "linewidths": 0.6, "s": 9},
+        BEHIND: {"marker": "o", "facecolor": "none", "edgecolor": "#666666", "linewidths": 0.6, "s": 9},
+        ON_THE_FRONT: {"marker": "D", "color": color_of(0), "edgecolor": "black", "linewidths": 0.4, "s": 18},
+    }
+    legend: dict[str, Any] = {}
+    figure.set_figheight(2.3 * len(others))
+    for number, across in enumerate(others, start=1):
+        axes = figure.add_subplot(len(others), 1, number)
+        scales = table.scale(across.name), table.scale(upwards.name)
+        for state, look in looks.items():
+            trials = table.where("state", state)
+            x, y = (
+                [v * s.factor for v in trials.numbers(c.name)] for c, s in zip((across, upwards), scales, strict=True)
+            )
+            if x:
+                legend[state] = axes.scatter(x, y, **look)
+        (to_x, to_y) = (
+            f"{c.label} / {s.unit}" if s.unit else c.label for c, s in zip((across, upwards), scales, strict=True)
+        )
+        axes.set_xlabel(to_x)
+        axes.set_ylabel(to_y)
+        axes.grid()
+    _legend(figure, list(legend.items()))
 
 
 def _means(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -328,7 +357,7 @@ def _short(name: str, length: int = _LABEL) -> str:
 
 def _bar_style(index: int) -> dict[str, Any]:
     return {
-        "color": _PALETTE[index % len(_PALETTE)],
+        "color": color_of(index),
         "hatch": _HATCHES[index % len(_HATCHES)],
         "edgecolor": "black",
         "linewidth": 0.4,
