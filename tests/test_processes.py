@@ -35,9 +35,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def by_one(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "one"
-    done = start(config, folder, "--json")
-    output, errors = done.communicate(timeout=300)
-    assert done.returncode == 0, errors
+    output = end(start(config, folder, "--json"))
     assert json.loads(output) == json.loads((folder / "results.json").read_text())
     return folder
 
@@ -77,11 +75,25 @@ def wait_for(process: "subprocess.Popen[str]", folder: Path, mark: str) -> list[
     return children(process)
 
 
-def test_begun_by_two_and_ended_in_every_way(config: Path, by_one: Path, tmp_path: Path):
+def kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def end(process: "subprocess.Popen[str]") -> str:
+    output, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (0, "")
+    return output
+
+
+def test_ended_in_every_way_and_resumed(config: Path, by_one: Path, tmp_path: Path):
     folder = tmp_path / "two"
+    process = start(config, folder, "--quiet")
+    wait_for(process, folder, "checkpoints/epoch-00001*")
+    kill(process)
 
     process = start(config, folder, "--devices", "2", "--quiet")
-    pids = wait_for(process, folder, "checkpoints/epoch-00002*")
+    pids = wait_for(process, folder, "checkpoints/epoch-00005*")
     assert len(pids) == 2
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
@@ -89,7 +101,7 @@ def test_begun_by_two_and_ended_in_every_way(config: Path, by_one: Path, tmp_pat
     assert gone(pids)
 
     process = start(config, folder, "--devices", "2", "--quiet")
-    pids = wait_for(process, folder, "checkpoints/epoch-00007*")
+    pids = wait_for(process, folder, "checkpoints/epoch-00009*")
     process.kill()
     assert gone(pids)
     process.communicate()
@@ -103,22 +115,29 @@ def test_begun_by_two_and_ended_in_every_way(config: Path, by_one: Path, tmp_pat
         assert (process.returncode, output) == (2, "")
         assert gone(pids)
 
-    process = start(config, folder, "--quiet")
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    output = end(start(config, folder, "--devices", "2", "--json"))
+    assert json.loads(output) == json.loads((folder / "results.json").read_text())
     assert figures(folder) == figures(by_one)
     assert json.loads((folder / "manifest.json").read_text()) == json.loads((by_one / "manifest.json").read_text())
     assert not list(folder.rglob("*.part"))
 
 
-def test_begun_by_one_and_ended_by_two(config: Path, by_one: Path, tmp_path: Path):
-    folder = tmp_path / "one"
-    process = start(config, folder, "--quiet")
-    wait_for(process, folder, "checkpoints/epoch-00005*")
-    process.kill()
-    process.communicate()
+@pytest.mark.slow
+def test_begun_by_two_and_ended_by_one(config: Path, by_one: Path, tmp_path: Path):
+    folder = tmp_path / "two"
+    process = start(config, folder, "--devices", "2", "--quiet")
+    pids = wait_for(process, folder, "methods/prap/checkpoints/epoch-00016*")
+    kill(process)
+    assert gone(pids)
+    end(start(config, folder, "--quiet"))
+    assert figures(folder) == figures(by_one)
+
+
+@pytest.mark.slow
+def test_started_by_torchrun(config: Path, by_one: Path, tmp_path: Path):
+    folder = tmp_path / "two"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "prap_pim", "run", str(config), "--output", str(folder), "--resume", "--json"]
+    command = [*torchrun, "-m", "prap_pim", "run", str(config), "--output", str(folder), "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
@@ -132,6 +151,7 @@ def test_another_arithmetic_is_refused(config: Path, by_one: Path, capsys: pytes
     assert "was begun with --precision 32-true: go on with that" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_of_the_first_process(config: Path, tmp_path: Path):
     process = start(config, tmp_path / "r", "--devices", "2", "--set", "training.shards=3")
     output, errors = process.communicate(timeout=120)
