@@ -1,5 +1,9 @@
 """Splits are disjoint, stratified and repeatable; users' arrays are checked; augmentation is what its numbers say."""
 
+import math
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prap_pim.data import AffineAugment, ArraysConfig, DigitsConfig, Examples, augment, load, stratified_order
+from prap_pim.data.splits import cut
 from prap_pim.errors import UserError
 
 
@@ -28,6 +33,49 @@ def test_digits_are_scaled_resized_normalised_and_split() -> None:
         assert float((count - share).abs().max()) < 2
     # 0..1 before normalising: black and white are 1 / deviation apart, and every digit touches both
     assert 1 / float(splits.test.inputs.max() - splits.test.inputs.min()) == pytest.approx(0.37, abs=0.05)
+
+
+def test_images_are_normalised_by_the_exact_mean_and_deviation_of_the_training_part(tmp_path: Path) -> None:
+    """math.fsum rounds once. A channel that is constant stays so; it takes several blocks."""
+    images = np.random.default_rng(0).standard_normal((640, 3, 32, 32), dtype=np.float32) * 5 + 100
+    images[:, 1] = np.float32(0.1)
+    labels = np.arange(640) % 2
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    config = ArraysConfig(path=tmp_path / "mine.npz", calibration=20, test=20)
+    splits = load(config, 0)
+    training, _, test = cut("", torch.from_numpy(labels), config, 0)
+    for channel in range(3):
+        values = images[training.numpy(), channel].ravel().astype(float).tolist()
+        mean = math.fsum(values) / len(values)
+        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
+        scale = np.float32(deviation) if deviation > 0 else np.float32(1)
+        expected = (images[test.numpy(), channel] - np.float32(mean)) / scale
+        np.testing.assert_array_equal(splits.test.inputs[:, channel].numpy(), expected)
+    assert not splits.train.inputs[:, 1].any()
+
+
+DIGEST = """
+from hashlib import sha256
+import torch
+from prap_pim.data import DigitsConfig, load
+from prap_pim.data.perturb import Perturb
+total = sha256()
+for perturb in (None, Perturb()):
+    splits = load(DigitsConfig(size=16, perturb=perturb), 0)
+    for part in (splits.train, splits.calibration, splits.test):
+        total.update(part.inputs.contiguous().numpy().tobytes() + part.labels.numpy().tobytes())
+print(torch.get_num_threads(), total.hexdigest())
+"""
+
+
+def test_data_do_not_depend_on_threads() -> None:
+    found = {}
+    for threads in ("1", "2"):
+        environment = os.environ | {"OMP_NUM_THREADS": threads}
+        printed = subprocess.check_output([sys.executable, "-c", DIGEST], env=environment, text=True)
+        taken, found[threads] = printed.split()
+        assert taken == threads
+    assert found["1"] == found["2"]
 
 
 def test_parts_are_disjoint_and_together_the_whole() -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from prap_pim.errors import UserError
 from prap_pim.settings import Settings
 
+_BLOCK = 2**20  # values that are turned to float64 at a time
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -131,11 +133,21 @@ def normalised(
         classes: number of classes.
         train, calibration, test: images float32 [N, C, H, W], which are changed in place, and labels int64 [N].
     """
-    mean = train[0].mean(dim=(0, 2, 3), keepdim=True)  # [1, C, 1, 1]
-    deviation = train[0].std(dim=(0, 2, 3), keepdim=True, correction=0)
+    mean, deviation = (torch.from_numpy(x).reshape(1, -1, 1, 1) for x in _mean_and_deviation(train[0].numpy()))
     deviation = torch.where(deviation > 0, deviation, 1)
     parts = (Examples(images.sub_(mean).div_(deviation), labels) for images, labels in (train, calibration, test))
     return Splits(description, classes, *parts)
+
+
+def _mean_and_deviation(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of every channel of [N, C, H, W]: float32 [C] each. Sums are float64 and have one order, whatever the threads."""
+    count, channels, *side = images.shape
+    step = max(1, _BLOCK // (channels * side[0] * side[1]))
+    blocks = [images[i : i + step] for i in range(0, count, step)]
+    pixels = count * side[0] * side[1]
+    mean = sum(block.sum(axis=(0, 2, 3), dtype=np.float64) for block in blocks) / pixels  # [C]
+    square = sum(np.square(block - mean[:, None, None]).sum(axis=(0, 2, 3)) for block in blocks) / pixels
+    return mean.astype(np.float32), np.sqrt(square).astype(np.float32)
 
 
 def stratified_order(labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
