@@ -320,10 +320,13 @@ def test_what_is_skipped_runs_digitally_and_is_counted() -> None:
         (lambda self, x: self.fc(x) + torch.zeros(2, 4), "works for a batch of 2 alone; make it take batches of any"),
     ],
 )
-def test_what_is_refused_is_said_in_one_line(forward: Callable[..., Any], message: str) -> None:
+def test_what_is_refused_is_said_in_one_line(
+    forward: Callable[..., Any], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(UserError, match=message) as caught:
         capture(Model(forward), row(2), "net")
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # nor does torch print what it knows of it
 
 
 def test_transposed_convolutions_of_every_kind() -> None:

@@ -5,9 +5,12 @@ weight becomes a call of an ``nn.Linear`` or ``nn.Conv1d..3d`` again, batch norm
 inputs have no part in a constant.
 """
 
+import io
+import logging
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -140,8 +143,7 @@ def exported(model: nn.Module, example: Inputs, name: str) -> tuple[fx.GraphModu
     free = tuple({0: torch.export.Dim.AUTO} if each.ndim and len(each) == batch else {} for each in given)
     for strict in (False, True):  # the quicker and more tolerant way takes len(x) for a constant
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of deprecations inside torch
+            with without_a_word():
                 program = torch.export.export(flat, given, dynamic_shapes={"given": free}, strict=strict)
                 module = program.module(check_guards=False)
         except UserError:
@@ -157,6 +159,19 @@ def exported(model: nn.Module, example: Inputs, name: str) -> tuple[fx.GraphModu
             return traced
     why = "".join(f" ({path}: {reason})" for path, reason in traced[2].items())
     raise UserError(f"model {name} works for a batch of {batch} alone{why}; make it take batches of any size")
+
+
+@contextmanager
+def without_a_word() -> Iterator[None]:
+    """What torch warns, logs and prints of a model that it cannot trace or run traced is not shown."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(max(before, logging.ERROR))
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def _any_batch(module: fx.GraphModule) -> bool:
