@@ -359,9 +359,9 @@ def test_fonts_are_embedded_and_bytes_depend_on_the_table_alone(run, tmp_path):
 
 def test_a_style_set_in_this_process_is_neither_used_nor_lost():
     plain = render(stacked("component", "energy_j"), table("breakdown"), "svg", "column")
-    with matplotlib.rc_context({"font.size": 30.0}):
+    with matplotlib.rc_context({"axes.facecolor": "red"}):
         assert render(stacked("component", "energy_j"), table("breakdown"), "svg", "column") == plain
-        assert matplotlib.rcParams["font.size"] == 30.0
+        assert matplotlib.rcParams["axes.facecolor"] == "red"
 
 
 def test_the_width_is_that_of_a_column_or_of_the_page(tmp_path):
