@@ -79,7 +79,17 @@ def test_what_a_run_leaves(finished: Path):
             # every test image, every output position, every filter was compared
             assert layer.checked_outputs == 60 * layer.positions * layer.weight_shape[0]
             assert (layer.mismatches, layer.overflows) == (0, 0)
+            # the crossbars hold every OU once: OU steps are 8 input bits times positions times OUs
+            assert layer.crossbar_ous is not None
+            assert sum(ous * number for ous, number in layer.crossbar_ous) * 8 * layer.positions == layer.ou_steps
+            assert sum(number for _, number in layer.crossbar_ous) == layer.crossbars
+            assert layer.bottleneck
+        assert sum(layer.stored_cells or 0 for layer in method.layers) == method.stored_cells
+        assert method.serial_breakdown_s is not None
+        assert sum(method.serial_breakdown_s.values()) == pytest.approx(method.serial.latency_s, rel=1e-9)
         assert method.checked_images == 60
+    # by hand: 8 filters of 9 weights of 8 one-bit cells
+    assert layers["stem.conv"].stored_cells == 8 * 9 * 8
     manifest = json.loads((finished / "manifest.json").read_text())
     assert manifest["plans"] == {method.name: method.plan_sha256 for method in results.methods}
     assert "<html" in (finished / "report.html").read_text()
@@ -108,6 +118,54 @@ def test_report_again(finished: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["report", str(finished)]) == 0
     assert (finished / "report.html").exists()
     assert "prap" in capsys.readouterr().out
+
+
+def test_report_of_several_runs(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    own, other = (finished / "report.html").read_bytes(), tmp_path / "other"
+    shutil.copytree(finished, other)
+    assert main(["report", str(finished), str(other), str(finished) + "/."]) == 0  # a run named twice is one run
+    shown = capsys.readouterr().out
+    assert "of the same chip, network and data" in shown
+    assert shown.count(finished.name) >= 1
+    assert "2 runs side by side" in (finished / "runs.html").read_text()
+    (finished / "runs.html").unlink()
+    assert main(["report", str(finished), str(other), "--output", str(tmp_path / "both.html"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == [str(finished), str(other)]
+    assert told[str(other)] == json.loads((other / "results.json").read_text())
+    assert "2 runs side by side" in (tmp_path / "both.html").read_text()
+    for output, why in (
+        (other / "report.html", "that is the page of one run"),
+        (finished / "results.json", "ends in .html"),
+    ):
+        before = output.read_bytes()
+        assert main(["report", str(finished), str(other), "--output", str(output)]) == 2
+        assert why in capsys.readouterr().err
+        assert output.read_bytes() == before
+    assert main(["report", str(finished), str(tmp_path / "none")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert (finished / "report.html").read_bytes() == own
+    assert not (finished / "runs.html").exists()
+
+
+def test_results_of_an_earlier_version_are_shown(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Without what later versions tell; the reuse map is there, for the plans are."""
+    old = tmp_path / "old"
+    shutil.copytree(finished, old)
+    results = json.loads((old / "results.json").read_text())
+    for key in ("cells_per_crossbar", "ous_per_crossbar"):
+        del results["chip"][key]
+    for method in results["methods"]:
+        del method["serial_breakdown_s"]
+        for layer in method["layers"]:
+            for key in ("bottleneck", "stored_cells", "crossbar_ous"):
+                del layer[key]
+    (old / "results.json").write_text(json.dumps(results))
+    assert main(["report", str(old), "--quiet"]) == 0
+    page = (old / "report.html").read_text()
+    assert "These results do not tell: they were written by an earlier version" in page
+    assert "The parts of the latency are not in these results" in page
+    assert 'id="reuse-map"' in page
 
 
 def test_compare_saves_every_figure(config: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -65,10 +65,16 @@ def _parser() -> Parser:
 
     report = commands.add_parser(
         "report",
-        help="write report.html again from a run folder's results.json, and print the table",
-        epilog="example: prap-pim report runs/digits",
+        help="write a finished run's report.html again and print the table; of several runs, compare them on one page",
+        epilog="examples: prap-pim report runs/digits; prap-pim report runs/digits runs/three --output both.html",
     )
-    report.add_argument("folder", type=Path, metavar="RUN", help="a run folder")
+    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="a run folder")
+    report.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: report.html of the run; of several runs, runs.html in the first one's folder)",
+    )
     _add_output_flags(report)
     report.set_defaults(handler=_report)
 
@@ -282,13 +288,31 @@ def _explore(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from prap_pim.report import write_report
+    from prap_pim.report import NamedRun, print_results, print_runs, write_report, write_runs
     from prap_pim.run_folder import RunFolder
 
-    folder = RunFolder(arguments.folder)
-    results = folder.read_results()
-    write_report(results, folder.report)
-    _show(arguments, folder.path, results)
+    folders = list({path.resolve(): RunFolder(path) for path in arguments.folders}.values())  # each once
+    runs = [NamedRun(str(folder.path), folder.read_results()) for folder in folders]
+    first = folders[0]
+    output = arguments.output or (first.report if len(runs) == 1 else first.path / "runs.html")
+    if output.suffix != ".html":
+        raise UserError(f"--output {output}: the page is a file that ends in .html")
+    if len(runs) > 1 and output.resolve() in [folder.report.resolve() for folder in folders]:
+        raise UserError(f"--output {output}: that is the page of one run, which stays; choose another name")
+    if len(runs) == 1:
+        write_report(runs[0].results, first, output)
+    else:
+        write_runs(runs, output)
+    if arguments.json:
+        plain = {run.name: run.results.model_dump() for run in runs}
+        print(runs[0].results.model_dump_json() if len(runs) == 1 else json.dumps(plain))
+    elif not arguments.quiet:
+        console = Output()
+        if len(runs) == 1:
+            print_results(runs[0].results, console)
+        else:
+            print_runs(runs, console)
+        console.print(f"report: {output}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _plot(arguments: argparse.Namespace) -> None:

@@ -120,7 +120,7 @@ def run(
                 _method(config, m, splits, chip, trained, branch, folder, progress, processes) for m in config.methods
             ]
             results = _results(config, command, splits, chip, trained, methods, progress)
-            write_report(results, folder.report)
+            write_report(results, folder)
             write_comparison(results, folder.comparison)
             write_json(
                 folder.manifest, {**read_json(folder.manifest), "plans": {m.name: m.plan_sha256 for m in methods}}
@@ -472,6 +472,9 @@ def _method_result(
                 checked_outputs=proof.layers[layer.name].checked if proof else 0,
                 mismatches=proof.layers[layer.name].mismatches if proof else 0,
                 overflows=proof.overflows[layer.name] if proof else 0,
+                bottleneck=priced.time.bottleneck,
+                stored_cells=priced.stored_cells,
+                crossbar_ous=list(priced.crossbar_ous),
             )
         )
     return MethodResult(
@@ -484,6 +487,7 @@ def _method_result(
         checked_images=proof.checked_images if proof else 0,
         compute_ratio=compute_ratio(found.captured.network, costs, chip),
         ou_steps=costs.ou_steps,
+        serial_breakdown_s=costs.serial_breakdown_s,
         at_budget=BudgetResult(budget=budget, copies=dict(at_budget.copies), **figures(at_budget)),
         plan_sha256=plan.digest(),
         calibration=found.calibration,
@@ -544,6 +548,8 @@ def _results(
             figures=[Figure(**vars(figure)) for figure in table.figures.values()],
             conventions=list(conventions(chip, table)),
             warnings=list(chip.warnings),
+            cells_per_crossbar=chip.crossbar_rows * chip.crossbar_columns,
+            ous_per_crossbar=chip.ous_per_crossbar,
         ),
         methods=methods,
     )

@@ -49,6 +49,8 @@ class ChipResult(_Frozen):
     figures: list[Figure]
     conventions: list[str]  # how a conversion is timed and charged, in words
     warnings: list[str]  # about the chip itself, such as an ADC too small for its OU
+    cells_per_crossbar: int | None = None  # None: written before this was told, as with every None below of that kind
+    ous_per_crossbar: int | None = None
 
 
 class TimingResult(_Frozen):
@@ -101,6 +103,18 @@ class LayerResult(_Frozen):
     checked_outputs: int  # integers of the bit-true model that were compared with the integer matmul
     mismatches: int
     overflows: int = 0  # dot products and sums of the bit-true model that did not fit the chip's registers
+    bottleneck: str | None = None  # the resource that sets the pipelined latency
+    stored_cells: int | None = None  # programmed
+    crossbar_ous: list[tuple[int, int]] | None = None  # (OUs on a crossbar, crossbars in a row that hold so many)
+
+    @model_validator(mode="after")
+    def _every_crossbar(self) -> Self:
+        if self.crossbar_ous is not None:
+            if any(ous < 0 or crossbars < 1 for ous, crossbars in self.crossbar_ous):
+                raise ValueError("crossbar_ous: OUs are at least 0, crossbars at least 1")
+            if sum(crossbars for _, crossbars in self.crossbar_ous) != self.crossbars:
+                raise ValueError("crossbar_ous: they are not as many crossbars as the layer's")
+        return self
 
 
 class AllocationResult(_Frozen):
@@ -134,6 +148,7 @@ class MethodResult(CostFigures):
     checked_images: int | None = None  # test inputs that went through every cell; None: written before this was told
     compute_ratio: float  # OU steps / OU steps of the dense plan on the same chip
     ou_steps: int
+    serial_breakdown_s: dict[str, float] | None = None  # by what takes the time; sums to the serial latency
     at_budget: BudgetResult
     plan_sha256: str
     calibration: CalibrationResult | None = None  # of calibrated reuse

@@ -102,7 +102,13 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def method(self, name: str) -> Path:
-        """The folder of one method: its checkpoints, plan.safetensors, digital.safetensors and result.json."""
+        """The folder of one method: its checkpoints, plan.safetensors, digital.safetensors and result.json.
+
+        Raises:
+            UserError: the name, which may come from a file of somebody else's, would lead elsewhere.
+        """
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise UserError(f"{self.path}: a method cannot be called {name!r}")
         return self.path / "methods" / name
 
     @property

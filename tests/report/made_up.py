@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import numpy as np
+
+from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.results import (
     BudgetResult,
     ChipResult,
@@ -38,6 +41,9 @@ def layer(name: str, index: int, method: int, mismatches: int = 0) -> LayerResul
         energy_j=(index + 1) * 0.3e-6 * share,
         checked_outputs=65_536,
         mismatches=mismatches,
+        bottleneck="crossbars",
+        stored_cells=18_000 * share,
+        crossbar_ous=[(100 * share, 2), (100 * share - 1, 1)],  # of 64 cells each
     )
 
 
@@ -57,6 +63,7 @@ def method(index: int, **changes: Any) -> MethodResult:
         "pipelined": TimingResult(latency_s=(0.9e-3, 0.6e-3)[index], throughput_per_s=(4000.0, 7000.0)[index]),
         "energy_j": (100e-6, 80e-6)[index],
         "energy_breakdown_j": {key: value * (1.0, 0.8)[index] for key, value in energy.items()},
+        "serial_breakdown_s": ({"crossbars": 4e-3, "digital": 0.1e-3}, {"crossbars": 2.3e-3, "digital": 0.2e-3})[index],
         "area_m2": (2.13e-6, 2.13e-6)[index],
         "leakage_w": (None, 0.25)[index],
         "tops_per_w": (0.82, 1.025)[index],
@@ -150,7 +157,35 @@ def results(**changes: Any) -> Results:
             figures=[Figure(component=c, quantity=q, value=v, unit=u, source=source) for c, q, v, u, source in figures],
             conventions=["ADC: power / rate", "time <b>made up</b>"],
             warnings=[],
+            cells_per_crossbar=16_384,
+            ous_per_crossbar=256,
         ),
         "methods": [method(0), method(1)],
     }
     return Results(**(values | changes))
+
+
+def shared_layer(name: str) -> LayerPlan:
+    """Eight filters, two row groups, three donors: for filters 0, 3 and 5; for 1; in the other group for 2 and 4."""
+    filters, donors, signs, exponents = zip(
+        *((0, 0, 1, 0), (1, 1, 1, 0), (3, 0, -1, -1), (5, 0, 1, 1)), *((2, 2, 1, 0), (4, 2, 1, -2)), strict=True
+    )
+    return LayerPlan(
+        name=name,
+        inputs=16,
+        rows=np.arange(16, dtype=np.int32).reshape(2, 8),
+        donors=np.arange(24, dtype=np.int8).reshape(3, 8),
+        donor_start=np.array([0, 2, 3]),
+        use_start=np.array([0, 4, 6]),
+        use_filter=np.array(filters, np.int32),
+        use_donor=np.array(donors, np.int32),
+        use_sign=np.array(signs, np.int8),
+        use_exponent=np.array(exponents, np.int8),
+        step=np.ones(8, np.float32),
+        bias=np.zeros(8, np.float32),
+    )
+
+
+def shared_plan(method: str = "prap", names: tuple[str, ...] = LAYERS) -> NetworkPlan:
+    """A plan whose layers all share donors alike."""
+    return NetworkPlan(method, {name: shared_layer(name) for name in names}, dict.fromkeys(names, 1.0))

@@ -7,6 +7,7 @@ from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import numpy as np
 import plotly.graph_objects
 import pytest
 from plotly.offline import get_plotlyjs
@@ -15,6 +16,8 @@ from prap_pim.errors import UserError
 from prap_pim.report import write_report
 from prap_pim.report.html import render
 from prap_pim.report.page import _json_for_script
+from prap_pim.results import TimingResult
+from prap_pim.run_folder import RunFolder
 from tests.report.made_up import EVIL, LAYERS, layer, method, results, simulation
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -53,7 +56,14 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def charts(self):
-        return {chart["id"]: chart for chart in json.loads(self.scripts[0][1])}
+        """By id; of one with choices, its choices."""
+        charts = {chart["id"]: chart for chart in json.loads(self.scripts[0][1])}
+        return {id_: {each["label"]: each for each in chart["choices"]} or chart for id_, chart in charts.items()}
+
+    def variants(self):
+        """Every chart and every choice of one."""
+        charts = json.loads(self.scripts[0][1])
+        return [each for chart in charts for each in (chart["choices"] or [chart])]
 
 
 @cache
@@ -62,7 +72,7 @@ def page():
 
 
 def test_the_file_is_whole_and_small(tmp_path):
-    write_report(results(), tmp_path / "report.html")
+    write_report(results(), RunFolder(tmp_path))
     content = (tmp_path / "report.html").read_bytes()
     assert len(content) < 6_000_000
     assert content.endswith(b"</html>")
@@ -148,10 +158,11 @@ def test_every_layer_has_a_row_for_every_method():
 
 def test_charts_show_the_results_in_the_units_of_their_axes():
     charts = page().charts()
-    assert charts["latency-serial"]["data"][0]["x"] == pytest.approx([4.1, 2.5])
-    assert charts["latency-serial"]["layout"]["xaxis"]["title"]["text"].endswith("/ ms")
-    assert charts["latency-pipelined"]["data"][0]["x"] == pytest.approx([900, 600])
-    assert charts["latency-pipelined"]["layout"]["xaxis"]["title"]["text"].endswith("/ µs")
+    latency = charts["latency"]
+    assert latency["serial"]["data"][0]["x"] == pytest.approx([4.1, 2.5])
+    assert latency["serial"]["layout"]["xaxis"]["title"]["text"].endswith("/ ms")
+    assert latency["pipelined"]["data"][0]["x"] == pytest.approx([900, 600])
+    assert latency["pipelined"]["layout"]["xaxis"]["title"]["text"].endswith("/ µs")
     assert charts["accuracy"]["data"][0]["x"] == pytest.approx([97.96, 97.78, 97.59, 97.41, 97.22])
     energy = charts["energy"]
     assert [trace["name"] for trace in energy["data"]] == ["ADC", "input register", "DAC", "crossbar"]
@@ -170,26 +181,50 @@ def test_small_components_share_one_entry_of_the_energy_chart():
 
 
 def test_layer_charts_show_the_results():
+    choices = page().charts()["layer-chart"]
+    for name, step in (("OU steps", 10_000), ("energy", 0.3), ("latency, serial", 1), ("latency, pipelined", 0.25)):
+        dense, prap = choices[name]["data"]
+        assert dense["x"] == pytest.approx([(i + 1) * 2 * step for i in range(20)])
+        assert prap["x"] == pytest.approx([(i + 1) * step for i in range(20)])
+    assert choices["energy"]["layout"]["xaxis"]["title"]["text"] == "energy / µJ"
+
+
+def test_gains_by_hand_stand_in_the_charts():
     charts = page().charts()
-    dense, prap = charts["layer-steps"]["data"]
-    assert dense["x"] == [(i + 1) * 20_000 for i in range(20)]
-    assert prap["x"] == [(i + 1) * 10_000 for i in range(20)]
-    dense, prap = charts["layer-energy"]["data"]
-    assert dense["x"] == pytest.approx([(i + 1) * 0.6 for i in range(20)])
-    assert prap["x"] == pytest.approx([(i + 1) * 0.3 for i in range(20)])
+    gains = {trace["name"]: trace["x"] for trace in charts["gains-chip"]["data"]}
+    assert gains == {
+        "speedup, serial": [pytest.approx(4.1 / 2.5)],
+        "speedup, pipelined": [pytest.approx(0.9 / 0.6)],
+        "throughput, pipelined": [pytest.approx(7000 / 4000)],
+        "energy": [pytest.approx(100 / 80)],
+    }
+    gains = {trace["name"]: trace["x"] for trace in charts["gains-budget"]["data"]}
+    assert gains == {
+        "throughput, pipelined": [pytest.approx(12000 / 4000)],
+        "throughput per mm²": [pytest.approx(12000 / 4000 * 2.13 / 2.2)],
+        "speedup, serial": [pytest.approx(4.2 / 1.4)],
+        "energy": [pytest.approx(100 / 81)],
+    }
+    assert "gains-chip" not in Page(render(results(methods=[method(0)]))).charts()
+
+
+def test_a_gain_that_is_no_number_leaves_a_gap():
+    stopped = method(1, serial=TimingResult(latency_s=0.0, throughput_per_s=0.0))
+    data = Page(render(results(methods=[method(0), stopped]))).charts()["gains-chip"]["data"]
+    assert (data[0]["x"], data[0]["text"]) == ([None], ["n/a"])
 
 
 def test_plotly_knows_every_property():
-    for chart in page().charts().values():
+    for chart in page().variants():
         plotly.graph_objects.Figure(data=chart["data"], layout=chart["layout"])  # raises on an unknown one
 
 
 def test_a_layer_that_a_method_lacks_leaves_a_gap_in_its_place():
     short = method(1, layers=[layer("second", 1, 1)])
     both = method(0, layers=[layer("first", 0, 0), layer("second", 1, 0)])
-    charts = Page(render(results(methods=[both, short]))).charts()
-    assert charts["layer-steps"]["data"][1]["y"] == [1]
-    assert charts["layer-steps"]["layout"]["yaxis"]["ticktext"] == ["first", "second"]
+    chart = Page(render(results(methods=[both, short]))).charts()["layer-chart"]["OU steps"]
+    assert chart["data"][1]["y"] == [1]
+    assert chart["layout"]["yaxis"]["ticktext"] == ["first", "second"]
 
 
 def test_names_are_text_wherever_they_stand():
@@ -217,13 +252,16 @@ def test_names_are_text_wherever_they_stand():
     assert not set("<>&\u2028\u2029") & set(data)
     shown = [
         label
-        for chart in dirty.charts().values()
+        for chart in dirty.variants()
         for label in (
-            *chart["layout"]["yaxis"]["ticktext"],
-            *(t for trace in chart["data"] for t in trace["hovertext"]),
+            *chart["layout"]["yaxis"].get("ticktext", []),
+            *chart["layout"]["meta"]["short"],
+            *(t for trace in chart["data"] for texts in trace.get("hovertext", []) for t in np.ravel(texts)),
+            *(t for trace in chart["data"] for t in trace.get("text", [])),
             *(trace.get("name", "") for trace in chart["data"]),
         )
     ]
+    assert len(shown) > 500
     assert not [label for label in shown if "<" in label or ">" in label]  # Plotly would read tags
 
 
@@ -242,7 +280,9 @@ def test_warnings_about_the_chip_are_shown():
 
 def test_long_names_do_not_push_the_bars_off_the_page():
     long = method(0, layers=[layer("x" * 500, 0, 0)])
-    (label,) = Page(render(results(methods=[long]))).charts()["layer-steps"]["layout"]["yaxis"]["ticktext"]
+    layout = Page(render(results(methods=[long]))).charts()["layer-chart"]["OU steps"]["layout"]
+    assert len(layout["meta"]["short"][0]) <= 16
+    (label,) = layout["yaxis"]["ticktext"]
     assert len(label) <= 26
 
 
@@ -318,4 +358,4 @@ def test_ids_are_unique_and_every_reference_has_its_target():
 def test_a_page_that_cannot_be_written_is_the_users_mistake(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        write_report(results(), tmp_path / "file" / "report.html")
+        write_report(results(), RunFolder(tmp_path / "file"))

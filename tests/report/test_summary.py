@@ -29,8 +29,10 @@ def test_headline_is_about_the_last_method():
     assert "prap runs resnet20 1.64x as fast as dense" in said.sentence
     assert "80.0 % of its energy" in said.sentence
     assert said.cards[0] == ("1.64x", "speedup, serial", "2.50 ms instead of 4.10 ms")
-    assert said.cards[2] == ("1.25x", "energy gain", "80.0 µJ instead of 100 µJ")
-    assert said.cards[3][0] == "-0.37 points"
+    assert said.cards[2] == ("3.00x", "throughput at equal crossbar area", "pipelined, each with 140 crossbars")
+    assert said.cards[3] == ("1.25x", "energy gain", "80.0 µJ instead of 100 µJ")
+    assert said.cards[4] == ("0.00 %", "area change", "2.13 mm² instead of 2.13 mm²")
+    assert said.cards[5][0] == "-0.37 points"
 
 
 def test_headline_says_so_when_a_method_is_slower():

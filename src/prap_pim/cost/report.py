@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ class LayerCost:
         energy_breakdown_j: by component.
         copies: times that it is built.
         crossbars, tiles: of all copies.
+        crossbar_ous: of one copy: OUs on a crossbar, and how many crossbars in a row hold so many.
     """
 
     name: str
@@ -49,6 +51,7 @@ class LayerCost:
     copies: int
     crossbars: int
     tiles: int
+    crossbar_ous: tuple[tuple[int, int], ...]
 
     @property
     def energy_j(self) -> float:
@@ -134,6 +137,12 @@ class CostReport:
     def energy_j(self) -> float:
         """Sum of the breakdown."""
         return total(self.energy_breakdown_j)
+
+    @property
+    def serial_breakdown_s(self) -> dict[str, float]:
+        """What the serial latency is spent on."""
+        phases = [layer.time.serial_phases_s for layer in self.layers]
+        return {phase: sum(each[phase] for each in phases) for phase in phases[0]}
 
     @property
     def leakage_w(self) -> float | None:
@@ -248,6 +257,7 @@ def cost(
             copies=placed.copies,
             crossbars=placed.total_crossbars,
             tiles=placed.total_tiles,
+            crossbar_ous=tuple((load, len(list(alike))) for load, alike in groupby(placed.ous_per_crossbar.tolist())),
         )
         for name, placed in mapping.layers.items()
     )

@@ -2,6 +2,15 @@
 
 from prap_pim.report.comparison import write_comparison
 from prap_pim.report.html import write_report
+from prap_pim.report.runs import NamedRun, print_runs, write_runs
 from prap_pim.report.terminal import print_results, print_simulation
 
-__all__ = ["print_results", "print_simulation", "write_comparison", "write_report"]
+__all__ = [
+    "NamedRun",
+    "print_results",
+    "print_runs",
+    "print_simulation",
+    "write_comparison",
+    "write_report",
+    "write_runs",
+]

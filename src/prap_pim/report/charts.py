@@ -1,88 +1,70 @@
-"""Results as Plotly figures: plain values, drawn by the page. No colour alone carries meaning; every axis begins at 0.
+"""Results as Plotly figures: plain values, drawn by the page. No colour alone carries meaning; bars begin at 0.
 
 Plotly reads a little HTML in labels, so every name is escaped here for Plotly, as it is escaped once more for JSON.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 from prap_pim.report.drawing import (
     NUMBERS,
     Chart,
+    Choice,
     bar_layout,
     color,
-    dash,
     hatch,
     label,
     room_for_text,
     safe,
     symbol,
-    transparent,
 )
-from prap_pim.report.quantities import Scale, bits, count, percent, quantity, scale
-from prap_pim.report.simulation import QUANTITIES
-from prap_pim.report.summary import comparisons, component_names
-from prap_pim.results import LayerResult, MethodResult, Results, SimulationResult
+from prap_pim.report.quantities import Scale, bits, count, percent, quantity, scale, times, words
+from prap_pim.report.summary import Comparison, comparisons, component_names
+from prap_pim.results import LayerResult, MethodResult, Results
 
 _PLOT = 260  # pixels of a chart of lines
 _BAR = 30  # pixels of a bar with the space around it
-_LAYER_BAR = 13  # pixels of one bar in the group of a layer
-_LAYER_GAP = 10  # pixels between two layers
+_GAIN_BAR = 19  # pixels of one bar in the group of a method
+_GAP = 14  # pixels between two groups
+_LAYER_ROW = 22  # pixels of a layer in a dot plot
+_GAIN_HATCHES = ("", "/", "x", ".")
 _SLIVER = 0.015  # of a method's energy: components below it in every method share one entry of the legend
 
 
 def method_charts(results: Results) -> list[Chart]:
-    """Method against method: latency, energy by component, what the network's answers are worth."""
-    methods = [each.method for each in comparisons(results)]
+    """Method against method: gains, latency, energy by component, what the network's answers are worth."""
+    compared = comparisons(results)
+    methods = [each.method for each in compared]
     return [
-        _by_method(
-            "latency-serial",
-            "Latency, serial",
-            "One inference when nothing overlaps. Shorter is better.",
-            methods,
-            lambda method: method.serial.latency_s,
-            "s",
-        ),
-        _by_method(
-            "latency-pipelined",
-            "Latency, pipelined",
-            "One inference when the stages of a step and the layers overlap. Shorter is better.",
-            methods,
-            lambda method: method.pipelined.latency_s,
-            "s",
-        ),
+        *([] if len(methods) == 1 else [_gains_of_one_mapping(compared), _gains_at_budget(compared)]),
+        _latency(methods),
         _energy_breakdown(methods),
         *([] if results.float_bits_per_byte is None else [_bits_per_byte(results, methods)]),
         *([] if results.float_accuracy is None else [_accuracy(results, methods)]),
+        *([] if results.float_accuracy is None or len(methods) < 3 else [_tradeoff(results, compared)]),
     ]
 
 
-def layer_charts(results: Results) -> list[Chart]:
-    """Layer by layer, a bar for every method."""
+def layer_chart(results: Results) -> Chart:
+    """Layer by layer, a mark for every method; the reader chooses what is shown."""
     methods = [each.method for each in comparisons(results)]
-    energy = scale((layer.energy_j for method in methods for layer in method.layers), "J")
-    return [
-        _by_layer(
-            "layer-steps",
-            "OU steps by layer",
-            "Reads of one operation unit for one inference. Shorter is better.",
-            methods,
-            lambda layer: layer.ou_steps,
-            lambda layer: f"{count(layer.ou_steps)} OU steps",
-            axis="OU steps",
-            tick_format="~s",
-        ),
-        _by_layer(
-            "layer-energy",
-            "Energy by layer",
-            "For one inference. Shorter is better.",
-            methods,
-            lambda layer: layer.energy_j * energy.factor,
-            lambda layer: quantity(layer.energy_j, "J"),
-            axis=f"energy / {energy.unit}",
-        ),
+    names = layer_names(methods)
+    measures: list[tuple[str, Callable[[LayerResult], float], str]] = [
+        ("latency, pipelined", lambda layer: layer.pipelined_latency_s, "s"),
+        ("latency, serial", lambda layer: layer.serial_latency_s, "s"),
+        ("energy", lambda layer: layer.energy_j, "J"),
+        ("OU steps", lambda layer: layer.ou_steps, ""),
     ]
+    return Chart(
+        "layer-chart",
+        "Every layer under every method",
+        "One inference; further left is better. The axis is logarithmic. The table below holds the figures.",
+        kind="Dot plot",
+        choosing="Show",
+        choices=[_by_layer(*measure, methods, names) for measure in measures],
+    )
 
 
 def layer_names(methods: Sequence[MethodResult]) -> list[str]:
@@ -90,66 +72,96 @@ def layer_names(methods: Sequence[MethodResult]) -> list[str]:
     return list(dict.fromkeys(layer.name for method in methods for layer in method.layers))
 
 
-def simulation_chart(simulation: SimulationResult, number: int) -> Chart | None:
-    """Accuracy against the swept quantity, a line for every method and a band of spread; None if nothing was swept."""
-    if simulation.sweep is None:
-        return None
+_Measure = tuple[str, Callable[[Comparison], float]]
+
+
+def _gains_of_one_mapping(compared: Sequence[Comparison]) -> Chart:
+    reference = compared[0].reference.name
+    return _gains(
+        "gains-chip",
+        "Gains at equal chip",
+        f"Against {reference}, every layer once, on the crossbars that {reference} takes (or more, where a method "
+        "needs them). The line is at 1: longer bars are better.",
+        compared,
+        (
+            ("speedup, serial", lambda each: each.serial_speedup),
+            ("speedup, pipelined", lambda each: each.pipelined_speedup),
+            ("throughput, pipelined", lambda each: each.throughput_gain),
+            ("energy", lambda each: each.energy_gain),
+        ),
+    )
+
+
+def _gains_at_budget(compared: Sequence[Comparison]) -> Chart:
+    return _gains(
+        "gains-budget",
+        "Gains at equal crossbar area",
+        f"Against {compared[0].reference.name}, each method with {count(compared[0].method.at_budget.budget)} "
+        "crossbars: what it leaves free holds further copies of layers. They bring buffers and links with them, which "
+        "the gain per mm² counts. The line is at 1: longer bars are better.",
+        compared,
+        (
+            ("throughput, pipelined", lambda each: each.budget_throughput_gain),
+            ("throughput per mm²", lambda each: each.budget_throughput_gain_per_area),
+            ("speedup, serial", lambda each: each.budget_serial_speedup),
+            ("energy", lambda each: each.budget_energy_gain),
+        ),
+    )
+
+
+def _gains(id_: str, title: str, note: str, compared: Sequence[Comparison], measures: Sequence[_Measure]) -> Chart:
+    rivals = compared[1:]
     data: list[dict[str, Any]] = []
-    methods = list(dict.fromkeys(point.method for point in simulation.points))
-    for i, method in enumerate(methods):
-        points = sorted((p for p in simulation.points if p.method == method), key=lambda point: point.value or 0.0)
-        x = [point.value or 0.0 for point in points]
-        low = [100 * max(0.0, point.mean - point.spread) for point in points]
-        high = [100 * min(1.0, point.mean + point.spread) for point in points]
-        band = {"fill": "toself", "fillcolor": transparent(color(i)), "line": {"width": 0}, "mode": "lines"}
-        quiet = {"hoverinfo": "skip", "showlegend": False, "legendgroup": str(i)}
-        data.append({"type": "scatter", "x": [*x, *reversed(x)], "y": [*high, *reversed(low)], **band, **quiet})
+    for i, (name, value) in enumerate(measures):
+        gains = [value(each) for each in rivals]
         data.append(
             {
-                "type": "scatter",
-                "mode": "lines+markers",
+                "type": "bar",
+                "orientation": "h",
+                "name": name,
+                "y": list(range(len(rivals))),
+                "x": [gain if isfinite(gain) else None for gain in gains],
+                "text": list(map(times, gains)),
+                "textposition": "outside",
+                "textangle": 0,
+                "constraintext": "none",
                 "cliponaxis": False,
-                "name": label(method),
-                "legendgroup": str(i),
-                "x": x,
-                "y": [100 * point.mean for point in points],
                 "hovertext": [
-                    f"{safe(method)}, {point.value:g}: mean {percent(point.mean)}, spread {percent(point.spread)}, "
-                    f"worst {percent(point.worst)}"
-                    for point in points
+                    f"{safe(each.method.name)}, {name}: {times(g)}" for each, g in zip(rivals, gains, strict=True)
                 ],
                 "hoverinfo": "text",
-                "line": {"color": color(i), "dash": dash(i), "width": 2},
-                "marker": {"color": color(i), "symbol": symbol(i), "size": 9},
+                "marker": {"color": color(i), "pattern": {"shape": _GAIN_HATCHES[i]}},
             }
         )
-    layout = bar_layout([], QUANTITIES[simulation.sweep], _PLOT, legend=len(methods))
-    layout["xaxis"] |= {"nticks": 6} | ({"dtick": 1} if simulation.sweep == "adc-bits" else {})
-    layout["yaxis"] = {
-        "title": {"text": "accuracy / %"},
-        "range": [0, 104],
-        "tickvals": [0, 25, 50, 75, 100],
-        "fixedrange": True,
-        "automargin": True,
-    }
+    largest = max((gain for trace in data for gain in trace["x"] if gain is not None), default=1.0)
+    height = len(rivals) * (_GAP + _GAIN_BAR * len(measures))
+    layout = bar_layout([each.method.name for each in rivals], "gain", height, legend=len(measures))
+    layout["barmode"] = "group"
+    layout["bargap"] = _GAP / (_GAP + _GAIN_BAR * len(measures))
+    layout["xaxis"]["range"] = room_for_text([max(1.0, largest)], Scale(1.0, ""))
+    layout["shapes"] = [
+        {"type": "line", "x0": 1, "x1": 1, "y0": 0, "y1": 1, "yref": "paper", "line": {"dash": "dot", "width": 2}}
+    ]
+    return Chart(id_, title, note, data, layout)
+
+
+def _latency(methods: Sequence[MethodResult]) -> Chart:
     return Chart(
-        f"simulation-{number}",
-        f"Accuracy against {QUANTITIES[simulation.sweep]}",
-        "Lines: mean over the devices. Bands: one standard deviation from device to device, to either side.",
-        data,
-        layout,
-        "Line chart",
+        "latency",
+        "Latency",
+        "One inference. Serial: nothing overlaps. Pipelined: the stages of a step and the layers overlap. "
+        "Shorter is better.",
+        choosing="Timing",
+        choices=[
+            _by_method("serial", methods, lambda method: method.serial.latency_s, "s"),
+            _by_method("pipelined", methods, lambda method: method.pipelined.latency_s, "s"),
+        ],
     )
 
 
 def _by_method(
-    id_: str,
-    title: str,
-    note: str,
-    methods: Sequence[MethodResult],
-    value: Callable[[MethodResult], float],
-    unit: str,
-) -> Chart:
+    timing: str, methods: Sequence[MethodResult], value: Callable[[MethodResult], float], unit: str
+) -> Choice:
     chosen = scale(map(value, methods), unit)
     bars = {
         "type": "bar",
@@ -167,9 +179,59 @@ def _by_method(
         },
         "showlegend": False,
     }
-    layout = bar_layout([method.name for method in methods], f"{title.lower()} / {chosen.unit}", _BAR * len(methods))
+    layout = bar_layout([method.name for method in methods], f"latency, {timing} / {chosen.unit}", _BAR * len(methods))
     layout["xaxis"]["range"] = room_for_text(map(value, methods), chosen)
-    return Chart(id_, title, note, [bars], layout)
+    return Choice(timing, [bars], layout)
+
+
+def _tradeoff(results: Results, compared: Sequence[Comparison]) -> Chart:
+    """What the answers are worth against what a method gains."""
+    of_bytes = results.float_bits_per_byte is not None
+    measures: tuple[_Measure, ...] = (
+        ("energy gain", lambda each: each.energy_gain),
+        ("throughput gain at equal chip", lambda each: each.throughput_gain),
+        ("throughput gain at equal crossbar area", lambda each: each.budget_throughput_gain),
+    )
+
+    def choice(name: str, value: Callable[[Comparison], float]) -> Choice:
+        data = []
+        for i, each in enumerate(compared):
+            told = each.method.bit_true_bits_per_byte if of_bytes else each.method.bit_true_accuracy
+            gain = value(each)
+            if told is None or not isfinite(gain):
+                continue
+            text = bits(told) if of_bytes else percent(told)
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": label(each.method.name),
+                    "x": [gain],
+                    "y": [told if of_bytes else 100 * told],
+                    "hovertext": [f"{safe(each.method.name)}: {name} {times(gain)}, {text}"],
+                    "hoverinfo": "text",
+                    "cliponaxis": False,
+                    "marker": {"color": color(i), "symbol": symbol(i), "size": 13},
+                }
+            )
+        layout = bar_layout([], name, _PLOT, legend=len(data))
+        layout["yaxis"] = {
+            "title": {"text": "bits / byte" if of_bytes else "accuracy / %"},
+            "fixedrange": True,
+            "automargin": True,
+            **({"autorange": "reversed"} if of_bytes else {}),
+        }
+        return Choice(name, data, layout)
+
+    return Chart(
+        "tradeoff",
+        f"{'Bits per byte' if of_bytes else 'Accuracy'} against gain",
+        f"Bit-true, each method's mark against its gain over {compared[0].reference.name}. Further right and further "
+        "up is better. The upright axis does not begin at 0.",
+        kind="Scatter plot",
+        choosing="Gain",
+        choices=[choice(*measure) for measure in measures],
+    )
 
 
 def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
@@ -192,11 +254,11 @@ def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": label(component.replace("_", " ")),
+                "name": label(words(component)),
                 "y": list(range(len(methods))),
                 "x": [part * chosen.factor for part in parts],
                 "hovertext": [
-                    f"{safe(method.name)}, {safe(component)}: {quantity(part, 'J')}"
+                    f"{safe(method.name)}, {safe(words(component))}: {quantity(part, 'J')}"
                     for method, part in zip(methods, parts, strict=True)
                 ],
                 "hoverinfo": "text",
@@ -286,32 +348,37 @@ def _quality(
 
 
 def _by_layer(
-    id_: str,
-    title: str,
-    note: str,
-    methods: Sequence[MethodResult],
+    name: str,
     value: Callable[[LayerResult], float],
-    text: Callable[[LayerResult], str],
-    axis: str,
-    tick_format: str = NUMBERS,
-) -> Chart:
-    names = layer_names(methods)
-    place = {name: i for i, name in enumerate(names)}
+    unit: str,
+    methods: Sequence[MethodResult],
+    names: Sequence[str],
+) -> Choice:
+    place = {layer: i for i, layer in enumerate(names)}
+    chosen = scale((value(layer) for method in methods for layer in method.layers), unit)
     data = [
         {
-            "type": "bar",
-            "orientation": "h",
+            "type": "scatter",
+            "mode": "markers",
             "name": label(method.name),
             "y": [place[layer.name] for layer in method.layers],
-            "x": [value(layer) for layer in method.layers],
-            "hovertext": [f"{safe(layer.name)}, {safe(method.name)}: {text(layer)}" for layer in method.layers],
+            "x": [value(layer) * chosen.factor or None for layer in method.layers],  # a logarithmic axis knows no 0
+            "hovertext": [
+                f"{safe(layer.name)}, {safe(method.name)}: {name} "
+                + (quantity(value(layer), unit) if unit else count(int(value(layer))))
+                for layer in method.layers
+            ],
             "hoverinfo": "text",
-            "marker": {"color": color(i), "pattern": {"shape": hatch(i)}},
+            "cliponaxis": False,
+            "marker": {"color": color(i), "symbol": symbol(i), "size": 10, "opacity": 0.9},
         }
         for i, method in enumerate(methods)
     ]
-    layout = bar_layout(names, axis, len(names) * (_LAYER_GAP + _LAYER_BAR * len(methods)), legend=len(methods))
-    layout["barmode"] = "group"
-    layout["bargap"] = _LAYER_GAP / (_LAYER_GAP + _LAYER_BAR * len(methods))
-    layout["xaxis"]["tickformat"] = tick_format
-    return Chart(id_, title, note, data, layout)
+    layout = bar_layout(
+        names, f"{name} / {chosen.unit}" if chosen.unit else name, _LAYER_ROW * len(names), legend=len(methods)
+    )
+    layout["xaxis"] = {"title": layout["xaxis"]["title"], "type": "log", "fixedrange": True, "automargin": True}
+    layout["xaxis"] |= {"tickformat": "~s" if not unit else NUMBERS, "dtick": 1, "tickangle": 0}
+    layout["yaxis"] |= {"showgrid": True, "range": [len(names) - 0.5, -0.5]}
+    del layout["yaxis"]["autorange"]
+    return Choice(name, data, layout)

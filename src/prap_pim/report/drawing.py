@@ -9,11 +9,13 @@ from prap_pim.report.quantities import Scale
 # Okabe and Ito, "Color Universal Design" (2008), without black: the page is light or dark
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 _HATCHES = ("", "/", "x", ".")  # a new one each time the palette is used up
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # of lines; with the symbols, 35 that differ
-_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # of lines
+# of points; with the colours 56 that differ
+_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "triangle-down")
 _FRAME = 90  # pixels of a chart above and below its bars
 _LEGEND_ROW = 20  # pixels
 _LABEL_LENGTH = 26  # characters of a name beside an axis; the whole name shows in the hover text and in the tables
+_SHORT_LENGTH = 16  # the same on a narrow screen
 NUMBERS = "~g"  # d3's format of an axis whose unit has its prefix already
 
 
@@ -43,6 +45,7 @@ class Chart:
         kind: what it is, for those who do not see it.
         choosing: what the reader chooses, where there are choices.
         choices: the last one is shown first.
+        chooser: id of a list that several charts share (``chooser`` makes it); empty: the chart has its own.
     """
 
     id: str
@@ -53,15 +56,20 @@ class Chart:
     kind: str = "Bar chart"
     choosing: str = ""
     choices: list[Choice] = field(default_factory=list)
+    chooser: str = ""
 
 
 def bar_layout(labels: Sequence[str], axis: str, height: int, legend: int = 0) -> dict[str, Any]:
-    """Horizontal bars in so many pixels, the first on top; ``legend``: its entries, above the bars."""
+    """Horizontal bars in so many pixels, the first on top; ``legend``: its entries, above the bars.
+
+    ``meta`` is for the page's script: names for a narrow screen, and how many entries the legend has.
+    """
     rows = -(-legend // 2)  # two entries in a row on the narrowest screen
     return {
         "height": _FRAME + height + _LEGEND_ROW * rows,
         "margin": {"l": 8, "r": 8, "t": 8 + _LEGEND_ROW * rows, "b": 8},
         "bargap": 0.3,
+        "meta": {"short": [label(name, _SHORT_LENGTH) for name in labels], "legend": legend},
         "dragmode": False,
         "showlegend": legend > 0,
         "legend": {
@@ -129,10 +137,10 @@ def hatch(index: int) -> str:
     return _HATCHES[index // len(_PALETTE) % len(_HATCHES)]
 
 
-def label(name: str) -> str:
+def label(name: str, longest: int = _LABEL_LENGTH) -> str:
     """A name beside an axis or in a legend, shortened in the middle."""
-    if len(name) > _LABEL_LENGTH:
-        half = (_LABEL_LENGTH - 1) // 2
+    if len(name) > longest:
+        half = (longest - 1) // 2
         name = f"{name[:half]}…{name[-half:]}"
     return safe(name)
 

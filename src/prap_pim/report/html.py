@@ -1,44 +1,117 @@
 """The page of a run."""
 
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from prap_pim.files import write_whole
+from prap_pim.errors import UserError
+from prap_pim.files import read_text, write_whole
+from prap_pim.plan import NetworkPlan
+from prap_pim.report import occupancy, waterfall
 from prap_pim.report.allocation import HEADINGS, UNITS, allocations
-from prap_pim.report.charts import layer_charts, layer_names, method_charts, simulation_chart
-from prap_pim.report.page import render_page
+from prap_pim.report.charts import layer_chart, layer_names, method_charts
+from prap_pim.report.page import pack_json, render_page
+from prap_pim.report.quantities import given, words
+from prap_pim.report.reuse_map import plain, reuse_maps
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
-from prap_pim.report.simulation import QUANTITIES, row_cells, summary, value_text
+from prap_pim.report.simulation import QUANTITIES, row_cells, simulation_chart, summary, value_text
 from prap_pim.report.summary import comparisons, component_names, exactness, headline, sections
 from prap_pim.results import Results
+from prap_pim.run_folder import RunFolder
+
+_CONFIG = 200_000  # characters of a configuration that are shown
 
 
-def write_report(results: Results, path: Path) -> None:
-    """Write the page, whole or not at all.
+@dataclass(frozen=True)
+class Evidence:
+    """What a page shows beside the results.
+
+    Attributes:
+        config: the resolved configuration, YAML; empty: not known.
+        plans: by method.
+        missing: methods whose plan could not be read, or is not that of the results.
+    """
+
+    config: str = ""
+    plans: Mapping[str, NetworkPlan] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @staticmethod
+    def read(folder: RunFolder, results: Results) -> "Evidence":
+        """From a run folder; what is not there is left out."""
+        plans, missing = {}, []
+        for method in results.methods:
+            try:
+                plan = NetworkPlan.load(folder.method(method.name) / "plan.safetensors")
+                if plan.digest() != method.plan_sha256:
+                    raise UserError("the plan is another one")
+                plans[method.name] = plan
+            except UserError:
+                missing.append(method.name)
+        try:
+            config = read_text(folder.config)
+        except UserError:
+            config = ""
+        return Evidence(config[:_CONFIG], plans, tuple(missing))
+
+
+def write_report(results: Results, folder: RunFolder, path: Path | None = None) -> None:
+    """Write the page of a run, whole or not at all.
+
+    Args:
+        results: of the run.
+        folder: of the run; plans and configuration are read there, what is missing is left out.
+        path: where to write; None: the folder's report.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_whole(path, render(results))
+    write_whole(path or folder.report, render(results, Evidence.read(folder, results)))
 
 
-def render(results: Results) -> str:
+def render(results: Results, evidence: Evidence | None = None) -> str:
     """The page as text."""
+    evidence = evidence or Evidence()
     methods = [each.method for each in comparisons(results)]
-    by_method, by_layer = method_charts(results), layer_charts(results)
+    by_method, by_layer, falls = method_charts(results), layer_chart(results), waterfall.waterfall_charts(results)
+    occupied = occupancy.occupancies(results)
+    filled = occupancy.occupancy_charts(occupied)
+    maps = reuse_maps(evidence.plans)
     charts = [simulation_chart(simulation, i) for i, simulation in enumerate(results.simulations)]
     layers = [{layer.name: layer for layer in method.layers} for method in methods]
-    parts = [("methods", "Methods"), ("layers", "Layers"), ("exact", "Exactness")]
-    parts += [("devices", "Device effects")] if results.simulations else []
+    parts = [
+        ("methods", "Methods"),
+        *([("saved", "Savings")] if falls else []),
+        ("layers", "Layers"),
+        ("reuse", "Reuse"),
+        ("occupancy", "Crossbars"),
+        ("exact", "Exactness"),
+        *([("devices", "Noise")] if results.simulations else []),
+        ("chip", "Chip"),
+        ("run", "Run"),
+    ]
     return render_page(
         "report.html",
-        parts=[*parts, ("chip", "Chip"), ("run", "Run")],
-        charts=[*by_method, *by_layer, *filter(None, charts)],
+        parts=parts,
+        charts=[*by_method, *falls, by_layer, *filled, *filter(None, charts)],
+        scripts=["reuse.js"] if maps else [],
         results=results,
         headline=headline(results),
         sections=sections(results),
         exactness=exactness(results),
         method_charts=by_method,
-        layer_charts=by_layer,
+        waterfalls=falls,
+        waterfall_chooser=waterfall.CHOOSER,
+        layer_chart=by_layer,
+        occupancy_charts=filled,
+        occupancy_chooser=occupancy.CHOOSER,
+        occupancy_rows=occupancy.table(occupied),
+        has_maps=bool(maps),
+        reuse_data=pack_json(plain(maps)),
+        geometry=[_property(key, value) for key, value in results.chip.geometry.items()],
+        missing_plans=evidence.missing,
+        config=evidence.config,
         simulations=[
             {
                 "result": simulation,
@@ -62,3 +135,12 @@ def render(results: Results) -> str:
             if name in of_method
         ],
     )
+
+
+def _property(key: str, value: int | float | str) -> tuple[str, str]:
+    """A property of the chip and its value, with the unit that the code has in the name."""
+    for suffix, unit, factor in (("_bits_per_s", "B/s", 1 / 8), ("_hz", "Hz", 1.0)):
+        if key.endswith(suffix):
+            with suppress(ValueError):
+                return words(key.removesuffix(suffix)), given(float(value) * factor, unit)
+    return words(key), str(value)

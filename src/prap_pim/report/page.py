@@ -22,7 +22,7 @@ A page is a template in ``templates/`` that extends the frame, and a call of ``r
   little HTML of its own.
 - A table of class ``sortable`` gets headings that sort (a cell's ``data-value``, else its text; it has one ``tbody``),
   ``filters`` a search field and lists. Both work without script as plain tables.
-- ``data`` is read by a script of the page as ``page.read("page-data")``, packed data (``pack``) by ``page.unpack``.
+- A script of the page reads ``data`` with ``page.read("page-data")``, packed data (``pack_json``) with ``page.unpack``.
 - No inline event handlers: the page's policy refuses every script but its own.
 """
 
@@ -30,6 +30,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -43,6 +44,8 @@ from plotly.offline import get_plotlyjs
 
 from prap_pim.report import quantities
 from prap_pim.report.drawing import Chart
+
+_UNIT = re.compile(r"(?<=\d) (?=(%|points|[TGMkmµnpf]?(s|J|W|m²|B|Hz)|/s)(?!\w))")
 
 
 def render_page(
@@ -70,22 +73,26 @@ def render_page(
         "script_hashes": " ".join([*map(_csp_hash, texts), *([_plotly()[1]] if charts else [])]),
         "charts": _json_for_script([asdict(chart) for chart in charts]),
         "data": _json_for_script(data),
-        "plotly": Markup(_plotly()[0]) if charts else "",
+        "plotly": _plotly()[0] if charts else "",
         "version": version("prap-pim"),
     }
     return _environment().get_template(template).render(frame=frame, parts=parts, **values)
 
 
-def pack(text: str) -> str:
-    """Text as base64 of gzip: what a page carries much of, a third to a tenth as large. Read by ``page.unpack``."""
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+def pack_json(value: Any) -> Markup:
+    """Plain values that a page carries many of, as base64 of gzip. Read by ``page.unpack``."""
+    return _pack(json.dumps(value, allow_nan=False, separators=(",", ":")))
+
+
+def _pack(text: str) -> Markup:
+    return Markup(base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode())
 
 
 @cache
-def _plotly() -> tuple[str, str]:
+def _plotly() -> tuple[Markup, str]:
     """Plotly's script, packed, and how the page's policy names it."""
     script = str(get_plotlyjs())
-    return pack(script), _csp_hash(script)
+    return _pack(script), _csp_hash(script)
 
 
 @cache
@@ -102,8 +109,15 @@ def _environment() -> Environment:
         "percent": quantities.percent,
         "quantity": quantities.quantity,
         "given": quantities.given,
+        "words": quantities.words,
+        "unbroken": _unbroken,
     }
     return environment
+
+
+def _unbroken(text: str) -> str:
+    """A number and its unit stay on one line."""
+    return _UNIT.sub("\u00a0", text)
 
 
 def _file(name: str) -> str:

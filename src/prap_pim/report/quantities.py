@@ -21,6 +21,7 @@ _PREFIXES = (
     ("p", units.PICO),
     ("f", units.FEMTO),
 )
+_ACRONYMS = {"adc": "ADC", "adcs": "ADCs", "dac": "DAC", "ou": "OU", "pe": "PE", "pes": "PEs"}
 _PREFIXED = re.compile(r"(s|J|W|Hz|V|A|F|B|m2)(?![A-Za-z0-9])(.*)", re.DOTALL)  # "J", "s/access", "m2", ...
 
 
@@ -103,6 +104,11 @@ def relative(change: float) -> str:
     """A change as a share of what it was, with its sign: 0.021 is "+2.10 %"."""
     text = f"{100 * change:+.2f}"
     return f"{'0.00' if text in ('+0.00', '-0.00') else text} %"
+
+
+def words(name: str) -> str:
+    """A name of the code as people write it: "adc_bits" is "ADC bits"."""
+    return " ".join(_ACRONYMS.get(word, word) for word in name.split("_"))
 
 
 def times(ratio: float) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from prap_pim.report.quantities import bits, count, percent, points, quantity, relative, significant, times
+from prap_pim.report.quantities import bits, count, percent, points, quantity, relative, significant, times, words
 from prap_pim.results import LayerResult, MethodResult, Results
 
 
@@ -50,6 +50,16 @@ class Comparison:
     def budget_throughput_gain_per_area(self) -> float:
         """The same for each square metre: copies bring buffers and links with them."""
         return self.budget_throughput_gain * _ratio(self.reference.at_budget.area_m2, self.method.at_budget.area_m2)
+
+    @property
+    def budget_serial_speedup(self) -> float:
+        """Reference latency / latency, nothing overlapping, both filling the same number of crossbars."""
+        return _ratio(self.reference.at_budget.serial.latency_s, self.method.at_budget.serial.latency_s)
+
+    @property
+    def budget_energy_gain(self) -> float:
+        """Reference energy / energy, both filling the same number of crossbars."""
+        return _ratio(self.reference.at_budget.energy_j, self.method.at_budget.energy_j)
 
     @property
     def accuracy_change(self) -> float | None:
@@ -188,7 +198,7 @@ def component_names(methods: Sequence[MethodResult]) -> list[str]:
 def energy_section(results: Results) -> Section:
     """The energy of one inference, by component."""
     rows = (
-        Row(name.replace("_", " "), tuple(quantity(m.energy_breakdown_j.get(name, 0.0), "J") for m in results.methods))
+        Row(words(name), tuple(quantity(m.energy_breakdown_j.get(name, 0.0), "J") for m in results.methods))
         for name in component_names(results.methods)
     )
     return Section("Energy of one inference, by component", tuple(rows))
@@ -217,6 +227,7 @@ def headline(results: Results) -> Headline:
                 (quantity(method.serial.latency_s, "s"), "latency, serial", "one inference, nothing overlaps"),
                 (quantity(method.pipelined.latency_s, "s"), "latency, pipelined", "one inference, layers overlap"),
                 (quantity(method.energy_j, "J"), "energy", "one inference"),
+                (quantity(method.area_m2, "m2"), "area", f"{count(method.crossbars)} crossbars"),
                 (percent(method.bit_true_accuracy), "accuracy", f"float network: {percent(results.float_accuracy)}")
                 if results.float_bits_per_byte is None
                 else (
@@ -261,9 +272,19 @@ def headline(results: Results) -> Headline:
                 instead(*(quantity(m.pipelined.latency_s, "s") for m in (method, reference))),
             ),
             (
+                times(last.budget_throughput_gain),
+                "throughput at equal crossbar area",
+                f"pipelined, each with {count(method.at_budget.budget)} crossbars",
+            ),
+            (
                 times(last.energy_gain),
                 "energy gain",
                 instead(*(quantity(m.energy_j, "J") for m in (method, reference))),
+            ),
+            (
+                relative(_ratio(method.area_m2, reference.area_m2) - 1),
+                "area change",
+                instead(*(quantity(m.area_m2, "m2") for m in (method, reference))),
             ),
             (change, kind, results.weights) if last.accuracy_change is None else (change, f"{kind} change", told),
         ),

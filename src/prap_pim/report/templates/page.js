@@ -40,17 +40,29 @@ const page = (() => {
   function drawChart(id, { data, layout }) {
     const ink = color("--ink");
     const axis = { gridcolor: color("--line"), linecolor: color("--line"), zerolinecolor: color("--soft") };
+    const width = document.getElementById(id).clientWidth;
+    const narrow = width < 480;
+    const { short = [], legend = 0 } = layout.meta ?? {};
+    const spare = 20 * (Math.ceil(legend / 2) - Math.ceil(legend / Math.max(2, Math.floor(width / 190))));
     const axes = Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key));
     Plotly.react(
       id,
-      data.map((trace) => ({ ...trace, ...(trace.marker && { marker: { line: { color: ink, width: 1 }, ...trace.marker } }) })),
+      data.map((trace) => ({
+        ...trace,
+        ...(trace.marker && { marker: { line: { color: ink, width: 1 }, ...trace.marker } }),
+        ...(trace.type === "heatmap" && { colorscale: [[0, color("--low")], [1, color("--high")]] }),
+      })),
       {
         ...layout,
         paper_bgcolor: "rgba(0,0,0,0)",
         plot_bgcolor: "rgba(0,0,0,0)",
-        font: { color: ink, size: 13, family: "system-ui, sans-serif" },
+        height: layout.height - spare,
+        margin: { ...layout.margin, t: layout.margin.t - spare },
+        font: { color: ink, size: narrow ? 11 : 13, family: "system-ui, sans-serif" },
         hoverlabel: { ...layout.hoverlabel, bgcolor: color("--card"), bordercolor: ink, font: { color: ink } },
+        shapes: layout.shapes?.map((shape) => ({ ...shape, line: { color: ink, ...shape.line } })),
         ...Object.fromEntries(axes.map((key) => [key, { ...layout[key], ...axis }])),
+        ...(narrow && short.length && { yaxis: { ...layout.yaxis, ...axis, ticktext: short } }),
       },
       { responsive: true, displayModeBar: false },
     );
@@ -63,8 +75,9 @@ const page = (() => {
     script.textContent = await unpack("plotly");
     document.head.append(script);  // runs at once: the page's policy knows it by its digest
     for (const chart of charts) {
-      const choice = document.getElementById(`${chart.id}-choice`);
-      const draw = () => drawChart(chart.id, choice ? chart.choices[choice.selectedIndex] : chart);
+      const choice = document.getElementById(chart.chooser || `${chart.id}-choice`);
+      const shown = () => (choice ? chart.choices[choice.selectedIndex] : (chart.choices[0] ?? chart));
+      const draw = () => drawChart(chart.id, shown());
       if (choice) {
         choice.closest(".controls").hidden = false;
         choice.addEventListener("change", draw);

@@ -1,0 +1,210 @@
+"""The pages as people use them: by click and by keyboard, dark and light, wide and narrow, in headless Chromium."""
+
+import pytest
+
+from prap_pim.files import write_whole
+from prap_pim.report.html import Evidence, render
+from prap_pim.report.runs import NamedRun, render_runs
+from tests.report.browser import browser, opened, violations
+from tests.report.made_up import EVIL, layer, method, results, shared_plan, simulation
+
+LAYERS = (*EVIL, "layer1.conv", "fc")
+VIEWS = [(width, scheme) for width in (1280, 360) for scheme in ("light", "dark")]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Three methods, a sweep and hostile names everywhere."""
+    path = tmp_path_factory.mktemp("pages") / "report.html"
+    evil = "".join(EVIL)
+    dense, prap = ([layer(name, i, number) for i, name in enumerate(LAYERS)] for number in (0, 1))
+    third = method(1, name="third<b>", description=evil, bit_true_accuracy=0.5, layers=prap)
+    methods = [method(0, layers=dense), third, method(1, layers=prap)]
+    whole = results(name=evil, methods=methods, simulations=[simulation(name=evil)])
+    plans = {name: shared_plan(name, LAYERS) for name in ("third<b>", "prap")}
+    write_whole(path, render(whole, Evidence(config=f"name: {evil}\n" + "key: value\n" * 50, plans=plans)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pages") / "runs.html"
+    other = results(name="other", chip=results().chip.model_copy(update={"name": "other<b>"}))
+    found = [NamedRun("runs/digits", results()), NamedRun(f"runs/{EVIL[1]}", other)]
+    write_whole(path, render_runs(found))
+    return path
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+@pytest.mark.parametrize("which", ["report", "runs"])
+def test_every_chart_is_drawn_and_axe_objects_to_nothing(chromium, which, view, request):
+    with opened(chromium, request.getfixturevalue(which), *view) as page:
+        charts = page.locator("figure [role=img]")
+        assert charts.count() == {"report": 14, "runs": 2}[which]
+        assert charts.locator(".main-svg .cartesianlayer .subplot").count() == charts.count()
+        width = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert width == [view[0], view[0]]  # nothing to scroll sideways
+        assert violations(page) == []
+
+
+def column(page, table, number):
+    """Texts of a column, of the rows that are shown."""
+    return page.locator(f"#{table} tbody tr:not([hidden]) > :nth-child({number})").all_inner_texts()
+
+
+@pytest.mark.parametrize("by", ["click", "keyboard"])
+def test_a_heading_sorts(chromium, report, by):
+    with opened(chromium, report) as page:
+        heading = page.locator("#layers-table thead th", has_text="Energy")
+        number = 1 + heading.evaluate("(each) => each.cellIndex")
+        before = column(page, "layers-table", 1)
+        energies = sorted([0.3 * (i + 1) * share for i in range(5) for share in (2, 1, 1)])
+
+        def press():
+            if by == "click":
+                heading.get_by_role("button").click()
+            else:
+                heading.get_by_role("button").focus()
+                page.keyboard.press("Enter")
+            shown = [text.split() for text in column(page, "layers-table", number)]
+            return [float(figure) * {"nJ": 1e-3, "µJ": 1}[unit] for figure, unit in shown]
+
+        assert press() == pytest.approx(energies, rel=5e-3)  # three digits are shown
+        assert heading.get_attribute("aria-sort") == "ascending"
+        assert press() == pytest.approx(energies[::-1], rel=5e-3)
+        assert heading.get_attribute("aria-sort") == "descending"
+        press()
+        assert heading.get_attribute("aria-sort") is None
+        assert column(page, "layers-table", 1) == before
+
+
+def test_the_table_filters_by_words_and_by_method(chromium, report):
+    with opened(chromium, report) as page:
+        status = page.locator(".controls[data-table=layers-table] [role=status]")
+        assert status.inner_text() == "15 of 15 rows"
+        page.locator("#layers-table-search").focus()
+        page.keyboard.type("LINEAR  third")
+        assert status.inner_text() == "1 of 15 rows"
+        assert column(page, "layers-table", 1) == ["fc"]
+        page.locator("#layers-table-search").fill("")
+        page.locator("#layers-table-1").select_option("third<b>")
+        assert status.inner_text() == "5 of 15 rows"
+        assert set(column(page, "layers-table", 2)) == {"third<b>"}
+        page.locator("#layers-table-search").fill("no such layer")
+        assert column(page, "layers-table", 1) == []
+
+
+def donors(page):
+    rows = page.locator("[data-part=donors] tr").all()
+    return [row.locator("th, td").all_inner_texts() for row in rows]
+
+
+def test_the_reuse_map_works_by_click(chromium, report):
+    with opened(chromium, report) as page:
+        page.locator("#reuse-method").select_option("prap")
+        page.locator("#reuse-layer").select_option(label="fc")
+        canvas, told = page.locator("[data-part=canvas]"), page.locator("#reuse-told")
+        assert told.inner_text() == "Row group 0, filter 0: +1 times donor 0, which 3 filters use."  # most is shared
+        assert donors(page) == [["donor 0", "3", "0 (+1), 3 (−1/2), 5 (+2)"], ["donor 1", "1", "1 (+1)"]]
+        size = 24  # pixels of a cell, beside 40 of numbers and below 18
+        canvas.click(position={"x": 40 + 4.5 * size, "y": 18 + 1.5 * size})
+        assert told.inner_text() == "Row group 1, filter 4: +1/4 times donor 0, which 2 filters use."
+        assert donors(page) == [["donor 0", "2", "2 (+1), 4 (+1/4)"]]
+        assert page.locator("#reuse-group").input_value() == "1"
+        canvas.click(position={"x": 40 + 1.5 * size, "y": 18 + 0.5 * size})
+        assert told.inner_text() == "Row group 0, filter 1: +1 times donor 1, which no other filter uses."
+        canvas.click(position={"x": 40 + 7.5 * size, "y": 18 + 0.5 * size})
+        assert told.inner_text() == "Row group 0, filter 7: no pattern."
+        strip = canvas.evaluate("(c) => [...c.getContext('2d').getImageData(40, 30, 192, 1).data]")
+        filled, empty = (strip[4 * x : 4 * x + 4] for x in (size // 2, 2 * size + size // 2))
+        assert filled != empty
+
+
+def test_the_reuse_map_works_by_keyboard(chromium, report):
+    with opened(chromium, report) as page:
+        page.locator("#reuse-method").focus()
+        page.keyboard.press("Home")  # a list: the first method
+        assert page.locator("#reuse-method").input_value() == "third<b>"
+        for _ in range(3):
+            page.keyboard.press("Tab")
+        assert page.evaluate("() => document.activeElement.dataset.part") == "frame"
+        told = page.locator("#reuse-told")
+        for key, says in (
+            ("ArrowRight", "Row group 0, filter 1: +1 times donor 1, which no other filter uses."),
+            ("ArrowDown", "Row group 1, filter 1: no pattern."),
+            ("ArrowDown", "Row group 1, filter 1: no pattern."),  # the last one
+            ("ArrowRight", "Row group 1, filter 2: +1 times donor 0, which 2 filters use."),
+            ("PageUp", "Row group 0, filter 2: no pattern."),
+            ("End", "Row group 0, filter 7: no pattern."),
+            ("Home", "Row group 0, filter 0: +1 times donor 0, which 3 filters use."),
+            ("ArrowLeft", "Row group 0, filter 0: +1 times donor 0, which 3 filters use."),
+        ):
+            page.keyboard.press(key)
+            assert told.inner_text() == says
+
+
+def test_dark_and_light_by_hand(chromium, report):
+    def colours(page):
+        return page.evaluate(
+            "() => [getComputedStyle(document.body).backgroundColor,"
+            " getComputedStyle(document.querySelector('#energy .xtick text')).fill]"
+        )
+
+    with opened(chromium, report) as page:
+        light, button = colours(page), page.locator("#theme")
+        button.focus()
+        page.keyboard.press("Enter")
+        dark = colours(page)
+        assert light[0] != dark[0]
+        assert light[1] != dark[1]
+        button.click()
+        assert colours(page) == light
+        page.emulate_media(color_scheme="dark")  # the choice stays
+        assert colours(page) == light
+        button.click()
+        assert colours(page) == dark
+        assert violations(page) == []
+
+
+def test_a_choice_changes_its_charts(chromium, report):
+    def totals(page):
+        return page.evaluate("() => document.getElementById('energy-components').layout.yaxis.ticktext.at(-1)")
+
+    with opened(chromium, report) as page:
+        assert totals(page) == "prap"
+        page.locator("#waterfall-method").select_option("third<b>")
+        assert totals(page) == "third&#60;b&#62;"
+        shown = page.locator("#latency-layers .ytick text").last.text_content()
+        assert shown == "third<b>"
+        page.locator("#latency-choice").select_option("serial")
+        assert "serial" in page.locator("#latency .xtitle").text_content()
+
+
+def test_hostile_names_are_text(chromium, report):
+    with opened(chromium, report) as page:
+        asked = []
+        page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+        assert page.locator("h1").text_content() == "".join(EVIL)
+        assert page.locator("img, main a, .main-svg a").count() == 0
+        names = page.locator("#layer-chart .ytick text").all_text_contents()
+        assert names[0] == "<script>alert(1)</script>"
+        assert len(names) == len(LAYERS)
+        assert page.locator("#reuse-layer option").all_text_contents() == list(LAYERS)
+        assert asked == []
+
+
+def test_tables_are_whole_without_scripts(chromium, report):
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report.as_uri())
+    assert len(column(page, "layers-table", 1)) == 15
+    assert page.locator("noscript").first.is_visible()
+    assert not page.locator("#reuse-map").is_visible()
+    assert not page.locator(".controls").first.is_visible()
+    context.close()
