@@ -1,6 +1,6 @@
 """A GPT-2 of 124 M random weights: captured, compressed by similarity and by calibrated reuse, costed; time and memory.
 
-    python benchmarks/scale.py                      the whole model, 4 sequences of 1024 tokens: tens of minutes
+    python benchmarks/scale.py                      the whole model, 4 sequences of 1024 tokens: an hour or more
     python benchmarks/scale.py --layers 2 --tokens 64 --methods calibrated
 
 Memory is the largest resident set of the process so far, and what of it the model itself takes. It needs the extra
