@@ -29,6 +29,7 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/calibrate.py
+	$(BIN)/python benchmarks/explore.py
 
 clean:
 	rm -rf .venv runs

@@ -16,6 +16,7 @@ from prap_pim.figure_names import FIGURES, FORMATS, OF_STUDIES, WIDTHS
 
 if TYPE_CHECKING:
     from prap_pim.results import Results
+    from prap_pim.study_results import StudyResults
 
 
 SHELLS = ("bash", "zsh", "fish")
@@ -68,7 +69,7 @@ def _parser() -> Parser:
         help="write a finished run's report.html again and print the table; of several runs, compare them on one page",
         epilog="examples: prap-pim report runs/digits; prap-pim report runs/digits runs/three --output both.html",
     )
-    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="a run folder")
+    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="the folder of a run, or of a study")
     report.add_argument(
         "--output",
         type=Path,
@@ -265,7 +266,6 @@ def _explore(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
     from pydantic import Field
 
-    from prap_pim.report.study import print_study
     from prap_pim.settings import Settings, read_yaml
     from prap_pim.study import StudyConfig, run_study
 
@@ -279,6 +279,12 @@ def _explore(arguments: argparse.Namespace) -> None:
     with progress_bars(arguments.quiet or arguments.json) as progress:
         how = arguments.resume, request.processes, arguments.scheduler
         results = run_study(config, folder, command, *how, progress)
+    _show_study(arguments, folder, results)
+
+
+def _show_study(arguments: argparse.Namespace, folder: Path, results: "StudyResults") -> None:
+    from prap_pim.report.study import print_study
+
     if arguments.json:
         print(results.model_dump_json())
     elif not arguments.quiet:
@@ -289,9 +295,16 @@ def _explore(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from prap_pim.report import NamedRun, print_results, print_runs, write_report, write_runs
+    from prap_pim.report.study import write_study_report
     from prap_pim.run_folder import RunFolder
+    from prap_pim.study_results import STUDY, StudyResults
 
     folders = list({path.resolve(): RunFolder(path) for path in arguments.folders}.values())  # each once
+    if len(folders) == 1 and arguments.output is None and (folders[0].path / STUDY).exists():
+        study = StudyResults.load(folders[0].path / STUDY)
+        write_study_report(study, folders[0].report)
+        _show_study(arguments, folders[0].path, study)
+        return
     runs = [NamedRun(str(folder.path), folder.read_results()) for folder in folders]
     first = folders[0]
     output = arguments.output or (first.report if len(runs) == 1 else first.path / "runs.html")
@@ -328,12 +341,11 @@ def _plot(arguments: argparse.Namespace) -> None:
         output = Path(f"{arguments.figure}.{format_}")
     methods = arguments.methods.split(",") if arguments.methods is not None else []
     if arguments.figure in OF_STUDIES:
-        from prap_pim.study.folder import StudyFolder  # which loads what computes trials
-        from prap_pim.study_results import StudyResults
+        from prap_pim.study_results import STUDY, StudyResults
 
         if methods or len(arguments.folders) > 1:
             raise UserError(f"--figure {arguments.figure} shows one study, whose trials are not told apart by methods")
-        table = study_table(arguments.figure, StudyResults.load(StudyFolder(arguments.folders[0]).study))
+        table = study_table(arguments.figure, StudyResults.load(arguments.folders[0] / STUDY))
     else:
         results = [RunFolder(folder).read_results() for folder in arguments.folders]
         table = figure_table(arguments.figure, arguments.folders, results, methods)

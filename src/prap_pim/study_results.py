@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from prap_pim.files import read_json, write_json
 from prap_pim.settings import Settings
 
+STUDY = "study.json"  # in the study's folder
+
 Direction = Literal["minimize", "maximize"]
 
 SHORT = {  # names for the figures that are asked for most

@@ -26,6 +26,7 @@ NOT_GIVEN = {
     "python benchmarks/gpt.py --write docs/gpt.md": LONG,
     "python benchmarks/calibrate.py": LONG,
     "python benchmarks/scale.py": LONG,
+    "python benchmarks/explore.py": LONG,
     "python benchmarks/function.py": LONG,
     "python benchmarks/methods.py": LONG,
     "python benchmarks/robustness.py --seeds 0 --devices 3 --sigmas 0.1 0.2 0.3": LONG,

@@ -228,6 +228,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "holds this study already: go on with --resume" in capsys.readouterr().err
     assert main([*arguments, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "s/study.json").read_text())
+    (tmp_path / "s/report.html").unlink()
+    assert main(["report", str(tmp_path / "s")]) == 0
+    assert "tiny: 16 trials, " in capsys.readouterr().out
+    assert (tmp_path / "s/report.html").exists()
     assert main([*arguments, "--resume", "--set", "seed=3"]) == 2
     assert "holds another study (its seed is 0, not 3)" in capsys.readouterr().err
     assert main([*arguments[:-1], "no"]) == 2

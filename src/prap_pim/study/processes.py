@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from prap_pim.errors import UserError
 from prap_pim.parallel import deaf, end_with_parent
@@ -89,6 +91,7 @@ def in_processes(
 def _work(connection: Connection, config: StudyConfig, folder: Path, kind: Kind) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # interrupted with its parent, without a word
     end_with_parent()
+    tqdm.set_lock(threading.RLock())  # torch.fx makes one otherwise that outlives a process that is killed
     torch.set_num_threads(config.threads)
 
     def tell(*what: Any) -> None:
