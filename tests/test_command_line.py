@@ -130,7 +130,7 @@ def test_without_arguments_it_prints_help(capsys: pytest.CaptureFixture[str]) ->
         ("compress m -o x", "the following arguments are required: --calibration; see prap-pim compress --help"),
         ("report x --json --quiet", "argument --quiet: not allowed with argument --json; see prap-pim report --help"),
         ("replay qqqqq -z", "unrecognized arguments: -z; see prap-pim --help"),
-        ("report 'a\n\x1bb' 'c\n\x1bd'", None),
+        ("simulate 'a\n\x1bb' 'c\n\x1bd'", None),
     ],
 )
 def test_a_misspelt_word_is_answered_with_the_nearest(
