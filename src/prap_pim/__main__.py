@@ -313,7 +313,8 @@ def _report(arguments: argparse.Namespace) -> None:
     if len(runs) > 1 and output.resolve() in [folder.report.resolve() for folder in folders]:
         raise UserError(f"--output {output}: that is the page of one run, which stays; choose another name")
     if len(runs) == 1:
-        write_report(runs[0].results, first, output)
+        with progress_bars(arguments.quiet or arguments.json) as progress:
+            write_report(runs[0].results, first, output, progress)
     else:
         write_runs(runs, output)
     if arguments.json:

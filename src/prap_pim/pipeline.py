@@ -120,7 +120,7 @@ def run(
                 _method(config, m, splits, chip, trained, branch, folder, progress, processes) for m in config.methods
             ]
             results = _results(config, command, splits, chip, trained, methods, progress)
-            write_report(results, folder)
+            write_report(results, folder, progress=progress)
             write_comparison(results, folder.comparison)
             write_json(
                 folder.manifest, {**read_json(folder.manifest), "plans": {m.name: m.plan_sha256 for m in methods}}

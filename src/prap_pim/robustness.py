@@ -307,7 +307,7 @@ def simulate_run(
         simulation = _simulate(run, request, crossbars, command, progress)
         results = run.results.with_simulation(simulation)
         results.save(run.folder.results)
-        write_report(results, run.folder)
+        write_report(results, run.folder, progress=progress)
         return results, simulation
 
 

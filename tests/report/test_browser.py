@@ -5,6 +5,8 @@ import pytest
 from prap_pim.files import write_whole
 from prap_pim.report.html import Evidence, render
 from prap_pim.report.runs import NamedRun, render_runs
+from prap_pim.report.study import write_study_report
+from prap_pim.study_results import StudyResults, TrialResult
 from tests.report.browser import browser, opened, violations
 from tests.report.made_up import EVIL, layer, method, results, shared_plan, simulation
 
@@ -41,12 +43,41 @@ def runs(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Three objectives, so that there is a choice of pairs; a trial that failed, a hostile setting."""
+    path = tmp_path_factory.mktemp("pages") / "study.html"
+    trials = [
+        TrialResult(
+            number=i,
+            values={"chip.adc_bits": i, EVIL[0]: EVIL[1]},
+            figures={"energy_j": (9 - i) * 1e-6, "pipelined.latency_s": (1 + i) * 1e-3, "bit_true_accuracy": 0.9},
+        )
+        for i in range(6)
+    ]
+    trials.append(TrialResult(number=6, values={EVIL[0]: 1}, reason=EVIL[1]))
+    found = StudyResults(
+        name=EVIL[0],
+        command="prap-pim explore study.yaml",
+        seed=0,
+        sampler="random",
+        versions={"optuna": "4"},
+        objectives={"energy_j": "minimize", "pipelined.latency_s": "minimize", "bit_true_accuracy": "maximize"},
+        constraints={},
+        space={"chip.adc_bits": "0 to 6", EVIL[0]: "any"},
+        trials=trials,
+        front=list(range(6)),
+    )
+    write_study_report(found, path)
+    return path
+
+
 @pytest.mark.parametrize("view", VIEWS, ids=str)
-@pytest.mark.parametrize("which", ["report", "runs"])
+@pytest.mark.parametrize("which", ["report", "runs", "study"])
 def test_every_chart_is_drawn_and_axe_objects_to_nothing(chromium, which, view, request):
     with opened(chromium, request.getfixturevalue(which), *view) as page:
         charts = page.locator("figure [role=img]")
-        assert charts.count() == {"report": 14, "runs": 2}[which]
+        assert charts.count() == {"report": 14, "runs": 2, "study": 1}[which]
         assert charts.locator(".main-svg .cartesianlayer .subplot").count() == charts.count()
         width = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert width == [view[0], view[0]]  # nothing to scroll sideways
@@ -206,5 +237,5 @@ def test_tables_are_whole_without_scripts(chromium, report):
     assert len(column(page, "layers-table", 1)) == 15
     assert page.locator("noscript").first.is_visible()
     assert not page.locator("#reuse-map").is_visible()
-    assert not page.locator(".controls").first.is_visible()
+    assert page.locator(".controls:visible").count() == 0
     context.close()

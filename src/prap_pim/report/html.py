@@ -1,6 +1,6 @@
 """The page of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from prap_pim.report.summary import comparisons, component_names, exactness, hea
 from prap_pim.results import Results
 from prap_pim.run_folder import RunFolder
 
+Progress = Callable[[str, int, int, str], object]  # phase, done, total, note
 _CONFIG = 200_000  # characters of a configuration that are shown
 
 
@@ -38,10 +39,10 @@ class Evidence:
     missing: tuple[str, ...] = ()
 
     @staticmethod
-    def read(folder: RunFolder, results: Results) -> "Evidence":
+    def read(folder: RunFolder, results: Results, progress: Progress | None = None) -> "Evidence":
         """From a run folder; what is not there is left out."""
         plans, missing = {}, []
-        for method in results.methods:
+        for number, method in enumerate(results.methods, 1):
             try:
                 plan = NetworkPlan.load(folder.method(method.name) / "plan.safetensors")
                 if plan.digest() != method.plan_sha256:
@@ -49,6 +50,8 @@ class Evidence:
                 plans[method.name] = plan
             except UserError:
                 missing.append(method.name)
+            if progress is not None:
+                progress("report: plans read", number, len(results.methods), method.name)
         try:
             config = read_text(folder.config)
         except UserError:
@@ -56,18 +59,21 @@ class Evidence:
         return Evidence(config[:_CONFIG], plans, tuple(missing))
 
 
-def write_report(results: Results, folder: RunFolder, path: Path | None = None) -> None:
+def write_report(
+    results: Results, folder: RunFolder, path: Path | None = None, progress: Progress | None = None
+) -> None:
     """Write the page of a run, whole or not at all.
 
     Args:
         results: of the run.
         folder: of the run; plans and configuration are read there, what is missing is left out.
         path: where to write; None: the folder's report.
+        progress: told how far things are.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_whole(path or folder.report, render(results, Evidence.read(folder, results)))
+    write_whole(path or folder.report, render(results, Evidence.read(folder, results, progress)))
 
 
 def render(results: Results, evidence: Evidence | None = None) -> str:
