@@ -92,7 +92,7 @@ def test_a_guided_search_learns(tmp_path: Path):
     assert sum(on_front[-32:]) > 1.5 * sum(on_front[:32])
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+@pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.slow)])
 def test_several_processes_find_what_one_finds(sampler: str, tmp_path: Path):
     config = study(sampler=sampler, trials=24, batch=6)
     one, two = run(config, tmp_path / "one"), run(config, tmp_path / "two", processes=2)
@@ -276,6 +276,7 @@ def test_processes_that_die_are_replaced_and_their_trials_run_again(tmp_path: Pa
     assert (tmp_path / "s/deaths").read_text() == "xx"
 
 
+@pytest.mark.slow
 def test_processes_that_die_again_and_again_are_given_up(tmp_path: Path):
     with pytest.raises(UserError, match=r"3 processes died one after the other \(the last by signal 9\)"):
         run_study(study(trials=6), tmp_path / "s", "test", False, 2, None, quiet, Dying)
