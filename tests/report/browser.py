@@ -36,9 +36,9 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(chromium: Browser, file: Path, width: int = 1280, scheme: str = "light") -> Iterator[Page]:
+def opened(chromium: Browser, file: Path, width: int = 1280) -> Iterator[Page]:
     """A page from disk, drawn; when the block ends it must have logged nothing and asked for nothing but itself."""
-    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context = chromium.new_context(viewport={"width": width, "height": 900})
     page, said, asked = context.new_page(), [], []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"error: {error}"))

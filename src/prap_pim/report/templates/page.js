@@ -35,6 +35,7 @@ const page = (() => {
     recolor();
   });
   dark.addEventListener("change", recolor);
+  matchMedia("(max-width: 40rem)").addEventListener("change", recolor);  // charts look otherwise on a narrow screen
 
   // charts -------------------------------------------------------------------------------------------------------
   function drawChart(id, { data, layout }) {
