@@ -101,6 +101,8 @@ def test_plans_and_configuration_come_from_the_run_folder(tmp_path):
     assert evidence.missing == ("dense",)  # no file
     page = render(found, evidence)
     assert "name: &lt;/pre&gt;&lt;script&gt;alert(1)" in page
+    folder.config.write_text("x" * 200_001)
+    assert Evidence.read(folder, found).config == "x" * 200_000 + "\n# cut here: the rest is in config.yaml"
     packed = page.split('id="reuse-data">')[1].split("<")[0]
     maps = json.loads(gzip.decompress(base64.b64decode(packed, validate=True)))
     assert [each["layer"] for each in maps] == list(plan.layers)

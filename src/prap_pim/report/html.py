@@ -56,7 +56,9 @@ class Evidence:
             config = read_text(folder.config)
         except UserError:
             config = ""
-        return Evidence(config[:_CONFIG], plans, tuple(missing))
+        if len(config) > _CONFIG:
+            config = f"{config[:_CONFIG]}\n# cut here: the rest is in {folder.config.name}"
+        return Evidence(config, plans, tuple(missing))
 
 
 def write_report(
