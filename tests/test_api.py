@@ -306,3 +306,35 @@ def test_results_show_themselves_in_notebooks_as_escaped_tables():
     assert shown.count("<tr>") == 2  # headings and one layer
     assert "<td>16</td><td>8</td>" in shown
     assert found.summary().splitlines()[-1].startswith("dense: 1.0000 of the OU steps")
+
+
+def test_mistakes_in_calibration_inputs_are_told() -> None:
+    model, x = plain()
+    mistakes: list[tuple[Any, dict[str, Any], str]] = [
+        (torch.tensor(1.0), {}, "a single number has none"),
+        ([x[:8], x[8:, :5]], {}, r"batch 1 has inputs of \[\(.*\)\], the first of"),
+        (x, {"seed": -1}, "seed must be a whole number from 0 to 2\\*\\*31 - 1, not -1"),
+        (x, {"seed": 1.5}, "not 1.5"),
+        (x, {"seed": "a"}, "not 'a'"),
+    ]
+    for inputs_, options, answer in mistakes:
+        with pytest.raises(UserError, match=answer):
+            prap_pim.compress(model, inputs_, "calibrated", **{"compute_ratio": 0.5, **options})
+
+
+def test_how_a_limit_was_met_is_told() -> None:
+    model, x = plain()
+    limit = 0.25
+    found = prap_pim.compress(model, x, max_drop=limit)
+    changed = (found.model(x).argmax(1) != model(x).argmax(1)).double().mean()
+    assert f"{float(changed):.2%} of the calibration inputs are classified otherwise, at most 25.00%" in found.summary()
+    assert "classified" not in prap_pim.compress(model, x, compute_ratio=0.5).summary()
+
+
+def test_equal_plans_are_equal_files(tmp_path: Any) -> None:
+    plan = prap_pim.compress(*plain(), "similar", keep=0.5).plan
+    plan.save(tmp_path / "first")
+    for _ in range(8):  # the library's own order changes from file to file
+        plan.save(tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == (tmp_path / "first").read_bytes()
+    assert NetworkPlan.load(tmp_path / "again").digest() == plan.digest()

@@ -79,7 +79,8 @@ class Compression:
         """Signal to noise of the bit-true outputs against those of the user's model, in dB.
 
         Args:
-            batch: inputs as the model takes them; the first calibration batch if None.
+            batch: inputs as the model takes them; the first calibration batch if None, which calibrated reuse was
+                fitted to: inputs that it has not seen tell more.
         """
         given = self._batch if batch is None else of_arrays(batch)
         copied = (each.clone() for each in tensors(given, self.network.name))
@@ -118,7 +119,7 @@ class Compression:
             table.append((layer.name, *sizes, f"{steps:,}", share, error))
         whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {len(self.network.layers)} layers"
         not_mapped = [f"not mapped: {path}: {reason}" for path, reason in self.unsupported.items()]
-        return table, [whole, *not_mapped]
+        return table, [whole, *filter(None, [self._compressed.met]), *not_mapped]
 
     def _ous(self, layer: Layer) -> int:
         return sum(self.chip.grain.ous(int(count)) for count in self.plan.layers[layer.name].donors_per_group)
@@ -171,7 +172,10 @@ def compress(
     on_chip = load_chip(chip)
     captured = capture(model, batches[0], name, skip)
     config = method_config(method, captured, on_chip, compute_ratio, skip, options)
-    found = compress_network(captured, batches, config, on_chip, seed=seed, progress=progress)
+    try:
+        found = compress_network(captured, batches, config, on_chip, seed=seed, progress=progress)
+    except RuntimeError as error:
+        raise _of_one_size(batches, name, error) from error
     return Compression(
         model=_drop_in(model, captured, found),
         plan=found.plan,
@@ -286,6 +290,18 @@ def _batches(calibration: Tensor | Iterable[Inputs], name: str) -> Sequence[Inpu
     return batches
 
 
+def _of_one_size(batches: Sequence[Inputs], name: str, error: RuntimeError) -> Exception:
+    """What went wrong in computing batches: if they differ in size, that."""
+    sizes = [[tuple(each.shape[1:]) for each in tensors(batch, name)] for batch in batches]
+    other = next((i for i, each in enumerate(sizes) if each != sizes[0]), None)
+    if other is None:
+        return error
+    return UserError(
+        f"model {name}: batch {other} has inputs of {sizes[other]}, the first of {sizes[0]}, and the model was traced "
+        "with that: give all of them one size"
+    )
+
+
 _BATCH = 64
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Family]] = {
     "similar": lambda options: similar(NoPruning()),
@@ -326,6 +342,8 @@ def method_config(
         return MethodConfig.checked(value, f"method {name}")
     if compute_ratio is not None and name != "calibrated":
         raise UserError(f"method {name} has no compute_ratio; see its own settings")
+    if compute_ratio is not None and "compute_ratio" in options:
+        raise UserError("compute_ratio is given twice")
     given = dict(options) | ({} if compute_ratio is None else {"compute_ratio": compute_ratio})
     both = name in _PRUNING and name in _REUSE
     for_reuse = {key: each for key, each in given.items() if (key in _OF_REUSE if both else name in _REUSE)}

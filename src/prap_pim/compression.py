@@ -10,6 +10,7 @@ from prap_pim.calibrate import CalibratedReuse, Calibration, Walk, calibrate
 from prap_pim.capture import Captured, Inputs, cut
 from prap_pim.chip import Chip
 from prap_pim.config import AnyReuse, MethodConfig
+from prap_pim.errors import UserError
 from prap_pim.network import Network
 from prap_pim.outline import Outline
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
@@ -33,12 +34,23 @@ class Compressed:
         plan: of all layers, those that were left whole as their dense plans.
         changed: names of the layers that were compressed.
         calibration: how calibrated reuse shared its budget out; None for another method.
+        limit: the share of the inputs that it was allowed to classify otherwise (``max_drop``), if one was asked for.
     """
 
     captured: Captured
     plan: NetworkPlan
     changed: tuple[str, ...]
     calibration: Calibration | None
+    limit: float | None
+
+    @property
+    def met(self) -> str:
+        """How the limit was met, in words; nothing without one."""
+        if self.limit is None or self.calibration is None:
+            return ""
+        drop = self.calibration.drop
+        kept = ": it could not be met, every layer keeps all its patterns" if drop > self.limit else ""
+        return f"{drop:.2%} of the calibration inputs are classified otherwise, at most {self.limit:.2%} allowed{kept}"
 
 
 @torch.no_grad()
@@ -65,12 +77,15 @@ def compress_network(
         progress: told after every layer.
 
     Raises:
-        UserError: the method cannot handle a layer, or the inputs are of no use.
+        UserError: the method cannot handle a layer, or the inputs or the seed are of no use.
     """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}")
     batches = cut(inputs, _BATCH, captured.network.name)
     changed = changed_layers(method, captured.network)
-    calibration = None
+    calibration = limit = None
     if isinstance(method.reuse, CalibratedReuse):
+        limit = method.reuse.max_drop
         whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
         found = (captured, batches, method.reuse, chip, seed)
         calibration = calibrate(*found, whole=whole, phase=method.name, progress=progress)
@@ -87,7 +102,7 @@ def compress_network(
         walk.run(node)
     after = captured.with_module(module)
     steps = input_steps(after, batches, _BATCH, quantize, phase(progress, f"{method.name}: ranges of inputs"))
-    return Compressed(after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration)
+    return Compressed(after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration, limit)
 
 
 def _with_weights(module: fx.GraphModule, plans: Mapping[str, LayerPlan]) -> fx.GraphModule:

@@ -305,7 +305,7 @@ class NetworkPlan:
         if self.outline is not None:
             header["network"] = self.outline.model_dump_json()
         tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
-        write_whole(Path(path), save(tensors, metadata=header))
+        write_whole(Path(path), _in_one_order(save(tensors, metadata=header)))
 
     @staticmethod
     def load(path: Path | str) -> "NetworkPlan":
@@ -339,6 +339,16 @@ class NetworkPlan:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"cannot read {path}: it is not a whole plan ({error})") from error
+
+
+def _in_one_order(file: bytes) -> bytes:
+    """A safetensors file with its metadata sorted, so that equal plans are equal files: the library shuffles them."""
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[8 + size :]
 
 
 assert {field.name for field in fields(LayerPlan)} == {"name", "inputs", "convolution_groups", *_ARRAYS}

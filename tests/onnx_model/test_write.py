@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prap_pim.errors import UserError
-from prap_pim.onnx_model import OnnxCapture, OnnxFile, capture_onnx, write_onnx
+from prap_pim.onnx_model import OnnxCapture, OnnxFile, capture_onnx, compress_onnx, write_onnx
 from tests.onnx_model.models import CASES, NEWEST, Case, node, of_type, random, run, save, tied
 from tests.onnx_model.test_lower import captured, outputs
 
@@ -142,3 +142,9 @@ def test_the_weights_of_the_model_are_not_overwritten(tmp_path: Path) -> None:
     found = capture_onnx(OnnxFile.read(path), case.tensors())
     with pytest.raises(UserError, match=r"weights of .*model.onnx are in it"):
         write_onnx(found, found.captured.module, tmp_path / "out.onnx")
+    data, kept = tmp_path / "out.onnx.data", (tmp_path / "out.onnx.data").read_bytes()
+    np.savez(tmp_path / "x.npz", **case.inputs)
+    for output, plan in ((data, None), (tmp_path / "new.onnx", data)):
+        with pytest.raises(UserError, match=r"out.onnx.data: weights of .*model.onnx are in it"):
+            compress_onnx(path, tmp_path / "x.npz", output, compute_ratio=0.5, plan=plan)
+    assert data.read_bytes() == kept

@@ -56,7 +56,7 @@ def test_every_method_of_every_run_has_a_row():
         "speedup, serial": "1.64x",
         "speedup, pipelined": "1.50x",
         "energy gain": "1.25x",
-        "throughput gain, equal crossbar area": "3.00x",
+        "throughput gain, equal crossbars": "3.00x",
     }
     assert found[3][2][7][0] == "0.610x"
 

@@ -29,7 +29,11 @@ def test_headline_is_about_the_last_method():
     assert "prap runs resnet20 1.64x as fast as dense" in said.sentence
     assert "80.0 % of its energy" in said.sentence
     assert said.cards[0] == ("1.64x", "speedup, serial", "2.50 ms instead of 4.10 ms")
-    assert said.cards[2] == ("3.00x", "throughput at equal crossbar area", "pipelined, each with 140 crossbars")
+    assert said.cards[2] == (
+        "3.00x",
+        "throughput at equal crossbars",
+        "pipelined, each with 140 crossbars; 2.90x per mm²",
+    )
     assert said.cards[3] == ("1.25x", "energy gain", "80.0 µJ instead of 100 µJ")
     assert said.cards[4] == ("0.00 %", "area change", "2.13 mm² instead of 2.13 mm²")
     assert said.cards[5][0] == "-0.37 points"

@@ -88,6 +88,7 @@ def test_no_scheduler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 ") as error:
         run_study(study(trials=2), tmp_path / "s", "test", False, None, "tcp://127.0.0.1:1", quiet, Analytic)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "s").exists()  # so that the same command with another address goes through
     for address in ("nonsense", "http://127.0.0.1:1"):
         with pytest.raises(UserError, match="no Dask scheduler answers"):
-            run_study(study(trials=2), tmp_path / "s", "test", True, None, address, quiet, Analytic)
+            run_study(study(trials=2), tmp_path / "s", "test", False, None, address, quiet, Analytic)

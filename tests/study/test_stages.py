@@ -164,6 +164,7 @@ def test_a_chip_that_cannot_be_is_a_trial_without_figures(tmp_path: Path):
         ({"space": {"chip.adc_bits": [4], "method, chip.adc_bits": [4]}}, "chip.adc_bits is given twice"),
         ({"space": {"chip.adc_bits": [4]}}, "the base has 2 methods; say which to try: method: [dense, prap]"),
         ({"space": {"chip.clock_hz": {"low": 1e9, "high": 2e9}}}, "a grid needs a step, or a list of values"),
+        ({"space": {"crossbar_budget": {"low": 1, "high": 10**15}}}, "a grid of 1,000,000,000,000,000 points"),
         ({"space": {}}, "space: Dictionary should have at least 1 item"),
         ({"sampler": "nsga3"}, "sampler: Input should be 'grid', 'random', 'nsga2' or 'tpe', not 'nsga3'"),
         ({"sampler": "tpe"}, "trials is missing: tpe goes on for ever"),

@@ -51,6 +51,8 @@ def cut(batches: "Tensor | Sequence[Inputs]", size: int, name: str) -> list[tupl
         UserError: there are none, or a batch holds none.
     """
     if isinstance(batches, Tensor):
+        if batches.ndim == 0:
+            raise UserError(f"model {name}: inputs have their batch in front, a single number has none")
         batches = [batches[i : i + size] for i in range(0, len(batches), size)]
     if not batches:
         raise UserError(f"model {name}: there are no inputs to calibrate with")

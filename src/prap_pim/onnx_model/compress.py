@@ -90,6 +90,7 @@ class OnnxSummary(BaseModel, frozen=True):
         digital: nodes with weights that are left to the digital units, and why.
         compute_ratio: OU steps of one inference over those with every pattern.
         dense, compressed: costs.
+        limit: how ``max_drop`` was met, in words; empty if it was not asked for.
         outputs: how far the written file's outputs are from the original's, both in float by onnxruntime.
         plan_sha256: digest of the plan.
     """
@@ -106,6 +107,7 @@ class OnnxSummary(BaseModel, frozen=True):
     compute_ratio: float
     dense: CostSummary
     compressed: CostSummary
+    limit: str
     outputs: list[OutputSummary]
     plan_sha256: str
 
@@ -145,6 +147,9 @@ def compress_onnx(
     _check_places(model, calibration, output, plan)
     on_chip = load_chip(chip)
     file = OnnxFile.read(model)
+    for what, path in (("the output", output), ("the plan", plan)):
+        if path is not None and any(_same(path, each) for each in file.external):
+            raise UserError(f"cannot write {what} to {path}: weights of {model} are in it")
     batches = read_batches(file, calibration)
     found = capture_onnx(file, batches[0] if file.batch else tuple(x[:_EXAMPLE] for x in batches[0]))
     config = method_config(method, found.captured, on_chip, compute_ratio, skip, options or {})
@@ -177,6 +182,7 @@ def compress_onnx(
         compute_ratio=costs[1].ou_steps / costs[0].ou_steps,
         dense=_costs(costs[0]),
         compressed=_costs(costs[1]),
+        limit=compressed.met,
         outputs=_outputs(file, before, after),
         plan_sha256=compressed.plan.digest(),
     )

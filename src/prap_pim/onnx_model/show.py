@@ -31,6 +31,8 @@ def print_summary(summary: OnnxSummary, console: Console) -> None:
     for name, reason in summary.digital.items():
         console.print(Text(f"left digital: {shown(name)}: {reason}", style="yellow"))
     console.print(f"{summary.compute_ratio:.4f} of the dense network's OU steps", highlight=False)
+    if summary.limit:
+        console.print(summary.limit, highlight=False)
     table = _table("", "dense", summary.method, "gain")
     for label, key, unit, more_is_better in _COSTS:
         dense, now = (getattr(each, key) for each in (summary.dense, summary.compressed))

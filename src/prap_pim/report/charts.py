@@ -95,7 +95,7 @@ def _gains_of_one_mapping(compared: Sequence[Comparison]) -> Chart:
 def _gains_at_budget(compared: Sequence[Comparison]) -> Chart:
     return _gains(
         "gains-budget",
-        "Gains at equal crossbar area",
+        "Gains at equal crossbars",
         f"Against {compared[0].reference.name}, each method with {count(compared[0].method.at_budget.budget)} "
         "crossbars: what it leaves free holds further copies of layers. They bring buffers and links with them, which "
         "the gain per mm² counts. The line is at 1: longer bars are better.",
@@ -190,7 +190,7 @@ def _tradeoff(results: Results, compared: Sequence[Comparison]) -> Chart:
     measures: tuple[_Measure, ...] = (
         ("energy gain", lambda each: each.energy_gain),
         ("throughput gain at equal chip", lambda each: each.throughput_gain),
-        ("throughput gain at equal crossbar area", lambda each: each.budget_throughput_gain),
+        ("throughput gain at equal crossbars", lambda each: each.budget_throughput_gain),
     )
 
     def choice(name: str, value: Callable[[Comparison], float]) -> Choice:

@@ -108,7 +108,7 @@ HEADINGS = (
     "speedup, serial",
     "speedup, pipelined",
     "energy gain",
-    "throughput gain, equal crossbar area",
+    "throughput gain, equal crossbars",
 )
 
 

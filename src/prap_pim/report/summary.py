@@ -150,7 +150,7 @@ def sections(results: Results) -> list[Section]:
                 row("throughput, pipelined", lambda c: f"{significant(c.method.pipelined.throughput_per_s)} /s"),
                 row("energy, without leakage", lambda c: quantity(c.method.energy_j, "J")),
                 row("leakage", lambda c: _power(c.method.leakage_w)),
-                row("TOPS/W, with leakage", lambda c: significant(c.method.tops_per_w)),
+                row("TOPS/W", lambda c: significant(c.method.tops_per_w)),
             ),
         ),
         Section(
@@ -171,7 +171,7 @@ def sections(results: Results) -> list[Section]:
                 ),
                 row("energy, without leakage", lambda c: quantity(c.method.at_budget.energy_j, "J")),
                 row("leakage", lambda c: _power(c.method.at_budget.leakage_w)),
-                row("TOPS/W, with leakage", lambda c: significant(c.method.at_budget.tops_per_w)),
+                row("TOPS/W", lambda c: significant(c.method.at_budget.tops_per_w)),
                 row("throughput gain", lambda c: times(c.budget_throughput_gain)),
                 row("throughput gain per area", lambda c: times(c.budget_throughput_gain_per_area)),
             ),
@@ -273,8 +273,9 @@ def headline(results: Results) -> Headline:
             ),
             (
                 times(last.budget_throughput_gain),
-                "throughput at equal crossbar area",
-                f"pipelined, each with {count(method.at_budget.budget)} crossbars",
+                "throughput at equal crossbars",
+                f"pipelined, each with {count(method.at_budget.budget)} crossbars; "
+                f"{times(last.budget_throughput_gain_per_area)} per mm²",
             ),
             (
                 times(last.energy_gain),

@@ -7,7 +7,7 @@ another one by the scheduler.
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,24 +28,44 @@ from prap_pim.training import Progress, quiet
 _ANSWER = 20  # seconds that a scheduler has to answer and workers to come
 
 
-def on_cluster(
-    address: str, config: StudyConfig, search: Search, folder: StudyFolder, locks: Locks, kind: Kind, progress: Progress
-) -> None:
-    """Run the trials of a study on the workers of a Dask scheduler, until all have finished.
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """A client of a Dask scheduler that has workers.
 
     Raises:
-        UserError: the extra ``cluster`` is not installed, no scheduler answers, it has no workers, one of them has
-            other files or versions, or a trial ends worker after worker.
+        UserError: the extra ``cluster`` is not installed, no scheduler answers, or it has no workers.
     """
     try:
-        from distributed import Client, as_completed
-        from distributed.scheduler import KilledWorker
+        from distributed import Client
     except ImportError as error:
         raise UserError("--scheduler needs Dask: pip install 'prap-pim[cluster]'") from error
     try:
         client = Client(address, timeout=_ANSWER, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise UserError(f"no Dask scheduler answers at {address} ({' '.join(str(error).split())})") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_ANSWER)
+        except TimeoutError as error:
+            raise UserError(f"the Dask scheduler at {address} has no workers") from error
+        yield client
+
+
+def on_cluster(
+    client: Any, config: StudyConfig, search: Search, folder: StudyFolder, locks: Locks, kind: Kind, progress: Progress
+) -> None:
+    """Run the trials of a study on the workers of a Dask scheduler, until all have finished.
+
+    Args:
+        client: of the scheduler (``connected``).
+
+    Raises:
+        UserError: a worker has other files or versions, or a trial ends worker after worker.
+    """
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    address = client.scheduler.address
     here = str(Path.cwd()), str(folder.path), folder.read_manifest()
 
     def submit(proposal: Proposal) -> Any:
@@ -65,15 +85,14 @@ def on_cluster(
                 raise UserError(f"trial {number} came to no end on the cluster at {address} ({error})")
             yield future.result()
 
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_ANSWER)
-        except TimeoutError as error:
-            raise UserError(f"the Dask scheduler at {address} has no workers") from error
-        for worker, complaint in client.run(_complaint, *here).items():
-            if complaint:
-                raise UserError(f"worker {worker} {complaint}")
-        work(search, folder, locks, run, progress)
+    for worker, complaint in client.run(_complaint, *here, on_error="return").items():
+        if isinstance(complaint, OSError):
+            continue  # it has died meanwhile; the scheduler goes on with the others
+        if isinstance(complaint, Exception):
+            raise complaint
+        if complaint:
+            raise UserError(f"worker {worker} {complaint}")
+    work(search, folder, locks, run, progress)
 
 
 def _complaint(home: str, path: str, manifest: Manifest) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from itertools import count, takewhile
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,6 +13,8 @@ from prap_pim.errors import UserError
 from prap_pim.settings import Settings, read_yaml
 from prap_pim.study.figures import better, figure_name
 from prap_pim.study_results import Direction
+
+_MOST_POINTS = 100_000  # of a grid, which is held in memory
 
 
 class Range(Settings):
@@ -46,9 +48,16 @@ class Range(Settings):
     def numbers(self) -> tuple[int | float, ...] | None:
         """All of them, if they can be counted."""
         step = self.step or (1 if self.whole else None)
+        return None if step is None else tuple(self.low + i * step for i in range(self.count or 0))
+
+    @property
+    def count(self) -> int | None:
+        """How many there are, if they can be counted."""
+        step = self.step or (1 if self.whole else None)
         if step is None:
             return None
-        return tuple(takewhile(lambda n: n <= self.high * (1 + 1e-12), (self.low + i * step for i in count())))
+        most = self.high if self.whole else self.high + 1e-12 * abs(self.high)  # 0.1 + 2 * 0.1 is above 0.3
+        return int((most - self.low) // step) + 1
 
     def __str__(self) -> str:
         step = "" if self.step is None else f" by {self.step}"
@@ -171,8 +180,15 @@ class StudyConfig(Settings):
     def _ends(self) -> Self:
         if self.sampler == "grid":
             for name, values in self.space.items():
-                if isinstance(values, Range) and values.numbers is None:
+                if isinstance(values, Range) and values.count is None:
                     raise ValueError(f"space.{name}: a grid needs a step, or a list of values")
+            points = prod(
+                each.count or 1 if isinstance(each, Range) else len(each.values) for each in self.space.values()
+            )
+            if points > _MOST_POINTS:
+                raise ValueError(
+                    f"space: a grid of {points:,} points, {_MOST_POINTS:,} are allowed; nsga2, tpe and random take some"
+                )
         elif self.trials is None:
             raise ValueError(f"trials is missing: {self.sampler} goes on for ever")
         return self

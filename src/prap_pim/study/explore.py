@@ -1,7 +1,7 @@
 """A whole study: checked, begun or joined, run in as many processes as asked for, and its results written."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,18 @@ def run_study(
         UserError: as ``explore``.
     """
     manifest = Manifest(seed=config.seed, threads=config.threads, versions=versions(), inputs=kind.check(config))
-    with open_study(output, config.resolved(), manifest, resume) as (folder, locks):
+    with ExitStack() as stack:
+        client = None
+        if scheduler is not None:  # before there is a folder
+            from prap_pim.study.cluster import connected, on_cluster
+
+            client = stack.enter_context(connected(scheduler))
+        folder, locks = stack.enter_context(open_study(output, config.resolved(), manifest, resume))
         search = Search(config, folder, locks)
         if search.finished < search.total or not folder.study.exists():
             progress("trials", search.finished, search.total, "")
-            if scheduler is not None:
-                from prap_pim.study.cluster import on_cluster
-
-                on_cluster(scheduler, config, search, folder, locks, kind, progress)
+            if client is not None:
+                on_cluster(client, config, search, folder, locks, kind, progress)
             else:
                 _here(config, search, folder, locks, processes, kind, progress)
             _write(config, command, search, folder, locks)

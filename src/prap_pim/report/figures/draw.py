@@ -366,13 +366,22 @@ def _bar_style(index: int) -> dict[str, Any]:
 
 def _horizontal(figure: "Figure", axes: "Axes", label: str, height: float) -> None:
     """The frame of horizontal bars that are so many inches high together; the first is on top."""
+    from matplotlib.text import Annotation
+
     axes.invert_yaxis()
     axes.margins(y=0.02)
-    axes.set_xlim(0, axes.dataLim.x1 * 1.3 or 1.0)  # room for the numbers
+    axes.set_xlim(0, axes.dataLim.x1 * 1.3 or 1.0)
     axes.set_xlabel(label)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     figure.set_figheight(_FRAME + height)
+    figure.canvas.draw()
+    wide, most = axes.get_window_extent().width, axes.get_xlim()[1]
+    for text in axes.texts:  # room for the numbers at the ends of the bars
+        end = text.xy[0] if isinstance(text, Annotation) else 0.0
+        left = wide - text.get_window_extent().width - figure.dpi / 12
+        most = max(most, end * wide / max(left, wide / 4))
+    axes.set_xlim(0, most)
 
 
 def _beside(axes: "Axes", x: float, y: float, text: str) -> None:
