@@ -31,8 +31,9 @@ reach, or not run.
 
 Tuned lines branch at half of 16 epochs (of the large networks, 8) of 2,788 images and train the other half: far fewer
 steps than the paper's 50 epochs of 50,000, and PRAP would recover more with more. 20 test images of each point went
-through every cell, the others through the exact integer product. With 900 test images a point is 9 images. The points were made
-before images were normalised by float64 sums: their pixels differ in the last bits, so one made anew may differ by an image or two.
+through every cell, the others through the exact integer product. With 900 test images a point is 9 images. The points
+were made before images were normalised by float64 sums: their pixels differ in the last bits, so one made anew may
+differ by an image or two.
 """
 
 
