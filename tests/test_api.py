@@ -338,3 +338,10 @@ def test_equal_plans_are_equal_files(tmp_path: Any) -> None:
         plan.save(tmp_path / "again")
         assert (tmp_path / "again").read_bytes() == (tmp_path / "first").read_bytes()
     assert NetworkPlan.load(tmp_path / "again").digest() == plan.digest()
+
+
+def test_weights_without_size_or_of_complex_numbers_are_told() -> None:
+    with pytest.raises(UserError, match=r"0.weight has no size yet: call the model once before"):
+        prap_pim.compress(nn.Sequential(nn.LazyLinear(4)), torch.randn(8, 20), compute_ratio=0.5)
+    with pytest.raises(UserError, match="weight holds complex numbers"):
+        prap_pim.estimate(nn.Linear(4, 4, dtype=torch.complex64), torch.randn(8, 4, dtype=torch.complex64))

@@ -267,6 +267,11 @@ def _same_inputs(network: Network, example: Inputs | None) -> None:
 def _check_model(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise UserError(f"the model must be a torch.nn.Module, not {getattr(model, '__name__', type(model).__name__)}")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UserError(f"{name} has no size yet: call the model once before")
+        if parameter.is_complex():
+            raise UserError(f"{name} holds complex numbers, which cells do not")
 
 
 def _names(skip: str | Collection[str]) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def bar_layout(labels: Sequence[str], axis: str, height: int, legend: int = 0) -
 
     ``meta`` is for the page's script: names for a narrow screen, and how many entries the legend has.
     """
-    rows = -(-legend // 2)  # two entries in a row on the narrowest screen
+    rows = -(-legend // 2)  # two entries in a row; the page's script knows how many there is room for
     return {
         "height": _FRAME + height + _LEGEND_ROW * rows,
         "margin": {"l": 8, "r": 8, "t": 8 + _LEGEND_ROW * rows, "b": 8},
@@ -79,6 +79,7 @@ def bar_layout(labels: Sequence[str], axis: str, height: int, legend: int = 0) -
             "y": 1,
             "yanchor": "bottom",
             "traceorder": "normal",
+            "maxheight": 1,  # of the plot: else a long one is scrolled
         },
         "hoverlabel": {"align": "left", "namelength": -1},
         "xaxis": {

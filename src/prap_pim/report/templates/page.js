@@ -44,7 +44,7 @@ const page = (() => {
     const width = document.getElementById(id).clientWidth;
     const narrow = width < 480;
     const { short = [], legend = 0 } = layout.meta ?? {};
-    const spare = 20 * (Math.ceil(legend / 2) - Math.ceil(legend / Math.max(2, Math.floor(width / 190))));
+    const spare = 20 * (Math.ceil(legend / 2) - Math.ceil(legend / Math.max(1, Math.floor(width / 190))));
     const axes = Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key));
     Plotly.react(
       id,
