@@ -93,9 +93,12 @@ def test_a_guided_search_learns(tmp_path: Path):
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", pytest.param("tpe", marks=pytest.mark.slow)])
-def test_several_processes_find_what_one_finds(sampler: str, tmp_path: Path):
+def test_several_processes_find_what_one_finds(sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = study(sampler=sampler, trials=24, batch=6)
-    one, two = run(config, tmp_path / "one"), run(config, tmp_path / "two", processes=2)
+    one = run(config, tmp_path / "one")
+    monkeypatch.setenv(SLOW, "0.3")  # so that the second process comes before the first has done all
+    two = run(config, tmp_path / "two", processes=2)
+    monkeypatch.delenv(SLOW)
     assert one == two
     assert len(runs(tmp_path / "two")) == 24
     assert len({line.split()[0] for line in (tmp_path / "two/runs.log").read_text().splitlines()}) == 2
