@@ -38,6 +38,7 @@ from prap_pim.results import (
     BudgetResult,
     CalibrationResult,
     ChipResult,
+    CostFigures,
     Figure,
     LayerResult,
     MethodResult,
@@ -62,17 +63,6 @@ from prap_pim.weights import load_weights, put_weights
 PLAN = "plan.safetensors"  # of a method's folder
 _DIGITAL = "digital.safetensors"
 _BATCH = 100  # inputs at a time; results do not depend on it
-_PLAIN_FIGURES = (
-    "crossbars",
-    "stored_cells",
-    "energy_j",
-    "area_m2",
-    "leakage_w",
-    "tops_per_w",
-    "index_stored_bytes",
-    "index_read_bytes",
-    "partial_sum_bytes",
-)
 _PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
 
 
@@ -504,10 +494,10 @@ def compute_ratio(network: Network, costs: CostReport, chip: Chip) -> float:
 def figures(costs: CostReport) -> dict[str, Any]:
     """The fields of ``CostFigures``."""
     return {
+        **{key: getattr(costs, key) for key in CostFigures.model_fields},
         "serial": TimingResult(**vars(costs.serial)),
         "pipelined": TimingResult(**vars(costs.pipelined)),
         "energy_breakdown_j": dict(costs.energy_breakdown_j),
-        **{key: getattr(costs, key) for key in _PLAIN_FIGURES},
     }
 
 

@@ -293,6 +293,10 @@ class NetworkPlan:
         Raises:
             UserError: the file cannot be written.
         """
+        write_whole(Path(path), self.packed())
+
+    def packed(self) -> bytes:
+        """The plan as its file has it: equal plans are equal bytes."""
         names = list(self.layers)
         header = {
             "format": _FORMAT,
@@ -305,7 +309,7 @@ class NetworkPlan:
         if self.outline is not None:
             header["network"] = self.outline.model_dump_json()
         tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
-        write_whole(Path(path), _in_one_order(save(tensors, metadata=header)))
+        return _in_one_order(save(tensors, metadata=header))
 
     @staticmethod
     def load(path: Path | str) -> "NetworkPlan":

@@ -1,33 +1,14 @@
 """What a run leaves in results.json: every figure, its unit in its name (SI: s, J, m2). Read back with full checks."""
 
-from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from prap_pim.errors import UserError
-from prap_pim.files import read_json, write_json
-from prap_pim.settings import explain
+from prap_pim.settings import Saved
 
 
-class _Frozen(BaseModel):
+class _Frozen(Saved):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_json(path, self.model_dump())
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what ``save`` wrote.
-
-        Raises:
-            UserError: it is missing, broken, or of another version.
-        """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise UserError(f"cannot read {path}: {explain(error)}") from error
 
 
 class Figure(_Frozen):
@@ -210,7 +191,7 @@ class Results(_Frozen):
     float_bits_per_byte: float | None = None  # of the same network; None: no bytes, or not measured
     chip: ChipResult
     methods: list[MethodResult] = Field(min_length=1)  # the first is the one that the others are compared with
-    simulations: list[SimulationResult] = []  # of the finished run, one by one
+    simulations: list[SimulationResult] = Field(default=[])  # of the finished run, one by one
 
     @model_validator(mode="after")
     def _distinct_methods(self) -> Self:

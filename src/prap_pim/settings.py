@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from prap_pim.errors import UserError
-from prap_pim.files import read_text
+from prap_pim.files import read_json, read_text, write_json
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -53,6 +53,26 @@ class Settings(BaseModel):
             return cls.model_validate(value)
         except ValidationError as error:
             raise UserError(f"{origin}: {explain(error)}") from error
+
+
+class Saved(BaseModel):
+    """Base of what is kept as a JSON file."""
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(path, self.model_dump())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: it is missing, broken, or of another version.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise UserError(f"cannot read {path}: {explain(error)}") from error
 
 
 def explain(error: ValidationError) -> str:

@@ -1,12 +1,10 @@
 """What a study leaves in study.json: every trial with its figures, and which of them none other is better than."""
 
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prap_pim.files import read_json, write_json
-from prap_pim.settings import Settings
+from prap_pim.settings import Saved, Settings
 
 STUDY = "study.json"  # in the study's folder
 
@@ -45,7 +43,7 @@ class TrialResult(Settings):
         return self.reason is None and all(excess <= 0 for excess in self.violation.values())
 
 
-class StudyResults(Settings):
+class StudyResults(Settings, Saved):
     """A whole study.
 
     Attributes:
@@ -85,16 +83,3 @@ class StudyResults(Settings):
         first, direction = next(iter(self.objectives.items()))
         sign = -1 if direction == "maximize" else 1
         return sorted((self.trials[number] for number in self.front), key=lambda t: sign * (t.figures[first] or 0))
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_json(path, self.model_dump())
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what ``save`` wrote.
-
-        Raises:
-            UserError: it is missing, broken, or of another version.
-        """
-        return cls.checked(read_json(path), f"cannot read {path}")

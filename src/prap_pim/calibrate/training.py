@@ -19,8 +19,6 @@ from prap_pim.training import Checkpoint, Hooks, Processes, Progress, TrainingCo
 from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.weights import layer_weight, put_weights
 
-_PLANS = "plans.safetensors"
-
 
 def train_donors(
     model: nn.Module,
@@ -95,7 +93,7 @@ def tie(model: nn.Module, structure: bytes) -> None:
         UserError: they do not fit.
     """
     with TemporaryDirectory() as folder:
-        path = Path(folder) / _PLANS
+        path = Path(folder) / "plans.safetensors"
         write_whole(path, structure)
         _tie(model, NetworkPlan.load(path).layers)
 
@@ -179,10 +177,7 @@ class _Tied(Hooks):
         """The plans, as a file has them."""
         if not self._plans:
             return b""
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / _PLANS
-            NetworkPlan("", self._plans, dict.fromkeys(self._plans, 1.0)).save(path)
-            return path.read_bytes()
+        return NetworkPlan("", self._plans, dict.fromkeys(self._plans, 1.0)).packed()
 
 
 def _with_donors(plan: LayerPlan, donors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> LayerPlan:

@@ -1,25 +1,28 @@
 """The figures that a study can be asked for: those of results.json, with dots between nested names."""
 
+from collections.abc import Iterator
+
 from prap_pim.cost.price import COMPONENTS
 from prap_pim.errors import UserError
+from prap_pim.results import CostFigures, TimingResult
 from prap_pim.settings import nearest
 from prap_pim.study_results import SHORT, Direction
 
 QUALITY = ("compressed_accuracy", "bit_true_accuracy", "compressed_bits_per_byte", "bit_true_bits_per_byte")
 BUDGET = "at_budget."  # figures of the plan when layers are replicated to fill the crossbar budget
-_COST = (
-    "crossbars",
-    "stored_cells",
-    *(f"{timing}.{figure}" for timing in ("serial", "pipelined") for figure in ("latency_s", "throughput_per_s")),
-    "energy_j",
-    *(f"energy_breakdown_j.{component}" for component in COMPONENTS),
-    "area_m2",
-    "leakage_w",
-    "tops_per_w",
-    "index_stored_bytes",
-    "index_read_bytes",
-    "partial_sum_bytes",
-)
+
+
+def _of_costs() -> Iterator[str]:
+    for name, field in CostFigures.model_fields.items():
+        if field.annotation is TimingResult:
+            yield from (f"{name}.{figure}" for figure in TimingResult.model_fields)
+        elif name == "energy_breakdown_j":
+            yield from (f"{name}.{component}" for component in COMPONENTS)
+        else:
+            yield name
+
+
+_COST = tuple(_of_costs())
 FIGURES = (*QUALITY, "compute_ratio", "ou_steps", *_COST, *(f"{BUDGET}{name}" for name in ("budget", *_COST)))
 _MORE_IS_BETTER = ("bit_true_accuracy", "compressed_accuracy", "throughput_per_s", "tops_per_w")
 
