@@ -199,7 +199,7 @@ import sys
 from pathlib import Path
 from prap_pim.study import run_study
 from prap_pim.training import quiet
-from tests.study.analytic import SLOW, Analytic, study
+from tests.study.analytic import Analytic, study
 if __name__ == "__main__":
     config = study(sampler="nsga2", trials=24, batch=6)
     run_study(config, Path(sys.argv[1]), "test", True, int(sys.argv[2]), None, quiet, Analytic)
