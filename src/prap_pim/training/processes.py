@@ -1,5 +1,6 @@
 """The processes that train one network together, through Lightning Fabric; most often there is one."""
 
+import atexit
 import json
 import logging
 import os
@@ -65,6 +66,7 @@ class Processes:
                 if self.count > 1:
                     self.fabric.launch()
                     self._group: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+                    atexit.register(self._leave)
             except (RuntimeError, ValueError, OSError) as error:
                 raise UserError(f"the processes cannot be connected: {str(error).splitlines()[0]}") from error
         self.index: int = self.fabric.global_rank
@@ -125,6 +127,11 @@ class Processes:
         with _reaching():
             distributed.gather(values, every, 0, self._of(values))
         return every or []
+
+    def _leave(self) -> None:
+        """End gloo's threads while Python still runs: one that lets go of a tensor after that aborts the process."""
+        self._group = None
+        distributed.destroy_process_group()
 
     def _of(self, values: Tensor) -> Any:
         """Who carries them: gloo what is in main memory, NCCL what is on GPUs."""
