@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from pyarrow import parquet
 
 from prap_pim.__main__ import main
 from prap_pim.errors import UserError
 from prap_pim.figure_names import FIGURES, FORMATS, OF_STUDIES
-from prap_pim.report.figures import figure_table, study_table, write_figure
-from prap_pim.report.figures.draw import against_compute, bars, front, render, stacked, under_noise
+from prap_pim.report.figures import _drawing, figure_table, study_table, write_figure
+from prap_pim.report.figures.draw import against_compute, bars, front, per_layer, render, stacked, under_noise
 from prap_pim.report.figures.table import escape_tex
 from prap_pim.study_results import StudyResults, TrialResult
 from tests.report.made_up import LAYERS, layer, method, results, simulation
@@ -192,6 +194,50 @@ def test_latex_prints_any_name(name):
     assert read_tex(escape_tex(name)) == "".join(c if c.isprintable() and c != "\ufffd" else "?" for c in name)
 
 
+LATEX = shutil.which("pdflatex")
+
+
+@pytest.mark.skipif(LATEX is None, reason="needs pdflatex")
+def test_latex_takes_every_table(tmp_path):
+    """With no package but those that the table's first line names, whatever the names in it are."""
+    evil = ["Zürich é", "a_b%c&d#e$f{g}h~i^j\\k", "[x]*|<y>", '"q"\'`--,,', *map(chr, range(33, 127)), "µ²"]
+    methods = [method(i % 2, name=f"{name}{i}", layers=[layer(name, 0, 0)]) for i, name in enumerate(evil)]
+    names = [name for name in FIGURES if name != "pareto"]
+    packages = set()
+    for name in names:
+        write_figure(
+            name,
+            table(
+                name,
+                results(methods=methods, simulations=[simulation(name="50% & #1")]) if name != "noise" else EVERYTHING,
+            ),
+            tmp_path / f"{name}.tex",
+            "tex",
+        )
+        first, rest = (tmp_path / f"{name}.tex").read_text().split("\n", 1)
+        packages |= set(re.findall(r"\\usepackage\{(\w+)\}", first))
+        assert first.startswith("% ")
+        assert rest.startswith("\\begin{tabular}")
+    lines = [r"\documentclass{article}", r"\begin{document}", *(f"\\input{{{name}}}\\par" for name in names)]
+    lines[1:1] = [f"\\usepackage{{{package}}}" for package in sorted(packages)]
+    (tmp_path / "all.tex").write_text("\n".join([*lines, r"\end{document}"]))
+    command = [LATEX, "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert told.returncode == 0, told.stdout[-2000:]
+    log = (tmp_path / "all.log").read_text(errors="replace")
+    assert "Missing character" not in log
+    assert (tmp_path / "all.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_latex_is_told_of_letters_that_it_lacks(tmp_path):
+    def first(name):
+        write_figure("energy", table("energy", results(methods=[method(0, name=name)])), tmp_path / "a.tex", "tex")
+        return (tmp_path / "a.tex").read_text().splitlines()[0]
+
+    assert first("Zürich µ²").endswith("Needs \\usepackage{booktabs}.")
+    assert first("重み").endswith("Needs \\usepackage{booktabs}; XeLaTeX or LuaLaTeX and a font that has all letters.")
+
+
 def drawn(drawer, made):
     figure = Figure(figsize=(3.5, 2))
     drawer(figure, made)
@@ -225,9 +271,108 @@ def test_stacked_parts_make_up_the_whole():
     assert [text.get_text() for text in axes.texts] == ["100 µJ"]
 
 
+def many(layers, spread, methods=8, **changes):
+    """Layers whose energies lie ``spread`` apart from the first to the last, under methods that save more and more."""
+
+    def of(m):
+        each = [layer(f"stage{j}.block1.shortcut.conv", j, 1) for j in range(layers)]
+        joules = [spread ** (j / (layers - 1)) / (1 + m) * 1e-6 for j in range(layers)]
+        return [one.model_copy(update={"energy_j": joule}) for one, joule in zip(each, joules, strict=True)]
+
+    names = ["dense", "structured", "orc", "pattern", "identical", "similar", "structured+identical", "prap"]
+    return results(methods=[method(m % 2, name=names[m], layers=of(m), **changes) for m in range(methods)])
+
+
+def test_layers_that_span_decades_are_marks_on_a_logarithmic_axis():
+    figure = Figure(figsize=(3.5, 2))
+    per_layer("energy_j")(figure, table("layer-energy", many(21, 1e4)))
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    assert len(axes.lines) == 8
+    assert len({line.get_marker() for line in axes.lines}) == 8
+    assert list(axes.lines[7].get_xdata()) == pytest.approx([1e4 ** (j / 20) / 8 * 1e-3 for j in range(21)])  # mJ
+    assert [round(y) for y in axes.lines[7].get_ydata()] == list(range(21))  # each in the row of its layer
+    assert len({line.get_ydata()[0] for line in axes.lines}) == 8  # and beside one another
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    assert (len(named), named[20]) == (21, "stage20.block1.shortcut.conv")
+
+
+def test_layers_that_do_not_are_bars_from_zero_where_there_is_room():
+    for width, sizes in ((3.5, "get_width"), (7.16, "get_height")):
+        figure = Figure(figsize=(width, 2))
+        per_layer("energy_j")(figure, table("layer-energy", many(3, 2, methods=2)))
+        found = [[getattr(bar, sizes)() for bar in group] for group in figure.axes[0].containers]
+        assert found == [pytest.approx([1, 2**0.5, 2]), pytest.approx([0.5, 2**0.5 / 2, 1])]  # uJ
+    per_layer("energy_j")(figure := Figure(figsize=(3.5, 2)), table("layer-energy", many(50, 2)))
+    assert (figure.axes[0].containers, figure.axes[0].get_xscale(), len(figure.axes[0].lines)) == ([], "linear", 8)
+
+
+def test_a_layer_that_takes_nothing_is_at_the_edge_of_a_logarithmic_axis():
+    nothing = many(5, 1e4, methods=1)
+    nothing.methods[0].layers[2] = layer("no", 0, 0).model_copy(update={"energy_j": 0.0})
+    axes = drawn(per_layer("energy_j"), table("layer-energy", nothing))
+    assert axes.lines[0].get_xdata()[2] == axes.get_xlim()[0]
+    assert axes.get_xlabel() == "energy / mJ (0: at the edge)"
+
+
+def test_gains_that_span_decades_begin_at_one_on_a_logarithmic_axis():
+    fast = method(1, serial=method(1).serial.model_copy(update={"latency_s": 4.1e-5}))
+    slow = method(1, name="slow", serial=method(1).serial.model_copy(update={"latency_s": 8.2e-3}))
+    axes = drawn(bars("serial_speedup", axis="x", line=1.0), table("speedup", results(methods=[method(0), fast, slow])))
+    assert axes.get_xscale() == "log"
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.containers[0]] == [
+        pytest.approx(each) for each in ((1, 0), (1, 99), (1, -0.5))
+    ]
+    assert [text.get_text() for text in axes.texts] == ["1.00x", "100x", "0.500x"]
+
+
+def test_energies_that_span_decades_are_marks_or_shares():
+    far = results(methods=[method(0), method(1, energy_j=1e-6, energy_breakdown_j={"adc": 0.6e-6, "dac": 0.4e-6})])
+    axes = drawn(bars("energy_j", axis="energy"), table("energy", far))
+    assert (axes.get_xscale(), axes.containers) == ("log", [])
+    assert list(axes.lines[0].get_xdata()) == pytest.approx([100, 1])
+    axes = drawn(stacked("component", "energy_j"), table("breakdown", far))
+    ends = [group[1].get_x() + group[1].get_width() for group in axes.containers if group[1].get_width()]
+    assert ends == pytest.approx([60, 100])
+    assert axes.get_xlabel() == "share of the energy / %"
+    assert [text.get_text() for text in axes.texts] == ["100 µJ", "1.00 µJ"]
+
+
+def test_components_have_the_names_of_the_field():
+    parts = {"adc": 5e-6, "sample_and_hold": 2e-6, "shift_add": 2e-6, "partial_sum_buffer": 1e-6}
+    rows = table("breakdown", results(methods=[method(0, energy_breakdown_j=parts)])).records()
+    assert [row["component"] for row in rows] == ["ADC", "sample and hold", "shift and add", "partial sum buffer"]
+
+
+@pytest.mark.parametrize("width", ["column", "page"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_all_letters_are_seven_points_high_and_on_the_paper(name, width, monkeypatch):
+    """Where a column has 3.5 inches and the text of a page 7: also with eight methods, 21 layers, 4 decades."""
+    largest = many(21, 1e4).model_copy(update={"simulations": EVERYTHING.simulations})
+    made = table(name) if name in OF_STUDIES else table(name, EVERYTHING if name == "noise" else largest)
+    figures = []
+    drawer, _ = _drawing(name)
+    render(lambda figure, given: (figures.append(figure), drawer(figure, given)), made, "pdf", width)
+    (figure,) = figures
+    placed = {"column": 3.5, "page": 7.0}[width] / figure.get_figwidth()
+    texts, draw = [], Text.draw
+    monkeypatch.setattr(Text, "draw", lambda text, renderer: (texts.append(text), draw(text, renderer)))
+    figure.draw_without_rendering()
+    texts = [text for text in texts if text.get_text().strip()]
+    assert len(texts) > 5
+    box = figure.bbox
+    for text in texts:
+        assert text.get_fontsize() * placed >= 7, text
+        seen = text.get_window_extent()
+        assert seen.x0 >= box.x0 - 1, text
+        assert seen.x1 <= box.x1 + 1, text
+        assert seen.y0 >= box.y0 - 1, text
+        assert seen.y1 <= box.y1 + 1, text
+
+
 def test_a_studys_front_is_told_from_what_is_behind_it():
     made = table("pareto")
-    states = ["on the front", "on the front", "behind it", "misses a constraint"]
+    states = ["on the front", "on the front", "dominated", "misses a constraint"]
     assert [(row["trial"], row["state"]) for row in made.records()] == list(enumerate(states))
     assert [row["pipelined.latency_s"] for row in made.records()] == [1e-3, 2e-3, 2e-3, 9e-3]
     figure = Figure()
@@ -308,11 +453,28 @@ def test_noise_is_in_order_with_its_spread():
     (_, _), (low, high) = dense.lines[2][0].get_segments()
     assert [low[1], high[1]] == pytest.approx([70, 90])
     assert axes.get_xlabel() == "sigma of ln g"
+    assert list(axes.get_xticks()) == [0.0, 0.2]  # where something was measured
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.2"]
     two = results(simulations=[simulation(), simulation(name="other", sweep="adc-bits")])
     figure = Figure()
     under_noise(figure, table("noise", two))
     assert [axes.get_xlabel() for axes in figure.axes] == ["sigma of ln g", "ADC bits"]
     assert {row["method"] for row in table("noise", methods=["prap"]).records()} == {"prap"}
+
+
+def test_ticks_are_at_the_swept_values_and_numbers_do_not_overlap():
+    def ticks(*values, sweep="fault-rate"):
+        points = [simulation().points[0].model_copy(update={"value": value}) for value in values]
+        swept = results(simulations=[simulation(points=points, sweep=sweep)])
+        axes = drawn(under_noise, table("noise", swept))
+        assert list(axes.get_xticks()) == pytest.approx(values)
+        return axes.get_xscale(), [label.get_text() for label in axes.get_xticklabels()]
+
+    assert ticks(3, 4, 6, sweep="adc-bits") == ("linear", ["3", "4", "6"])
+    assert ticks(0, 0.1, 0.102, 0.2) == ("linear", ["0", "0.1", "", "0.2"])
+    assert ticks(0, 1e-3, 1e-2, 1e-1) == ("symlog", ["0", "0.001", "0.01", "0.1"])
+    assert ticks(1e-4, 1e-2) == ("log", ["0.0001", "0.01"])
+    assert ticks(0.1) == ("linear", ["0.1"])
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -21,6 +21,7 @@ _PREFIXES = (
     ("p", units.PICO),
     ("f", units.FEMTO),
 )
+_NAMES = {"shift_add": "shift and add"}  # of components whose own name is short for another
 _ACRONYMS = {"adc": "ADC", "adcs": "ADCs", "dac": "DAC", "ou": "OU", "pe": "PE", "pes": "PEs"}
 _PREFIXED = re.compile(r"(s|J|W|Hz|V|A|F|B|m2)(?![A-Za-z0-9])(.*)", re.DOTALL)  # "J", "s/access", "m2", ...
 
@@ -108,7 +109,7 @@ def relative(change: float) -> str:
 
 def words(name: str) -> str:
     """A name of the code as people write it: "adc_bits" is "ADC bits"."""
-    return " ".join(_ACRONYMS.get(word, word) for word in name.split("_"))
+    return _NAMES.get(name) or " ".join(_ACRONYMS.get(word, word) for word in name.split("_"))
 
 
 def times(ratio: float) -> str:

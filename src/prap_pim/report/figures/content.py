@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prap_pim.errors import UserError
 from prap_pim.report.figures.table import Column, Kind, Table, Value
+from prap_pim.report.quantities import words
 from prap_pim.report.simulation import QUANTITIES
 from prap_pim.report.study import label, unit
 from prap_pim.report.summary import Comparison, comparisons, component_names
@@ -53,7 +54,7 @@ def only(results: Results, methods: Sequence[str]) -> Results:
     return results.model_copy(update={"methods": [known[name] for name in dict.fromkeys(methods)]})
 
 
-ON_THE_FRONT, BEHIND, MISSES = "on the front", "behind it", "misses a constraint"
+ON_THE_FRONT, DOMINATED, MISSES = "on the front", "dominated", "misses a constraint"
 _RUN = Column("run", "run")
 _METHOD = Column("method", "method")
 _REFERENCE = Column("reference", "gain over")
@@ -161,7 +162,7 @@ def breakdown(runs: Sequence[Run]) -> Table:
         (
             run.label,
             method.name,
-            component.replace("_", " "),
+            words(component),
             joules,
             joules / method.energy_j if method.energy_j else 0.0,
         )
@@ -246,7 +247,7 @@ def pareto(study: StudyResults) -> Table:
         raise UserError(f"the study {study.name} has one objective: there is no front to draw")
     front = set(study.front)
     rows = tuple(
-        (trial.number, ON_THE_FRONT if trial.number in front else BEHIND if trial.feasible else MISSES, *values)
+        (trial.number, ON_THE_FRONT if trial.number in front else DOMINATED if trial.feasible else MISSES, *values)
         for trial in study.trials
         for values in [[trial.figures.get(name) for name in study.objectives]]
         if trial.reason is None and None not in values

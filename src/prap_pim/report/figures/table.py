@@ -31,6 +31,7 @@ _TEX = {
 }
 _LIGATURE = re.compile("(?<=-)(?=-)|(?<=,)(?=,)")  # two of them would be a dash, or a quotation mark
 _NOT_MEASURED = "--"
+_LATIN = "\u017f"  # the last letter that LaTeX knows by itself
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,10 @@ def to_tex(table: Table) -> bytes:
         heads.append(escape_tex(f"{column.label} / {unit}" if unit else column.label))
         cells.append([_NOT_MEASURED if text is None else escape_tex(text) for text in texts])
     alignment = "".join("l" if column.kind == "text" else "r" for column in columns)
+    foreign = any(c > _LATIN for texts in cells for text in texts for c in text)
+    also = "; XeLaTeX or LuaLaTeX and a font that has all letters" if foreign else ""
     lines = [
-        f"% {printable(table.title)}. Needs \\usepackage{{booktabs}}.",
+        f"% {printable(table.title)}. Needs \\usepackage{{booktabs}}{also}.",
         f"\\begin{{tabular}}{{@{{}}{alignment}@{{}}}}",
         "\\toprule",
         _tex_row(heads),
