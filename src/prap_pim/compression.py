@@ -89,7 +89,7 @@ def compress_network(
         whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
         found = (captured, batches, method.reuse, chip, seed)
         calibration = calibrate(*found, whole=whole, phase=method.name, progress=progress)
-        plans = {layer.name: calibration.plans[layer.name] for layer in calibration.layers if layer.setting is not None}
+        plans = {layer.name: calibration.plans[layer.name] for layer in calibration.layers if layer.changed}
     else:
         plans = {}
         told = phase(progress, f"{method.name}: layers")

@@ -422,7 +422,7 @@ def _calibrated(
         for layer in found.layers
     ]
     result = CalibrationResult(inputs=len(inputs), changed=found.drop, limit=reusing.max_drop, layers=layers)
-    plans = {layer.name: found.plans[layer.name] for layer in found.layers if layer.setting is not None}
+    plans = {layer.name: found.plans[layer.name] for layer in found.layers if layer.changed}
     if plans:
         plan = NetworkPlan(method.name, plans, dict.fromkeys(plans, 1.0))
         plan.save(plan_file)

@@ -143,7 +143,7 @@ def test_what_is_trained_and_what_stays(tmp_path: Path):
         same = replace(plan, donors=before.donors, step=before.step)
         assert same.same_as(before)  # who takes which donor with which gain
         assert not np.array_equal(plan.donors, before.donors)
-        assert np.abs(plan.donors.astype(int)).max() == 127
+        assert 120 < np.abs(plan.donors.astype(int)).max() <= 127  # the step only grows
         assert len(np.unique(plan.step)) == 1
         weight = model.get_submodule(name).weight
         assert not parametrize.is_parametrized(model.get_submodule(name))

@@ -64,12 +64,15 @@ class Allocated:
         sensitivity: divergence of the network's outputs in nats when this layer alone keeps an eighth of its patterns;
             None for one that is left whole.
         setting: donors and shapes; None for a layer that keeps all.
-        error: relative output error of the layer as compressed; 0 for one that keeps all.
+        changed: whether its weights are others than they were: it has fewer donors, or it keeps all its patterns and
+            makes good with them what earlier layers have changed.
+        error: relative output error of the layer as compressed; 0 for one that is as it was.
     """
 
     name: str
     sensitivity: float | None
     setting: Setting | None
+    changed: bool
     error: float
 
 
@@ -110,8 +113,8 @@ def calibrate(
         config: budget and settings.
         chip: whose OU steps are counted.
         seed: of which im2col rows are looked at where there are more than needed. The same seed gives the same plans.
-        whole: names of layers that keep all their patterns; their OU steps count towards the budget. So do layers
-            whose filters share no inputs, such as depthwise convolutions.
+        whole: names of layers that stay as they are; their OU steps count towards the budget. Layers whose filters
+            share no inputs, such as depthwise convolutions, keep all their patterns, too.
         phase: what progress is told that this is.
         progress: told after every layer.
 
@@ -201,7 +204,8 @@ class _Job:
         self.seed, self.phase, self.progress = seed, phase, progress
         self._name = phase
         self.layers = {layer.name: layer for layer in captured.network.layers}
-        self.whole = frozenset(whole) | {layer.name for layer in captured.network.layers if _shares_nothing(layer)}
+        self.untouched = frozenset(whole)
+        self.whole = self.untouched | {layer.name for layer in captured.network.layers if _shares_nothing(layer)}
         self.later: dict[str, list[Tensor]] = {}  # of layers that are called again: what they read then, originally
         self.sensitivity: dict[str, float] = {}
         self.offers: dict[str, list[Offer]] = {}
@@ -363,12 +367,16 @@ class _Job:
                     setting = settings.get(layer.name)
                     if setting is not None and setting == Setting(layer.filters // layer.groups):
                         setting = None
-                    plan, error, step = self._compressed(
-                        layer, after.inputs(node), before.inputs(original), setting, rate
-                    )
+                    now, then = after.inputs(node), before.inputs(original)
+                    earlier = any(each.changed for each in found.values())
+                    changes = setting is not None or (earlier and layer.name not in self.untouched)
+                    if changes:
+                        plan, error, step = self._compressed(layer, now, then, setting, rate)
+                    else:
+                        plan, error, step = dense_plan(layer, self.grain), 0.0, self._step(layer, now)
                     plans[layer.name], steps[layer.name] = plan, step
                     sensitivity = self.sensitivity.get(layer.name)
-                    found[layer.name] = Allocated(layer.name, sensitivity, setting, error)
+                    found[layer.name] = Allocated(layer.name, sensitivity, setting, changes, error)
                     its_module.weight = nn.Parameter(layer_weight(its_module, "").detach().clone())  # shared till now
                     put_weights(its_module, "", plan)
                     note = f"{layer.name}, error {error:.2%}"
@@ -387,32 +395,38 @@ class _Job:
         self, layer: Layer, inputs: list[Tensor], original: list[Tensor], setting: Setting | None, rate: float
     ) -> tuple[LayerPlan, float, float]:
         """A layer's plan, its error, and the int8 step of its inputs."""
-        if setting is None:
-            return dense_plan(layer, self.grain), 0.0, _step(layer, [*inputs, *self.later.get(layer.name, [])])
         parts, step = self._parts(layer, inputs, original, _ROWS)
-        worth = self.config.update_weight * rate * layer.positions  # of one use, in nats
-        uses = layer.filters * len(blocks(parts[0].layer, setting.positions, self.grain))
-        total = sum(part.problem.energy for part in parts)
-        price = min(worth / self._nats()[layer.name], _MOST_PRICE / uses) * total  # bounded: no layer goes dark
-        parts = [replace(part, problem=replace(part.problem, price=price)) for part in parts]
-        plan = self._approximated(layer, parts, setting, self.config.passes)
-        weights = np.split(plan.real_weights(), layer.groups)
+        if setting is None:
+            plan = self._mended(layer, parts)
+        else:
+            uses = layer.filters * len(blocks(parts[0].layer, setting.positions, self.grain))
+            worth = self.config.update_weight * rate * layer.positions  # of one use, in nats
+            total = sum(part.problem.energy for part in parts)
+            price = min(worth / self._nats()[layer.name], _MOST_PRICE / uses) * total  # bounded: no layer goes dark
+            parts = [replace(part, problem=replace(part.problem, price=price)) for part in parts]
+            plan = self._approximated(layer, parts, setting, self.config.passes)
         if layer.name not in self.captured.folded and self.captured.origins[layer.name].takes_bias:
             shift = [
                 part.layer.matrix.astype(np.float64) @ part.original_mean - own @ part.mean
-                for part, own in zip(parts, weights, strict=True)
+                for part, own in zip(parts, np.split(plan.real_weights(), layer.groups), strict=True)
             ]
             plan = replace(plan, bias=np.concatenate(shift).astype(np.float32))
-        left = sum(part.problem.error(own) * part.problem.energy for part, own in zip(parts, weights, strict=True))
-        return plan, left / max(total, float(np.finfo(np.float64).tiny)), step
+        return plan, _error(parts, plan), step
+
+    def _mended(self, layer: Layer, parts: Sequence[_Part]) -> LayerPlan:
+        """All patterns, with weights that make good what earlier layers have changed, unless its own do better."""
+        wanted = np.concatenate([part.problem.target for part in parts]).reshape(layer.weight.shape)
+        of_its_own = dense_plan(layer, self.grain)
+        mended = dense_plan(replace(layer, weight=wanted.astype(np.float32)), self.grain)
+        return min(of_its_own, mended, key=lambda plan: _error(parts, plan))
 
     def _parts(
         self, layer: Layer, inputs: list[Tensor], original: list[Tensor] | None, most: int
     ) -> tuple[list[_Part], float]:
         """What is to be approximated, group by group; and the int8 step of the inputs."""
         later = self.later.get(layer.name, [])
-        step = _step(layer, [*inputs, *later])
-        original_step = step if original is None else _step(layer, [*original, *later])
+        step = self._step(layer, inputs)
+        original_step = step if original is None else self._step(layer, original)
         filter_scale = layer.filter_scale.astype(np.float64) ** 2
         greatest = filter_scale.max()
         counts = np.maximum(filter_scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)
@@ -433,6 +447,14 @@ class _Job:
             problem = Problem(target, metric, weights[i])
             parts.append(_Part(part, problem, mean * step, original_mean * original_step))
         return parts, step
+
+    def _step(self, layer: Layer, inputs: list[Tensor]) -> float:
+        """The int8 step of a layer's inputs, those of its later calls included: the largest magnitude is 127."""
+        every = [*inputs, *self.later.get(layer.name, [])]
+        largest = float(torch.stack([x.abs().max() for x in every]).max())  # NaN, if one is
+        if not np.isfinite(largest):
+            raise UserError(f"layer {layer.name}: its input is NaN or infinite on a calibration input")
+        return largest / 127 if largest > 0 else 1.0
 
     def _moments(self, name: str, part: Layer, now: list[Tensor], then: list[Tensor], most: int) -> Moments:
         moments = Moments(part.rows)
@@ -466,12 +488,12 @@ class _Job:
         return np.ascontiguousarray(metric.solve((weights @ mixed).T).T)
 
 
-def _step(layer: Layer, inputs: list[Tensor]) -> float:
-    """The int8 step of a layer's inputs: the largest magnitude is 127."""
-    largest = float(torch.stack([x.abs().max() for x in inputs]).max())  # NaN, if one is
-    if not np.isfinite(largest):
-        raise UserError(f"layer {layer.name}: its input is NaN or infinite on a calibration input")
-    return largest / 127 if largest > 0 else 1.0
+def _error(parts: Sequence[_Part], plan: LayerPlan) -> float:
+    """Output error of a layer's plan, relative to that of no weights at all."""
+    weights = np.split(plan.real_weights(), len(parts))
+    energies = [part.problem.energy for part in parts]
+    left = sum(part.problem.error(own) * energy for part, own, energy in zip(parts, weights, energies, strict=True))
+    return left / max(sum(energies), float(np.finfo(np.float64).tiny))
 
 
 def _main(outputs: Value) -> Tensor:

@@ -238,7 +238,7 @@ def _layers(
     found: OnnxCapture, compressed: Compressed, module: nn.Module, costs: list[CostReport]
 ) -> list[LayerSummary]:
     calibration = compressed.calibration
-    errors = {each.name: each.error for each in calibration.layers if each.setting} if calibration else {}
+    errors = {each.name: each.error for each in calibration.layers if each.changed} if calibration else {}
     lines = []
     for layer, dense, now in zip(found.captured.network.layers, costs[0].layers, costs[1].layers, strict=True):
         lines.append(
