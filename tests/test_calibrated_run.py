@@ -72,7 +72,8 @@ def test_what_a_run_leaves(finished: Path):
         assert plan_of(finished, method.name).digest() == method.plan_sha256
         for layer, given in zip(method.layers, method.calibration.layers, strict=True):
             whole = layer.ou_steps == layer.dense_ou_steps
-            assert (given.donors is None) == whole == (given.output_error == 0)
+            assert (given.donors is None) == whole
+            assert (given.output_error == 0) == (layer.name == method.layers[0].name)  # the exception
     assert one_shot.layers[0].ou_steps == one_shot.layers[0].dense_ou_steps  # the exception
     assert one_shot.compute_ratio <= 0.4
 
@@ -81,15 +82,15 @@ def test_with_shapes_too_the_budget_is_kept(finished: Path):
     assert Results.load(finished / "results.json").methods[1].compute_ratio <= 0.4
 
 
-def calibrated(method: MethodResult) -> set[str]:
+def changed(method: MethodResult) -> set[str]:
     assert method.calibration is not None
-    return {layer.name for layer in method.calibration.layers if layer.donors is not None}
+    return {layer.name for layer in method.calibration.layers if layer.output_error > 0}
 
 
 def test_training_changes_donors_and_nothing_else(finished: Path):
     trained = Results.load(finished / "results.json").methods[1]
     before, after = plan_of(finished, "trained", "calibrated"), plan_of(finished, "trained")
-    assert set(before.layers) == calibrated(trained)
+    assert set(before.layers) == changed(trained)
     for name, plan in before.layers.items():
         for key in ("rows", "donor_start", "use_filter", "use_donor", "use_sign", "use_exponent"):
             assert np.array_equal(getattr(plan, key), getattr(after.layers[name], key))
@@ -99,7 +100,7 @@ def test_training_changes_donors_and_nothing_else(finished: Path):
 def test_one_shot_the_plan_is_what_calibration_found(finished: Path):
     one_shot = Results.load(finished / "results.json").methods[0]
     before, after = plan_of(finished, "one-shot", "calibrated"), plan_of(finished, "one-shot")
-    assert set(before.layers) == calibrated(one_shot)
+    assert set(before.layers) == changed(one_shot)
     assert all(np.array_equal(plan.donors, after.layers[name].donors) for name, plan in before.layers.items())
 
 
