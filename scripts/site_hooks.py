@@ -9,6 +9,19 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
+# In search, what explains a word comes before pages that use it, and guides before reports and the reference.
+RANK = {
+    "concepts.md": 4.0,
+    "cost.md": 2.0,
+    "components.md": 2.0,
+    "function.md": 2.0,
+    "accuracy.md": 0.5,
+    "gpt.md": 0.5,
+    "replay.md": 0.5,
+    "comparison.md": 0.5,
+    "architecture.md": 0.5,
+    "api.md": 0.0001,
+}
 LINK_OUT = re.compile(r"\]\(\.\./([^)#]+)")  # as [examples/gpt.yaml](../examples/gpt.yaml)
 
 
@@ -23,7 +36,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """A link out of docs/ becomes one to the copy, or to the page of the tour."""
+    """A link out of docs/ becomes one to the copy, or to the page of the tour; the page gets its rank in search."""
+    page.meta["search"] = {"boost": RANK.get(page.file.src_uri, 1.0)}
     return LINK_OUT.sub(r"](\1", markdown.replace("](../examples/tour.ipynb)", "](tour.md)"))
 
 

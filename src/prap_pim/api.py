@@ -106,7 +106,7 @@ class Compression:
 
     def _table(self) -> tuple[list[tuple[str, ...]], list[str]]:
         """Headings and a row for each layer; what there is to say of all of them."""
-        header = ("layer", "rows", "filters", "groups", "OU steps", "share", "error")
+        header = ("layer", "rows", "filters", "conv groups", "OU steps", "share", "error")
         calibration = self._compressed.calibration
         errors = {each.name: each.error for each in calibration.layers} if calibration else {}
         table: list[tuple[str, ...]] = [header]

@@ -68,6 +68,14 @@ def test_it_works(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_fit_the_page(page: Path) -> None:
+    """Ruff sees to the Python among them; test_site.py, that lines of this length do fit."""
+    longest = tomllib.loads((ROOT / "docs" / "ruff.toml").read_text())["line-length"]
+    lines = [line for block in blocks(page) for line in block.text.splitlines()]
+    assert [line for line in lines if len(line) > longest] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_is_fenced(page: Path) -> None:
     """Indented code has no language: nothing would check it."""
     assert not re.search(r"(?:^|\n)\n {4,}(?![-*+\d])\S", prose(page))

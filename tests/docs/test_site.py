@@ -1,18 +1,33 @@
 """The site builds strictly, and asks nothing of the network: neither when it is built nor when it is read."""
 
-import json
 import os
 import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.browser import browser, watched
 from tests.docs.pages import ROOT
 
+# what a reader may look for, and the page that explains it
+EXPLAINED = {
+    "donor": "concepts",
+    "operation unit": "concepts",
+    "row group": "concepts",
+    "latency": "cost",
+    "ADC": "components",
+    "noise": "function",
+    "index": "cost",
+}
+TOO_LONG = """() => [...document.querySelectorAll("pre > code")]
+    .filter(code => code.scrollWidth > code.clientWidth)
+    .map(code => code.innerText)"""
 FETCHING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
 
 
@@ -24,6 +39,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as found:
+        yield found
 
 
 def _nowhere() -> str:
@@ -57,37 +78,41 @@ def test_what_pages_load_is_beside_them(site: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["index.html", "concepts.html", "api.html"])
-def test_a_browser_asks_nothing_of_the_network(page: str, site: Path, tmp_path: Path) -> None:
-    text, asked = _browse(f"file://{site / page}", tmp_path)
-    assert "md-content" in text
-    assert not asked
+def test_a_browser_asks_nothing_of_the_network(page: str, site: Path, chromium: Browser) -> None:
+    with watched(chromium) as seen:
+        seen.page.goto(f"file://{site / page}", wait_until="networkidle")
+        assert seen.page.locator("article h1").count() == 1
+        assert seen.said == []
+        assert all(address.startswith("file://") for address in seen.asked)
 
 
-def test_what_a_page_asks_would_be_seen(tmp_path: Path) -> None:
-    """The control: a page that loads a script and fetches from elsewhere."""
-    page, elsewhere = tmp_path / "page.html", _nowhere()
-    page.write_text(f"<script src='{elsewhere}/script.js'></script><script>fetch('{elsewhere}/data')</script>")
-    _, asked = _browse(f"file://{page}", tmp_path)
-    assert asked == {f"{elsewhere}/script.js", f"{elsewhere}/data"}
+def test_what_a_page_asks_would_be_seen(tmp_path: Path, chromium: Browser) -> None:
+    """The control: a page that loads a script, and fetches from elsewhere in a frame."""
+    page, frame, elsewhere = tmp_path / "page.html", tmp_path / "frame.html", _nowhere()
+    page.write_text(f"<script src='{elsewhere}/script.js'></script><iframe src='frame.html'></iframe>")
+    frame.write_text(f"<script>fetch('{elsewhere}/data')</script>")
+    with watched(chromium) as seen:
+        seen.page.goto(f"file://{page}", wait_until="networkidle")
+        assert {f"{elsewhere}/script.js", f"{elsewhere}/data"} == {each for each in seen.asked if each[:4] == "http"}
+        assert seen.said
 
 
-def test_search_works_from_disk(site: Path, tmp_path: Path) -> None:
-    text, asked = _browse(f"file://{site}/index.html?q=accumulator", tmp_path)
-    found = set(re.findall(r'/([a-z-]+\.html)[^"]*" class="md-search-result__link"', text))
-    assert {"cost.html", "function.html", "api.html"} <= found
-    assert not asked
+def test_pages_fit_the_screen(site: Path, chromium: Browser) -> None:
+    """At 1280 pixels no line of code is longer than its box; at 360 nothing makes a page wider."""
+    with watched(chromium) as seen:
+        for page in sorted(site.glob("*.html")):
+            seen.page.set_viewport_size({"width": 1280, "height": 900})
+            seen.page.goto(f"file://{page}", wait_until="domcontentloaded")
+            assert seen.page.evaluate(TOO_LONG) == [], page.name
+            seen.page.set_viewport_size({"width": 360, "height": 900})
+            assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360, page.name
 
 
-def _browse(address: str, folder: Path) -> tuple[str, set[str]]:
-    """Open a page in a browser: what it holds in the end, and all that it asked of the network."""
-    log = folder / "log.json"
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    command += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
-    command += ["--virtual-time-budget=5000", f"--log-net-log={log}", "--dump-dom", address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    logged = json.loads(log.read_text())
-    start = logged["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
-    jobs = [event.get("params", {}) for event in logged["events"] if event["type"] == start]
-    # what the browser asks for itself (its updates, the time) has no page behind it
-    return done.stdout, {job["url"] for job in jobs if job.get("initiator", "not an origin") != "not an origin"}
+@pytest.mark.parametrize(("word", "page"), EXPLAINED.items())
+def test_search_finds_what_explains_a_word_first(word: str, page: str, site: Path, chromium: Browser) -> None:
+    with watched(chromium) as seen:
+        seen.page.goto(f"file://{site}/index.html?q={word.replace(' ', '+')}")
+        first = seen.page.locator(".md-search-result__link").first
+        first.wait_for(state="attached")
+        assert re.search(r"([a-z-]+)\.html", first.get_attribute("href") or "")[1] == page
+        assert all(address.startswith("file://") for address in seen.asked)

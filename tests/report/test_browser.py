@@ -8,7 +8,8 @@ from prap_pim.report.html import Evidence, render
 from prap_pim.report.runs import NamedRun, render_runs
 from prap_pim.report.study import write_study_report
 from prap_pim.study_results import StudyResults, TrialResult
-from tests.report.browser import browser, opened, violations
+from tests.browser import browser
+from tests.report.browser import opened, violations
 from tests.report.made_up import EVIL, layer, method, results, shared_plan, simulation
 
 LAYERS = (*EVIL, "layer1.conv", "fc")

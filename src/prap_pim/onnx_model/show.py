@@ -22,7 +22,7 @@ _COSTS = (
 def print_summary(summary: OnnxSummary, console: Console) -> None:
     """Print what became of every layer, what an inference costs, and how far the outputs are from the original's."""
     console.print(Text(f"{shown(summary.model)}: {summary.method} on {summary.chip}, for one inference", style="bold"))
-    table = _table("layer", "rows", "filters", "groups", "calls", "OU steps\nof dense", "error")
+    table = _table("layer", "rows", "filters", "conv\ngroups", "calls", "OU steps\nof dense", "error")
     for layer in summary.layers:
         counts = (layer.rows, layer.filters, layer.groups, layer.calls)
         share = significant(layer.ou_steps / layer.dense_ou_steps)
