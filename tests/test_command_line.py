@@ -22,7 +22,7 @@ from prap_pim.__main__ import _parser, main
 from prap_pim.errors import UserError
 from tests.onnx_model.models import save
 from tests.onnx_model.test_compress import network
-from tests.report.made_up import results, simulation
+from tests.report.made_up import method, results, simulation
 
 COMMANDS = list(_parser().commands)
 TINY = {
@@ -187,8 +187,8 @@ def test_a_terminal_that_knows_ascii_only(place: Path) -> None:
     plain = in_a_process("report told", place, PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
     assert (plain.returncode, plain.stderr) == (0, b"")
     shown = plain.stdout.decode("ascii")
-    assert re.search(r"area +\| +2.13 mm2 ", shown)
-    assert re.search(r"latency, pipelined +\| +900 us +\| +600 us", shown)
+    assert re.search(r"area +2.13 mm2 ", shown)
+    assert re.search(r"latency, pipelined +900 us +600 us", shown)
 
 
 def on_a_terminal(words: Sequence[str], place: Path, columns: int, **environment: str) -> str:
@@ -222,6 +222,16 @@ def test_forty_columns_and_no_color(place: Path) -> None:
     lines = [line for line in re.split(r"[\r\n]+", CONTROL.sub("", sent)) if "report: " not in line]
     assert max(map(len, lines)) <= 40
     assert re.search(r"\x1b\[[0-9;]*3[0-9]", on_a_terminal(["report", "told"], place, 100))
+
+
+def test_what_is_piped_is_not_wrapped(place: Path) -> None:
+    names = ["dense", *(f"a method of some length, number {i}" for i in range(1, 9))]
+    made_up = results(methods=[method(i % 2, name=name) for i, name in enumerate(names)])
+    made_up.save(place / "wide" / "results.json")
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    piped = subprocess.run([*ENTRY, "report", "wide"], cwd=place, env=environment, capture_output=True, text=True)
+    (head,) = (line for line in piped.stdout.splitlines() if line.split()[:1] == ["dense"] and "number 8" in line)
+    assert [name for name in names if name in head] == names
 
 
 @pytest.mark.parametrize("width", [40, 60, 100, 200])

@@ -28,8 +28,9 @@ from prap_pim.errors import one_line
 
 _N = TypeVar("_N")
 _PATIENCE = 1.0  # seconds before anything is shown, and what a phase must take to stay on the screen
+_UNBOUND = 10_000  # columns of a file or a pipe
 _WIDE = 100  # columns of a terminal that has room for everything about a phase
-_ASCII = {"µ": "u", "²": "2", "…": "..."}  # of units and cut names, where a terminal has no more
+_ASCII = {"µ": "u", "²": "2", "…": "...", "─": "-"}  # of units and cut names, where a terminal has no more
 _REST = 24  # columns of a narrow line of progress beside the phase's name
 
 
@@ -93,7 +94,12 @@ def _nearest(word: str, known: Any) -> str:
 
 
 class Output(Console):
-    """A console whose reader may go away: ``main`` hears of it."""
+    """A console whose reader may go away: ``main`` hears of it. What is no terminal is as wide as it takes."""
+
+    def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
+        super().__init__(stderr=stderr, quiet=quiet)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = _UNBOUND
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError

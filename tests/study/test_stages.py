@@ -224,7 +224,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "tiny: 16 trials, " in shown
-    assert "method prap, adc_bits 4, adcs_per_crossbar 2, crossbar_rows" in " ".join(shown.split())
+    assert "method=prap, adc_bits=4, adcs_per_crossbar=2, crossbar_rows=" in " ".join(shown.split())
     assert main(arguments) == 2
     assert "holds this study already: go on with --resume" in capsys.readouterr().err
     assert main([*arguments, "--resume", "--json"]) == 0

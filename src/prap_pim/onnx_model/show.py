@@ -1,13 +1,12 @@
 """A compressed ONNX model on a terminal."""
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from prap_pim.onnx_model.compress import CostSummary, OnnxSummary
 from prap_pim.onnx_model.file import shown
-from prap_pim.report.quantities import Scale, scale, significant
+from prap_pim.report.quantities import scale, significant
+from prap_pim.report.tables import print_table
 
 _COSTS = (
     ("crossbars", "crossbars", "", False),
@@ -22,24 +21,25 @@ _COSTS = (
 def print_summary(summary: OnnxSummary, console: Console) -> None:
     """Print what became of every layer, what an inference costs, and how far the outputs are from the original's."""
     console.print(Text(f"{shown(summary.model)}: {summary.method} on {summary.chip}, for one inference", style="bold"))
-    table = _table("layer", "rows", "filters", "conv\ngroups", "calls", "OU steps\nof dense", "error")
+    rows = []
     for layer in summary.layers:
         counts = (layer.rows, layer.filters, layer.groups, layer.calls)
         share = significant(layer.ou_steps / layer.dense_ou_steps)
-        table.add_row(Text(shown(layer.name)), *(f"{count:,}" for count in counts), share, f"{layer.error:.2%}")
-    console.print(table)
+        rows.append((shown(layer.name), *(f"{count:,}" for count in counts), share, f"{layer.error:.2%}"))
+    headings = ("layer", "rows", "filters", "conv\ngroups", "calls", "OU steps\nof dense", "error")
+    print_table(console, headings, rows, spare=(4, 3, 1, 2))
     for name, reason in summary.digital.items():
         console.print(Text(f"left digital: {shown(name)}: {reason}", style="yellow"))
     console.print(f"{summary.compute_ratio:.4f} of the dense network's OU steps", highlight=False)
     if summary.limit:
         console.print(summary.limit, highlight=False)
-    table = _table("", "dense", summary.method, "gain")
+    rows = []
     for label, key, unit, more_is_better in _COSTS:
         dense, now = (getattr(each, key) for each in (summary.dense, summary.compressed))
-        how = scale([dense, now], unit) if unit else Scale(1.0, "")
-        cells = [f"{significant(value * how.factor)} {how.unit}".strip() for value in (dense, now)]
-        table.add_row(label, *cells, f"{significant(now / dense if more_is_better else dense / now)}x")
-    console.print(table)
+        how = scale([dense, now], unit)
+        cells = [f"{significant(value * how.factor)} {how.unit}" if unit else f"{value:,}" for value in (dense, now)]
+        rows.append((label, *cells, f"{significant(now / dense if more_is_better else dense / now)}x"))
+    print_table(console, ("", "dense", summary.method, "gain"), rows)
     for output in summary.outputs:
         ratio = "no difference" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
         most = f"{significant(output.largest_difference)} of {significant(output.largest_value)}"
@@ -47,13 +47,6 @@ def print_summary(summary: OnnxSummary, console: Console) -> None:
         console.print(Text(f"{line}, on {summary.inputs:,} calibration inputs"))
     for file in summary.files:
         console.print(f"written: {file}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i else "left", overflow="fold")
-    return table
 
 
 assert {key for _, key, _, _ in _COSTS} == set(CostSummary.model_fields)

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from prap_pim.presets import Gain
+from prap_pim.report.tables import print_table
 
 _UNKNOWN = "-"
 
@@ -24,18 +22,13 @@ def print_gains(
         basis: what ``others`` are, for the heading.
         console: to print on.
     """
-    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("method", no_wrap=True)
-    for heading in ("speedup", basis, "differs", "energy gain", basis, "differs"):
-        table.add_column(heading, justify="right")
+    rows = []
     for method, gain in gains.items():
         known = others.get(method)
-        cells = [
-            *_compared(gain.speedup, known.speedup if known else None),
-            *_compared(gain.energy_gain, known.energy_gain if known else None),
-        ]
-        table.add_row(Text(method), *cells)
-    console.print(table)
+        speedup = _compared(gain.speedup, known.speedup if known else None)
+        rows.append((method, *speedup, *_compared(gain.energy_gain, known.energy_gain if known else None)))
+    compared = (basis.replace(" ", "\n"), "differs")
+    print_table(console, ("method", "speedup", *compared, "energy\ngain", *compared), rows, title)
 
 
 def _compared(value: float, other: float | None) -> tuple[str, str, str]:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from prap_pim.errors import printable
@@ -16,6 +15,7 @@ from prap_pim.report.drawing import Chart, Choice, bar_layout, color, hatch, lab
 from prap_pim.report.page import render_page
 from prap_pim.report.quantities import bits, count, percent, quantity, scale, significant, times
 from prap_pim.report.summary import Comparison, comparisons
+from prap_pim.report.tables import print_table
 from prap_pim.results import Results
 
 _BAR = 26  # pixels
@@ -258,16 +258,10 @@ def print_runs(runs: Sequence[NamedRun], console: Console) -> None:
         if aspect.differs:
             console.print(Text(f"{aspect.label}:"))
             for run, value in zip(runs, aspect.values, strict=True):
-                console.print(Text(f"  {printable(run.name)}: {printable(value)}"))
+                console.print(Padding(Text(f"{printable(run.name)}: {printable(value)}"), (0, 0, 0, 2), expand=False))
     shown = [0, 2, 3, 5, 6, 7, 9]
-    widest = max(len(printable(method)) for _, method, _ in rows(runs))
+    headings = ["", *(HEADINGS[index].replace(", ", "\n").replace(" gain", "\ngain") for index in shown)]
     for run in runs:
-        table = Table(title=Text(printable(run.name), style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
-        table.show_edge, table.padding = False, (0, 1, 0, 0)
-        table.add_column("", overflow="fold", min_width=min(widest, 20))
-        for index in shown:
-            heading = HEADINGS[index].replace(", ", "\n").replace(" gain", "\ngain")
-            table.add_column(heading, justify="right", min_width=9 if index in (0, 3) else 7)
-        for _, method, cells in rows([run]):
-            table.add_row(Text(printable(method)), *(Text(cells[index][0]) for index in shown))
-        console.print(table)
+        console.print()
+        table = [(method, *(cells[index][0] for index in shown)) for _, method, cells in rows([run])]
+        print_table(console, headings, table, run.name, spare=(5, 2))

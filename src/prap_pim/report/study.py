@@ -6,9 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from prap_pim.errors import printable
@@ -17,6 +15,7 @@ from prap_pim.notebook import html_table
 from prap_pim.report.drawing import NUMBERS, Chart, Choice, color, safe
 from prap_pim.report.page import render_page
 from prap_pim.report.quantities import percent, quantity, scale, significant
+from prap_pim.report.tables import print_table
 from prap_pim.study_results import SHORT, StudyResults, TrialResult
 
 _UNITS = {"s": "s", "j": "J", "m2": "m2", "w": "W", "bytes": "B"}  # by what a figure's name ends in
@@ -94,7 +93,17 @@ def _asked(results: StudyResults) -> list[str]:
 def _wanted(results: StudyResults) -> list[str]:
     """What is asked of each figure, in words."""
     goals = {name: "least" if way == "minimize" else "most" for name, way in results.objectives.items()}
-    return [", ".join(filter(None, [goals.get(n, ""), results.constraints.get(n, "")])) for n in _asked(results)]
+    limits = {name: _limit_text(name, limit) for name, limit in results.constraints.items()}
+    return [", ".join(filter(None, [goals.get(name, ""), limits.get(name, "")])) for name in _asked(results)]
+
+
+def _limit_text(figure: str, limit: str) -> str:
+    """A constraint with its unit: "<= 10.0 mm²"."""
+    sign, _, number = limit.partition(" ")
+    try:
+        return f"{sign} {figure_text(figure, float(number))}"
+    except ValueError:  # not one of ours
+        return limit
 
 
 def print_study(results: StudyResults, console: Console) -> None:
@@ -102,17 +111,16 @@ def print_study(results: StudyResults, console: Console) -> None:
     console.print(Text(f"{printable(results.name)}: {summary(results)}", style="bold"))
     shown = results.front_trials[:_SHOWN]
     if shown:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
-        table.add_column("trial", justify="right", min_width=5)
-        for name, wanted in zip(_asked(results), _wanted(results), strict=True):
-            table.add_column(f"{label(name)}\n{wanted}", justify="right", no_wrap=True)
-        table.add_column("settings", overflow="fold")
+        asked = zip(_asked(results), _wanted(results), strict=True)
+        headings = ["trial", *(f"{label(name)}\n{wanted}" for name, wanted in asked), "settings"]
+        rows = []
         for trial in shown:
             figures, values = _cells(results, trial)
-            told = zip(_headings(results), values, strict=True)
-            settings = ", ".join(f"{name} {value}" for name, value in told if value)
-            table.add_row(str(trial.number), *figures, Text(printable(settings)))
-        console.print(table)
+            settings = zip(_headings(results), values, strict=True)
+            rows.append(
+                (f"{trial.number}", *figures, ", ".join(f"{name}={value}" for name, value in settings if value))
+            )
+        print_table(console, headings, rows, texts=(len(headings) - 1,))
     if len(results.front) > len(shown):
         console.print(Text(f"and {len(results.front) - len(shown):,} more on the front"))
     reasons: dict[str, int] = {}

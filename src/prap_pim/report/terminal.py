@@ -1,20 +1,22 @@
 """The table of methods on a terminal."""
 
-from rich import box
+from collections.abc import Callable
+
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from prap_pim.errors import printable
-from prap_pim.report.allocation import HEADINGS, UNITS, Allocation, allocations
+from prap_pim.report.allocation import HEADINGS, UNITS, allocations
 from prap_pim.report.quantities import bits, percent, significant, times
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
 from prap_pim.report.simulation import QUANTITIES, row_cells, summary, value_text
-from prap_pim.report.summary import Section, comparisons, energy_section, exactness, sections
+from prap_pim.report.summary import Comparison, Section, comparisons, energy_section, exactness, sections
+from prap_pim.report.tables import print_by_value, print_table
 from prap_pim.results import Results, SimulationResult
 
-_GAP = 3  # columns between two columns of the table
+_GAP = 2  # columns between two columns of the table
 
 
 def print_results(results: Results, console: Console, details: bool = False) -> None:
@@ -25,15 +27,16 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
     With ``details`` the energy of every component is listed.
     """
     parts = [*sections(results), *([energy_section(results)] if details else [])]
-    names = [printable(method.name) for method in results.methods]
     title = f"{results.name}: {results.network} on {results.chip.name}, for one inference"
     console.print(Text(printable(title), style="bold"))
-    for columns in _that_fit(names, parts, console.width):
-        console.print(_table([names[i] for i in columns], columns, parts))
+    _print_sections(console, [printable(method.name) for method in results.methods], parts)
     if len(results.methods) > 2:
-        console.print(_summary(results))
+        _print_summary(results, console)
     for allocation in allocations(results):
-        console.print(_allocation(allocation))
+        title = f"Budget of {allocation.method}, layer by layer"
+        headings = ["", *(f"{heading}\n{unit}" for heading, unit in zip(HEADINGS, UNITS, strict=True))]
+        console.print()
+        print_table(console, headings, [(name, *cells) for name, cells in allocation.rows.items()], title, spare=(3, 1))
         console.print(Text(allocation.summary))
     for warning in results.chip.warnings:
         console.print(Text(f"warning: {printable(warning)}", style="yellow"))
@@ -44,6 +47,7 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
     if found.overflow_line:
         console.print(Text(printable(found.overflow_line), style="bold red"))
     for simulation in results.simulations:
+        console.print()
         print_simulation(simulation, console)
 
 
@@ -51,83 +55,78 @@ def print_simulation(simulation: SimulationResult, console: Console) -> None:
     """Print what the crossbars were like and who says so, then the accuracy of every method and setting."""
     console.print(Text(f"Accuracy under device effects: {printable(simulation.name)}", style="bold"))
     console.print(Text(summary(simulation)))
-    settings = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
-    for heading in ("setting", "value", "source"):
-        settings.add_column(heading, overflow="fold")
-    for each in simulation.parameters:
-        settings.add_row(*(Text(printable(text)) for text in (each.name, each.value, each.source)))
-    console.print(settings)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column("", overflow="fold")
-    if simulation.sweep is not None:
-        table.add_column(QUANTITIES[simulation.sweep].replace(" of ", "\nof "), justify="right")
-    for heading in SIMULATION_HEADINGS:
-        table.add_column(heading, justify="right")
+    settings = [(each.name, each.value, each.source) for each in simulation.parameters]
+    print_table(console, ("setting", "value", "source"), settings, texts=(1, 2))
+    console.print()
+    swept = [] if simulation.sweep is None else [QUANTITIES[simulation.sweep].replace(" of ", "\nof ")]
+    rows = []
     for point in simulation.points:
-        swept = [value_text(point)] if simulation.sweep is not None else []
-        table.add_row(Text(printable(point.method)), *swept, *row_cells(simulation, point))
-    console.print(table)
+        value = [] if simulation.sweep is None else [value_text(point)]
+        rows.append((point.method, *value, *row_cells(simulation, point)))
+    headings = ["", *swept, *SIMULATION_HEADINGS]
+    print_table(console, headings, rows, spare=[headings.index(name) for name in ("devices", "overflows")])
 
 
-def _table(names: list[str], columns: list[int], parts: list[Section]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), show_edge=False)
-    table.add_column("", overflow="fold")
-    for name in names:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    for part in parts:
-        table.add_row(Text(printable(part.title), style="bold"))
-        for index, row in enumerate(part.rows):
-            cells = [Text(row.values[i]) for i in columns]
-            table.add_row(Text(f"  {row.label}"), *cells, end_section=index == len(part.rows) - 1)
-    return table
-
-
-def _summary(results: Results) -> Table:
-    """The gains of all methods, a line each: what one looks for first among many."""
-    reference = printable(results.methods[0].name)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=f"Gains over {reference}")
-    table.add_column("", overflow="fold")
-    headings = ("bit-true", "compute", "speedup", "speedup", "energy", "throughput")
-    of_bytes = results.float_bits_per_byte is not None
-    kinds = ("bits/byte" if of_bytes else "accuracy", "ratio", "serial", "pipelined", "gain", "at budget")
-    for heading, kind in zip(headings, kinds, strict=True):
-        table.add_column(f"{heading}\n{kind}", justify="right")
-    for each in comparisons(results):
-        table.add_row(
-            Text(printable(each.method.name)),
-            bits(each.method.bit_true_bits_per_byte) if of_bytes else percent(each.method.bit_true_accuracy),
-            significant(each.method.compute_ratio),
-            times(each.serial_speedup),
-            times(each.pipelined_speedup),
-            times(each.energy_gain),
-            times(each.budget_throughput_gain),
-        )
-    return table
-
-
-def _allocation(allocation: Allocation) -> Table:
-    title = f"Budget of {printable(allocation.method)}, layer by layer"
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=title)
-    table.add_column("", overflow="fold")
-    for heading, unit in zip(HEADINGS, UNITS, strict=True):
-        table.add_column(f"{heading}\n{unit}", justify="right")
-    for name, cells in allocation.rows.items():
-        table.add_row(Text(printable(name)), *cells)
-    return table
-
-
-def _that_fit(names: list[str], parts: list[Section], width: int) -> list[list[int]]:
-    """Which methods go into each table: the first one, and as many others as ``width`` allows (at least one)."""
-    labels = max(max(cell_len(printable(p.title)), *(cell_len(row.label) + 2 for row in p.rows)) for p in parts)
-    needs = [
-        _GAP + max(cell_len(name), *(cell_len(row.values[i]) for p in parts for row in p.rows))
+def _print_sections(console: Console, names: list[str], parts: list[Section]) -> None:
+    """Methods side by side, as many as there is room for beside the first; where there is none, below one another."""
+    label = max(cell_len(row.label) for part in parts for row in part.rows) + 2
+    widths = [
+        max(cell_len(name), *(cell_len(row.values[i]) for part in parts for row in part.rows))
         for i, name in enumerate(names)
     ]
+
+    def width(columns: list[int]) -> int:
+        return label + sum(_GAP + widths[i] for i in columns)
+
+    if any(width([0, i]) > console.width for i in range(1, len(names))):
+        for part in parts:
+            console.print()
+            console.print(Text(printable(part.title), style="bold underline"))
+            print_by_value(console, ["", *names], [(row.label, *row.values) for row in part.rows])
+        return
     tables = [[0]]
     for i in range(1, len(names)):
-        last = tables[-1]
-        if len(last) > 1 and labels + _GAP + sum(needs[j] for j in [*last, i]) > width:
-            tables.append([0, i])
+        if width([*tables[-1], i]) <= console.width:
+            tables[-1].append(i)
         else:
-            last.append(i)
-    return tables
+            tables.append([0, i])
+    for columns in tables:
+        head = _grid(label, columns, widths)
+        head.add_row("", *(Text(names[i]) for i in columns))
+        console.print(head)
+        console.print(Text("─" * width(columns)))
+        for number, part in enumerate(parts):
+            if number:
+                console.print()
+            console.print(Text(printable(part.title), style="bold"))
+            body = _grid(label, columns, widths)
+            for row in part.rows:
+                body.add_row(Text(f"  {row.label}"), *(Text(row.values[i]) for i in columns))
+            console.print(body)
+        console.print()
+
+
+def _grid(label: int, columns: list[int], widths: list[int]) -> Table:
+    grid = Table(box=None, show_header=False, padding=0, pad_edge=False)
+    grid.add_column(width=label, no_wrap=True)
+    for i in columns:
+        grid.add_column(width=_GAP + widths[i], justify="right", no_wrap=True)
+    return grid
+
+
+def _print_summary(results: Results, console: Console) -> None:
+    """The gains of all methods, a line each: what one looks for first among many."""
+    of_bytes = results.float_bits_per_byte is not None
+    columns: list[tuple[str, Callable[[Comparison], str]]] = [
+        ("compute\nratio", lambda each: significant(each.method.compute_ratio)),
+        ("speedup\nserial", lambda each: times(each.serial_speedup)),
+        ("speedup\npipelined", lambda each: times(each.pipelined_speedup)),
+        ("energy\ngain", lambda each: times(each.energy_gain)),
+        ("throughput\nat budget", lambda each: times(each.budget_throughput_gain)),
+    ]
+    if of_bytes:
+        columns.insert(0, ("bit-true\nbits/byte", lambda each: bits(each.method.bit_true_bits_per_byte)))
+    elif any(method.bit_true_accuracy is not None for method in results.methods):
+        columns.insert(0, ("bit-true\naccuracy", lambda each: percent(each.method.bit_true_accuracy)))
+    rows = [(each.method.name, *(text(each) for _, text in columns)) for each in comparisons(results)]
+    print_table(console, ["", *(heading for heading, _ in columns)], rows, f"Gains over {results.methods[0].name}")
