@@ -294,7 +294,7 @@ def _show_study(arguments: argparse.Namespace, folder: Path, results: "StudyResu
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from prap_pim.report import NamedRun, print_results, print_runs, write_report, write_runs
+    from prap_pim.report import print_results, print_runs, read_runs, write_report, write_runs
     from prap_pim.report.study import write_study_report
     from prap_pim.run_folder import RunFolder
     from prap_pim.study_results import STUDY, StudyResults
@@ -305,7 +305,7 @@ def _report(arguments: argparse.Namespace) -> None:
         write_study_report(study, folders[0].report)
         _show_study(arguments, folders[0].path, study)
         return
-    runs = [NamedRun(str(folder.path), folder.read_results()) for folder in folders]
+    runs = read_runs(folders)
     first = folders[0]
     output = arguments.output or (first.report if len(runs) == 1 else first.path / "runs.html")
     if output.suffix != ".html":
@@ -318,7 +318,7 @@ def _report(arguments: argparse.Namespace) -> None:
     else:
         write_runs(runs, output)
     if arguments.json:
-        plain = {run.name: run.results.model_dump() for run in runs}
+        plain = {str(folder.path): run.results.model_dump() for folder, run in zip(folders, runs, strict=True)}
         print(runs[0].results.model_dump_json() if len(runs) == 1 else json.dumps(plain))
     elif not arguments.quiet:
         console = Output()

@@ -525,6 +525,7 @@ def _results(
         data=splits.description,
         inputs="sequences" if test.are_tokens else "images",
         images={"train": len(splits.train), "calibration": len(splits.calibration), "test": len(splits.test)},
+        classes=splits.classes,
         network=captured.network.name,
         parameters=captured.network.parameters,
         weights=_origin(config),

@@ -183,6 +183,7 @@ class Results(_Frozen):
     data: str
     inputs: Literal["images", "sequences"] = "images"
     images: dict[str, int]  # how many inputs, by split
+    classes: int | None = None  # that the network tells apart, or tokens; None: written before this was told
     network: str
     parameters: int
     weights: str  # where they come from

@@ -4,8 +4,9 @@ import pytest
 from playwright.sync_api import expect
 
 from prap_pim.files import write_whole
+from prap_pim.report.differences import NamedRun
 from prap_pim.report.html import Evidence, render
-from prap_pim.report.runs import NamedRun, render_runs
+from prap_pim.report.runs import render_runs
 from prap_pim.report.study import write_study_report
 from prap_pim.study_results import StudyResults, TrialResult
 from tests.browser import browser
@@ -133,6 +134,61 @@ def test_the_table_filters_by_words_and_by_method(chromium, report):
         assert set(column(page, "layers-table", 2)) == {"third<b>"}
         page.locator("#layers-table-search").fill("no such layer")
         assert column(page, "layers-table", 1) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "rows"),
+    [
+        ("65536", 15),
+        ("65,536", 15),
+        ("100000 10x64", 3),  # fc, the fifth layer: 100,000 steps when dense
+        ("64x32", 12),
+        ("64 × 32", 12),
+        ("64 x 32 x 3 x 3", 12),
+        ("655", 15),  # a part of it
+        ("1.20 uj", 3),
+        ("1.20 µJ", 3),
+        ("conv3664", 0),  # cells are not run together
+    ],
+)
+def test_the_filter_finds_numbers_however_they_are_typed(chromium, report, typed, rows):
+    with opened(chromium, report) as page:
+        page.locator("#layers-table-search").fill(typed)
+        found = page.locator(".controls[data-table=layers-table] [role=status]").inner_text()
+        assert found == f"{rows} of 15 rows"
+
+
+def test_a_region_says_on_which_sides_there_is_more_and_keeps_its_first_column(chromium, report):
+    with opened(chromium, report) as page:
+        region = page.get_by_role("region", name="Every layer under every method")
+        around = region.locator("..")
+        first = region.locator("tbody th").first
+
+        def sides():
+            page.wait_for_timeout(50)  # a scroll event comes with the next frame
+            return {name for name in around.get_attribute("class").split() if name.startswith("more-")}
+
+        assert sides() == {"more-right", "more-below"}
+        assert around.evaluate("(each) => getComputedStyle(each, '::after').opacity") == "1"
+        before = first.bounding_box()
+        region.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(300)
+        assert sides() == {"more-left", "more-right", "more-below"}
+        region.evaluate("(each) => each.scrollTo(1e6, 1e6)")
+        assert sides() == {"more-left"}
+        assert first.bounding_box()["x"] == before["x"]
+        assert page.locator("#methods-caption").locator("../../..").get_attribute("class") == "more"  # it fits
+
+
+def test_a_lost_accuracy_is_told_beside_its_method(chromium, report):
+    with opened(chromium, report) as page:
+        told = page.locator(".cards > div", has_text="accuracy change")
+        assert "Caution" not in told.inner_text()  # prap loses 0.74 points
+        named = page.locator("#methods ~ dl.facts dt", has_text="third<b>").locator("+ dd")
+        assert named.text_content().endswith(
+            "loses 48.0\N{NO-BREAK SPACE}points of the float network's 97.96\N{NO-BREAK SPACE}%"
+        )
 
 
 def donors(page):

@@ -66,8 +66,9 @@ def study(**changes):
 def table(name, *runs, methods=()):
     if name in OF_STUDIES:
         return study_table(name, study())
+    runs = runs or (EVERYTHING,)
     folders = [Path(f"runs/{i}") for i in range(len(runs))]
-    return figure_table(name, folders, runs or [EVERYTHING], methods)
+    return figure_table(name, folders, runs, methods)
 
 
 def written(name, form, folder, **how):

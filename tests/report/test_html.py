@@ -115,7 +115,7 @@ def test_every_figure_is_there():
         "2.50 ms instead of 4.10 ms",
         "600 µs instead of 900 µs",
         "80.0 µJ instead of 100 µJ",
-        "-0.37 points",
+        "−0.37 points",
         "97.96 %",
         "97.78 %",
         "97.41 %",
@@ -284,6 +284,12 @@ def test_long_names_do_not_push_the_bars_off_the_page():
     assert len(layout["meta"]["short"][0]) <= 16
     (label,) = layout["yaxis"]["ticktext"]
     assert len(label) <= 26
+
+
+def test_a_lost_accuracy_is_told_in_words_in_the_headline():
+    text = Page(render(results(methods=[method(0), method(1, bit_true_accuracy=0.5)]))).text
+    assert "accuracy change −47.59 points Caution: loses 48.0 points of the float network's 97.96 %" in text
+    assert "Caution" not in page().text
 
 
 def test_what_differs_is_named():

@@ -40,15 +40,30 @@ def test_charts_show_every_cell_and_every_crossbar():
 
 
 def test_many_crossbars_are_drawn_together_and_few_end_early():
-    large = of(crossbars=200, crossbar_ous=[(256, 100), (128, 99), (1, 1)], stored_cells=1)
+    large = of(crossbars=200, crossbar_ous=[(256, 98), (128, 101), (1, 1)], stored_cells=1)
     small = of(crossbars=1, crossbar_ous=[(64, 1)], stored_cells=1)
-    (heat,) = occupancy_charts(occupancies(results(methods=[method(0, layers=[large, small])])))[1].choices[0].data
-    assert len(heat["z"][0]) == 67  # three each
-    assert heat["z"][0][0] == 100
-    assert heat["z"][0][33] == pytest.approx(100 * (256 + 2 * 128) / 3 / 256)  # crossbars 99, 100, 101
-    assert heat["z"][0][66] == pytest.approx(100 * (128 + 1) / 2 / 256)  # crossbars 199 and 200
-    assert heat["z"][1] == [pytest.approx(25), *[None] * 66]
-    assert "crossbar 1 to 3: 256 of 256 OUs" in heat["hovertext"][0][0]
+    (choice,) = occupancy_charts(occupancies(results(methods=[method(0, layers=[large, small])])))[1].choices
+    (heat,) = choice.data
+    assert len(heat["z"][0]) == 40  # five each
+    assert heat["z"][0][18] == 100
+    assert heat["z"][0][19] == pytest.approx(100 * (3 * 256 + 2 * 128) / 5 / 256)  # crossbars 96 to 100
+    assert heat["z"][0][39] == pytest.approx(100 * (4 * 128 + 1) / 5 / 256)  # crossbars 196 to 200
+    assert heat["z"][1] == [pytest.approx(25), *[None] * 39]
+    assert "crossbar 1 to 5: 256 of 256 OUs" in heat["hovertext"][0][0]
+    assert (heat["x0"], heat["dx"]) == (3, 5)  # the middle of crossbars 1 to 5, 6 to 10, ...
+    assert choice.layout["xaxis"]["tickvals"] == [1, 50, 100, 150, 200]
+
+
+def test_the_axis_of_crossbars_has_few_round_numbers():
+    def numbers(crossbars):
+        single = of(crossbars=crossbars, crossbar_ous=[(256, crossbars)], stored_cells=1)
+        (choice,) = occupancy_charts(occupancies(results(methods=[method(0, layers=[single])])))[1].choices
+        return choice.layout["xaxis"]["tickvals"]
+
+    assert numbers(1) == [1]
+    assert numbers(4) == [1, 2, 3, 4]
+    assert numbers(5) == [1, 2, 4]
+    assert numbers(8192) == [1, 2000, 4000, 6000, 8000]
 
 
 def test_an_empty_layer_is_even():

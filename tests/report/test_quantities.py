@@ -2,7 +2,18 @@ import math
 
 import pytest
 
-from prap_pim.report.quantities import count, given, percent, points, quantity, scale, significant, times
+from prap_pim.report.quantities import (
+    count,
+    difference,
+    given,
+    percent,
+    points,
+    quantity,
+    relative,
+    scale,
+    significant,
+    times,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +28,7 @@ from prap_pim.report.quantities import count, given, percent, points, quantity, 
         (4.28e-12, "J", "4.28 pJ"),
         (0.5e-15, "J", "0.500 fJ"),
         (2_000, "Hz", "2.00 kHz"),
-        (-3e-3, "s", "-3.00 ms"),
+        (-3e-3, "s", "−3.00 ms"),
         (0.0, "J", "0 J"),
         (2.13e-6, "m2", "2.13 mm²"),  # a square millimetre is 1e-6 m2
         (5e-8, "m2", "0.0500 mm²"),
@@ -41,6 +52,8 @@ def test_quantity(value, unit, text):
         (0.833, "ns", "0.833 ns"),
         (1.28e9, "Hz", "1.28 GHz"),
         (8.0, "", "8"),
+        (1200e-12, "m2", "1,200 µm²"),
+        (-0.5, "V", "−500 mV"),
     ],
 )
 def test_a_sourced_figure_gains_no_digits(value, unit, text):
@@ -53,9 +66,14 @@ def test_plain_numbers():
     assert significant(0.00123456) == "0.00123"
     assert count(12_345_678) == "12,345,678"
     assert percent(0.97777) == "97.78 %"
-    assert points(-0.0037) == "-0.37 points"
+    assert points(-0.0037) == "−0.37 points"
     assert points(0.01) == "+1.00 points"
     assert points(-1e-9) == "0.00 points"
+    assert relative(-0.125) == "−12.50 %"
+    assert relative(math.nan) == "n/a %"
+    assert difference(2e-3, "J") == "+2.00 mJ"
+    assert difference(-2e-3, "J") == "−2.00 mJ"
+    assert difference(0.0, "J") == "0 J"
     assert times(1.64) == "1.64x"
     assert times(math.nan) == "n/a"
 

@@ -16,7 +16,7 @@ from prap_pim.report.quantities import given, words
 from prap_pim.report.reuse_map import plain, reuse_maps
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
 from prap_pim.report.simulation import QUANTITIES, row_cells, simulation_chart, summary, value_text
-from prap_pim.report.summary import comparisons, component_names, exactness, headline, sections
+from prap_pim.report.summary import caveat, comparisons, component_names, exactness, headline, sections
 from prap_pim.results import Results
 from prap_pim.run_folder import RunFolder
 
@@ -107,6 +107,7 @@ def render(results: Results, evidence: Evidence | None = None) -> str:
         results=results,
         headline=headline(results),
         sections=sections(results),
+        caveats={method.name: caveat(results, method) for method in methods},
         exactness=exactness(results),
         method_charts=by_method,
         waterfalls=falls,

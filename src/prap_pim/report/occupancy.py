@@ -12,8 +12,9 @@ from prap_pim.report.quantities import count, percent
 from prap_pim.results import LayerResult, MethodResult, Results
 
 CHOOSER = "occupancy-method"
-_SQUARES = 96  # crossbars of a layer that are drawn one by one; of more, each square stands for several
+_SQUARES = 48  # crossbars of a layer that are drawn one by one; of more, each square stands for several
 _BAR = 22  # pixels
+_TICKS = 5  # numbers beside the crossbars, at most
 _EMPTY = "rgba(128,128,128,0.12)"
 
 
@@ -111,8 +112,8 @@ def occupancy_charts(found: Sequence[Occupancy]) -> list[Chart]:
         Chart(
             "occupancy-crossbars",
             "How full each crossbar is",
-            "A square is a crossbar, a row a layer: the stronger its colour, the more OUs it holds. Beside it: "
-            "OU places filled. All squares of a row alike: the load is even.",
+            "A row is a layer, its squares are its crossbars, coloured by how many of their OU places are filled. "
+            "Beside it: OU places filled in the whole layer. All squares of a row alike: the load is even.",
             kind="Heat map",
             chooser=CHOOSER,
             choices=[_squares(method, of[method]) for method in methods],
@@ -141,14 +142,13 @@ def _cells(method: str, layers: Sequence[Occupancy]) -> Choice:
             "marker": {
                 "color": tone,
                 "pattern": {"shape": shape},
-                **({"line": {"width": 0}} if tone == _EMPTY else {}),
             },
         }
         for name, parts, tone, shape in kinds
     ]
     layout = bar_layout([each.layer for each in layers], "cells / %", _BAR * len(layers), legend=3)
     layout |= {"barmode": "stack"}
-    layout["xaxis"] |= {"range": [0, 118], "tickvals": [0, 25, 50, 75, 100]}
+    layout["xaxis"] |= {"range": [0, 130], "tickvals": [0, 25, 50, 75, 100]}
     layout["annotations"] = [
         _beside(100 * (1 - each.empty / each.cells), i, percent(each.stored / each.cells))
         for i, each in enumerate(layers)
@@ -177,6 +177,8 @@ def _squares(method: str, layers: Sequence[Occupancy]) -> Choice:
     data: list[dict[str, Any]] = [
         {
             "type": "heatmap",
+            "x0": (together + 1) / 2,  # the middle of crossbars 1 to together
+            "dx": together,
             "z": [[*row, *[None] * (width - len(row))] for row in rows],
             "hovertext": [[*row, *[""] * (width - len(row))] for row in texts],
             "hoverinfo": "text",
@@ -186,33 +188,44 @@ def _squares(method: str, layers: Sequence[Occupancy]) -> Choice:
             "xgap": 1,
             "ygap": 2,
             "colorbar": {
-                "title": {"text": "OU places filled / %"},
+                "title": {"text": "OU places filled / %", "side": "top"},
+                "tickvals": [0, 25, 50, 75, 100],
+                "ticks": "outside",
                 "orientation": "h",
                 "y": 1.0,
                 "yanchor": "bottom",
-                "thickness": 10,
+                "ypad": 2,
+                "thickness": 12,
                 "len": 1.0,
             },
         }
     ]
-    layout = bar_layout([each.layer for each in layers], "crossbar of the layer", _BAR * len(layers), legend=4)
-    layout["margin"]["t"] += 20
-    layout["height"] += 20
+    layout = bar_layout([each.layer for each in layers], "crossbar", _BAR * len(layers))
+    layout["height"] += 50  # the colours, for which Plotly makes room
     if together > 1:
-        layout["xaxis"]["title"]["text"] += f" (a square: {together})"
+        layout["xaxis"]["title"]["text"] += f" ({together} to a square)"
     layout["annotations"] = [
-        _beside(len(row) - 0.5, i, percent(each.ous / each.places))
+        _beside(0.5 + together * len(row), i, percent(each.ous / each.places))
         for i, (row, each) in enumerate(zip(rows, layers, strict=True))
     ]
     layout["xaxis"] |= {
-        "range": [-0.5, 1.25 * width - 0.5],
+        "range": [0.5, 0.5 + 1.25 * together * width],
         "showgrid": False,
         "zeroline": False,
-        "showticklabels": False,
+        "tickvals": _ticks(most),
+        "ticks": "outside",
+        "tickformat": ",d",
     }
     layout["yaxis"] |= {"range": [len(layers) - 0.5, -0.5]}
     del layout["yaxis"]["autorange"]
     return Choice(method, data, layout)
+
+
+def _ticks(most: int) -> list[int]:
+    """Round numbers from 1 to ``most``, the first of them 1."""
+    steps = (factor * 10**power for power in range(len(str(most)) + 1) for factor in (1, 2, 5))
+    step = next(step for step in steps if most // step < _TICKS)
+    return sorted({1, *range(step, most + 1, step)})
 
 
 def _beside(x: float, y: int, text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prap_pim import units
 
 NOT_AVAILABLE = "n/a"  # stands for NaN, as in a ratio to zero
+_MINUS = "−"  # of numbers that people read; a hyphen is shorter than the + of others, and ends a line
 
 _PREFIXES = (
     ("T", units.TERA),
@@ -27,11 +28,13 @@ _PREFIXED = re.compile(r"(s|J|W|Hz|V|A|F|B|m2)(?![A-Za-z0-9])(.*)", re.DOTALL)  
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """``value`` with so many significant digits, thousands separated: 1.50, 0.00123, 12,300."""
+    """``value`` with so many significant digits, thousands separated: 1.50, 0.00123, 12,300, −3.00."""
     if not math.isfinite(value):
         return NOT_AVAILABLE
     if value == 0:
         return "0"
+    if value < 0:
+        return _MINUS + significant(-value, digits)
     rounded = f"{value:.{digits - 1}e}"
     exponent = int(rounded.partition("e")[2])  # of the rounded number: 999.9 has the exponent of 1000
     if not -7 < exponent < 15:
@@ -77,7 +80,8 @@ def quantity(value: float, unit: str, digits: int = 3) -> str:
 def given(value: float, unit: str) -> str:
     """A figure taken from a source: up to six digits and none that were not there: 2e-3 W is "2 mW"."""
     chosen = scale([value], unit, digits=6)
-    return f"{value * chosen.factor:.6g} {chosen.unit}".rstrip()
+    sign = _MINUS if value < 0 else ""
+    return f"{sign}{abs(value) * chosen.factor:,.6g} {chosen.unit}".rstrip()
 
 
 def count(value: int) -> str:
@@ -96,15 +100,25 @@ def bits(value: float | None) -> str:
 
 
 def points(change: float) -> str:
-    """A difference of two shares, with its sign: -0.0037 is "-0.37 points"."""
-    text = f"{100 * change:+.2f}"
-    return f"{'0.00' if text in ('+0.00', '-0.00') else text} points"
+    """A difference of two shares, with its sign: -0.0037 is "−0.37 points"."""
+    return f"{_signed(100 * change)} points"
 
 
 def relative(change: float) -> str:
     """A change as a share of what it was, with its sign: 0.021 is "+2.10 %"."""
-    text = f"{100 * change:+.2f}"
-    return f"{'0.00' if text in ('+0.00', '-0.00') else text} %"
+    return f"{_signed(100 * change)} %"
+
+
+def difference(value: float, unit: str) -> str:
+    """Of two figures, with its sign: -3e-3 s is "−3.00 ms"."""
+    return f"{'+' if value > 0 else ''}{quantity(value, unit)}"
+
+
+def _signed(value: float) -> str:
+    if not math.isfinite(value):
+        return NOT_AVAILABLE
+    text = f"{abs(value):.2f}"
+    return text if text == "0.00" else f"{'+' if value > 0 else _MINUS}{text}"
 
 
 def words(name: str) -> str:

@@ -1,9 +1,8 @@
 """Several runs side by side: what they have in common, what differs, every figure. One page and a terminal table."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -11,90 +10,15 @@ from rich.text import Text
 
 from prap_pim.errors import printable
 from prap_pim.files import write_whole
+from prap_pim.report.differences import NamedRun, aspects, settings, verdict
 from prap_pim.report.drawing import Chart, Choice, bar_layout, color, hatch, label, room_for_text, safe, symbol
 from prap_pim.report.page import render_page
-from prap_pim.report.quantities import bits, count, percent, quantity, scale, significant, times
-from prap_pim.report.summary import Comparison, comparisons
+from prap_pim.report.quantities import bits, percent, quantity, scale, significant, times
+from prap_pim.report.summary import Comparison, Exactness, caveat, comparisons, exactness
 from prap_pim.report.tables import print_table
-from prap_pim.results import Results
 
 _BAR = 26  # pixels
 _PLOT = 280  # pixels
-
-
-@dataclass(frozen=True)
-class NamedRun:
-    """The results of a run, and what the user called it."""
-
-    name: str
-    results: Results
-
-
-@dataclass(frozen=True)
-class Aspect:
-    """What a run was made with.
-
-    Attributes:
-        label: in words.
-        values: of each run.
-        decisive: whether figures of runs that differ in it are not of the same thing.
-    """
-
-    label: str
-    values: tuple[str, ...]
-    decisive: bool
-
-    @property
-    def differs(self) -> bool:
-        """Whether not all runs have the same."""
-        return len(set(self.values)) > 1
-
-
-def aspects(runs: Sequence[NamedRun]) -> list[Aspect]:
-    """What runs were made with: first what must be equal for their figures to be comparable."""
-
-    def aspect(label: str, value: Callable[[Results], str], decisive: bool = False) -> Aspect:
-        return Aspect(label, tuple(value(run.results) for run in runs), decisive)
-
-    return [
-        Aspect("chip", tuple(_chips(runs)), True),
-        aspect("network", lambda r: f"{r.network}, {count(r.parameters)} weights", True),
-        aspect("data", lambda r: f"{r.data} ({', '.join(f'{k} {count(n)}' for k, n in r.images.items())})", True),
-        aspect("zero-input skipping", lambda r: "on" if r.zero_input_skipping else "off", True),
-        aspect("weights", lambda r: r.weights),
-        aspect("crossbar budget", lambda r: count(r.methods[0].at_budget.budget)),
-        aspect("seed", lambda r: str(r.seed)),
-        aspect("compared with", lambda r: r.methods[0].name),
-        aspect("prap-pim", lambda r: r.versions.get("prap-pim", "not told")),
-        aspect("command", lambda r: r.command),
-    ]
-
-
-def _chips(runs: Sequence[NamedRun]) -> list[str]:
-    """A name for each chip; chips of one name whose figures differ are numbered."""
-    known: dict[str, list[Any]] = {}
-    names = []
-    for run in runs:
-        chip = run.results.chip
-        facts = chip.model_dump(include={"geometry", "figures", "conventions"})
-        variants = known.setdefault(chip.name, [])
-        if facts not in variants:
-            variants.append(facts)
-        number = variants.index(facts) + 1
-        names.append(chip.name if number == 1 else f"{chip.name}, with other figures ({number})")
-    return names
-
-
-def verdict(runs: Sequence[NamedRun]) -> tuple[bool, str]:
-    """Whether figures of different runs may be compared, and why, in a sentence."""
-    different = [aspect.label for aspect in aspects(runs) if aspect.decisive and aspect.differs]
-    if not different:
-        return True, "These runs are of the same chip, network and data: their figures can be compared."
-    told = " and ".join([", ".join(different[:-1]), different[-1]] if len(different) > 1 else different)
-    return False, (
-        f"These runs differ in {told}: figures of different runs are not of the same thing. "
-        "Gains are within each run, over its own first method."
-    )
 
 
 HEADINGS = (
@@ -112,12 +36,26 @@ HEADINGS = (
 )
 
 
-def rows(runs: Sequence[NamedRun]) -> list[tuple[str, str, list[tuple[str, float | None]]]]:
-    """Run, method and cells (text, SI value to sort by) for each of ``HEADINGS``."""
-    return [(run.name, each.method.name, _cells(each)) for run in runs for each in comparisons(run.results)]
+_Cells = list[tuple[str, float | None]]
 
 
-def _cells(each: Comparison) -> list[tuple[str, float | None]]:
+def rows(runs: Sequence[NamedRun]) -> list[tuple[str, str, _Cells, str]]:
+    """Run, method, cells (text, SI value to sort by) for each of ``HEADINGS``, and what to know of the accuracy."""
+    return [
+        (run.name, each.method.name, _cells(each), caveat(run.results, each.method))
+        for run in runs
+        for each in comparisons(run.results)
+    ]
+
+
+def proofs(runs: Sequence[NamedRun]) -> list[tuple[str, str, Exactness]]:
+    """Run, whether its crossbars are exact in words, and what was found."""
+    found = [(run.name, exactness(run.results)) for run in runs]
+    words = {(True, True): "exact", (True, False): "not exact", (False, False): "not checked"}
+    return [(name, words[each.checked > 0, each.proven], each) for name, each in found]
+
+
+def _cells(each: Comparison) -> _Cells:
     method = each.method
     quality = (
         (percent(method.bit_true_accuracy), method.bit_true_accuracy)
@@ -149,15 +87,15 @@ def write_runs(runs: Sequence[NamedRun], path: Path) -> None:
 def render_runs(runs: Sequence[NamedRun]) -> str:
     """The page as text."""
     figures = [_figures(runs), *_tradeoff(runs)]
-    comparable, told = verdict(runs)
     return render_page(
         "runs.html",
-        parts=[("differences", "What differs"), ("figures", "Figures")],
+        parts=[("differences", "What differs"), ("exact", "Exactness"), ("figures", "Figures")],
         charts=figures,
         runs=runs,
         aspects=aspects(runs),
-        comparable=comparable,
-        verdict=told,
+        settings=settings(runs),
+        verdict=verdict(runs),
+        proofs=proofs(runs),
         charts_=figures,
         headings=HEADINGS,
         rows=rows(runs),
@@ -165,37 +103,36 @@ def render_runs(runs: Sequence[NamedRun]) -> str:
 
 
 def _figures(runs: Sequence[NamedRun]) -> Chart:
-    """A bar for every method of every run, in the colour of the run."""
-    methods = [(number, run, method) for number, run in enumerate(runs) for method in run.results.methods]
+    """A bar for every method, the methods of each run together, in its colour."""
+    of_run = [rows([run]) for run in runs]
+    first = accumulate((len(methods) for methods in of_run), initial=0)
+    names = [method for methods in of_run for _, method, *_ in methods]
+    places = [range(start, start + len(methods)) for start, methods in zip(first, of_run, strict=False)]
 
     def choice(index: int, unit: str) -> Choice:
-        name = HEADINGS[index]
-        cells = [cells[index] for _, _, cells in rows(runs)]
-        values = [value or 0.0 for _, value in cells]
+        heading = HEADINGS[index]
+        values = [cells[index][1] or 0.0 for methods in of_run for _, _, cells, _ in methods]
         chosen = scale(values, unit)
-        data = {
-            "type": "bar",
-            "orientation": "h",
-            "y": list(range(len(methods))),
-            "x": [value * chosen.factor for value in values],
-            "text": [text for text, _ in cells],
-            "textposition": "outside",
-            "cliponaxis": False,
-            "hovertext": [
-                f"{safe(run.name)}, {safe(method.name)}: {text}"
-                for (_, run, method), (text, _) in zip(methods, cells, strict=True)
-            ],
-            "hoverinfo": "text",
-            "marker": {
-                "color": [color(number) for number, *_ in methods],
-                "pattern": {"shape": [hatch(7 * (number % 4)) for number, *_ in methods]},
-            },
-            "showlegend": False,
-        }
-        labels = [f"{run.name}: {method.name}" for _, run, method in methods]
-        layout = bar_layout(labels, f"{name} / {chosen.unit}", _BAR * len(methods))
+        data = [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": label(run.name),
+                "y": list(place),
+                "x": [(cells[index][1] or 0.0) * chosen.factor for _, _, cells, _ in methods],
+                "text": [cells[index][0] for _, _, cells, _ in methods],
+                "textposition": "outside",
+                "cliponaxis": False,
+                "hovertext": [f"{safe(run.name)}, {safe(name)}: {cells[index][0]}" for _, name, cells, _ in methods],
+                "hoverinfo": "text",
+                "marker": {"color": color(number), "pattern": {"shape": hatch(7 * (number % 4))}},
+            }
+            for number, (run, place, methods) in enumerate(zip(runs, places, of_run, strict=True))
+        ]
+        layout = bar_layout(names, f"{heading} / {chosen.unit}", _BAR * len(names), legend=len(runs))
+        layout["barmode"] = "overlay"
         layout["xaxis"]["range"] = room_for_text(values, chosen)
-        return Choice(name, [data], layout)
+        return Choice(heading, data, layout)
 
     return Chart(
         "figures-chart",
@@ -214,7 +151,7 @@ def _tradeoff(runs: Sequence[NamedRun]) -> list[Chart]:
     def choice(index: int, unit: str) -> Choice:
         name = HEADINGS[index]
         every = rows(runs)
-        chosen = scale((cells[index][1] or 0.0 for _, _, cells in every), unit)
+        chosen = scale((cells[index][1] or 0.0 for _, _, cells, _ in every), unit)
         data = []
         for number, run in enumerate(runs):
             mine = list(zip(run.results.methods, rows([run]), strict=True))
@@ -223,11 +160,11 @@ def _tradeoff(runs: Sequence[NamedRun]) -> list[Chart]:
                     "type": "scatter",
                     "mode": "markers",
                     "name": label(run.name),
-                    "x": [(cells[index][1] or 0.0) * chosen.factor for _, (_, _, cells) in mine],
+                    "x": [(cells[index][1] or 0.0) * chosen.factor for _, (_, _, cells, _) in mine],
                     "y": [100 * (method.bit_true_accuracy or 0.0) for method, _ in mine],
                     "hovertext": [
                         f"{safe(run.name)}, {safe(method.name)}: {cells[index][0]}, {percent(method.bit_true_accuracy)}"
-                        for method, (_, _, cells) in mine
+                        for method, (_, _, cells, _) in mine
                     ],
                     "hoverinfo": "text",
                     "cliponaxis": False,
@@ -251,17 +188,19 @@ def _tradeoff(runs: Sequence[NamedRun]) -> list[Chart]:
 
 
 def print_runs(runs: Sequence[NamedRun], console: Console) -> None:
-    """Print what differs, then a line for every method of every run."""
-    comparable, told = verdict(runs)
-    console.print(Text(told, style="green" if comparable else "yellow"))
+    """Print what differs, what was proven, then a line for every method of every run."""
+    found = verdict(runs)
+    console.print(Text(printable(" ".join(found.sentences)), style="green" if found.same else "yellow"))
     for aspect in aspects(runs):
         if aspect.differs:
-            console.print(Text(f"{aspect.label}:"))
+            console.print(Text(f"{printable(aspect.label)}:"))
             for run, value in zip(runs, aspect.values, strict=True):
                 console.print(Padding(Text(f"{printable(run.name)}: {printable(value)}"), (0, 0, 0, 2), expand=False))
+    for name, _, proof in proofs(runs):
+        console.print(Text(printable(f"{name}: {proof.line}"), style="green" if proof.proven else "bold red"))
     shown = [0, 2, 3, 5, 6, 7, 9]
     headings = ["", *(HEADINGS[index].replace(", ", "\n").replace(" gain", "\ngain") for index in shown)]
     for run in runs:
         console.print()
-        table = [(method, *(cells[index][0] for index in shown)) for _, method, cells in rows([run])]
+        table = [(method, *(cells[index][0] for index in shown)) for _, method, cells, _ in rows([run])]
         print_table(console, headings, table, run.name, spare=(5, 2))

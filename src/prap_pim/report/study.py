@@ -13,6 +13,7 @@ from prap_pim.errors import printable
 from prap_pim.files import write_whole
 from prap_pim.notebook import html_table
 from prap_pim.report.drawing import NUMBERS, Chart, Choice, color, safe
+from prap_pim.report.names import endings
 from prap_pim.report.page import render_page
 from prap_pim.report.quantities import percent, quantity, scale, significant
 from prap_pim.report.tables import print_table
@@ -79,11 +80,7 @@ def _cells(results: StudyResults, trial: TrialResult) -> tuple[list[str], list[s
 def _headings(results: StudyResults) -> list[str]:
     """Settings by as few of their last words as tell them apart."""
     names = [name.partition(",")[0].strip().split(".") for name in results.space]
-    short = []
-    for words in names:
-        count = next(n for n in range(1, len(words) + 1) if sum(other[-n:] == words[-n:] for other in names) == 1)
-        short.append(".".join(words[-count:]))
-    return short
+    return [".".join(words) for words in endings(names)]
 
 
 def _asked(results: StudyResults) -> list[str]:

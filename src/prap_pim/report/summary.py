@@ -204,19 +204,70 @@ def energy_section(results: Results) -> Section:
     return Section("Energy of one inference, by component", tuple(rows))
 
 
+_LOSS = 0.01  # of accuracy, or of bits per byte as a share of them: a greater one is named beside the gains
+_DEVIATIONS = 3  # of the accuracy of guessing: one that is not above it by as many may be chance
+
+
+def caveat(results: Results, method: MethodResult) -> str:
+    """What must be known of a method's answers before its gains are read; empty: nothing, or they were not measured."""
+    if method.bit_true_bits_per_byte is not None and results.float_bits_per_byte is not None:
+        if results.classes and method.bit_true_bits_per_byte > (1 - _LOSS) * math.log2(results.classes):
+            return f"no better than guessing, which takes {bits(math.log2(results.classes))}"
+        more = _ratio(method.bit_true_bits_per_byte, results.float_bits_per_byte) - 1
+        return f"{percent(more)} above the float network's {bits(results.float_bits_per_byte)}" if more > _LOSS else ""
+    if method.bit_true_accuracy is None or results.float_accuracy is None:
+        return ""
+    lost = results.float_accuracy - method.bit_true_accuracy
+    return guessed(results, method.bit_true_accuracy) or (
+        f"loses {significant(100 * lost)} points of the float network's {percent(results.float_accuracy)}"
+        if lost > _LOSS
+        else ""
+    )
+
+
+def guessed(results: Results, accuracy: float | None) -> str:
+    """Says that an accuracy may be that of guessing; empty: it is better, or nothing is known."""
+    tests = results.images.get("test", 0)
+    if accuracy is None or results.inputs != "images" or not results.classes or not tests:
+        return ""
+    chance = 1 / results.classes
+    spread = math.sqrt(chance * (1 - chance) / tests)
+    if accuracy > chance + _DEVIATIONS * spread:
+        return ""
+    return f"no better than guessing among {count(results.classes)} classes"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure of the headline.
+
+    Attributes:
+        figure: with its unit.
+        label: what it is.
+        origin: what it comes from.
+        caveat: what must be known with it; empty: nothing.
+    """
+
+    figure: str
+    label: str
+    origin: str
+    caveat: str = ""
+
+
 @dataclass(frozen=True)
 class Headline:
     """The one method that a reader should look at first: the last of the run, as the user ordered them."""
 
     sentence: str
     methods: tuple[MethodResult, ...]  # that the sentence names
-    cards: tuple[tuple[str, str, str], ...]  # figure, what it is, what it comes from
+    cards: tuple[Card, ...]
 
 
 def headline(results: Results) -> Headline:
     """The last method against the first; the method alone where there is only one."""
     last = comparisons(results)[-1]
     method, reference = last.method, last.reference
+    warning = caveat(results, method)
     if method is reference:
         return Headline(
             f"{method.name} needs {quantity(method.serial.latency_s, 's')} and {quantity(method.energy_j, 'J')} for "
@@ -224,16 +275,22 @@ def headline(results: Results) -> Headline:
             "The run holds no other method, so there is nothing to compare it with.",
             (method,),
             (
-                (quantity(method.serial.latency_s, "s"), "latency, serial", "one inference, nothing overlaps"),
-                (quantity(method.pipelined.latency_s, "s"), "latency, pipelined", "one inference, layers overlap"),
-                (quantity(method.energy_j, "J"), "energy", "one inference"),
-                (quantity(method.area_m2, "m2"), "area", f"{count(method.crossbars)} crossbars"),
-                (percent(method.bit_true_accuracy), "accuracy", f"float network: {percent(results.float_accuracy)}")
+                Card(quantity(method.serial.latency_s, "s"), "latency, serial", "one inference, nothing overlaps"),
+                Card(quantity(method.pipelined.latency_s, "s"), "latency, pipelined", "one inference, layers overlap"),
+                Card(quantity(method.energy_j, "J"), "energy", "one inference"),
+                Card(quantity(method.area_m2, "m2"), "area", f"{count(method.crossbars)} crossbars"),
+                Card(
+                    percent(method.bit_true_accuracy),
+                    "accuracy",
+                    f"float network: {percent(results.float_accuracy)}",
+                    warning,
+                )
                 if results.float_bits_per_byte is None
-                else (
+                else Card(
                     bits(method.bit_true_bits_per_byte),
                     "bits per byte",
                     f"float network: {bits(results.float_bits_per_byte)}",
+                    warning,
                 ),
             ),
         )
@@ -261,33 +318,35 @@ def headline(results: Results) -> Headline:
         ),
         (method, reference),
         (
-            (
+            Card(
                 times(last.serial_speedup),
                 "speedup, serial",
                 instead(*(quantity(m.serial.latency_s, "s") for m in (method, reference))),
             ),
-            (
+            Card(
                 times(last.pipelined_speedup),
                 "speedup, pipelined",
                 instead(*(quantity(m.pipelined.latency_s, "s") for m in (method, reference))),
             ),
-            (
+            Card(
                 times(last.budget_throughput_gain),
                 "throughput at equal crossbars",
                 f"pipelined, each with {count(method.at_budget.budget)} crossbars; "
                 f"{times(last.budget_throughput_gain_per_area)} per mm²",
             ),
-            (
+            Card(
                 times(last.energy_gain),
                 "energy gain",
                 instead(*(quantity(m.energy_j, "J") for m in (method, reference))),
             ),
-            (
+            Card(
                 relative(_ratio(method.area_m2, reference.area_m2) - 1),
                 "area change",
                 instead(*(quantity(m.area_m2, "m2") for m in (method, reference))),
             ),
-            (change, kind, results.weights) if last.accuracy_change is None else (change, f"{kind} change", told),
+            Card(change, kind, results.weights)
+            if last.accuracy_change is None
+            else Card(change, f"{kind} change", told, warning),
         ),
     )
 

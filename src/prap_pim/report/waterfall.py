@@ -5,7 +5,7 @@ from itertools import accumulate
 from typing import Any
 
 from prap_pim.report.drawing import Chart, Choice, bar_layout, label, room_for_text, safe
-from prap_pim.report.quantities import quantity, scale, words
+from prap_pim.report.quantities import difference, quantity, scale, words
 from prap_pim.results import MethodResult, Results
 
 CHOOSER = "waterfall-method"
@@ -74,7 +74,7 @@ def _waterfall(first: MethodResult, last: MethodResult, parts: _Parts, unit: str
     start, end = sum(before.values()), sum(after.values())
     chosen = scale([start, end], unit)
     names = [first.name, *(name for name, _ in changes), last.name]
-    texts = [quantity(start, unit), *(_signed(change, unit) for _, change in changes), quantity(end, unit)]
+    texts = [quantity(start, unit), *(difference(change, unit) for _, change in changes), quantity(end, unit)]
     data: list[dict[str, Any]] = [
         {
             "type": "waterfall",
@@ -110,7 +110,3 @@ def _waterfall(first: MethodResult, last: MethodResult, parts: _Parts, unit: str
     layout["xaxis"]["range"] = room_for_text([max(levels)], chosen)
     layout["waterfallgap"] = 0.3
     return Choice(label(last.name), data, layout)
-
-
-def _signed(change: float, unit: str) -> str:
-    return f"{'+' if change > 0 else '−' if change < 0 else ''}{quantity(abs(change), unit)}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prap_pim.errors import UserError
 from prap_pim.report.figures.table import Column, Kind, Table, Value
+from prap_pim.report.names import run_names
 from prap_pim.report.quantities import words
 from prap_pim.report.simulation import QUANTITIES
 from prap_pim.report.study import label, unit
@@ -27,17 +28,15 @@ class Run:
 
 
 def name_runs(folders: Sequence[Path], results: Sequence[Results]) -> list[Run]:
-    """Runs under their own names, or where two have one name, their folders'.
+    """Runs under names that tell them apart.
 
     Raises:
         UserError: a run is given twice.
     """
-    names = [each.name for each in results]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"the run {name} is given twice")
+    for number, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:number]]:
+            raise UserError(f"the run {folder} is given twice")
+    names = run_names([each.name for each in results], folders)
     return [Run(name, each) for name, each in zip(names, results, strict=True)]
 
 

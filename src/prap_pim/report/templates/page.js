@@ -123,18 +123,26 @@ const page = (() => {
     });
   }
 
+  /** Text as one types it: 589,824 as 589824, 8 × 8 as 8x8, µJ as uJ, mm² as mm2, − as -. */
+  const typed = (text) =>
+    text
+      .toLowerCase()
+      .replace(/(\d)[,\u202f](?=\d{3}(?!\d))/g, "$1")
+      .replace(/(\d)[ \u00a0]*[×x][ \u00a0]*(?=\d)/g, "$1x")
+      .replace(/[µμ²−]/g, (each) => ({ "²": "2", "−": "-" })[each] ?? "u");
+
   function filterable(controls) {
     const rows = [...document.getElementById(controls.dataset.table).tBodies[0].rows];
+    const texts = new Map(rows.map((row) => [row, typed([...row.cells].map((cell) => cell.textContent).join("\n"))]));
     const search = controls.querySelector("input");
     const selects = [...controls.querySelectorAll("select")];
     const status = controls.querySelector("[role=status]");
     function apply() {
-      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const words = typed(search.value).split(/\s+/).filter(Boolean);
       let shown = 0;
       for (const row of rows) {
-        const text = row.textContent.toLowerCase();
         row.hidden = !(
-          words.every((word) => text.includes(word)) &&
+          words.every((word) => texts.get(row).includes(word)) &&
           selects.every(({ value, dataset }) => !value || row.cells[dataset.column].textContent.trim() === value)
         );
         shown += !row.hidden;
@@ -146,6 +154,25 @@ const page = (() => {
     apply();
   }
 
+  // regions that scroll ----------------------------------------------------------------------------------------
+  /** Say by shadows on which sides of a region there is more to see. */
+  function tellsMore(region) {
+    const { classList } = region.parentElement;
+    function tell() {
+      const [right, below] = [
+        region.scrollWidth - region.clientWidth - region.scrollLeft,
+        region.scrollHeight - region.clientHeight - region.scrollTop,
+      ];
+      classList.toggle("more-left", region.scrollLeft > 1);
+      classList.toggle("more-right", right > 1);
+      classList.toggle("more-below", below > 1);
+    }
+    region.addEventListener("scroll", tell, { passive: true });
+    const watch = new ResizeObserver(tell);
+    [region, ...region.children].forEach((each) => watch.observe(each));
+  }
+
+  document.querySelectorAll(".more > *").forEach(tellsMore);
   document.querySelectorAll("table.sortable").forEach(sortable);
   document.querySelectorAll(".controls[data-table]").forEach(filterable);
   recolor();
