@@ -125,7 +125,7 @@ def test_report_of_several_runs(finished: Path, tmp_path: Path, capsys: pytest.C
     shutil.copytree(finished, other)
     assert main(["report", str(finished), str(other), str(finished) + "/."]) == 0  # a run named twice is one run
     shown = capsys.readouterr().out
-    assert "of the same chip, network and data" in shown
+    assert "These runs have the same chip, network, data" in shown
     assert shown.count(finished.name) >= 1
     assert "2 runs side by side" in (finished / "runs.html").read_text()
     (finished / "runs.html").unlink()
