@@ -24,11 +24,14 @@ class Layer:
         name: module path, unique in the network.
         kind: "conv" (of any number of spatial dimensions) or "linear".
         weight: float32 [O, C / groups, *kernel] or [O, C].
-        filter_scale, filter_bias: float32 [O].
-        stride, padding, dilation: of the convolution, one for each spatial dimension (1, 0 and 1 where left out); empty
-            for a linear layer.
+        filter_scale: float32 [O].
+        filter_bias: float32 [O].
+        stride: of the convolution, one for each spatial dimension (1 where left out); empty for a linear layer.
+        padding: likewise (0 where left out).
+        dilation: likewise (1 where left out).
         groups: of a convolution; filters of group i read the i-th share of the channels.
-        input_shape, output_shape: without the batch, of the first call: (C, *map) and (O, *map), or (..., C), (..., O).
+        input_shape: without the batch, of the first call: (C, *map), or (..., C).
+        output_shape: likewise: (O, *map), or (..., O).
         sources: names of the nodes whose output it reads.
         more_positions: output positions that one inference asks for beyond those of one ``output_shape``: a layer that
             is called again (``Call``), or on several maps at once.

@@ -56,7 +56,7 @@ class PatternSet:
 
     @property
     def blocks(self) -> int:
-        """B."""
+        """B, blocks of rows."""
         return int(self.shape.shape[1])
 
     @property

@@ -163,7 +163,7 @@ class LayerPlan:
 
     @property
     def donors_per_group(self) -> NDArray[np.int64]:
-        """K_g, int64 [G]."""
+        """K, donors of each row group, int64 [G]."""
         return np.diff(self.donor_start)
 
     @property

@@ -47,7 +47,10 @@ class StudyResults(Settings, Saved):
     """A whole study.
 
     Attributes:
-        name, command, seed, sampler: of the study.
+        name: of the study.
+        command: what was typed.
+        seed: of the proposals.
+        sampler: how points were proposed.
         versions: of Python and the packages that compute.
         objectives: figure and direction.
         constraints: figure and limit, as "<= 5e-05".

@@ -89,13 +89,16 @@ class CostReport:
     """One network plan on one chip.
 
     Attributes:
-        network, method, mode: what was costed, and how it was mapped.
+        network: what was costed.
+        method: that made its plan.
+        mode: how it was mapped.
         budget: crossbars that the network might take; None: what each layer takes by itself.
         chip: on what.
         layers: in network order.
         macs: multiplications of one inference of the uncompressed network, whatever the method leaves of them: the
             useful work, so that methods can be compared.
-        serial, pipelined: the two ways of timing.
+        serial: times if nothing overlaps.
+        pipelined: times if stages and layers overlap.
         energy_breakdown_j: of one inference, by component; leakage is not in it.
         area_breakdown_m2: of the crossbars, PEs and tiles that the network takes, by component.
         leakage_breakdown_w: idle power of these, by component; None if the component table says nothing of it.

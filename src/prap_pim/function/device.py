@@ -127,10 +127,12 @@ class Device(Settings):
         reference_column: the ADC's input is freed of what ideal cells of level 0 would conduct on the driven rows.
         variation: of each cell, drawn once when it is programmed; a name of ``PUBLISHED_VARIATIONS``, or None.
         write_verify: programming is repeated; None: each cell is programmed once.
-        stuck_on, stuck_off: shares of the cells that stay at the highest level, at level 0, whatever is written.
+        stuck_on: share of the cells that stay at the highest level, whatever is written.
+        stuck_off: share of the cells that stay at level 0.
         read_noise: standard deviation of a cell's conductance from read to read, over its conductance.
         drift: fall of the conductances since they were programmed; cells that are stuck do not drift.
-        row_wire_ohm, column_wire_ohm: wire between neighbouring cells of a wordline, of a bitline.
+        row_wire_ohm: wire between neighbouring cells of a wordline.
+        column_wire_ohm: wire between neighbouring cells of a bitline.
         on_resistance_ohm: of a cell at the highest level; only the wires' effect depends on it.
     """
 
