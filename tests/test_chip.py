@@ -25,9 +25,9 @@ def test_presets_are_the_papers_hardware() -> None:
         (
             "crossbar_rows = 128",
             "crossbar_rows = 0",
-            "crossbar_rows: Input should be greater than or equal to 1, not 0",
+            "crossbar_rows: must be at least 1, not 0",
         ),
-        ("crossbar_rows = 128", "crossbar_rows = 'many'", "crossbar_rows: Input should be a valid integer, not 'many'"),
+        ("crossbar_rows = 128", "crossbar_rows = 'many'", "crossbar_rows: must be a whole number, not 'many'"),
         ("crossbar_rows = 128", "crossbar_rows = 100", "an OU of 8 rows does not divide a crossbar of 100 rows"),
         ("crossbar_rows = 128", "", "crossbar_rows"),
         ("ou_columns = 8", "ou_columns = 24", "an OU of 24 columns does not divide a crossbar of 128 columns"),

@@ -96,6 +96,38 @@ def test_json_is_one_document_and_nothing_else(
     assert out.count("\n") == 1
 
 
+def test_quiet_takes_nothing_from_json(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert given(place, monkeypatch, "report", "--json") == 0
+    alone = capfd.readouterr()
+    assert given(place, monkeypatch, "report", "--json", "--quiet") == 0
+    assert capfd.readouterr() == alone
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "report told --output new/page.html",
+        "report told real --output new/page.html",
+        "plot told --figure energy -o new/e.pdf",
+        "compress model.onnx --calibration data.npz --ratio 0.5 -o new/m.onnx",
+        "compress model.onnx --calibration data.npz --ratio 0.5 -o m.onnx --plan new/m.safetensors",
+    ],
+)
+def test_folders_are_not_made_for_a_file(
+    line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt folder is a mistake; docs/cli.md says so."""
+    monkeypatch.chdir(place)
+    file = re.search(r"new/\S+", line)
+    assert file
+    assert main(shlex.split(line)) == 2
+    assert capfd.readouterr() == ("", f"prap-pim: cannot write {file[0]}: there is no folder new\n")
+    assert not Path("new").exists()
+    assert not Path("m.onnx").exists()
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_has_an_example_that_parses(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -128,7 +160,6 @@ def test_without_arguments_it_prints_help(capsys: pytest.CaptureFixture[str]) ->
         ("plot x --figur energy", "unknown option '--figur' (did you mean '--figure'?); see prap-pim plot --help"),
         ("plot x --figure enrgy", "unknown figure 'enrgy' (did you mean 'energy'?); see prap-pim plot --help"),
         ("compress m -o x", "the following arguments are required: --calibration; see prap-pim compress --help"),
-        ("report x --json --quiet", "argument --quiet: not allowed with argument --json; see prap-pim report --help"),
         ("replay qqqqq -z", "unrecognized arguments: -z; see prap-pim --help"),
         ("simulate 'a\n\x1bb' 'c\n\x1bd'", None),
     ],
@@ -146,7 +177,7 @@ def test_a_misspelt_word_is_answered_with_the_nearest(
 
 def test_a_word_after_two_dashes_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--", "--nowhere"]) == 2
-    assert "cannot read --nowhere/results.json" in capsys.readouterr().err
+    assert "there is no folder --nowhere" in capsys.readouterr().err
 
 
 def test_a_fault_of_the_program_is_one_line_and_1(

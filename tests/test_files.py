@@ -47,7 +47,8 @@ def test_json(tmp_path: Path):
 
 
 def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
-    check_writable(tmp_path / "new" / "folder" / "file")
+    with pytest.raises(UserError, match=r"there is no folder .*new"):
+        check_writable(tmp_path / "new" / "file")
     (tmp_path / "file").write_text("kept")
     check_writable(tmp_path / "file")
     assert os.listdir(tmp_path) == ["file"]  # nothing is left behind

@@ -136,13 +136,14 @@ def test_items_of_a_list() -> None:
         (
             [{"name": "prap", "preset": "prap-2023", "keep": 0.5}],
             {},
-            "file.yaml: methods: unknown key 'keep' (allowed: description, exceptions, finetune, method, name, preset)",
+            "file.yaml: methods: prap: unknown key 'keep' "
+            "(allowed: description, exceptions, finetune, method, name, preset)",
         ),
-        ([{"name": "prap", "preset": 3}], {}, "file.yaml: methods: preset: Input should be a valid string, not 3"),
+        ([{"name": "prap", "preset": 3}], {}, "file.yaml: methods: prap: preset: must be text, not 3"),
         (
             [{"name": "prap", "preset": "prap-2023", "exceptions": [{"layer": "x"}]}],
             {},
-            "file.yaml: methods.0.exceptions.0: unknown key 'layer' (did you mean 'layers'?)",
+            "file.yaml: methods.prap.exceptions.0: unknown key 'layer' (did you mean 'layers'?)",
         ),
         (
             "prap-2023",

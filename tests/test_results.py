@@ -33,10 +33,10 @@ def test_a_simulation_takes_the_place_of_one_of_its_name():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"methods": []}, "methods: List should have at least 1 item"),
-        ({"schema_version": 2}, "schema_version: Input should be 1"),
+        ({"methods": []}, "methods: must not be empty"),
+        ({"schema_version": 2}, "schema_version: must be 1"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
-        ({"seed": None}, "seed: Input should be a valid integer"),
+        ({"seed": None}, "seed: must be a whole number"),
         ({"simulations": [simulation().model_dump()] * 2}, "two simulations have one name"),
         ({"methods": [results().methods[0].model_dump()] * 2}, "two methods have one name"),
     ],

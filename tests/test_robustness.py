@@ -225,24 +225,24 @@ def test_swept_settings_by_hand() -> None:
     ("flags", "message"),
     [
         (["--set", "device.sigma=1"], "--set: device: unknown key 'sigma' (allowed: column_wire_ohm, "),
-        (["--set", "device.variation.sigma=-1"], "sigma: Input should be greater than or equal to 0, not -1"),
+        (["--set", "device.variation.sigma=-1"], "sigma: must be at least 0, not -1"),
         (["--set", "device.variation=wan"], "no variation 'wan'"),
-        (["--set", "adc_bits=0"], "adc_bits: Input should be greater than or equal to 1, not 0"),
+        (["--set", "adc_bits=0"], "adc_bits: must be at least 1, not 0"),
         (["--set", "grain.ou_rows=4"], "grain is the chip's"),
         (["--set", "device"], "expected KEY=VALUE"),
-        (["--sweep", "adc-bits=0,4"], "adc-bits 0: adc_bits: Input should be greater than or equal to 1, not 0"),
-        (["--sweep", "adc-bits=3.5"], "adc_bits: Input should be a valid integer"),
-        (["--sweep", "sigma=-0.1"], "sigma: Input should be greater than or equal to 0, not -0.1"),
+        (["--sweep", "adc-bits=0,4"], "adc-bits 0: adc_bits: must be at least 1, not 0"),
+        (["--sweep", "adc-bits=3.5"], "adc_bits: must be a whole number"),
+        (["--sweep", "sigma=-0.1"], "sigma: must be at least 0, not -0.1"),
         (["--sweep", "sigma=0.1", "--set", "device.variation=wan-2022-1s"], "is not lognormal, it has no sigma"),
         (["--sweep", "fault-rate=3"], "fault-rate 3: device"),
         (["--sweep", "sigma=much"], "--sweep sigma=much: values.0"),
         (["--sweep", "sigma=1,1"], "a value is given twice"),
         (["--sweep", "sigma"], "expected sigma=VALUE,VALUE"),
         (["--sweep", "sigmas=1"], "no quantity 'sigmas' (did you mean 'sigma'?)"),
-        (["--samples", "0"], "samples: Input should be greater than or equal to 1"),
+        (["--samples", "0"], "samples: must be at least 1"),
         (["--samples", "61"], "the run has 60 test images, not 61"),
-        (["--devices", "0"], "devices: Input should be greater than or equal to 1"),
-        (["--processes", "none"], "processes: Input should be a valid integer"),
+        (["--devices", "0"], "devices: must be at least 1"),
+        (["--processes", "none"], "processes: must be a whole number"),
         (["--methods", "prep"], "no method 'prep' in the run"),
         (["--device", "nowhere.yaml"], "cannot read nowhere.yaml"),
     ],
@@ -276,7 +276,7 @@ def test_errors_beyond_all_numbers(
 
 def test_folders_that_hold_no_finished_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(tmp_path / "nowhere") == 2
-    assert "nowhere is not the folder of a run: it holds no config.yaml" in capsys.readouterr().err
+    assert f"there is no folder {tmp_path / 'nowhere'}\n" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
     plan = finished / "methods/prap/plan.safetensors"
     shutil.copy(finished / "methods/dense/plan.safetensors", plan)

@@ -98,7 +98,7 @@ def test_an_unusable_folder(tmp_path: Path):
 
 def test_a_finished_run_is_taken_and_held(tmp_path: Path):
     with (
-        pytest.raises(UserError, match=r"is not the folder of a run: it holds no config\.yaml"),
+        pytest.raises(UserError, match=r"is not the folder of a run: it holds no results\.json"),
         open_finished(tmp_path),
     ):
         pass

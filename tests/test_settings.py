@@ -2,9 +2,15 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from pydantic import Field
 
 from prap_pim.errors import UserError
 from prap_pim.settings import Settings, parse_yaml, read_yaml
+
+
+class Item(Settings):
+    name: str
+    size: int | float = 1
 
 
 class Inner(Settings):
@@ -15,19 +21,37 @@ class Inner(Settings):
 class Outer(Settings):
     kind: Literal["a", "b"] = "a"
     inner: Inner = Inner()
+    items: tuple[Item, ...] = Field(default=(Item(name="x"),), min_length=1)
+    share: float = Field(default=0.5, gt=0, le=1)
+    whole: bool = True
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ({"inner": {"epoch": 1}}, "f.yaml: inner: unknown key 'epoch' (did you mean 'epochs'?)"),
-        ({"zzz": 1}, "f.yaml: unknown key 'zzz' (allowed: inner, kind)"),
-        ({"kind": "c"}, "f.yaml: kind: Input should be 'a' or 'b', not 'c'"),
+        ({"zzz": 1}, "f.yaml: unknown key 'zzz' (allowed: inner, items, kind, share, whole)"),
+        ({"inner": 3}, "f.yaml: inner: must be pairs of a key and a value, not 3"),
+        ({"inner": {"epochs": None}}, "f.yaml: inner.epochs: must be a whole number, not nothing"),
+        ({"inner": {"epochs": 1.5}}, "f.yaml: inner.epochs: must be a whole number, not 1.5"),
+        ({"items": []}, "f.yaml: items: must not be empty"),
+        ({"items": {}}, "f.yaml: items: must be a list"),
+        ({"items": [{"size": 1}]}, "f.yaml: items.0.name is missing"),
+        ({"items": [{"name": 3}]}, "f.yaml: items.0.name: must be text, not 3"),
+        ({"items": [{"name": "prap", "size": "x"}]}, "f.yaml: items.prap.size: must be a number, not 'x'"),
+        (
+            {"items": [{"name": "a", "size": "x"}, {"name": "a"}]},
+            "f.yaml: items.0.size: must be a number, not 'x'",
+        ),
+        ({"share": 0}, "f.yaml: share: must be above 0, not 0"),
+        ({"share": 1.5}, "f.yaml: share: must be at most 1, not 1.5"),
+        ({"whole": "perhaps"}, "f.yaml: whole: must be true or false, not 'perhaps'"),
+        ({"kind": "c"}, "f.yaml: kind: must be 'a' or 'b', not 'c'"),
         (
             {"inner": {"epochs": "many"}},
-            "f.yaml: inner.epochs: Input should be a valid integer, unable to parse string as an integer, not 'many'",
+            "f.yaml: inner.epochs: must be a whole number, not 'many'",
         ),
-        ({"inner": {"rate": float("nan")}}, "f.yaml: inner.rate: Input should be a finite number, not nan"),
+        ({"inner": {"rate": float("nan")}}, "f.yaml: inner.rate: must be finite, not nan"),
     ],
 )
 def test_a_mistake_is_one_line(value, message):
@@ -64,10 +88,11 @@ def test_yaml_numbers():
 
 def test_overrides(tmp_path: Path):
     path = tmp_path / "c.yaml"
-    path.write_text("a: {b: 1}\nitems:\n - {x: 1}\n - {x: 2}\n")
-    assert read_yaml(path, ["a.b=2", "a.c=[1, 2]", "items.1.x=5", "new.deep=true"]) == {
-        "a": {"b": 2, "c": [1, 2]},
-        "items": [{"x": 1}, {"x": 5}],
+    path.write_text("a: {b: 1, chip.bits: 1}\nitems:\n - {x: 1}\n - {x: 2, name: two}\n")
+    given = ["a.b=2", "a.c=[1, 2]", "items.0.x=5", "items.two.x=7", "new.deep=true", "a.chip.bits=9"]
+    assert read_yaml(path, given) == {
+        "a": {"b": 2, "c": [1, 2], "chip.bits": 9},
+        "items": [{"x": 5}, {"x": 7, "name": "two"}],
         "new": {"deep": True},
     }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from prap_pim.command_line import Output, Parser, discard_output, open_streams, progress_bars
 from prap_pim.errors import UserError, one_line
 from prap_pim.figure_names import FIGURES, FORMATS, OF_STUDIES, WIDTHS
+from prap_pim.files import check_writable
 
 if TYPE_CHECKING:
     from prap_pim.results import Results
@@ -220,9 +221,8 @@ def _add_config_arguments(run: argparse.ArgumentParser, example: str) -> None:
 
 
 def _add_output_flags(parser: argparse.ArgumentParser) -> None:
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    how.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors, and with --json the results")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -279,10 +279,10 @@ def _explore(arguments: argparse.Namespace) -> None:
     with progress_bars(arguments.quiet or arguments.json) as progress:
         how = arguments.resume, request.processes, arguments.scheduler
         results = run_study(config, folder, command, *how, progress)
-    _show_study(arguments, folder, results)
+    _show_study(arguments, folder / "report.html", results)
 
 
-def _show_study(arguments: argparse.Namespace, folder: Path, results: "StudyResults") -> None:
+def _show_study(arguments: argparse.Namespace, page: Path, results: "StudyResults") -> None:
     from prap_pim.report.study import print_study
 
     if arguments.json:
@@ -290,26 +290,27 @@ def _show_study(arguments: argparse.Namespace, folder: Path, results: "StudyResu
     elif not arguments.quiet:
         console = Output()
         print_study(results, console)
-        console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"report: {page}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _report(arguments: argparse.Namespace) -> None:
     from prap_pim.report import print_results, print_runs, read_runs, write_report, write_runs
     from prap_pim.report.study import write_study_report
     from prap_pim.run_folder import RunFolder
-    from prap_pim.study_results import STUDY, StudyResults
 
     folders = list({path.resolve(): RunFolder(path) for path in arguments.folders}.values())  # each once
-    if len(folders) == 1 and arguments.output is None and (folders[0].path / STUDY).exists():
-        study = StudyResults.load(folders[0].path / STUDY)
-        write_study_report(study, folders[0].report)
-        _show_study(arguments, folders[0].path, study)
+    first = folders[0]
+    output = arguments.output or (first.report if len(folders) == 1 else first.path / "runs.html")
+    if arguments.output is not None:
+        if output.suffix != ".html":
+            raise UserError(f"--output {output}: the page is a file that ends in .html")
+        check_writable(output)
+    if len(folders) == 1 and first.study.exists():
+        study = first.read_study()
+        write_study_report(study, output)
+        _show_study(arguments, output, study)
         return
     runs = read_runs(folders)
-    first = folders[0]
-    output = arguments.output or (first.report if len(runs) == 1 else first.path / "runs.html")
-    if output.suffix != ".html":
-        raise UserError(f"--output {output}: the page is a file that ends in .html")
     if len(runs) > 1 and output.resolve() in [folder.report.resolve() for folder in folders]:
         raise UserError(f"--output {output}: that is the page of one run, which stays; choose another name")
     if len(runs) == 1:
@@ -340,13 +341,12 @@ def _plot(arguments: argparse.Namespace) -> None:
             raise UserError(f"{output}: say what to write with --format ({', '.join(FORMATS)})")
     if output is None:
         output = Path(f"{arguments.figure}.{format_}")
+    check_writable(output)
     methods = arguments.methods.split(",") if arguments.methods is not None else []
     if arguments.figure in OF_STUDIES:
-        from prap_pim.study_results import STUDY, StudyResults
-
         if methods or len(arguments.folders) > 1:
             raise UserError(f"--figure {arguments.figure} shows one study, whose trials are not told apart by methods")
-        table = study_table(arguments.figure, StudyResults.load(arguments.folders[0] / STUDY))
+        table = study_table(arguments.figure, RunFolder(arguments.folders[0]).read_study())
     else:
         results = [RunFolder(folder).read_results() for folder in arguments.folders]
         table = figure_table(arguments.figure, arguments.folders, results, methods)
@@ -486,7 +486,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         discard_output()  # the reader of our output went away: nothing is wrong
     except OSError as error:
         discard_output()
-        return _complain(f"cannot write to the output: {error.strerror or error}", 2)
+        where = "cannot write to the output" if error.filename is None else f"cannot use {error.filename}"
+        return _complain(f"{where}: {error.strerror or error}", 2)
     except MemoryError:
         return _complain("out of memory", 1)
     except Exception as error:

@@ -1,5 +1,6 @@
 """The configuration of one run, as a user's YAML file gives it."""
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -46,12 +47,19 @@ class LayerRule(Settings):
 class MethodConfig(Settings):
     """A method: how to prune, whose patterns to reuse, and whether to fine-tune afterwards."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")
+    name: str
     description: str = ""
     prune: PruneConfig = NoPruning()
     reuse: AnyReuse = NoReuse()
     exceptions: tuple[LayerRule, ...] = ()
     finetune: bool = True
+
+    @field_validator("name")
+    @classmethod
+    def _of_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", name):
+            raise ValueError("must be 1 to 64 letters, digits and _.+-, the first a letter or digit")
+        return name
 
     @model_validator(mode="after")
     def _calibrated_alone(self) -> Self:

@@ -40,15 +40,16 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before long work whether ``write_whole`` could write ``path``; nothing is left behind.
+    """Find out before any work whether a file that a user names can be written; nothing is left behind.
 
     Raises:
-        UserError: it is no file, or its folder cannot be made or written.
+        UserError: it is no file, or its folder is not there or cannot be written.
     """
-    _check_kind(path)
     try:
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        with tempfile.TemporaryFile(dir=there):
+        _check_kind(path)
+        if not path.parent.is_dir():
+            raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+        with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from prap_pim.errors import UserError
@@ -12,7 +12,7 @@ from prap_pim.models import ModelConfig, weight_shapes
 from prap_pim.presets import PublishedLayer, published
 from prap_pim.prune import NoPruning, OrcPruning, PatternPruning, PruneConfig, StructuredPruning
 from prap_pim.reuse import IdenticalReuse, NoReuse, ReuseConfig, SimilarReuse
-from prap_pim.settings import Settings, explain, nearest
+from prap_pim.settings import Settings, nearest
 
 _WHOLE = 1.0  # a published share of 1 means that the layer is left alone
 
@@ -151,13 +151,11 @@ def with_presets(methods: Any, model: ModelConfig) -> Any:
         if not isinstance(methods, list | tuple):
             return methods
         return [
-            _expanded(_PresetMethod.model_validate(item), model)
+            _expanded(_PresetMethod.checked(item, str(item.get("name", "an item"))), model)
             if isinstance(item, dict) and "preset" in item
             else item
             for item in methods
         ]
-    except ValidationError as error:
-        raise PydanticCustomError("preset", "{complaint}", {"complaint": explain(error)}) from error
     except UserError as error:
         raise PydanticCustomError("preset", "{complaint}", {"complaint": str(error)}) from error
 

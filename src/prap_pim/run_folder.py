@@ -16,6 +16,7 @@ from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json, write_whole
 from prap_pim.results import Results
 from prap_pim.settings import Settings, read_yaml
+from prap_pim.study_results import STUDY, StudyResults
 
 _LOCK = ".lock"
 
@@ -80,11 +81,52 @@ class RunFolder:
         """The results of a finished run.
 
         Raises:
-            UserError: it has not finished, or they are missing or broken.
+            UserError: the folder holds no finished run, or they are broken.
         """
-        if self.config.exists() and not self.results.exists():
-            raise UserError(f"the run in {self.path} has not finished: go on with prap-pim run ... --resume")
+        self._check(self.results)
         return Results.load(self.results)
+
+    def read_study(self) -> StudyResults:
+        """The results of a finished study.
+
+        Raises:
+            UserError: the folder holds no finished study, or they are broken.
+        """
+        self._check(self.study)
+        return StudyResults.load(self.study)
+
+    @property
+    def study(self) -> Path:
+        """See ``StudyResults``; a run has none."""
+        return self.path / STUDY
+
+    def _check(self, *files: Path) -> None:
+        """
+        Raises:
+            UserError: one of these is not there; what the folder holds instead is said.
+        """
+        try:
+            missing = [file for file in files if not file.is_file()]
+            if missing:
+                raise UserError(self._instead(missing[0]))
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
+
+    def _instead(self, missing: Path) -> str:
+        if not self.path.is_dir():
+            return f"{self.path} is a file, not a folder" if self.path.exists() else f"there is no folder {self.path}"
+        asked = "study" if missing == self.study else "run"
+        if not any(file.exists() for file in (self.config, self.results, self.study)):
+            return f"{self.path} is not the folder of a {asked}: it holds no {missing.name}"
+        if self.study.exists():
+            return f"{self.path} is the folder of a study, not of a run: see prap-pim plot --figure pareto"
+        if _begun_as_study(self.manifest):
+            return f"the study in {self.path} has not finished: go on with prap-pim explore ... --resume"
+        if asked == "study":
+            return f"{self.path} is the folder of a run, not of a study (prap-pim explore makes one)"
+        if self.results.exists():
+            return f"{self.path} is not the whole folder of a run: it holds no {missing.name}"
+        return f"the run in {self.path} has not finished: go on with prap-pim run ... --resume"
 
     @property
     def report(self) -> Path:
@@ -117,6 +159,13 @@ class RunFolder:
         return self.path / "simulations"
 
 
+def _begun_as_study(manifest: Path) -> bool:
+    try:
+        return str(read_json(manifest)["format"]).startswith("prap-pim study")
+    except (UserError, KeyError, TypeError):
+        return False
+
+
 @contextmanager
 def open_run(path: Path, config: dict[str, Any], manifest: Manifest, resume: bool) -> Iterator[RunFolder]:
     """Take a folder for one run and hold it against a second process until the block ends.
@@ -147,10 +196,7 @@ def open_finished(path: Path) -> Iterator[RunFolder]:
         UserError: the folder holds no run or an unfinished one, or is in use; or it cannot be written.
     """
     folder = RunFolder(path)
-    if not folder.config.is_file():
-        raise UserError(f"{path} is not the folder of a run: it holds no {folder.config.name}")
-    if not folder.results.is_file():
-        raise UserError(f"the run in {path} has not finished: go on with prap-pim run ... --resume")
+    folder._check(folder.results, folder.config)
     with _held(path):
         yield folder
 

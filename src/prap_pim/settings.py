@@ -2,8 +2,9 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -12,11 +13,19 @@ from pydantic_core import PydanticCustomError
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, read_text, write_json
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
-def nearest(word: str, known: list[str]) -> str:
-    """``(did you mean 'x'?)`` for the known word nearest to ``word``, or the list of those allowed."""
+_ALL = 20  # words that are listed; of more, as many as these
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """``did you mean 'x'?`` for the known word nearest to ``word``, or a list of those allowed."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(sorted(known))}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = f" and {len(known) - _ALL} more" if len(known) > _ALL else ""
+    return f"allowed: {', '.join(sorted(known)[:_ALL])}{more}"
 
 
 class Settings(BaseModel):
@@ -52,7 +61,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise UserError(f"{origin}: {explain(error)}") from error
+            raise UserError(f"{origin}: {explain(error, value)}") from error
 
 
 class Saved(BaseModel):
@@ -69,28 +78,89 @@ class Saved(BaseModel):
         Raises:
             UserError: it is missing, broken, or of another version.
         """
+        value = read_json(path)
         try:
-            return cls.model_validate(read_json(path))
+            return cls.model_validate(value)
         except ValidationError as error:
-            raise UserError(f"cannot read {path}: {explain(error)}") from error
+            raise UserError(f"cannot read {path}: {explain(error, value)}") from error
 
 
-def explain(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line: where, what, and what was given."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    given = first.get("input")
-    if first["type"] == "union_tag_not_found":
-        message = f"{first['ctx']['discriminator']} is missing, it says which settings follow"
-    if first["type"] == "union_tag_invalid":
-        choice, tags = first["ctx"]["discriminator"].strip("'"), first["ctx"]["expected_tags"]
+def explain(error: ValidationError, given: Any) -> str:
+    """The first thing that is wrong with ``given``, in one line: where, what is allowed, and what was found."""
+    first, *others = error.errors(include_url=False)
+    if first["loc"][-1:] == ("int",):  # where any number will do
+        first = next((each for each in others if each["loc"] == (*first["loc"][:-1], "float")), first)
+    where = _where(first["loc"], given, first["type"] == "missing")
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where}: {complaint(first)}" if where else complaint(first)
+
+
+def complaint(error: "ErrorDetails") -> str:
+    """One of pydantic's errors in plain words, without the place."""
+    kind, found, about = error["type"], error.get("input"), error.get("ctx", {})
+    message = error["msg"].removeprefix("Value error, ")
+    if kind in _PLAIN:
+        limits = {key: f"{each:g}" if isinstance(each, float) else each for key, each in about.items()}
+        message = _PLAIN[kind].format(**limits)
+    if kind.endswith("too_short"):
+        message = "must not be empty" if about["min_length"] == 1 else f"must have at least {about['min_length']} parts"
+    if kind == "union_tag_not_found":
+        message = f"{about['discriminator']} is missing, it says which settings follow"
+    if kind == "union_tag_invalid":
+        choice, tags = about["discriminator"].strip("'"), about["expected_tags"]
         known = [tag.strip(" '") for tag in tags.split(",")]
-        message = f"unknown {choice} {first['ctx']['tag']!r} ({nearest(first['ctx']['tag'], known)})"
-    plain = isinstance(given, str | int | float | bool | type(None))
-    if plain and first["type"] not in ("unknown_key", "missing", "preset"):
-        message += f", not {given!r}"
-    return " ".join((f"{where}: {message}" if where else message).split())
+        message = f"unknown {choice} {about['tag']!r} ({nearest(about['tag'], known)})"
+    if kind in ("unknown_key", "preset") or message == "must not be empty":
+        return " ".join(message.split())
+    plain = {None: "nothing", True: "true", False: "false"}
+    if found is None or isinstance(found, bool):
+        message += f", not {plain[found]}"
+    elif isinstance(found, str | int | float):
+        message += f", not {found!r}"
+    return " ".join(message.split())
+
+
+_PLAIN = {  # what pydantic says otherwise, by type
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "must be a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be pairs of a key and a value"),
+    "string_type": "must be text",
+    "finite_number": "must be finite",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_long": "must have at most {max_length} letters",
+}
+
+
+def _where(loc: Sequence[str | int], given: Any, missing: bool) -> str:
+    """The place of a mistake as a user writes it: what pydantic puts in for the kinds of a union is left out."""
+    words = []
+    for i, part in enumerate(loc):
+        if isinstance(given, dict) and part in given:
+            words.append(str(part))
+            given = given[part]
+        elif isinstance(given, list | tuple) and isinstance(part, int) and part < len(given):
+            words.append(labels(given)[part])
+            given = given[part]
+        elif missing and i == len(loc) - 1:
+            words.append(str(part))
+    return ".".join(words)
+
+
+def labels(items: Sequence[Any]) -> list[str]:
+    """What the items of a list are called: by their name, or the layers that they are of, if no other has it."""
+    names = [
+        next((str(item[key]) for key in ("name", "layers") if isinstance(item, dict) and key in item), "")
+        for item in items
+    ]
+    sound = [re.fullmatch(r"[^\W\d][\w.+-]*", name) and names.count(name) == 1 for name in names]
+    return [name if fits else str(i) for i, (name, fits) in enumerate(zip(names, sound, strict=True))]
 
 
 class _Loader(yaml.SafeLoader):
@@ -157,24 +227,34 @@ def _put(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise UserError(f"--set {override}: expected KEY=VALUE, with dots between nested keys")
-    *path, last = key.split(".")
+    value = parse_yaml(text, f"--set {override}")
     place: Any = tree
-    for part in path:
-        place = _item(place, part, override)
-    if isinstance(place, list):
-        _item(place, last, override)
-        place[int(last)] = parse_yaml(text, f"--set {override}")
-    elif isinstance(place, dict):
-        place[last] = parse_yaml(text, f"--set {override}")
-    else:
-        raise UserError(f"--set {override}: {'.'.join(path)} is a plain value, it has no {last!r}")
+    rest = key
+    while rest:
+        if isinstance(place, dict) and rest in place:  # whole, as a setting of a study's space: chip.adc_bits
+            part, rest = rest, ""
+        else:
+            part, _, rest = rest.partition(".")
+        if isinstance(place, list):
+            index = _index(place, part, override)
+            if not rest:
+                place[index] = value
+            place = place[index]
+        elif isinstance(place, dict):
+            if not rest:
+                place[part] = value
+            place = place.setdefault(part, {})
+        else:
+            raise UserError(f"--set {override}: there is nothing below a plain value at {part!r}")
 
 
-def _item(place: Any, part: str, override: str) -> Any:
-    if isinstance(place, list):
-        if not part.isdigit() or int(part) >= len(place):
-            raise UserError(f"--set {override}: {part!r} is not an item number in 0..{len(place) - 1}")
-        return place[int(part)]
-    if isinstance(place, dict):
-        return place.setdefault(part, {})
-    raise UserError(f"--set {override}: there is nothing below a plain value at {part!r}")
+def _index(items: list[Any], part: str, override: str) -> int:
+    """Of an item of a list, by its name or number."""
+    known = labels(items)
+    if part in known:
+        return known.index(part)
+    if not part.isdigit() or int(part) >= len(items):
+        names = [name for name in known if not name.isdigit()]
+        hint = f", and no name ({nearest(part, names)})" if names else ""
+        raise UserError(f"--set {override}: {part!r} is not an item number in 0..{len(items) - 1}{hint}")
+    return int(part)

@@ -555,17 +555,28 @@ def test_the_command_writes_and_says_where(run, tmp_path, monkeypatch, capsys):
         (["run", "--figure", "energy", "-o", "e.pdf", "--format", "csv"], "does not end in .csv"),
         (["run", "--figure", "energy", "--methods", "prep"], "no method 'prep' (did you mean 'prap'?)"),
         (["run", "run", "--figure", "energy"], "the run run is given twice"),
-        (["nowhere", "--figure", "energy"], "cannot read nowhere/results.json"),
+        (["nowhere", "--figure", "energy"], "there is no folder nowhere"),
         (["begun", "--figure", "energy"], "has not finished"),
         (["bare", "--figure", "noise"], "there is no simulation with a sweep"),
         (["bare", "--figure", "accuracy"], "no accuracy was measured"),
         (["run", "--figure", "energy", "-o", "run/results.json/e.pdf"], "cannot write run/results.json/e.pdf"),
+        (["run", "--figure", "energy", "-o", "new/e.pdf"], "cannot write new/e.pdf: there is no folder new"),
+        (["run", "--figure", "pareto"], "run is the folder of a run, not of a study (prap-pim explore makes one)"),
+        (
+            ["found", "--figure", "energy"],
+            "found is the folder of a study, not of a run: see prap-pim plot --figure pareto",
+        ),
+        (["empty", "--figure", "pareto"], "empty is not the folder of a study: it holds no study.json"),
+        (["empty", "--figure", "energy"], "empty is not the folder of a run: it holds no results.json"),
+        (["run/results.json", "--figure", "energy"], "run/results.json is a file, not a folder"),
     ],
 )
 def test_mistakes_are_one_line(arguments, complaint, run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     untrained = [method(i, compressed_accuracy=None, bit_true_accuracy=None) for i in (0, 1)]
     results(methods=untrained, float_accuracy=None).save(tmp_path / "bare" / "results.json")
+    study().save(tmp_path / "found" / "study.json")
+    (tmp_path / "empty").mkdir()
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.yaml").touch()
     before = sorted(tmp_path.rglob("*"))

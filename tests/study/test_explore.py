@@ -170,6 +170,14 @@ def test_a_damaged_trial_is_run_again(tmp_path: Path):
     assert len(runs(tmp_path / "s")) == 7
 
 
+@pytest.mark.parametrize("broken", ["", "{", "{}", '{"schema_version": 7}'])
+def test_broken_results_are_made_of_the_trials_anew(broken: str, tmp_path: Path):
+    whole = run(study(trials=3), tmp_path / "s")
+    (tmp_path / "s/study.json").write_text(broken)
+    assert run(study(trials=3), tmp_path / "s", resume=True) == whole
+    assert len(runs(tmp_path / "s")) == 3  # none of them again
+
+
 def test_broken_files_are_one_line(tmp_path: Path):
     run(study(trials=3), tmp_path / "s")
     (tmp_path / "s/journal.log").write_text("no journal\n" * 3)

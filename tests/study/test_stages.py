@@ -153,10 +153,10 @@ def test_a_chip_that_cannot_be_is_a_trial_without_figures(tmp_path: Path):
         ({"space": {"methods.prap.name": ["x"]}}, "methods.prap.name has no effect on a figure"),
         ({"space": {"method": ["dense", "parp"]}}, "the base has no method 'parp' (did you mean 'prap'?)"),
         ({"space": {"chip": ["isaac-32n"]}}, "no chip 'isaac-32n' (did you mean 'isaac-32nm'?)"),
-        ({"space": {"chip.adc_bits": [4, 40]}}, "chip.adc_bits: adc_bits: Input should be less than or equal to 16"),
+        ({"space": {"chip.adc_bits": [4, 40]}}, "chip.adc_bits: must be at most 16"),
         ({"space": {"chip.grain.ou_rows": ["8"]}}, "ou_rows must be a whole number, not '8'"),
-        ({"space": {"methods.prap.reuse.keep": [0.5, 2]}}, "keep: Input should be less than or equal to 1, not 2"),
-        ({"space": {"crossbar_budget": {"low": 0, "high": 9}}}, "crossbar_budget: Input should be greater than or"),
+        ({"space": {"methods.prap.reuse.keep": [0.5, 2]}}, "keep: must be at most 1, not 2"),
+        ({"space": {"crossbar_budget": {"low": 0, "high": 9}}}, "crossbar_budget: must be at least"),
         ({"space": {"chip.adc_bits": [4, 4]}}, "a value is given twice"),
         ({"space": {"chip.adc_bits": 4}}, "expected a list of values, or {low: ..., high: ...}"),
         ({"space": {"chip.adc_bits": {"low": 4, "hihg": 8}}}, "unknown key 'hihg' (did you mean 'high'?)"),
@@ -165,12 +165,25 @@ def test_a_chip_that_cannot_be_is_a_trial_without_figures(tmp_path: Path):
         ({"space": {"chip.adc_bits": [4]}}, "the base has 2 methods; say which to try: method: [dense, prap]"),
         ({"space": {"chip.clock_hz": {"low": 1e9, "high": 2e9}}}, "a grid needs a step, or a list of values"),
         ({"space": {"crossbar_budget": {"low": 1, "high": 10**15}}}, "a grid of 1,000,000,000,000,000 points"),
-        ({"space": {}}, "space: Dictionary should have at least 1 item"),
-        ({"sampler": "nsga3"}, "sampler: Input should be 'grid', 'random', 'nsga2' or 'tpe', not 'nsga3'"),
+        ({"space": {}}, "space: must not be empty"),
+        ({"sampler": "nsga3"}, "sampler: must be 'grid', 'random', 'nsga2' or 'tpe', not 'nsga3'"),
         ({"sampler": "tpe"}, "trials is missing: tpe goes on for ever"),
         ({"objectives": ["latenzy"]}, "there is no figure 'latenzy' (did you mean 'latency'?)"),
-        ({"objectives": {"energy": "small"}}, "objectives.energy_j: Input should be 'minimize' or 'maximize'"),
+        ({"objectives": {"energy": "small"}}, "objectives: must be 'minimize' or 'maximize'"),
         ({"objectives": {"energy": "minimize", "energy_j": "minimize"}}, "energy_j is given twice"),
+        (
+            {"objectives": ["latency", "energy", "pipelined.latency_s"]},
+            "objectives: pipelined.latency_s is given twice",
+        ),
+        (
+            {"objectives": []},
+            "objectives: expected a list of figures, as accuracy, latency, throughput, energy, area, or",
+        ),
+        ({"objectives": {}}, "objectives: expected a list of figures"),
+        ({"objectives": "energetic"}, "there is no figure 'energetic' (did you mean 'energy'?)"),
+        ({"objectives": ["xyz"]}, "(allowed: accuracy, latency, throughput, energy, area, and those of results.json"),
+        ({"space": {"chip.adc_bits": {"low": "a", "high": 4}}}, "space.chip.adc_bits.low: must be a number, not 'a'"),
+        ({"space": {"chip.adc_bits": {"low": 4}}}, "space.chip.adc_bits.high is missing"),
         ({"constraints": {"area": "< 3"}}, "expected '<= NUMBER' or '>= NUMBER'"),
         ({"constraints": {"aera": "<= 3"}}, "there is no figure 'aera' (did you mean 'area'?)"),
         ({"base": {**BASE, "trainig": "none"}}, "base: unknown key 'trainig' (did you mean 'training'?)"),
@@ -236,7 +249,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([*arguments, "--resume", "--set", "seed=3"]) == 2
     assert "holds another study (its seed is 0, not 3)" in capsys.readouterr().err
     assert main([*arguments[:-1], "no"]) == 2
-    assert "explore: processes: Input should be a valid integer" in capsys.readouterr().err
+    assert "explore: processes: must be a whole number" in capsys.readouterr().err
 
 
 def test_names_are_text_on_the_page_and_in_a_notebook(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from prap_pim.errors import UserError
 from prap_pim.settings import Settings, read_yaml
 from prap_pim.study.figures import better, figure_name
-from prap_pim.study_results import Direction
+from prap_pim.study_results import SHORT, Direction
 
 _MOST_POINTS = 100_000  # of a grid, which is held in memory
 
@@ -168,7 +169,13 @@ class StudyConfig(Settings):
         if isinstance(objectives, str):
             objectives = [objectives]
         if isinstance(objectives, list | tuple) and all(isinstance(name, str) for name in objectives):
-            objectives = {name: better(_figure(name)) for name in objectives}
+            figures = [_figure(name) for name in objectives]
+            _refuse_twins(figures)
+            objectives = {name: better(name) for name in figures}
+        if not isinstance(objectives, dict) or not objectives:
+            raise ValueError(
+                f"expected a list of figures, as {', '.join(SHORT)}, or each with its direction: minimize or maximize"
+            )
         return _whole_names(objectives)
 
     @field_validator("constraints", mode="before")
@@ -214,10 +221,12 @@ def _figure(name: str) -> str:
 def _whole_names(by_figure: Any) -> Any:
     if not isinstance(by_figure, dict):
         return by_figure
-    whole: dict[str, Any] = {}
-    for name, value in by_figure.items():
-        figure = _figure(str(name))
-        if figure in whole:
+    figures = [_figure(str(name)) for name in by_figure]
+    _refuse_twins(figures)
+    return dict(zip(figures, by_figure.values(), strict=True))
+
+
+def _refuse_twins(figures: Sequence[str]) -> None:
+    for figure in figures:
+        if figures.count(figure) > 1:
             raise ValueError(f"{figure} is given twice")
-        whole[figure] = value
-    return whole

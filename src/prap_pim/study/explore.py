@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from prap_pim.errors import UserError
 from prap_pim.parallel import available_memory, cores
 from prap_pim.pipeline import versions
 from prap_pim.report.study import front_table, write_study_report
@@ -82,7 +83,13 @@ def run_study(
     Raises:
         UserError: as ``explore``.
     """
-    manifest = Manifest(seed=config.seed, threads=config.threads, versions=versions(), inputs=kind.check(config))
+    manifest = Manifest(
+        format="prap-pim study 1",
+        seed=config.seed,
+        threads=config.threads,
+        versions=versions(),
+        inputs=kind.check(config),
+    )
     with ExitStack() as stack:
         client = None
         if scheduler is not None:  # before there is a folder
@@ -91,7 +98,7 @@ def run_study(
             client = stack.enter_context(connected(scheduler))
         folder, locks = stack.enter_context(open_study(output, config.resolved(), manifest, resume))
         search = Search(config, folder, locks)
-        if search.finished < search.total or not folder.study.exists():
+        if search.finished < search.total or not _whole(folder.study):
             progress("trials", search.finished, search.total, "")
             if client is not None:
                 on_cluster(client, config, search, folder, locks, kind, progress)
@@ -99,6 +106,15 @@ def run_study(
                 _here(config, search, folder, locks, processes, kind, progress)
             _write(config, command, search, folder, locks)
         return Study.load(folder.study)
+
+
+def _whole(path: Path) -> bool:
+    """Whether the study's results can be read; if not, they are made of its trials anew."""
+    try:
+        Study.load(path)
+    except UserError:
+        return False
+    return True
 
 
 def _here(

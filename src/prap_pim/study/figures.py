@@ -35,7 +35,10 @@ def figure_name(name: str) -> str:
     """
     whole = SHORT.get(name, name)
     if whole not in FIGURES:
-        raise UserError(f"there is no figure {name!r} ({nearest(name, [*SHORT, *FIGURES])})")
+        hint = nearest(name, [*SHORT, *FIGURES])
+        if not hint.startswith("did"):
+            hint = f"allowed: {', '.join(SHORT)}, and those of results.json, as energy_j or serial.latency_s"
+        raise UserError(f"there is no figure {name!r} ({hint})")
     return whole
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json
 from prap_pim.run_folder import Manifest, RunFolder, claim, open_lock, refuse_foreign, remove_leftovers
-from prap_pim.study_results import STUDY, TrialResult
+from prap_pim.study_results import TrialResult
 
 # bytes of the lock file, whose locks the system takes back from a process that dies
 _ORDER = 0  # who proposes trials and writes the journal
@@ -104,11 +104,6 @@ class StudyFolder(RunFolder):
     def proposals(self) -> Path:
         """Trials as they were proposed, a file for each batch."""
         return self.path / "proposals"
-
-    @property
-    def study(self) -> Path:
-        """See ``StudyResults``."""
-        return self.path / STUDY
 
     @property
     def trials_table(self) -> Path:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from prap_pim.chip import Chip, load_chip
 from prap_pim.config import RunConfig
 from prap_pim.errors import UserError
-from prap_pim.settings import explain, nearest
+from prap_pim.settings import complaint, nearest
 from prap_pim.study.config import Choices, Range, StudyConfig
 
 _METHOD = "method"  # which of the base's methods a trial has
@@ -139,9 +139,9 @@ class SearchSpace:
 
     def _check(self, dimension: Dimension) -> None:
         """Refuse values that a setting cannot have, whatever the others are."""
-        for path in dimension.paths:
+        for path, setting in zip(dimension.paths, dimension.name.split(","), strict=True):
             for value in dimension.ends:
-                where = f"space: {'.'.join(map(str, path))}"
+                where = f"space: {setting.strip()}"
                 if path == (_METHOD,):
                     if value not in self._methods:
                         hint = nearest(str(value), self._methods)
@@ -163,7 +163,7 @@ class SearchSpace:
                 loc = [part for part in one["loc"] if part in path]
                 grain = path[0] == "grain" and one["msg"].startswith(f"Value error, {path[-1]} must be")
                 if loc == list(path) or grain:
-                    raise UserError(f"{where}: {explain(error)}") from error
+                    raise UserError(f"{where}: {complaint(one)}") from error
 
     def values_of(self, chosen: Mapping[str, Any]) -> Iterator[Dimension]:
         """Dimensions that a trial has: read one by one while ``chosen``, value by dimension, is filled."""
