@@ -27,7 +27,7 @@ are scikit-learn's digits at 32x32, perturbed (`data: {name: digits, perturb: {}
 bit-true int8 network in %, mean of the seeds ± half their range. Columns are compute ratios: OU steps over those of the
 dense network, the first and the last layer whole. *prap* is pattern pruning to 8 of 9 or 4 of 9 positions, whichever
 does better, with similarity reuse; *tuned* lines are fine-tuned, all others one-shot. A dash: out of the method's
-reach, or not run.
+reach, or not run. What the methods do: [methods](methods.md), [calibrated reuse](calibrated.md).
 
 Tuned lines branch at half of 16 epochs (of the large networks, 8) of 2,788 images and train the other half: far fewer
 steps than the paper's 50 epochs of 50,000, and PRAP would recover more with more. 20 test images of each point went
@@ -54,10 +54,18 @@ def document(points: Sequence[Point], chips: Sequence[str]) -> str:
     text = HEAD
     for network in networks:
         text += f"\n## {network}\n\n{_about(table[network, 'dense', Fraction(1)])}\n\n"
-        rows = [[line, *(_spread(table.get((network, line, ratio), [])) for ratio in ratios)] for line in lines]
-        text += _markdown(["line", *map(str, ratios)], rows)
+        measured = [key for key in table if key[0] == network]
+        columns = [ratio for ratio in ratios if any(key[2] == ratio for key in measured)]
+        text += _markdown(
+            ["line", *map(str, columns)],
+            [
+                [line, *(_spread(table.get((network, line, ratio), [])) for ratio in columns)]
+                for line in lines
+                if any(key[1] == line for key in measured)
+            ],
+        )
     text += f"\n## Smallest ratio that loses at most {100 * LOSS:g} point of the float accuracy (mean of seeds)\n\n"
-    rows = [[line, *(str(_smallest(table, network, line, LOSS) or "none") for network in networks)] for line in lines]
+    rows = [[line, *(_smallest_shown(table, network, line) for network in networks)] for line in lines]
     text += _markdown(["line", *networks], rows)
     text += f"\n## Ratio at which {100 * LOSS:g} point is lost\n\n"
     text += (
@@ -112,6 +120,11 @@ def _smallest(table: Table, network: str, line: str, loss: float) -> Fraction | 
     return min((ratio for ratio in losses if losses[ratio] <= loss), default=None)
 
 
+def _smallest_shown(table: Table, network: str, line: str) -> str:
+    measured = any(key[:2] == (network, line) for key in table)
+    return str(_smallest(table, network, line, LOSS) or "none") if measured else "-"
+
+
 def _crossing(table: Table, network: str, line: str) -> tuple[str, float | None]:
     """The ratio at which a line's loss passes LOSS, as text and as a number; None where it was not measured."""
     losses = {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, line)}
@@ -138,9 +151,10 @@ def _gains(table: Table, network: str, lines: Sequence[str], chips: Sequence[str
     chosen = {line: _smallest(table, network, line, NEAR) for line in lines}
     costs = {line: _costs(table[network, line, ratio], chips) for line, ratio in chosen.items() if ratio is not None}
     base = costs.get(REFERENCE)
+    if base is None:
+        return []
     return [
-        [network, line, str(chosen[line] or "none")]
-        + [f"{b / o:.2f}x" if base else "-" for b, o in zip(base or own, own, strict=True)]
+        [network, line, str(chosen[line]), *(f"{b / o:.2f}x" for b, o in zip(base, own, strict=True))]
         for line, own in costs.items()
     ]
 
@@ -184,7 +198,8 @@ def _loss(points: list[Point]) -> float:
 
 def _spread(points: list[Point], key: str = "bit_true_accuracy") -> str:
     values = [100 * point[key] for point in points]
-    return f"{mean(values):.2f} ± {(max(values) - min(values)) / 2:.2f}" if values else "-"
+    spread = f" ± {(max(values) - min(values)) / 2:.2f}" if len(values) > 1 else ""
+    return f"{mean(values):.2f}{spread}" if values else "-"
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:

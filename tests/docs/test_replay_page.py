@@ -10,39 +10,48 @@ from prap_pim.__main__ import main
 from tests.docs.pages import ROOT
 
 NETWORKS = ("vgg16", "resnet18", "resnet50", "wide-resnet")
-_BEFORE, _BETWEEN = "\n## Result\n", "\n## The same networks from real mappings\n"
+Gains = dict[str, dict[str, dict[str, float]]]  # by network, method and what is gained
 
 
-def _replay(*options: str) -> dict[str, dict[str, dict[str, float]]]:
+def _replay(*options: str) -> Gains:
     printed = io.StringIO()
     with redirect_stdout(printed):
         assert main(["replay", "prap-2023", "--json", *options]) == 0
     return json.loads(printed.getvalue())
 
 
-def _rows(part: int) -> dict[str, list[str]]:
-    """The cells behind each method's name in the table of a part of the page."""
-    text = (ROOT / "docs" / "replay.md").read_text().partition(_BEFORE)[2].split(_BETWEEN)[part]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    assert len(rows) == 2 + 7  # heads, a line, all methods but dense
-    return {method: cells for method, *cells in rows[2:]}
+def _tables() -> list[dict[str, list[str]]]:
+    """Those from "Result" on: the cells behind each method's name."""
+    text = (ROOT / "docs" / "replay.md").read_text().partition("\n## Result\n")[2]
+    tables = []
+    for part in text.split("\n\n"):
+        if part.startswith("|"):
+            rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()]
+            assert len(rows) == 2 + 7  # heads, a line, all methods but dense
+            tables.append({method: cells for method, *cells in rows[2:]})
+    return tables
 
 
-def _shown(found: dict[str, dict[str, dict[str, float]]], method: str) -> list[str]:
-    """Speed and energy gain on each network, as the page rounds them."""
-    return [f"{found[network][method][what]:.2f}" for network in NETWORKS for what in ("speedup", "energy_gain")]
+def _shown(gains: Gains, method: str, what: str) -> list[str]:
+    return [f"{gains[network][method][what]:.2f}" for network in NETWORKS]
 
 
 def test_by_ratios() -> None:
-    found = _replay()
-    for method, cells in _rows(0).items():
-        assert [*cells[0::6], *cells[3::6]] == [_shown(found, method)[i] for i in (0, 2, 1, 3)], method
-    for method, cells in _rows(1).items():
-        assert cells[1::2] == _shown(found, method), method
+    gains = _replay()
+    *results, speedups, energy_gains = _tables()
+    for network, table in zip(NETWORKS, results, strict=False):
+        for method, cells in table.items():
+            assert [cells[0], cells[3]] == [f"{gain:.2f}" for gain in gains[network][method].values()], method
+    assert len(results) == 2
+    for method in speedups:
+        assert speedups[method][1::2] == _shown(gains, method, "speedup"), method
+        assert energy_gains[method][1::2] == _shown(gains, method, "energy_gain"), method
 
 
 @pytest.mark.slow
 def test_mapped() -> None:
-    found = _replay("--mapped")
-    for method, cells in _rows(1).items():
-        assert cells[0::2] == _shown(found, method), method
+    gains = _replay("--mapped")
+    *_, speedups, energy_gains = _tables()
+    for method in speedups:
+        assert speedups[method][0::2] == _shown(gains, method, "speedup"), method
+        assert energy_gains[method][0::2] == _shown(gains, method, "energy_gain"), method
