@@ -77,6 +77,16 @@ def test_what_pages_load_is_beside_them(site: Path) -> None:
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", style.read_text()), style
 
 
+def test_the_reference_names_what_there_is(site: Path) -> None:
+    """Docstrings are read as they are meant: no "a, b:" for two attributes at once, no marks of markup left over."""
+    article = (site / "api.html").read_text().partition("<article")[2].partition("</article")[0]
+    names = [re.sub("<.*?>", "", each) for each in re.findall(r"<b>\s*<code>(.*?)</code>\s*</b>", article)]
+    assert "adcs_per_crossbar" in names
+    assert [name for name in names if not name.isidentifier()] == []
+    text = re.sub(r"<(pre|code)\b.*?</\1>", "", article, flags=re.DOTALL)
+    assert not re.search(r"`|<strong>|:\w+:|\]\(", re.sub(r"<(?!strong).*?>", "", text))
+
+
 @pytest.mark.parametrize("page", ["index.html", "concepts.html", "api.html"])
 def test_a_browser_asks_nothing_of_the_network(page: str, site: Path, chromium: Browser) -> None:
     with watched(chromium) as seen:
