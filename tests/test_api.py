@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import prap_pim
 from prap_pim.errors import UserError
@@ -308,11 +309,56 @@ def test_results_show_themselves_in_notebooks_as_escaped_tables():
     assert found.summary().splitlines()[-1].startswith("dense: 1.0000 of the OU steps")
 
 
+def test_results_are_short_in_a_python_prompt() -> None:
+    """A linear layer of 16 rows and 8 filters, int8, on OUs of 8 rows and one weight: 2 row groups, 16 OUs."""
+    found = prap_pim.compress(nn.Sequential(nn.Linear(16, 8)), torch.randn(8, 16), "dense", name="mine")
+    costs = prap_pim.estimate(found)
+    assert repr(found) == "Compression(mine: dense, 1.0000 of the OU steps, 0 of 1 layers, for isaac-32nm)"
+    assert repr(found.plan) == "NetworkPlan(dense: 1 layers, 16 donors)"
+    assert repr(found.plan.layers["0"]) == "LayerPlan(0: 16 inputs, 8 filters, 2 row groups, 16 donors, 16 uses)"
+    assert repr(found.network) == "Network(mine: 1 layers, 128 weights)"
+    assert repr(found.network.layers[0]) == "Layer(0: linear, weight 8x16, 1 positions)"
+    assert repr(costs).startswith("CostReport(mine, dense, on isaac-32nm: 1 layers, ")
+    assert f"{costs.pipelined.latency_s:.4g} s pipelined, " in repr(costs)
+    assert f", {costs.energy_j:.4g} J, {costs.area_m2:.4g} m2, 1 crossbars)" in repr(costs)
+    assert repr(costs.layers[0]).startswith("LayerCost(0: 128 OU steps, ")
+
+
+def test_labels_are_left_out_where_the_model_takes_one_argument() -> None:
+    model, x = plain()
+    labels = torch.arange(len(x))
+    alone = prap_pim.compress(model, [x], compute_ratio=0.5)
+    for pairs in ([(x, labels)], [[x, labels]], DataLoader(TensorDataset(x, labels), batch_size=len(x))):
+        assert prap_pim.compress(model, pairs, compute_ratio=0.5).plan.digest() == alone.plan.digest()
+    assert alone.sqnr_db((x, labels)) == alone.sqnr_db(x)
+    assert prap_pim.estimate(model, (x, labels)).energy_j == prap_pim.estimate(model, x).energy_j
+
+
+class Scaled(nn.Module):
+    """Takes two arguments, the second of which could be labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 8)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return self.layer(x) * scale[:, None]
+
+
+def test_two_arguments_are_two_arguments() -> None:
+    model, x, scale = Scaled(), torch.randn(8, 16), torch.rand(8)
+    found = prap_pim.compress(model, [(x, scale)], "dense")
+    assert torch.allclose(found.model(x, scale), model(x, scale), atol=1e-6)
+
+
 def test_mistakes_in_calibration_inputs_are_told() -> None:
     model, x = plain()
     mistakes: list[tuple[Any, dict[str, Any], str]] = [
         (torch.tensor(1.0), {}, "a single number has none"),
         ([x[:8], x[8:, :5]], {}, r"batch 1 has inputs of \[\(.*\)\], the first of"),
+        ((x, torch.arange(len(x))), {}, "batch 1 has tensors of .1. dimensions, the first of .*without labels"),
+        (TensorDataset(x), {}, "not TensorDataset .torch.utils.data.DataLoader makes batches of it."),
+        ([(x, x.new_zeros(len(x)), x)], {}, "does not run on an input"),
         (x, {"seed": -1}, "seed must be a whole number from 0 to 2\\*\\*31 - 1, not -1"),
         (x, {"seed": 1.5}, "not 1.5"),
         (x, {"seed": "a"}, "not 'a'"),

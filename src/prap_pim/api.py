@@ -11,8 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils.data import Dataset
 
-from prap_pim.capture import Captured, Inputs, Origin, call, capture, cut, of_arrays, outputs, tensors
+from prap_pim.capture import (
+    Captured,
+    Inputs,
+    Origin,
+    call,
+    capture,
+    cut,
+    of_arrays,
+    outputs,
+    tensors,
+    without_labels,
+)
 from prap_pim.chip import Chip, load_chip
 from prap_pim.compression import Compressed, compress_network, whole_plan
 from prap_pim.config import MethodConfig
@@ -52,6 +64,10 @@ class Compression:
     _original: Captured
     _batch: Inputs
 
+    def __repr__(self) -> str:
+        whole = f"{self.network.name}: {self.plan.method}, {self.compute_ratio:.4f} of the OU steps"
+        return f"Compression({whole}, {len(self.changed)} of {len(self.network.layers)} layers, for {self.chip.name})"
+
     @property
     def compute_ratio(self) -> float:
         """OU steps of one inference over those of the uncompressed model, layers that were left whole included."""
@@ -82,7 +98,7 @@ class Compression:
             batch: inputs as the model takes them; the first calibration batch if None, which calibrated reuse was
                 fitted to: inputs that it has not seen tell more.
         """
-        given = self._batch if batch is None else of_arrays(batch)
+        given = self._batch if batch is None else without_labels(of_arrays(batch), self.model)
         copied = (each.clone() for each in tensors(given, self.network.name))
         wanted = outputs(self._original.module(*copied), self.network.name)
         found = outputs(call(self.bit_true, tree_map(_copied, given)), self.network.name)
@@ -146,7 +162,9 @@ def compress(
     Args:
         model: any module. Convolutions and linear layers, also those inside attention, are mapped on crossbars.
         calibration: a tensor of inputs [N, ...], or batches as the model takes them: a tensor, a tuple of arguments or
-            a dictionary of named ones each, all with the batch in front. NumPy arrays will do. No labels.
+            a dictionary of named ones each, all with the batch in front. NumPy arrays will do. Labels are not needed:
+            from pairs (inputs, labels), as a data loader gives them, the inputs are taken if the model's ``forward``
+            has no second argument; if it has, give the inputs alone.
         method: "calibrated", "similar", "identical", "orc", "structured", "pattern", "prap" or "dense".
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
         chip: a preset or a TOML file, for the size of its OUs.
@@ -168,7 +186,7 @@ def compress(
         raise UserError(f"method must be a name, not {method!r}")
     skip = _names(skip)
     name = name or type(model).__name__
-    batches = _batches(calibration, name)
+    batches = _batches(calibration, model, name)
     on_chip = load_chip(chip)
     captured = capture(model, batches[0], name, skip)
     config = method_config(method, captured, on_chip, compute_ratio, skip, options)
@@ -223,7 +241,7 @@ def estimate(
     _check_model(model)
     if example is None:
         raise UserError("a model needs an example of its inputs to be costed")
-    captured = capture(model, example, type(model).__name__, skip)
+    captured = capture(model, without_labels(example, model), type(model).__name__, skip)
     if plan is not None:
         return cost(captured.network, plan, on_chip)
     steps = {layer.name: 1.0 for layer in captured.network.layers}
@@ -282,16 +300,24 @@ def _names(skip: str | Collection[str]) -> tuple[str, ...]:
     return names
 
 
-def _batches(calibration: Tensor | Iterable[Inputs], name: str) -> Sequence[Inputs]:
+def _batches(calibration: Tensor | Iterable[Inputs], model: nn.Module, name: str) -> Sequence[Inputs]:
     calibration = of_arrays(calibration)
     if isinstance(calibration, Tensor):
         return cut(calibration, _BATCH, name)
     if isinstance(calibration, Mapping):
         return [calibration]
     if isinstance(calibration, str) or not isinstance(calibration, Iterable):
-        raise UserError(f"model {name}: the calibration must be a tensor or batches, not {type(calibration).__name__}")
-    batches = [of_arrays(batch) for batch in calibration]
-    cut(batches, _BATCH, name)  # says what is wrong
+        hint = " (torch.utils.data.DataLoader makes batches of it)" if isinstance(calibration, Dataset) else ""
+        kind = type(calibration).__name__
+        raise UserError(f"model {name}: the calibration must be a tensor or batches, not {kind}{hint}")
+    batches = [without_labels(of_arrays(batch), model) for batch in calibration]
+    dimensions = [[each.ndim for each in batch] for batch in cut(batches, _BATCH, name)]  # says what is wrong
+    for i, each in enumerate(dimensions):
+        if each != dimensions[0]:
+            raise UserError(
+                f"model {name}: batch {i} has tensors of {each} dimensions, the first of {dimensions[0]}: "
+                "give batches of inputs, without labels"
+            )
     return batches
 
 

@@ -51,6 +51,10 @@ class Layer:
     groups: int = 1
     more_positions: int = 0
 
+    def __repr__(self) -> str:
+        sizes = "x".join(map(str, self.weight.shape))
+        return f"Layer({self.name}: {self.kind}, weight {sizes}, {self.positions:,} positions)"
+
     def __post_init__(self) -> None:
         if self.kind not in ("conv", "linear"):
             raise UserError(f"layer {self.name}: kind must be conv or linear, not {self.kind!r}")
@@ -192,6 +196,9 @@ class Network:
 
     name: str
     nodes: tuple["Node", ...]
+
+    def __repr__(self) -> str:
+        return f"Network({self.name}: {len(self.layers)} layers, {self.parameters:,} weights)"
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

@@ -77,6 +77,10 @@ class LayerPlan:
     bias: NDArray[np.float32]
     convolution_groups: int = 1
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.rows):,} row groups, {len(self.donors):,} donors, {self.uses:,} uses"
+        return f"LayerPlan({self.name}: {self.inputs:,} inputs, {len(self.step):,} filters, {sizes})"
+
     def __post_init__(self) -> None:
         for key, dtype in _ARRAYS.items():
             value = getattr(self, key)
@@ -258,6 +262,10 @@ class NetworkPlan:
     layers: Mapping[str, LayerPlan]
     input_step: Mapping[str, float]
     outline: Outline | None = None
+
+    def __repr__(self) -> str:
+        donors = sum(len(plan.donors) for plan in self.layers.values())
+        return f"NetworkPlan({self.method}: {len(self.layers)} layers, {donors:,} donors)"
 
     def __post_init__(self) -> None:
         if not self.layers:

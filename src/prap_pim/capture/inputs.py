@@ -1,5 +1,6 @@
 """A batch of inputs as users have it: one tensor, positional arguments, or named ones."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,27 @@ def of_arrays(batch: Inputs) -> Inputs:
         return found.to(torch.get_default_dtype()) if found.is_floating_point() else found
 
     return tree_map(tensor, batch)
+
+
+def without_labels(batch: Inputs, model: nn.Module) -> Inputs:
+    """The inputs alone of a pair (inputs, labels), as data loaders give them, where the model takes one argument.
+
+    Where it takes two, the pair is two arguments.
+    """
+    if isinstance(batch, tuple | list) and len(batch) == 2 and not _takes(model, batch) and _takes(model, batch[:1]):
+        return batch[0]
+    return batch
+
+
+def _takes(model: nn.Module, arguments: Sequence[Any]) -> bool:
+    """Whether the model can be called with so many arguments in order."""
+    try:
+        inspect.signature(model.forward).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # it does not say
+        return True
+    return True
 
 
 def tensors(batch: Inputs, name: str) -> tuple[Tensor, ...]:

@@ -173,7 +173,8 @@ def capture(model: nn.Module, example: Inputs, name: str, skip: Collection[str] 
             call(model, example)
         except Exception as error:
             shapes = ", ".join(str(tuple(each.shape)) for each in flat)
-            raise UserError(f"model {name} does not run on an input {shapes}: {_line(error)}") from error
+            hint = " (a batch of two is two arguments: give it without labels)" if _like_labels(flat) else ""
+            raise UserError(f"model {name} does not run on an input {shapes}: {_line(error)}{hint}") from error
         module = _plainly_traced(model, example)
         origins: Mapping[str, Origin] = {}
         unsupported: Mapping[str, str] = {}
@@ -196,6 +197,11 @@ def _named(path: str, names: Collection[str]) -> bool:
 def _line(error: Exception) -> str:
     """The first line of what went wrong."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _like_labels(batch: Sequence[Tensor]) -> bool:
+    """Whether the second of two tensors could be the labels of the first."""
+    return len(batch) == 2 and batch[1].ndim == 1 and batch[1].shape[0] == batch[0].shape[0]
 
 
 def _plainly_traced(model: nn.Module, example: Inputs) -> fx.GraphModule | None:

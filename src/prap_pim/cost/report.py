@@ -53,6 +53,10 @@ class LayerCost:
     tiles: int
     crossbar_ous: tuple[tuple[int, int], ...]
 
+    def __repr__(self) -> str:
+        times = f"{self.pipelined_latency_s:.4g} s pipelined, {self.serial_latency_s:.4g} s serial"
+        return f"LayerCost({self.name}: {self.ou_steps:,} OU steps, {times}, {self.energy_j:.4g} J)"
+
     @property
     def energy_j(self) -> float:
         """Sum of the breakdown."""
@@ -122,6 +126,13 @@ class CostReport:
     conventions: tuple[str, ...]
     figures: tuple[UsedFigure, ...]
     warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        what = f"{self.network}, {self.method}, on {self.chip.name}: {len(self.layers)} layers"
+        times = f"{self.pipelined.latency_s:.4g} s pipelined, {self.serial.latency_s:.4g} s serial"
+        return (
+            f"CostReport({what}, {times}, {self.energy_j:.4g} J, {self.area_m2:.4g} m2, {self.crossbars:,} crossbars)"
+        )
 
     def _repr_html_(self) -> str:
         rows = [

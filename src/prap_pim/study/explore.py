@@ -10,7 +10,7 @@ import torch
 from prap_pim.errors import UserError
 from prap_pim.parallel import available_memory, cores
 from prap_pim.pipeline import versions
-from prap_pim.report.study import front_table, write_study_report
+from prap_pim.report.study import front_table, summary, write_study_report
 from prap_pim.run_folder import Manifest
 from prap_pim.settings import read_yaml
 from prap_pim.study.config import StudyConfig
@@ -28,6 +28,9 @@ _PROCESS_BYTES = 2 << 30  # that a process may need: torch itself, a network and
 
 class Study(StudyResults):
     """What ``explore`` returns: the trials of a study and its front."""
+
+    def __repr__(self) -> str:
+        return f"Study({self.name}: {summary(self)})"
 
     def _repr_html_(self) -> str:
         return front_table(self)
