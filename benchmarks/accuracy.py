@@ -291,10 +291,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, task in tasks.items():
         for seed in options.seeds if options.seeds is not None else task.seeds:
             case = Case(name, task, seed, options.test, options.cache / f"{name}-{options.test}" / f"seed{seed}")
-            if not (options.cached and RunFolder(case.folder / DENSE["name"]).results.exists()):
-                case.run(DENSE)
-            points.append(case.figures(DENSE["name"], DENSE["name"], Fraction(1)))
             wanted = [(line, ratio) for line in options.lines for ratio in sorted(options.ratios, reverse=True)]
+            if not options.cached:
+                case.run(DENSE)
+            elif not any(case.has(*each) for each in wanted):
+                continue
+            points.append(case.figures(DENSE["name"], DENSE["name"], Fraction(1)))
             for line, ratio in wanted:
                 if not options.quick and ratio not in task.tuned.get(line, RATIOS):
                     continue
