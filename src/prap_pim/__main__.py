@@ -307,7 +307,7 @@ def _report(arguments: argparse.Namespace) -> None:
         check_writable(output)
     if len(folders) == 1 and first.study.exists():
         study = first.read_study()
-        write_study_report(study, output)
+        write_study_report(study, output, first.config)
         _show_study(arguments, output, study)
         return
     runs = read_runs(folders)

@@ -1,6 +1,7 @@
 """The pages as people use them: by click and by keyboard, dark and light, wide and narrow, in headless Chromium."""
 
 import pytest
+import yaml
 from playwright.sync_api import expect
 
 from prap_pim.files import write_whole
@@ -70,8 +71,18 @@ def study(tmp_path_factory):
         trials=trials,
         front=list(range(6)),
     )
-    write_study_report(found, path)
+    config = path.with_name("config.yaml")
+    config.write_text(yaml.safe_dump({"base": {"model": {"name": EVIL[0]}, "training": "none"}, "space": {}}))
+    write_study_report(found, path, config)
     return path
+
+
+def test_a_studys_page_says_what_is_varied(chromium, study):
+    with opened(chromium, study) as page:
+        assert "Caution: the network was not trained" in page.locator("header").inner_text()
+        facts = page.locator("section:has(> #study)")
+        assert f"name: {EVIL[0]}" in facts.locator("dl").inner_text().replace("'", "")
+        assert "training: none" in facts.locator("pre").inner_text()
 
 
 @pytest.mark.parametrize("width", [1280, 360])

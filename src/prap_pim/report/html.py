@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prap_pim.errors import UserError
-from prap_pim.files import read_text, write_whole
+from prap_pim.files import write_whole
 from prap_pim.plan import NetworkPlan
 from prap_pim.report import occupancy, waterfall
 from prap_pim.report.allocation import HEADINGS, UNITS, allocations
 from prap_pim.report.charts import layer_chart, layer_names, method_charts
-from prap_pim.report.page import pack_json, render_page
+from prap_pim.report.page import config_text, pack_json, render_page
 from prap_pim.report.quantities import given, words
 from prap_pim.report.reuse_map import plain, reuse_maps
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
@@ -21,7 +21,6 @@ from prap_pim.results import Results
 from prap_pim.run_folder import RunFolder
 
 Progress = Callable[[str, int, int, str], object]  # phase, done, total, note
-_CONFIG = 200_000  # characters of a configuration that are shown
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,7 @@ class Evidence:
                 missing.append(method.name)
             if progress is not None:
                 progress("report: plans read", number, len(results.methods), method.name)
-        try:
-            config = read_text(folder.config)
-        except UserError:
-            config = ""
-        if len(config) > _CONFIG:
-            config = f"{config[:_CONFIG]}\n# cut here: the rest is in {folder.config.name}"
-        return Evidence(config, plans, tuple(missing))
+        return Evidence(config_text(folder.config), plans, tuple(missing))
 
 
 def write_report(

@@ -36,16 +36,31 @@ from dataclasses import asdict
 from functools import cache
 from importlib import resources
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from prap_pim.errors import UserError
+from prap_pim.files import read_text
 from prap_pim.report import quantities
 from prap_pim.report.drawing import Chart
 
 _UNIT = re.compile(r"(?<=\d) (?=(%|points|[TGMkmµnpf]?(s|J|W|m²|B|Hz)|/s)(?!\w))")
+
+
+_CONFIG = 200_000  # characters of a configuration that are shown
+
+
+def config_text(path: Path) -> str:
+    """A configuration as a page shows it; empty if it cannot be read."""
+    try:
+        config = read_text(path)
+    except UserError:
+        return ""
+    return config if len(config) <= _CONFIG else f"{config[:_CONFIG]}\n# cut here: the rest is in {path.name}"
 
 
 def render_page(

@@ -6,20 +6,23 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.text import Text
 
-from prap_pim.errors import printable
+from prap_pim.errors import UserError, printable
 from prap_pim.files import write_whole
 from prap_pim.notebook import html_table
 from prap_pim.report.drawing import NUMBERS, Chart, Choice, color, safe
 from prap_pim.report.names import endings
-from prap_pim.report.page import render_page
+from prap_pim.report.page import config_text, render_page
 from prap_pim.report.quantities import percent, quantity, scale, significant
 from prap_pim.report.tables import print_table
+from prap_pim.settings import read_yaml
 from prap_pim.study_results import SHORT, StudyResults, TrialResult
 
 _UNITS = {"s": "s", "j": "J", "m2": "m2", "w": "W", "bytes": "B"}  # by what a figure's name ends in
+_BASE = ("model", "data", "training", "checkpoint", "chip", "seed")  # of the run that is varied
 _SHOWN = 30  # trials of the front on a terminal; the tables have all
 _LONG = {whole: short for short, whole in SHORT.items()}
 
@@ -140,14 +143,20 @@ def front_table(results: StudyResults) -> str:
     return html_table(f"{results.name}: {summary(results)}", [*heads, *_headings(results)], rows)
 
 
-def write_study_report(results: StudyResults, path: Path) -> None:
+def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
     """Write the page, whole or not at all.
+
+    Args:
+        results: what it shows.
+        path: where it goes.
+        config: the study's configuration, YAML; what is varied is told from it. Left out if it cannot be read.
 
     Raises:
         UserError: the file cannot be written.
     """
     chart = _chart(results)
     front = set(results.front)
+    varied = _varied(config)
     rows = [(trial, trial.number in front, *_cells(results, trial)) for trial in results.trials]
     page = render_page(
         "study.html",
@@ -158,9 +167,24 @@ def write_study_report(results: StudyResults, path: Path) -> None:
         chart=chart,
         front=[row for row in sorted(rows, key=lambda row: row[0].number) if row[1]],
         rows=rows,
+        settings=list(zip(_headings(results), results.space, strict=True)),
+        goals=list(zip(map(label, _asked(results)), _wanted(results), strict=True)),
+        config=config_text(config),
+        varied={name: text for name, text in varied.items() if text != "null"},
+        untrained=varied.get("training") in ("none", "null") and varied.get("checkpoint", "null") == "null",
         figures=[(label(name), wanted, name) for name, wanted in zip(_asked(results), _wanted(results), strict=True)],
     )
     write_whole(path, page)
+
+
+def _varied(config: Path) -> dict[str, str]:
+    """Of the run configuration that a study varies, what says which network and data these are; empty: not known."""
+    try:
+        base = read_yaml(config)["base"]
+        texts = {key: yaml.safe_dump(base[key], default_flow_style=True, width=10**6) for key in _BASE if key in base}
+        return {key: text.removesuffix("...\n").strip() for key, text in texts.items()}
+    except (UserError, AttributeError, KeyError, TypeError):
+        return {}
 
 
 def _chart(results: StudyResults) -> Chart:

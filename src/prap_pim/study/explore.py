@@ -164,5 +164,5 @@ def _write(config: StudyConfig, command: str, search: Search, folder: StudyFolde
     )
     with locks.order():
         write_tables(results, folder)
-        write_study_report(results, folder.report)
+        write_study_report(results, folder.report, folder.config)
         results.save(folder.study)  # last: it says that the study has finished
