@@ -120,6 +120,24 @@ def test_report_again(finished: Path, capsys: pytest.CaptureFixture[str]):
     assert "prap" in capsys.readouterr().out
 
 
+def test_report_with_the_reuse_map_that_is_asked_for(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    own, page = (finished / "report.html").read_bytes(), tmp_path / "reuse.html"
+    layer = json.loads((finished / "results.json").read_text())["methods"][1]["layers"][1]["name"]
+    assert main(["report", str(finished), "--reuse", "prap", layer, "--output", str(page), "--quiet"]) == 0
+    assert page.read_text().count('id="reuse-data-') == 1
+    for wrong, why in (
+        (["--reuse", "prap", "nowhere"], "prap has no layer 'nowhere'"),
+        (["--reuse", "nobody", layer], "'nobody'"),
+        ([str(tmp_path), "--reuse", "prap", layer], "only the page of one run"),
+    ):
+        assert main(["report", str(finished), *wrong]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert why in line
+    assert (finished / "report.html").read_bytes() == own
+
+
 def test_report_of_several_runs(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     own, other = (finished / "report.html").read_bytes(), tmp_path / "other"
     shutil.copytree(finished, other)

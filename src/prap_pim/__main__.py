@@ -77,6 +77,14 @@ def _parser() -> Parser:
         metavar="FILE",
         help="the page (default: report.html of the run; of several runs, runs.html in the first one's folder)",
     )
+    report.add_argument(
+        "--reuse",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("METHOD", "LAYER"),
+        help="hold the reuse map of this layer, whole where a page has room, instead of parts of all; may be repeated",
+    )
     _add_output_flags(report)
     report.set_defaults(handler=_report)
 
@@ -305,7 +313,10 @@ def _report(arguments: argparse.Namespace) -> None:
         if output.suffix != ".html":
             raise UserError(f"--output {output}: the page is a file that ends in .html")
         check_writable(output)
-    if len(folders) == 1 and first.study.exists():
+    is_study = len(folders) == 1 and first.study.exists()
+    if arguments.reuse and (is_study or len(folders) > 1):
+        raise UserError("--reuse: only the page of one run has reuse maps")
+    if is_study:
         study = first.read_study()
         write_study_report(study, output, first.config)
         _show_study(arguments, output, study)
@@ -315,7 +326,8 @@ def _report(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output {output}: that is the page of one run, which stays; choose another name")
     if len(runs) == 1:
         with progress_bars(arguments.quiet or arguments.json) as progress:
-            write_report(runs[0].results, first, output, progress)
+            reuse = [(method, layer) for method, layer in arguments.reuse]
+            write_report(runs[0].results, first, output, progress, reuse)
     else:
         write_runs(runs, output)
     if arguments.json:

@@ -186,6 +186,27 @@ def shared_layer(name: str) -> LayerPlan:
     )
 
 
+def many(groups: int, filters: int) -> LayerPlan:
+    """In each row group, filters 2 i and 2 i + 1 share a donor."""
+    half = filters // 2
+    uses = groups * filters
+    donor = np.arange(groups)[:, None] * half + np.arange(filters)[None, :] // 2
+    return LayerPlan(
+        name="large",
+        inputs=groups,
+        rows=np.arange(groups, dtype=np.int32)[:, None],
+        donors=np.ones((groups * half, 1), np.int8),
+        donor_start=np.arange(groups + 1) * half,
+        use_start=np.arange(groups + 1) * filters,
+        use_filter=np.tile(np.arange(filters, dtype=np.int32), groups),
+        use_donor=donor.ravel().astype(np.int32),
+        use_sign=np.ones(uses, np.int8),
+        use_exponent=np.zeros(uses, np.int8),
+        step=np.ones(filters, np.float32),
+        bias=np.zeros(filters, np.float32),
+    )
+
+
 def shared_plan(method: str = "prap", names: tuple[str, ...] = LAYERS) -> NetworkPlan:
     """A plan whose layers all share donors alike."""
     return NetworkPlan(method, {name: shared_layer(name) for name in names}, dict.fromkeys(names, 1.0))

@@ -5,6 +5,7 @@ import yaml
 from playwright.sync_api import expect
 
 from prap_pim.files import write_whole
+from prap_pim.plan import NetworkPlan
 from prap_pim.report.differences import NamedRun
 from prap_pim.report.html import Evidence, render
 from prap_pim.report.runs import render_runs
@@ -12,7 +13,7 @@ from prap_pim.report.study import write_study_report
 from prap_pim.study_results import StudyResults, TrialResult
 from tests.browser import browser
 from tests.report.browser import opened, violations
-from tests.report.made_up import EVIL, layer, method, results, shared_plan, simulation
+from tests.report.made_up import EVIL, layer, many, method, results, shared_plan, simulation
 
 LAYERS = (*EVIL, "layer1.conv", "fc")
 
@@ -147,26 +148,23 @@ def test_the_table_filters_by_words_and_by_method(chromium, report):
         assert column(page, "layers-table", 1) == []
 
 
-@pytest.mark.parametrize(
-    ("typed", "rows"),
-    [
-        ("65536", 15),
-        ("65,536", 15),
-        ("100000 10x64", 3),  # fc, the fifth layer: 100,000 steps when dense
-        ("64x32", 12),
-        ("64 × 32", 12),
-        ("64 x 32 x 3 x 3", 12),
-        ("655", 15),  # a part of it
-        ("1.20 uj", 3),
-        ("1.20 µJ", 3),
-        ("conv3664", 0),  # cells are not run together
-    ],
-)
-def test_the_filter_finds_numbers_however_they_are_typed(chromium, report, typed, rows):
+def test_the_filter_finds_numbers_however_they_are_typed(chromium, report):
     with opened(chromium, report) as page:
-        page.locator("#layers-table-search").fill(typed)
-        found = page.locator(".controls[data-table=layers-table] [role=status]").inner_text()
-        assert found == f"{rows} of 15 rows"
+        status = page.locator(".controls[data-table=layers-table] [role=status]")
+        for typed, rows in (
+            ("65536", 15),
+            ("65,536", 15),
+            ("655", 15),  # a part of it
+            ("100000 10x64", 3),  # fc, the fifth layer: 100,000 steps when dense
+            ("64x32", 12),
+            ("64 × 32", 12),
+            ("64 x 32 x 3 x 3", 12),
+            ("1.20 uj", 3),
+            ("1.20 µJ", 3),
+            ("conv3664", 0),  # cells are not run together
+        ):
+            page.locator("#layers-table-search").fill(typed)
+            assert (typed, status.inner_text()) == (typed, f"{rows} of 15 rows")
 
 
 def test_a_region_says_on_which_sides_there_is_more_and_keeps_its_first_column(chromium, report):
@@ -212,15 +210,20 @@ def test_the_reuse_map_works_by_click(chromium, report):
         page.locator("#reuse-method").select_option("prap")
         page.locator("#reuse-layer").select_option(label="fc")
         canvas, told = page.locator("[data-part=canvas]"), page.locator("#reuse-told")
-        assert told.inner_text() == "Row group 0, filter 0: +1 times donor 0, which 3 filters use."  # most is shared
+        assert (
+            told.inner_text() == "Row group 0, filter 0: +1 times donor 0 of this row group, which 3 filters use."
+        )  # most is shared
         assert donors(page) == [["donor 0", "3", "0 (+1), 3 (−1/2), 5 (+2)"], ["donor 1", "1", "1 (+1)"]]
         size = 24  # pixels of a cell, beside 40 of numbers and below 18
         canvas.click(position={"x": 40 + 4.5 * size, "y": 18 + 1.5 * size})
-        assert told.inner_text() == "Row group 1, filter 4: +1/4 times donor 0, which 2 filters use."
+        assert told.inner_text() == "Row group 1, filter 4: +1/4 times donor 0 of this row group, which 2 filters use."
         assert donors(page) == [["donor 0", "2", "2 (+1), 4 (+1/4)"]]
         assert page.locator("#reuse-group").input_value() == "1"
         canvas.click(position={"x": 40 + 1.5 * size, "y": 18 + 0.5 * size})
-        assert told.inner_text() == "Row group 0, filter 1: +1 times donor 1, which no other filter uses."
+        assert (
+            told.inner_text()
+            == "Row group 0, filter 1: +1 times donor 1 of this row group, which no other filter uses."
+        )
         canvas.click(position={"x": 40 + 7.5 * size, "y": 18 + 0.5 * size})
         assert told.inner_text() == "Row group 0, filter 7: no pattern."
         strip = canvas.evaluate("(c) => [...c.getContext('2d').getImageData(40, 30, 192, 1).data]")
@@ -233,22 +236,80 @@ def test_the_reuse_map_works_by_keyboard(chromium, report):
         page.locator("#reuse-method").focus()
         page.keyboard.press("Home")  # a list: the first method
         assert page.locator("#reuse-method").input_value() == "third<b>"
-        for _ in range(3):
-            page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        assert page.evaluate("() => document.activeElement.dataset.part") == "filter"
+        page.keyboard.press("Tab")
         assert page.evaluate("() => document.activeElement.dataset.part") == "frame"
         told = page.locator("#reuse-told")
         for key, says in (
-            ("ArrowRight", "Row group 0, filter 1: +1 times donor 1, which no other filter uses."),
+            ("ArrowRight", "Row group 0, filter 1: +1 times donor 1 of this row group, which no other filter uses."),
             ("ArrowDown", "Row group 1, filter 1: no pattern."),
             ("ArrowDown", "Row group 1, filter 1: no pattern."),  # the last one
-            ("ArrowRight", "Row group 1, filter 2: +1 times donor 0, which 2 filters use."),
+            ("ArrowRight", "Row group 1, filter 2: +1 times donor 0 of this row group, which 2 filters use."),
             ("PageUp", "Row group 0, filter 2: no pattern."),
             ("End", "Row group 0, filter 7: no pattern."),
-            ("Home", "Row group 0, filter 0: +1 times donor 0, which 3 filters use."),
-            ("ArrowLeft", "Row group 0, filter 0: +1 times donor 0, which 3 filters use."),
+            ("Home", "Row group 0, filter 0: +1 times donor 0 of this row group, which 3 filters use."),
+            ("ArrowLeft", "Row group 0, filter 0: +1 times donor 0 of this row group, which 3 filters use."),
         ):
             page.keyboard.press(key)
             assert told.inner_text() == says
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A layer of 300 row groups and 600 filters, of which filters 2 i and 2 i + 1 share donors."""
+    path = tmp_path_factory.mktemp("pages") / "large.html"
+    plan = NetworkPlan("prap", {"large": many(300, 600)}, {"large": 1.0})
+    rows = [method(i, layers=[layer("large", 0, i)]) for i in (0, 1)]
+    write_whole(path, render(results(methods=rows), Evidence(plans={"prap": plan})))
+    return path
+
+
+def test_every_part_of_a_large_layer_is_reached(chromium, large):
+    def says(page, group, filter_):
+        donor = filter_ // 2
+        told = f"Row group {group}, filter {filter_}: +1 times donor {donor} of this row group, which 2 filters use."
+        expect(page.locator("#reuse-told")).to_have_text(told)
+        first = page.locator("[data-part=donors] tr").first.locator("th, td").all_inner_texts()  # the chosen one
+        assert first == [f"donor {donor}", "2", f"{2 * donor} (+1), {2 * donor + 1} (+1)"]
+
+    with opened(chromium, large) as page:
+        frame, canvas = page.locator("[data-part=frame]"), page.locator("[data-part=canvas]")
+        says(page, 0, 0)
+        assert not page.locator("[data-part=part]").is_visible()  # it is whole
+        page.locator("#reuse-group").select_option("299")
+        says(page, 299, 0)
+        page.locator("#reuse-filter").fill("599")
+        page.keyboard.press("Enter")
+        says(page, 299, 599)
+        for beyond, filter_ in (("12345", 599), ("-3", 0), ("", 0)):
+            page.locator("#reuse-filter").fill(beyond)
+            page.keyboard.press("Tab")
+            says(page, 299, filter_)
+        frame.focus()
+        page.keyboard.press("End")
+        says(page, 299, 599)
+        page.keyboard.press("ArrowDown")
+        says(page, 299, 599)
+        page.keyboard.press("PageUp")
+        jumped = int(page.locator("#reuse-group").input_value())
+        assert 240 < jumped < 290
+        for _ in range(10):
+            page.keyboard.press("PageUp")
+        page.keyboard.press("Home")
+        says(page, 0, 0)
+        # by scrolling: a cell is 8 pixels, beside 40 of numbers and below 18; a click moves nothing that is in sight
+        frame.evaluate("(each) => each.scrollTo(8 * 200, 8 * 100)")
+        page.wait_for_timeout(100)
+        canvas.click(position={"x": 40 + 10.5 * 8, "y": 18 + 20.5 * 8})
+        says(page, 120, 210)
+        chosen = canvas.evaluate(
+            "(c) => [...c.getContext('2d').getImageData(40 + 11 * 8 + 3, 18 + 20 * 8 + 3, 1, 1).data]"
+        )
+        assert chosen == [0xE6, 0x9F, 0, 255]  # filter 211 uses the same donor
+        assert frame.evaluate("(each) => [each.scrollLeft, each.scrollTop]") == [1600, 800]
 
 
 def test_dark_and_light_by_hand(chromium, report):

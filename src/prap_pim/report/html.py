@@ -1,8 +1,9 @@
 """The page of a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from prap_pim.errors import UserError
@@ -11,9 +12,9 @@ from prap_pim.plan import NetworkPlan
 from prap_pim.report import occupancy, waterfall
 from prap_pim.report.allocation import HEADINGS, UNITS, allocations
 from prap_pim.report.charts import layer_chart, layer_names, method_charts
-from prap_pim.report.page import config_text, pack_json, render_page
+from prap_pim.report.page import config_text, render_page
 from prap_pim.report.quantities import given, words
-from prap_pim.report.reuse_map import plain, reuse_maps
+from prap_pim.report.reuse_map import ReuseMaps, reuse_maps, shares
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
 from prap_pim.report.simulation import QUANTITIES, row_cells, simulation_chart, summary, value_text
 from prap_pim.report.summary import caveat, comparisons, component_names, exactness, headline, sections
@@ -21,6 +22,8 @@ from prap_pim.results import Results
 from prap_pim.run_folder import RunFolder
 
 Progress = Callable[[str, int, int, str], object]  # phase, done, total, note
+_PAGE = 5_800_000  # bytes of a page that reuse maps may fill
+_ASKED = 24_000_000  # characters of maps that were asked for: the whole one of a layer of millions of uses
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,11 @@ class Evidence:
 
 
 def write_report(
-    results: Results, folder: RunFolder, path: Path | None = None, progress: Progress | None = None
+    results: Results,
+    folder: RunFolder,
+    path: Path | None = None,
+    progress: Progress | None = None,
+    reuse: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write the page of a run, whole or not at all.
 
@@ -64,21 +71,21 @@ def write_report(
         folder: of the run; plans and configuration are read there, what is missing is left out.
         path: where to write; None: the folder's report.
         progress: told how far things are.
+        reuse: method and layer of the reuse maps that the page is to hold; empty: as much of all as there is room for.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: a reuse map is wanted whose plan there is not; the file cannot be written.
     """
-    write_whole(path or folder.report, render(results, Evidence.read(folder, results, progress)))
+    write_whole(path or folder.report, render(results, Evidence.read(folder, results, progress), reuse))
 
 
-def render(results: Results, evidence: Evidence | None = None) -> str:
+def render(results: Results, evidence: Evidence | None = None, reuse: Sequence[tuple[str, str]] = ()) -> str:
     """The page as text."""
     evidence = evidence or Evidence()
     methods = [each.method for each in comparisons(results)]
     by_method, by_layer, falls = method_charts(results), layer_chart(results), waterfall.waterfall_charts(results)
     occupied = occupancy.occupancies(results)
     filled = occupancy.occupancy_charts(occupied)
-    maps = reuse_maps(evidence.plans)
     charts = [simulation_chart(simulation, i) for i, simulation in enumerate(results.simulations)]
     layers = [{layer.name: layer for layer in method.layers} for method in methods]
     parts = [
@@ -92,11 +99,11 @@ def render(results: Results, evidence: Evidence | None = None) -> str:
         ("chip", "Chip"),
         ("run", "Run"),
     ]
-    return render_page(
+    page = partial(
+        render_page,
         "report.html",
         parts=parts,
         charts=[*by_method, *falls, by_layer, *filled, *filter(None, charts)],
-        scripts=["reuse.js"] if maps else [],
         results=results,
         headline=headline(results),
         sections=sections(results),
@@ -109,8 +116,6 @@ def render(results: Results, evidence: Evidence | None = None) -> str:
         occupancy_charts=filled,
         occupancy_chooser=occupancy.CHOOSER,
         occupancy_rows=occupancy.table(occupied),
-        has_maps=bool(maps),
-        reuse_data=pack_json(plain(maps)),
         geometry=[_property(key, value) for key, value in results.chip.geometry.items()],
         missing_plans=evidence.missing,
         config=evidence.config,
@@ -136,6 +141,19 @@ def render(results: Results, evidence: Evidence | None = None) -> str:
             for method, of_method in zip(methods, layers, strict=True)
             if name in of_method
         ],
+    )
+    room = _ASKED if reuse else _PAGE - len(_with_maps(page, ReuseMaps(), evidence, reuse).encode())
+    return _with_maps(page, reuse_maps(evidence.plans, room, reuse), evidence, reuse)
+
+
+def _with_maps(page: Callable[..., str], maps: ReuseMaps, evidence: Evidence, asked: Sequence[tuple[str, str]]) -> str:
+    shown = {each.method for each in maps.maps}
+    return page(
+        data=[{"method": each.method, "layer": each.layer, "sharing": each.sharing} for each in maps.maps],
+        scripts=["reuse.js"] if maps.maps else [],
+        maps=maps,
+        asked=asked,
+        without_map=[name for name, plan in evidence.plans.items() if name not in shown and not shares(plan)],
     )
 
 

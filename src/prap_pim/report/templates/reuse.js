@@ -1,47 +1,58 @@
-// The reuse map: a cell for every filter and row group; one row group and its donors in words beside it.
+// The reuse map: a cell for every filter and row group, drawn where one looks; one row group and its donors in words.
 "use strict";
 (async () => {
   const root = document.getElementById("reuse-map");
   if (!root) return;
-  const maps = JSON.parse(await page.unpack("reuse-data"));
+  const maps = page.read("page-data").map((each, number) => ({ ...each, number }));
   const find = (name) => root.querySelector(`[data-part=${name}]`);
-  const [method, layer, group] = ["method", "layer", "group"].map(find);
-  const [frame, canvas] = [find("frame"), find("canvas")];
+  const [method, layer, group, filter] = ["method", "layer", "group", "filter"].map(find);
+  const [frame, space, canvas] = ["frame", "space", "canvas"].map(find);
   const paint = canvas.getContext("2d");
-  let map, sharers, size, at;  // at: {group, filter}, counted among those shown
+  let map, rows, size, at;  // at: {group: place among those that are here, filter}
 
   const [gutter, head] = [40, 18];  // pixels for the numbers of row groups and filters
-  const mostSharers = () => Math.max(2, ...sharers.flatMap((times) => [...times.values()]));
-  const strength = (times, most) => 0.25 + 0.75 * (Math.log(times) / Math.log(most));
+  /** Opacity of a cell whose donor so many filters share. */
+  const strength = (times) => 0.45 + 0.55 * (Math.log(times) / Math.log(Math.max(2, map.most)));
   const option = (text, value) => Object.assign(document.createElement("option"), { textContent: text, value });
   const cell = (kind, text) => Object.assign(document.createElement(kind), { textContent: text });
+  const number = (value) => value.toLocaleString("en");
+
+  /** Uses of a row group by filter, {donor, gain}, and how many filters share each donor; unpacked when first seen. */
+  function row(place) {
+    if (!rows.has(place)) {
+      const [steps, donors, gains] = map.uses[place];
+      const [uses, sharers] = [new Map(), new Map()];
+      let at = -1;
+      steps.forEach((step, i) => {
+        at += step;
+        uses.set(at, { donor: donors[i], gain: gains[i] });
+        sharers.set(donors[i], (sharers.get(donors[i]) ?? 0) + 1);
+      });
+      rows.set(place, { uses, sharers });
+    }
+    return rows.get(place);
+  }
 
   function chooseMethod() {
     const wanted = layer.selectedOptions[0]?.textContent;
     const of = maps.filter((each) => each.method === method.value);
-    layer.replaceChildren(...of.map((each) => option(each.layer, maps.indexOf(each))));
+    layer.replaceChildren(...of.map((each) => option(each.layer, each.number)));
     const same = of.findIndex((each) => each.layer === wanted);
-    const most = of.map(sharing).reduce((best, value, i, all) => (value > all[best] ? i : best), 0);
-    layer.selectedIndex = same >= 0 ? same : most;
-    chooseLayer();
+    const most = of.reduce((best, each, i) => (each.sharing > of[best].sharing ? i : best), 0);
+    layer.selectedIndex = same >= 0 ? same : most;  // at first the layer that shares most
+    return chooseLayer();
   }
 
-  /** Uses for each donor in what is shown: the layer that shares most is shown first. */
-  function sharing({ uses }) {
-    const used = uses.flat().filter(Boolean).length;
-    const donors = uses.reduce((sum, row) => sum + new Set(row.filter(Boolean).map(([donor]) => donor)).size, 0);
-    return donors ? used / donors : 0;
-  }
-
-  function chooseLayer() {
-    map = maps[Number(layer.value)];
-    sharers = map.uses.map((row) => {
-      const times = new Map();
-      for (const use of row) if (use) times.set(use[0], (times.get(use[0]) ?? 0) + 1);
-      return times;
-    });
+  async function chooseLayer() {
+    const wanted = layer.value;
+    const unpacked = JSON.parse(await page.unpack(`reuse-data-${wanted}`));
+    if (wanted !== layer.value) return;  // another was chosen meanwhile
+    map = unpacked;
+    rows = new Map();
     find("summary").textContent = `${map.summary}.`;
-    find("part").textContent = map.part ? `Shown: ${map.part}. The sums are of the whole layer.` : "";
+    find("part").hidden = !map.part;
+    find("held").textContent = map.part;
+    find("command").textContent = map.command;
     find("gains").replaceChildren(
       ...map.gains.map((row) => {
         const tr = document.createElement("tr");
@@ -50,105 +61,131 @@
         return tr;
       }),
     );
-    group.replaceChildren(...map.groups.map((number, i) => option(`${number}`, i)));
-    const most = mostSharers();
+    group.replaceChildren(...map.groups.map((each, i) => option(number(each), i)));
+    filter.max = map.filters - 1;
+    const chosen = document.createElement("span");
+    chosen.append(Object.assign(document.createElement("i"), { className: "marked" }), "uses the chosen donor");
     find("legend").replaceChildren(
-      ...[...new Set([1, 2, Math.round(Math.sqrt(2 * most)), most])].map((times) => {
+      ...[...new Set([1, 2, Math.round(Math.sqrt(2 * map.most)), map.most])].filter(Boolean).map((times) => {
         const item = document.createElement("span");
         const square = document.createElement("i");
         if (times > 1) {
           square.className = "shared";
-          square.style.opacity = strength(times, most);
+          square.style.opacity = strength(times);
         }
-        item.append(square, times === 1 ? "one filter alone" : `${times} filters share a donor`);
+        item.append(square, times === 1 ? "one filter alone" : `${number(times)} filters share a donor`);
         return item;
       }),
+      chosen,
     );
-    const first = sharers.findIndex((times) => [...times.values()].includes(most));  // begin where most is shared
-    const place = { group: Math.max(0, first), filter: 0 };
-    place.filter = Math.max(0, map.uses[place.group]?.findIndex((use) => use && sharers[place.group].get(use[0]) === most) ?? 0);
-    at = place;
-    draw();
-    tell();
+    root.hidden = false;
+    at = { group: map.start[0], filter: map.start[1] };  // begin where most is shared
+    measure();
+    move(at);
   }
 
-  function draw() {
-    const width = Math.max(200, frame.clientWidth - gutter - 2);
-    size = Math.max(8, Math.min(24, Math.floor(width / map.filters)));
-    const scale = window.devicePixelRatio || 1;
+  function measure() {
+    size = Math.max(8, Math.min(24, Math.floor((frame.clientWidth - gutter - 2) / map.filters)));
     const [w, h] = [gutter + map.filters * size + 2, head + map.groups.length * size + 2];
+    Object.assign(space.style, { width: `${w}px`, height: `${h}px` });
+    draw();
+  }
+
+  /** What the frame shows of the map; numbers of filters and row groups stay in sight. */
+  function draw() {
+    const scale = window.devicePixelRatio || 1;
+    const [w, h] = [Math.min(frame.clientWidth, space.offsetWidth), Math.min(frame.clientHeight, space.offsetHeight)];
     Object.assign(canvas, { width: w * scale, height: h * scale });
     Object.assign(canvas.style, { width: `${w}px`, height: `${h}px` });
-    const [high, soft, ink, accent, quiet] = ["--high", "--soft", "--ink", "--accent", "--quiet"].map(page.color);
+    const [left, top] = [frame.scrollLeft, frame.scrollTop];
+    const seen = (from, pixels, all) => [Math.floor(from / size), Math.min(all, Math.ceil((from + pixels) / size))];
+    const [firstFilter, endFilter] = seen(left, w - gutter, map.filters);
+    const [firstGroup, endGroup] = seen(top, h - head, map.groups.length);
+    const [high, soft, ink, quiet, card, marked] = ["--high", "--soft", "--ink", "--quiet", "--card", "--marked"].map(page.color);
+
     paint.setTransform(scale, 0, 0, scale, 0, 0);
-    paint.clearRect(0, 0, w, h);
     paint.fillStyle = soft;
     paint.font = "11px system-ui, sans-serif";
     paint.textBaseline = "middle";
     paint.textAlign = "right";
     const every = Math.ceil(13 / size);
-    map.groups.forEach((number, y) => y % every || paint.fillText(number, gutter - 6, head + (y + 0.5) * size));
+    for (let y = firstGroup + ((every - (firstGroup % every)) % every); y < endGroup; y += every) {
+      paint.fillText(map.groups[y], gutter - 6, head + (y + 0.5) * size - top);
+    }
     paint.textAlign = "center";
-    for (let x = 0; x < map.filters; x += 8 * Math.ceil(4 / size)) paint.fillText(x, gutter + (x + 0.5) * size, 8);
-    paint.setTransform(scale, 0, 0, scale, gutter * scale, head * scale);
-    const most = mostSharers();
+    const apart = 8 * Math.ceil(4 / size);
+    for (let x = apart * Math.ceil(firstFilter / apart); x < endFilter; x += apart) {
+      paint.fillText(x, gutter + (x + 0.5) * size - left, 8);
+    }
+    paint.beginPath();
+    paint.rect(gutter - 2, head - 2, w, h);
+    paint.clip();
+    paint.translate(gutter - left, head - top);
     const inside = size - 1;
-    map.uses.forEach((row, y) =>
-      row.forEach((use, x) => {
+    for (let y = firstGroup; y < endGroup; y += 1) {
+      const { uses, sharers } = row(y);
+      for (let x = firstFilter; x < endFilter; x += 1) {
         paint.fillStyle = quiet;
         paint.fillRect(x * size, y * size, inside, inside);
-        if (!use) return;
-        const times = sharers[y].get(use[0]);
+        const use = uses.get(x);
+        if (!use) continue;
+        const times = sharers.get(use.donor);
         if (times === 1) {  // hollow: nobody shares this donor
           paint.strokeStyle = soft;
           paint.lineWidth = 1;
           paint.strokeRect(x * size + 1.5, y * size + 1.5, inside - 3, inside - 3);
         } else {
-          paint.globalAlpha = strength(times, most);
+          paint.globalAlpha = strength(times);
           paint.fillStyle = high;
           paint.fillRect(x * size, y * size, inside, inside);
           paint.globalAlpha = 1;
         }
-      }),
-    );
-    const here = map.uses[at.group]?.[at.filter];
-    paint.lineWidth = 2;
-    paint.strokeStyle = accent;
-    if (here) {
-      map.uses[at.group].forEach((use, x) => {
-        if (use && use[0] === here[0]) paint.strokeRect(x * size, at.group * size, inside, inside);
-      });
+      }
     }
-    paint.lineWidth = 3;
-    paint.strokeStyle = ink;
-    paint.strokeRect(at.filter * size - 1, at.group * size - 1, size + 1, size + 1);
+    const here = row(at.group).uses.get(at.filter);
+    for (const [x, use] of here ? row(at.group).uses : []) {  // who else uses the chosen donor
+      if (use.donor !== here.donor) continue;
+      paint.fillStyle = marked;
+      paint.fillRect(x * size, at.group * size, inside, inside);
+      paint.lineWidth = 1.5;
+      paint.strokeStyle = card;
+      paint.strokeRect(x * size, at.group * size, inside, inside);
+    }
+    for (const [colour, width] of [[card, 5], [ink, 2]]) {
+      paint.lineWidth = width;
+      paint.strokeStyle = colour;
+      paint.strokeRect(at.filter * size - 1.5, at.group * size - 1.5, size + 2, size + 2);
+    }
   }
 
   /** Say what is at the chosen place, and list the donors of its row group. */
   function tell() {
     group.selectedIndex = at.group;
-    const row = map.uses[at.group] ?? [];
-    const number = map.groups[at.group];
-    const here = row[at.filter];
+    filter.value = at.filter;
+    const { uses, sharers } = row(at.group);
+    const here = uses.get(at.filter);
+    const place = `Row group ${number(map.groups[at.group])}, filter ${number(at.filter)}`;
+    const others = here && sharers.get(here.donor);
     find("told").textContent = here
-      ? `Row group ${number}, filter ${at.filter}: ${map.gain_names[here[1]]} times donor ${here[0]}, ` +
-        (sharers[at.group].get(here[0]) === 1 ? "which no other filter uses." : `which ${sharers[at.group].get(here[0])} filters use.`)
-      : `Row group ${number}, filter ${at.filter}: no pattern.`;
+      ? `${place}: ${map.gain_names[here.gain]} times donor ${here.donor} of this row group, ` +
+        (others === 1 ? "which no other filter uses." : `which ${number(others)} filters use.`)
+      : `${place}: no pattern.`;
     const donors = new Map();
-    row.forEach((use, filter) => {
-      if (!use) return;
-      if (!donors.has(use[0])) donors.set(use[0], []);
-      donors.get(use[0]).push(`${filter} (${map.gain_names[use[1]]})`);
-    });
+    for (const [x, use] of uses) {
+      if (!donors.has(use.donor)) donors.set(use.donor, []);
+      donors.get(use.donor).push(`${x} (${map.gain_names[use.gain]})`);
+    }
+    const first = (a, b) =>
+      (b[0] === here?.donor) - (a[0] === here?.donor) || b[1].length - a[1].length || a[0] - b[0];
     find("donors").replaceChildren(
-      ...[...donors].sort((a, b) => b[1].length - a[1].length || a[0] - b[0]).map(([donor, filters]) => {
+      ...[...donors].sort(first).map(([donor, filters]) => {
         const tr = document.createElement("tr");
         tr.append(
           Object.assign(cell("th", `donor ${donor}`), { scope: "row", className: "nowrap" }),
           Object.assign(cell("td", filters.length), { className: "num" }),
           cell("td", filters.join(", ")),
         );
-        if (here && here[0] === donor) tr.className = "chosen";
+        if (here && here.donor === donor) tr.className = "chosen";
         return tr;
       }),
     );
@@ -159,38 +196,39 @@
       group: Math.max(0, Math.min(map.groups.length - 1, to.group)),
       filter: Math.max(0, Math.min(map.filters - 1, to.filter)),
     };
+    const insight = (now, cell, pixels) => Math.max(Math.min(now, (cell - 3) * size), (cell + 4) * size - pixels);
+    frame.scrollLeft = insight(frame.scrollLeft, at.filter, frame.clientWidth - gutter);
+    frame.scrollTop = insight(frame.scrollTop, at.group, frame.clientHeight - head);
     draw();
     tell();
-    const left = gutter + at.filter * size;  // keep the chosen cell in sight
-    frame.scrollLeft = Math.max(Math.min(frame.scrollLeft, left - size), left + 2 * size - frame.clientWidth);
   }
 
-  const steps = {
-    ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0],
-    Home: [0, -Infinity], End: [0, Infinity], PageUp: [-Infinity, 0], PageDown: [Infinity, 0],
-  };
   frame.addEventListener("keydown", (event) => {
-    const step = steps[event.key];
+    const screen = Math.max(1, Math.floor((frame.clientHeight - head) / size) - 1);
+    const step = {
+      ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0],
+      Home: [0, -Infinity], End: [0, Infinity], PageUp: [-screen, 0], PageDown: [screen, 0],
+    }[event.key];
     if (!step || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
     move({ group: at.group + step[0], filter: at.filter + step[1] });
   });
   canvas.addEventListener("click", (event) => {
     const place = canvas.getBoundingClientRect();
-    move({
-      group: Math.floor((event.clientY - place.top - head) / size),
-      filter: Math.floor((event.clientX - place.left - gutter) / size),
-    });
+    const [x, y] = [event.clientX - place.left - gutter, event.clientY - place.top - head];
+    if (x < 0 || y < 0) return;
+    move({ group: Math.floor((y + frame.scrollTop) / size), filter: Math.floor((x + frame.scrollLeft) / size) });
   });
   method.addEventListener("change", chooseMethod);
   layer.addEventListener("change", chooseLayer);
   group.addEventListener("change", () => move({ ...at, group: group.selectedIndex }));
+  filter.addEventListener("change", () => move({ ...at, filter: Math.trunc(Number(filter.value)) || 0 }));
 
   const names = [...new Set(maps.map((each) => each.method))];
   method.replaceChildren(...names.map((name) => option(name, name)));
   method.selectedIndex = names.length - 1;
-  root.hidden = false;
-  chooseMethod();
+  await chooseMethod();
   page.redraws.push(draw);
-  new ResizeObserver(draw).observe(frame);
+  frame.addEventListener("scroll", draw, { passive: true });
+  new ResizeObserver(measure).observe(frame);
 })();
