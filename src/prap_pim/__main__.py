@@ -343,6 +343,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _plot(arguments: argparse.Namespace) -> None:
+    from prap_pim.report.differences import read_runs, verdict
     from prap_pim.report.figures import figure_table, study_table, write_figure
     from prap_pim.run_folder import RunFolder
 
@@ -360,8 +361,11 @@ def _plot(arguments: argparse.Namespace) -> None:
             raise UserError(f"--figure {arguments.figure} shows one study, whose trials are not told apart by methods")
         table = study_table(arguments.figure, RunFolder(arguments.folders[0]).read_study())
     else:
-        results = [RunFolder(folder).read_results() for folder in arguments.folders]
-        table = figure_table(arguments.figure, arguments.folders, results, methods)
+        runs = read_runs([RunFolder(folder) for folder in arguments.folders])
+        table = figure_table(arguments.figure, arguments.folders, [run.results for run in runs], methods)
+        found = verdict(runs)
+        if len(runs) > 1 and not found.alike and not arguments.quiet:
+            print(f"prap-pim: {one_line(' '.join(found.sentences))}", file=sys.stderr)
     write_figure(arguments.figure, table, output, format_, arguments.width)
     if arguments.json:
         print(json.dumps({"figure": arguments.figure, "file": str(output), **table.as_json()}, allow_nan=False))

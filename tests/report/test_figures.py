@@ -141,6 +141,8 @@ def test_all_formats_tell_the_same(name, tmp_path):
             value = row[column.name]
             if isinstance(value, str):
                 assert read_tex(cell) == value.replace("\u2028", "?")
+            elif value is None:
+                assert cell == "--"
             else:
                 unit = read_tex(head).rpartition(" / ")[2] if " / " in head else ""
                 factor = {"": 1, "%": 100, "ms": 1e3, "µs": 1e6, "µJ": 1e6, "mm²": 1e6}[unit]
@@ -451,7 +453,9 @@ def test_noise_is_in_order_with_its_spread():
     dense, _prap = axes.containers
     assert list(dense.lines[0].get_xdata()) == [0.0, 0.2]
     assert list(dense.lines[0].get_ydata()) == pytest.approx([95, 80])
-    (_, _), (low, high) = dense.lines[2][0].get_segments()
+    of_one_device, (low, high) = dense.lines[2][0].get_segments()
+    assert len(of_one_device) == 0  # there is no spread
+    assert [row["spread"] is None for row in table("noise").records() if row["method"] == "dense"] == [True, False]
     assert [low[1], high[1]] == pytest.approx([70, 90])
     assert axes.get_xlabel() == "sigma of ln g"
     assert list(axes.get_xticks()) == [0.0, 0.2]  # where something was measured
@@ -531,6 +535,20 @@ def test_the_width_is_that_of_a_column_or_of_the_page(tmp_path):
     for width, pixels in (("column", 1050), ("page", 2148)):
         write_figure("energy", table("energy"), tmp_path / "a.png", "png", width)
         assert int.from_bytes((tmp_path / "a.png").read_bytes()[16:20], "big") == pixels  # 3.5 and 7.16 in at 300 dpi
+
+
+def test_runs_that_may_not_be_compared_are_told(run, tmp_path, monkeypatch, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    monkeypatch.chdir(tmp_path)
+    assert main(["plot", str(run), "other", "--figure", "energy"]) == 0
+    assert capsys.readouterr().err == ""
+    told = json.loads((other / "results.json").read_text())
+    (other / "results.json").write_text(json.dumps(told | {"network": "another", "seed": 99}))
+    assert main(["plot", str(run), "other", "--figure", "energy"]) == 0
+    assert "prap-pim: These runs differ in network and seed. Latency" in capsys.readouterr().err
+    assert main(["plot", str(run), "other", "--figure", "energy", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_command_writes_and_says_where(run, tmp_path, monkeypatch, capsys):

@@ -226,7 +226,9 @@ def noise(runs: Sequence[Run]) -> Table:
             points = [point for point in simulation.points if point.method in chosen]
             for point in sorted(points, key=lambda point: point.value or 0.0):
                 exact = simulation.exact_accuracy.get(point.method)
-                found = (point.value, exact, point.mean, point.spread, point.worst, len(point.accuracies))
+                devices = len(point.accuracies)
+                spread = point.spread if devices > 1 else None  # of one device there is none
+                found = (point.value, exact, point.mean, spread, point.worst, devices)
                 rows.append((run.label, simulation.name, quantity, point.method, *found))
     if not rows:
         raise UserError(
