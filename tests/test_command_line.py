@@ -283,6 +283,20 @@ def test_progress_fits_its_line_and_tells_the_time_left(width: int, monkeypatch:
     assert ("[red]" in last) == (width >= 100)
 
 
+def test_what_comes_before_the_first_phase_is_shown_as_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=100, force_terminal=True, color_system=None)
+    monkeypatch.setattr(command_line, "Output", lambda **_: console)
+    monkeypatch.setattr(command_line, "_PATIENCE", 0)
+    with command_line.progress_bars(quiet=False) as progress:
+        assert "starting" in screen.getvalue()
+        progress("the first", 0, 2)
+        screen.truncate(0)
+        progress("the first", 1, 2)
+    assert "the first" in screen.getvalue()
+    assert "starting" not in screen.getvalue()
+
+
 def completed(place: Path, *words: str) -> set[str]:
     """What a real bash offers for the last of these words."""
     script = place / "completion.bash"

@@ -46,6 +46,11 @@ def test_json(tmp_path: Path):
         read_json(tmp_path / "c.json")
 
 
+def test_a_file_without_end_is_one_line() -> None:
+    with pytest.raises(UserError, match="cannot read /dev/zero: it is larger than 256 MiB"):
+        read_json(Path("/dev/zero"))
+
+
 def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no folder .*new"):
         check_writable(tmp_path / "new" / "file")

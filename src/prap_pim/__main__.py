@@ -40,7 +40,8 @@ def _parser() -> Parser:
         "run",
         help="train, compress, map, cost and prove; leaves a run folder with results.json and report.html",
         epilog="example: prap-pim run examples/digits.yaml --output runs/mine --set training.epochs=30\n"
-        "on two processes: prap-pim run examples/digits.yaml --output runs/two --set training.shards=2 --devices 2",
+        "example of two processes: prap-pim run examples/digits.yaml --output runs/two "
+        "--set training.shards=2 --devices 2",
     )
     _add_run_arguments(run)
     run.set_defaults(handler=_run, methods=None)
@@ -235,6 +236,7 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from prap_pim import launch
+    from prap_pim.settings import read_yaml
 
     flags = {key: getattr(arguments, key) for key in launch.Launch.model_fields}
     asked = launch.Launch.of({key: value for key, value in flags.items() if value is not None}, os.environ)
@@ -244,47 +246,49 @@ def _run(arguments: argparse.Namespace) -> int:
     # torch's threads spin while they wait for one another, which ruins them where a core is busy with something else
     # (8.8 instead of 5.6 s an epoch here): let them sleep sooner. Must be said before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # imported here: torch takes seconds, and --help should not wait for it
-    from prap_pim.config import RunConfig
-    from prap_pim.pipeline import assist, run
-    from prap_pim.training import Lost, Processes
+    with progress_bars(arguments.quiet or arguments.json or not launch.is_first(os.environ)) as progress:
+        values = read_yaml(arguments.config, arguments.overrides)
+        # imported here: torch takes seconds, and --help should not wait for it
+        from prap_pim.config import RunConfig
+        from prap_pim.pipeline import assist, run
+        from prap_pim.training import Lost, Processes
 
-    quiet = arguments.quiet or arguments.json
-    config = RunConfig.load(arguments.config, arguments.overrides)
-    if arguments.methods is not None:
-        config = config.only(arguments.methods.split(","))
-    folder = arguments.output if arguments.output is not None else config.output
-    command = shlex.join(["prap-pim", *sys.argv[1:]])
-    try:
-        processes = Processes(asked.accelerator, asked.precision, asked.devices, asked.nodes)
-        if not processes.first:
-            assist(config, processes)
-            return 0
-        with progress_bars(quiet) as progress:
+        config = RunConfig.checked(values, str(arguments.config))
+        if arguments.methods is not None:
+            config = config.only(arguments.methods.split(","))
+        folder = arguments.output if arguments.output is not None else config.output
+        command = shlex.join(["prap-pim", *sys.argv[1:]])
+        try:
+            processes = Processes(asked.accelerator, asked.precision, asked.devices, asked.nodes)
+            if not processes.first:
+                assist(config, processes)
+                return 0
             results = run(config, folder, command, arguments.resume, progress, processes)
-    except Lost:
-        if launched:
-            return launch.LOST
-        raise
+        except Lost:
+            if launched:
+                return launch.LOST
+            raise
     _show(arguments, folder, results, details=arguments.command == "compare")
     return 0
 
 
 def _explore(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
-    from pydantic import Field
-
-    from prap_pim.settings import Settings, read_yaml
-    from prap_pim.study import StudyConfig, run_study
-
-    class Request(Settings):
-        processes: int | None = Field(default=None, ge=1, le=1024)
-
-    request = Request.checked({"processes": arguments.processes}, "explore")
-    config = StudyConfig.checked(read_yaml(arguments.config, arguments.overrides), str(arguments.config))
-    folder = arguments.output if arguments.output is not None else config.output
-    command = shlex.join(["prap-pim", *sys.argv[1:]])
     with progress_bars(arguments.quiet or arguments.json) as progress:
+        from pydantic import Field
+
+        from prap_pim.settings import Settings, read_yaml
+
+        values = read_yaml(arguments.config, arguments.overrides)
+        from prap_pim.study import StudyConfig, run_study  # torch, as in _run
+
+        class Request(Settings):
+            processes: int | None = Field(default=None, ge=1, le=1024)
+
+        request = Request.checked({"processes": arguments.processes}, "explore")
+        config = StudyConfig.checked(values, str(arguments.config))
+        folder = arguments.output if arguments.output is not None else config.output
+        command = shlex.join(["prap-pim", *sys.argv[1:]])
         how = arguments.resume, request.processes, arguments.scheduler
         results = run_study(config, folder, command, *how, progress)
     _show_study(arguments, folder / "report.html", results)
@@ -321,15 +325,15 @@ def _report(arguments: argparse.Namespace) -> None:
         write_study_report(study, output, first.config)
         _show_study(arguments, output, study)
         return
-    runs = read_runs(folders)
-    if len(runs) > 1 and output.resolve() in [folder.report.resolve() for folder in folders]:
+    if len(folders) > 1 and output.resolve() in [folder.report.resolve() for folder in folders]:
         raise UserError(f"--output {output}: that is the page of one run, which stays; choose another name")
-    if len(runs) == 1:
-        with progress_bars(arguments.quiet or arguments.json) as progress:
+    with progress_bars(arguments.quiet or arguments.json) as progress:
+        runs = read_runs(folders)
+        if len(runs) == 1:
             reuse = [(method, layer) for method, layer in arguments.reuse]
             write_report(runs[0].results, first, output, progress, reuse)
-    else:
-        write_runs(runs, output)
+        else:
+            write_runs(runs, output)
     if arguments.json:
         plain = {str(folder.path): run.results.model_dump() for folder, run in zip(folders, runs, strict=True)}
         print(runs[0].results.model_dump_json() if len(runs) == 1 else json.dumps(plain))
@@ -343,10 +347,6 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _plot(arguments: argparse.Namespace) -> None:
-    from prap_pim.report.differences import read_runs, verdict
-    from prap_pim.report.figures import figure_table, study_table, write_figure
-    from prap_pim.run_folder import RunFolder
-
     output, format_ = arguments.output, arguments.format
     if format_ is None:
         format_ = output.suffix[1:] if output is not None else "pdf"
@@ -356,17 +356,25 @@ def _plot(arguments: argparse.Namespace) -> None:
         output = Path(f"{arguments.figure}.{format_}")
     check_writable(output)
     methods = arguments.methods.split(",") if arguments.methods is not None else []
-    if arguments.figure in OF_STUDIES:
-        if methods or len(arguments.folders) > 1:
-            raise UserError(f"--figure {arguments.figure} shows one study, whose trials are not told apart by methods")
-        table = study_table(arguments.figure, RunFolder(arguments.folders[0]).read_study())
-    else:
-        runs = read_runs([RunFolder(folder) for folder in arguments.folders])
-        table = figure_table(arguments.figure, arguments.folders, [run.results for run in runs], methods)
-        found = verdict(runs)
-        if len(runs) > 1 and not found.alike and not arguments.quiet:
-            print(f"prap-pim: {one_line(' '.join(found.sentences))}", file=sys.stderr)
-    write_figure(arguments.figure, table, output, format_, arguments.width)
+    of_study = arguments.figure in OF_STUDIES
+    if of_study and (methods or len(arguments.folders) > 1):
+        raise UserError(f"--figure {arguments.figure} shows one study, whose trials are not told apart by methods")
+    told = ""
+    with progress_bars(arguments.quiet or arguments.json):
+        from prap_pim.report.differences import read_runs, verdict
+        from prap_pim.report.figures import figure_table, study_table, write_figure
+        from prap_pim.run_folder import RunFolder
+
+        if of_study:
+            table = study_table(arguments.figure, RunFolder(arguments.folders[0]).read_study())
+        else:
+            runs = read_runs([RunFolder(folder) for folder in arguments.folders])
+            table = figure_table(arguments.figure, arguments.folders, [run.results for run in runs], methods)
+            found = verdict(runs)
+            told = "" if len(runs) == 1 or found.alike else " ".join(found.sentences)
+        write_figure(arguments.figure, table, output, format_, arguments.width)
+    if told and not arguments.quiet:
+        print(f"prap-pim: {one_line(told)}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"figure": arguments.figure, "file": str(output), **table.as_json()}, allow_nan=False))
     elif not arguments.quiet:
@@ -375,25 +383,29 @@ def _plot(arguments: argparse.Namespace) -> None:
 
 def _simulate(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
-    from prap_pim.report import print_simulation
-    from prap_pim.robustness import Crossbars, Request, Sweep, simulate_run
+    with progress_bars(arguments.quiet or arguments.json) as progress:
+        from prap_pim.run_folder import RunFolder
 
-    given = {key: getattr(arguments, key) for key in ("samples", "devices", "seed", "processes", "name")}
-    request = Request.checked(
-        {
-            **{key: value for key, value in given.items() if value is not None},
-            "methods": arguments.methods.split(",") if arguments.methods is not None else None,
-            "sweep": Sweep.parse(arguments.sweep) if arguments.sweep is not None else None,
-        },
-        "simulate",
-    )
-    crossbars = Crossbars.read(arguments.device, arguments.overrides)
-    quiet, command = arguments.quiet or arguments.json, shlex.join(["prap-pim", *sys.argv[1:]])
-    with progress_bars(quiet) as progress:
+        RunFolder(arguments.folder).check_finished()
+        from prap_pim.robustness import Crossbars, Request, Sweep, simulate_run  # torch, as in _run
+
+        given = {key: getattr(arguments, key) for key in ("samples", "devices", "seed", "processes", "name")}
+        request = Request.checked(
+            {
+                **{key: value for key, value in given.items() if value is not None},
+                "methods": arguments.methods.split(",") if arguments.methods is not None else None,
+                "sweep": Sweep.parse(arguments.sweep) if arguments.sweep is not None else None,
+            },
+            "simulate",
+        )
+        crossbars = Crossbars.read(arguments.device, arguments.overrides)
+        command = shlex.join(["prap-pim", *sys.argv[1:]])
         _, simulation = simulate_run(arguments.folder, request, crossbars, command, progress)
     if arguments.json:
         print(simulation.model_dump_json())
     elif not arguments.quiet:
+        from prap_pim.report import print_simulation
+
         console = Output()
         print_simulation(simulation, console)
         report = arguments.folder / "report.html"
@@ -402,20 +414,20 @@ def _simulate(arguments: argparse.Namespace) -> None:
 
 def _compress(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
-    from prap_pim.onnx_model import compress_onnx, print_summary
-    from prap_pim.settings import Settings, with_overrides
-
-    class Request(Settings):
-        ratio: float | None = None
-        max_drop: float | None = None
-        seed: int = 0
-
-    given = {key: value for key in Request.model_fields if (value := getattr(arguments, key)) is not None}
-    request = Request.checked(given, "compress")
-    options = with_overrides({}, arguments.overrides)
-    if request.max_drop is not None:
-        options["max_drop"] = request.max_drop
     with progress_bars(arguments.quiet or arguments.json) as progress:
+        from prap_pim.onnx_model import compress_onnx, print_summary
+        from prap_pim.settings import Settings, with_overrides
+
+        class Request(Settings):
+            ratio: float | None = None
+            max_drop: float | None = None
+            seed: int = 0
+
+        given = {key: value for key in Request.model_fields if (value := getattr(arguments, key)) is not None}
+        request = Request.checked(given, "compress")
+        options = with_overrides({}, arguments.overrides)
+        if request.max_drop is not None:
+            options["max_drop"] = request.max_drop
         summary = compress_onnx(
             arguments.model,
             arguments.calibration,

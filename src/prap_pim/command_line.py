@@ -109,12 +109,14 @@ class Output(Console):
 def progress_bars(quiet: bool) -> Iterator[Callable[..., None]]:
     """A function ``progress(phase, done, total, note="")`` that shows bars with the time left on a terminal at stderr.
 
-    Nothing is shown in the first second: a mistake found early prints its line alone.
+    Nothing is shown in the first second: a mistake found early prints its line alone. What comes before the first
+    phase, such as reading torch, which takes seconds, is shown as starting.
     """
     console = Output(stderr=True, quiet=quiet)
     tasks: dict[str, TaskID] = {}
     shown = console.is_terminal and not quiet
     bars = Progress(*_columns(console.width), console=console, disable=not shown)
+    start = bars.add_task("starting", total=None, note="")
     later = Timer(_PATIENCE, bars.start)  # also if the first phase tells nothing for long
     later.daemon = True
     if shown and _PATIENCE:
@@ -123,6 +125,7 @@ def progress_bars(quiet: bool) -> Iterator[Callable[..., None]]:
         bars.start()
 
     def advance(phase: str, done: int, total: int, note: str = "") -> None:
+        bars.update(start, visible=False)
         if phase not in tasks:
             _make_room(bars, console.height)
             tasks[phase] = bars.add_task(phase, total=total, note=note)
@@ -137,6 +140,7 @@ def progress_bars(quiet: bool) -> Iterator[Callable[..., None]]:
         later.cancel()
         if later.is_alive():
             later.join()
+        bars.update(start, visible=False)
         if bars.live.is_started:
             bars.stop()
 

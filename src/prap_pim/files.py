@@ -9,6 +9,8 @@ from typing import Any
 
 from prap_pim.errors import UserError
 
+_LARGEST = 256 << 20  # bytes of a text: larger than any of ours, smaller than memory, as /dev/zero is not
+
 
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write ``path`` so that a reader sees the old file or the new one, never a part.
@@ -68,10 +70,14 @@ def read_text(path: Path) -> str:
     """The text of a UTF-8 file.
 
     Raises:
-        UserError: it is missing, unreadable or not text.
+        UserError: it is missing, unreadable, not text, or has no end.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise UserError(f"cannot read {path}: it is larger than {_LARGEST >> 20} MiB")
+        return content.decode("utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -91,6 +91,11 @@ class _Counts(Settings):
 _PLACE, _COUNTS = tuple(_Place.model_fields), tuple(_Counts.model_fields)
 
 
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Whether this process is alone, or the first of its machine."""
+    return environment.get("LOCAL_RANK", "0") == "0"
+
+
 def is_one_of_many(environment: Mapping[str, str]) -> bool:
     """Whether a launcher, this one or torchrun, has started this process."""
     return "LOCAL_RANK" in environment

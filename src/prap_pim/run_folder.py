@@ -86,6 +86,13 @@ class RunFolder:
         self._check(self.results)
         return Results.load(self.results)
 
+    def check_finished(self) -> None:
+        """
+        Raises:
+            UserError: the folder holds no finished run with its configuration.
+        """
+        self._check(self.results, self.config)
+
     def read_study(self) -> StudyResults:
         """The results of a finished study.
 
@@ -196,7 +203,7 @@ def open_finished(path: Path) -> Iterator[RunFolder]:
         UserError: the folder holds no run or an unfinished one, or is in use; or it cannot be written.
     """
     folder = RunFolder(path)
-    folder._check(folder.results, folder.config)
+    folder.check_finished()
     with _held(path):
         yield folder
 
