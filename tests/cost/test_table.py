@@ -23,7 +23,7 @@ def test_every_figure_has_value_unit_and_source(name: str) -> None:
     [
         ("[adc]\npower", "[adc]\nenergy", "unknown figure"),
         ('unit = "Hz"', 'unit = "GHz"', "unit must be Hz, not 'GHz'"),
-        ("value = 1.2e9", "value = -1", "greater than or equal to 0"),
+        ("value = 1.2e9", "value = -1", "must be at least 0, not -1"),
         ("value = 1.2e9", "value = 0", "adc.rate must be greater than 0"),
         ("[dac]", "[dacs]", "did you mean 'dac'?"),
         ('source = "authors: 1.2 GS/s"', 'source = ""', "source"),

@@ -149,7 +149,7 @@ def test_float32_is_left_when_it_could_round() -> None:
 @pytest.mark.parametrize(
     ("grain", "adc_bits", "message"),
     [
-        (Grain(), 0, "crossbars: adc_bits: .*greater than or equal to 1.*0"),
+        (Grain(), 0, "crossbars: adc_bits: must be at least 1, not 0"),
         (Grain(ou_rows=4), 4, "its row groups have 8 rows, an OU has 4"),
         (Grain(weight_bits=2), 4, "layer small: weights exceed 2 bits: they must lie in -2..1"),
         (Grain(input_bits=2), 4, "layer small: inputs exceed 2 bits"),
