@@ -102,6 +102,21 @@ def test_every_chart_is_drawn_and_axe_objects_to_nothing(chromium, which, width,
             assert violations(page) == []
 
 
+def test_the_longest_names_leave_nothing_to_scroll_sideways(chromium, tmp_path):
+    long = "a_name_without_any_break_" * 10
+    chip = results().chip.model_copy(update={"name": long, "warnings": [long], "geometry": {long: long}})
+    methods = [method(i, name=f"{i}{long}", description=long, layers=[layer(long, 0, i)]) for i in (0, 1)]
+    whole = results(name=long, network=long, data=long, command=long, chip=chip, methods=methods)
+    plans = {methods[1].name: shared_plan(methods[1].name, (long,))}
+    path = tmp_path / "long.html"
+    write_whole(path, render(whole, Evidence(config=long, plans=plans)))
+    for width in (1280, 360):
+        with opened(chromium, path, width) as page:
+            assert page.evaluate("() => document.documentElement.scrollWidth") == width
+            fixed = page.locator("#layers-table tbody th").first.bounding_box()
+            assert fixed["width"] <= 0.5 * width  # leaves room beside it for what scrolls
+
+
 def column(page, table, number):
     """Texts of a column, of the rows that are shown."""
     return page.locator(f"#{table} tbody tr:not([hidden]) > :nth-child({number})").all_inner_texts()
@@ -332,6 +347,22 @@ def test_dark_and_light_by_hand(chromium, report):
         assert colours(page) == light
         button.click()
         assert colours(page) == dark
+
+
+def test_print_is_light_and_whole(chromium, report):
+    with opened(chromium, report) as page:
+        page.locator("#theme").click()  # dark
+        page.emulate_media(media="print")
+        expect(page.locator("#energy .xtick text").first).to_have_css("fill", "rgb(25, 29, 34)")  # light's ink
+        assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        cut = (
+            "() => [...document.querySelectorAll('.scroll')].filter((e) => getComputedStyle(e).overflow !== 'visible')"
+        )
+        assert page.evaluate(f"({cut})().length") == 0
+        assert not page.locator("#layers-table-search").is_visible()
+        assert page.locator("#waterfall-method").is_visible()  # says what is shown
+        page.pdf()  # draws it once more
+        assert page.locator("details").get_attribute("open") is not None
 
 
 def test_a_choice_changes_its_charts(chromium, report):

@@ -56,6 +56,9 @@ def test_accuracies_that_say_nothing_are_named():
     found = verdict(chance)
     assert found.sentences[1:] == ("a: the float network, with 11.00 %, is no better than guessing among 10 classes.",)
     assert not found.alike
+    lost = results(classes=10, methods=[method(0), method(1, bit_true_accuracy=0.1)])
+    found = verdict([NamedRun("a", lost, {}), NamedRun("b", results(classes=10), {})])
+    assert found.sentences[1:] == ("a: prap: no better than guessing.",)
 
 
 def test_settings_that_differ_are_listed_and_those_that_no_aspect_tells_are_named():

@@ -214,8 +214,10 @@ def _meaningless(run: NamedRun) -> str:
     results = run.results
     if results.float_accuracy is None:
         return f"{run.name}: accuracy was not measured ({results.weights})."
-    guess = guessed(results, results.float_accuracy)
-    return f"{run.name}: the float network, with {percent(results.float_accuracy)}, is {guess}." if guess else ""
+    if guess := guessed(results, results.float_accuracy):
+        return f"{run.name}: the float network, with {percent(results.float_accuracy)}, is {guess}."
+    lost = [each.name for each in results.methods if guessed(results, each.bit_true_accuracy)]
+    return f"{run.name}: {_listed(lost)}: no better than guessing." if lost else ""
 
 
 def _listed(words: Sequence[str]) -> str:

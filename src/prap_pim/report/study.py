@@ -23,6 +23,7 @@ from prap_pim.study_results import SHORT, StudyResults, TrialResult
 
 _UNITS = {"s": "s", "j": "J", "m2": "m2", "w": "W", "bytes": "B"}  # by what a figure's name ends in
 _BASE = ("model", "data", "training", "checkpoint", "chip", "seed")  # of the run that is varied
+_NUMBERED = 40  # trials of a front whose numbers have room in a chart
 _SHOWN = 30  # trials of the front on a terminal; the tables have all
 _LONG = {whole: short for short, whole in SHORT.items()}
 
@@ -193,12 +194,13 @@ def _chart(results: StudyResults) -> Chart:
     pairs: list[tuple[str | None, str]] = list(combinations(names, 2)) if len(names) > 1 else [(None, names[0])]
     choices = [Choice(f"{label(x) if x else 'trial'} and {label(y)}", *_points(results, x, y)) for x, y in pairs]
     one = len(choices) == 1
+    hidden = "What seems beaten on the front is better in an objective that is not drawn. " if len(names) > 2 else ""
     return Chart(
         "pareto",
         "Trials" if len(names) == 1 else "Pareto front",
-        "Every point is a trial. No trial is better than one of the front in one objective and not worse in another"
-        f"{' of all objectives' if len(names) > 2 else ''}. Drag to zoom, double-click to see all; "
-        "point at a trial for its settings.",
+        "Every point is a trial; those of the front have their numbers. No other trial is as good as one of the front "
+        f"in every objective and better in one. {hidden}Drag to zoom, double-click to see all; point at a trial for "
+        "its settings.",
         data=choices[0].data if one else [],
         layout=choices[0].layout if one else {},
         kind="Scatter plot",
@@ -211,11 +213,15 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
     front = set(results.front)
     told = [trial for trial in results.trials if trial.reason is None]
     groups = [
-        ("front", [trial for trial in told if trial.number in front], color(4), "diamond", 11),
-        ("met constraints", [t for t in told if t.feasible and t.number not in front], color(0), "circle", 7),
         ("miss a constraint", [trial for trial in told if not trial.feasible], color(3), "x", 7),
+        ("met constraints", [t for t in told if t.feasible and t.number not in front], color(0), "circle", 7),
+        ("front", [trial for trial in told if trial.number in front], color(4), "diamond", 11),
     ]
-    axes = {name: _axis(name, [trial.figures[name] or 0 for trial in told]) for name in (x, y) if name}
+    axes = {
+        name: _axis(name, results.objectives[name], [trial.figures[name] or 0 for trial in told])
+        for name in (x, y)
+        if name
+    }
     data = []
     for name, trials, shade, mark, size in groups:
         if not trials:
@@ -225,18 +231,26 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
             {
                 "type": "scattergl" if len(told) > 5000 else "scatter",
                 "mode": "markers",
+                **(_numbered(trials) if name == "front" and len(trials) <= _NUMBERED else {}),
                 "name": name if results.constraints or name == "front" else "other trials",
                 "x": across,
                 "y": [(trial.figures[y] or 0) * axes[y][0] for trial in trials],
-                "text": [_hover(results, trial) for trial in trials],
-                "hovertemplate": "%{text}<extra></extra>",
+                "hovertext": [_hover(results, trial) for trial in trials],
+                "hoverinfo": "text",
                 "marker": {"color": shade, "symbol": mark, "size": size},
             }
         )
     layout = {
         "height": 460,
         "margin": {"l": 8, "r": 8, "t": 36, "b": 8},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "traceorder": "reversed",
+        },
         "hoverlabel": {"align": "left", "namelength": -1},
         "xaxis": {"title": {"text": "trial" if x is None else axes[x][1]}, "automargin": True, "tickformat": NUMBERS},
         "yaxis": {"title": {"text": axes[y][1]}, "automargin": True, "tickformat": NUMBERS},
@@ -244,13 +258,19 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
     return data, layout
 
 
-def _axis(name: str, values: Sequence[int | float]) -> tuple[float, str]:
-    """What to multiply a figure by, and the title of its axis."""
+def _numbered(trials: Sequence[TrialResult]) -> dict[str, Any]:
+    """Marks with the trials' numbers."""
+    return {"mode": "markers+text", "text": [f"{trial.number}" for trial in trials], "textposition": "top center"}
+
+
+def _axis(name: str, way: str, values: Sequence[int | float]) -> tuple[float, str]:
+    """What to multiply an objective by, and the title of its axis."""
     kind = unit(name)
     chosen = scale(values, kind) if kind not in ("%", "/s", "") else None
     factor = 100.0 if kind == "%" else chosen.factor if chosen is not None else 1.0
     shown = chosen.unit if chosen is not None else kind
-    return factor, f"{label(name)}, {shown}" if shown else label(name)
+    better = "less is better" if way == "minimize" else "more is better"
+    return factor, f"{label(name)}{f' / {shown}' if shown else ''} ({better})"
 
 
 def _hover(results: StudyResults, trial: TrialResult) -> str:

@@ -36,6 +36,11 @@ const page = (() => {
   });
   dark.addEventListener("change", recolor);
   matchMedia("(max-width: 40rem)").addEventListener("change", recolor);  // charts look otherwise on a narrow screen
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));
+  matchMedia("print").addEventListener("change", () => {  // paper is light, and not as wide as the screen
+    recolor();
+    document.querySelectorAll(".js-plotly-plot").forEach((each) => Plotly.Plots.resize(each));
+  });
 
   // charts -------------------------------------------------------------------------------------------------------
   function drawChart(id, { data, layout }) {
