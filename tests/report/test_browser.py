@@ -161,6 +161,7 @@ def test_the_table_filters_by_words_and_by_method(chromium, report):
         assert set(column(page, "layers-table", 2)) == {"third<b>"}
         page.locator("#layers-table-search").fill("no such layer")
         assert column(page, "layers-table", 1) == []
+        assert status.inner_text() == "None of 15 rows matches."
 
 
 def test_the_filter_finds_numbers_however_they_are_typed(chromium, report):
@@ -179,7 +180,8 @@ def test_the_filter_finds_numbers_however_they_are_typed(chromium, report):
             ("conv3664", 0),  # cells are not run together
         ):
             page.locator("#layers-table-search").fill(typed)
-            assert (typed, status.inner_text()) == (typed, f"{rows} of 15 rows")
+            told = f"{rows} of 15 rows" if rows else "None of 15 rows matches."
+            assert (typed, status.inner_text()) == (typed, told)
 
 
 def test_a_region_says_on_which_sides_there_is_more_and_keeps_its_first_column(chromium, report):
@@ -346,6 +348,10 @@ def test_dark_and_light_by_hand(chromium, report):
         page.emulate_media(color_scheme="dark")  # the choice stays
         assert colours(page) == light
         button.click()
+        assert colours(page) == dark
+        page.emulate_media(color_scheme="light")
+        page.reload()
+        page.evaluate("() => page.ready")
         assert colours(page) == dark
 
 

@@ -23,6 +23,10 @@ const page = (() => {
 
   // dark and light -----------------------------------------------------------------------------------------------
   const toggle = document.getElementById("theme");
+  const kept = "prap-pim-theme";  // the choice outlives the page, where the browser lets it
+  try {
+    root.dataset.theme = localStorage.getItem(kept) ?? "";
+  } catch {}
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
   function recolor() {
     toggle.textContent = isDark() ? "Light" : "Dark";
@@ -32,6 +36,9 @@ const page = (() => {
   toggle.hidden = false;
   toggle.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
+    try {
+      localStorage.setItem(kept, root.dataset.theme);
+    } catch {}
     recolor();
   });
   dark.addEventListener("change", recolor);
@@ -152,7 +159,7 @@ const page = (() => {
         );
         shown += !row.hidden;
       }
-      status.textContent = `${shown} of ${rows.length} rows`;
+      status.textContent = shown ? `${shown} of ${rows.length} rows` : `None of ${rows.length} rows matches.`;
     }
     controls.hidden = false;
     controls.addEventListener("input", apply);
