@@ -7,7 +7,7 @@ rounding: Frantar et al., ICLR 2023), then in further passes each is chosen anew
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import combinations
 
 import numpy as np
@@ -67,7 +67,7 @@ class Problem:
         """Weighted output error of ``weights``, relative to that of none at all."""
         return self._cost(weights - self.target) / max(self.energy, np.finfo(np.float64).tiny)
 
-    @property
+    @cached_property
     def energy(self) -> float:
         """Weighted output error of no weights at all."""
         return self._cost(self.target)
