@@ -3,12 +3,13 @@
     python benchmarks/accuracy.py                        all networks; hours; what is in the cache is not done again
     python benchmarks/accuracy.py --networks cnn --seeds 0 --lines similar identical --ratios 1/4
     python benchmarks/accuracy.py --quick                a tiny network, to see that everything works
-    python benchmarks/accuracy.py --write docs/accuracy.md   with --cached: of the points that are there
+    python benchmarks/accuracy.py --cached --write docs/accuracy.md   measures nothing: the tables of what is there
 
 A point is a run of the package (``prap_pim.pipeline.run``) in a folder of its own under --cache: a network trained on
 perturbed digits with one seed, and one method at one compute ratio. All points of a network and seed start from the
 checkpoints of one training run. Killed? The same command goes on, and takes finished points as they are: remove
-the folders of a method whose code has changed.
+the folders of a method whose code has changed. The figures of every point are kept in --points as well, a file of this
+repository, to which each run adds its own: the page is written from there.
 
 The ratio is OU steps over those of the dense network, first and last layer whole for every method, as in the paper.
 Rivals get one share for all layers that meets the ratio (``prap_pim.equal_compute``); where a method cannot, there is
@@ -16,10 +17,11 @@ no point. Batch-norm statistics are re-estimated on calibration images for all a
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from accuracy_tables import document
+from accuracy_tables import by_purpose, document
 from pydantic import ValidationError
 
 from prap_pim.capture import capture
@@ -38,7 +40,7 @@ from prap_pim.cost import cost
 from prap_pim.data import load
 from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
 from prap_pim.errors import UserError
-from prap_pim.files import write_json, write_whole
+from prap_pim.files import read_json, write_whole
 from prap_pim.models import build
 from prap_pim.network import Network
 from prap_pim.pipeline import run
@@ -50,6 +52,7 @@ from prap_pim.settings import explain
 from prap_pim.training import Checkpoint, accuracy, reestimate_batchnorm
 
 CHIPS = ("prap-2023", "isaac-32nm")  # the first is that of the runs; their saved plans are costed on the other
+POINTS = Path(__file__).with_name("accuracy_points.json")
 RATIOS = tuple(Fraction(1, n) for n in (2, 4, 8, 16, 32))
 
 
@@ -201,7 +204,7 @@ class Case:
                     "serial_latency_s": same.serial.latency_s,
                     "pipelined_latency_s": same.pipelined.latency_s,
                     "energy_j": same.energy_j,
-                    "energy_breakdown_j": dict(same.energy_breakdown_j),
+                    "energy_by_purpose_j": by_purpose(same.energy_breakdown_j),
                     "replicated_serial_latency_s": replicated.serial.latency_s,
                     "replicated_pipelined_latency_s": replicated.pipelined.latency_s,
                 }
@@ -280,14 +283,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--test", type=int, default=900, help="test images, at most 900; other images for other numbers"
     )
     parser.add_argument("--cache", type=Path, default=Path("runs/accuracy"))
-    parser.add_argument("--output", type=Path, default=Path("runs/accuracy/points.json"))
+    parser.add_argument("--points", type=Path, help="figures of all points so far (default: accuracy_points.json here)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables there, as Markdown")
     parser.add_argument("--cached", action="store_true", help="only points that are in the cache")
     parser.add_argument("--quick", action="store_true", help="one tiny network instead")
     options = parser.parse_args(arguments)
     tasks = {"tiny": TINY} if options.quick else {name: TASKS[name] for name in options.networks}
-    points: list[dict[str, Any]] = []
-    skipped: list[dict[str, Any]] = []
+    kept = options.points or (options.cache / "points.json" if options.quick else POINTS)
+    points = {_key(point): point for point in read_json(kept)} if kept.exists() else {}
     for name, task in tasks.items():
         for seed in options.seeds if options.seeds is not None else task.seeds:
             case = Case(name, task, seed, options.test, options.cache / f"{name}-{options.test}" / f"seed{seed}")
@@ -296,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 case.run(DENSE)
             elif not any(case.has(*each) for each in wanted):
                 continue
-            points.append(case.figures(DENSE["name"], DENSE["name"], Fraction(1)))
+            found = [case.figures(DENSE["name"], DENSE["name"], Fraction(1))]
             for line, ratio in wanted:
                 if not options.quick and ratio not in task.tuned.get(line, RATIOS):
                     continue
@@ -304,21 +307,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     continue
                 where = f"{name} seed {seed} {line} {ratio}"
                 try:
-                    points.append(case.point(line, ratio))
+                    found.append(case.point(line, ratio))
                 except UserError as error:
-                    skipped.append(
-                        {"network": name, "seed": seed, "line": line, "ratio": str(ratio), "why": str(error)}
-                    )
                     print(f"{where}: skipped, {error}")
                     continue
-                last = points[-1]
+                last = found[-1]
                 print(f"{where}: {last['compute_ratio']:.4f} of the OU steps, {last['bit_true_accuracy']:.2%} bit-true")
-                write_json(options.output, {"points": points, "skipped": skipped})
-    write_json(options.output, {"points": points, "skipped": skipped})
-    text = document(points, CHIPS)
+                points |= {_key(point): point for point in found}
+                _write_points(kept, points.values())
+    page = options.write.read_text() if options.write and options.write.exists() else ""
+    text = document([points[key] for key in sorted(points)], CHIPS, page)
     print(text)
     if options.write:
         write_whole(options.write, text)
+
+
+def _key(point: dict[str, Any]) -> tuple[int, int, int, Fraction]:
+    """Of which there is one point; in the order of the page."""
+    names = [list(TASKS), ["dense", *LINES]]
+    network, line = (
+        every.index(point[what]) if point[what] in every else len(every)
+        for every, what in zip(names, ("network", "line"), strict=True)
+    )
+    return network, line, point["seed"], -Fraction(point["ratio"])
+
+
+def _write_points(path: Path, points: Iterable[dict[str, Any]]) -> None:
+    """A line for each."""
+    lines = (json.dumps(point) for point in sorted(points, key=_key))
+    write_whole(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def _show(phase: str, done: int, total: int, note: str) -> None:

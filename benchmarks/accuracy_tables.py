@@ -1,6 +1,6 @@
 """The points of benchmarks/accuracy.py as a Markdown page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from statistics import mean
@@ -13,9 +13,12 @@ TUNED = (REFERENCE, "calibrated-tuned")
 VARIANTS = ("prap-8of9", "prap-4of9")  # the better one at a ratio stands for the line "prap"
 
 METHOD = "calibrated"  # whose energy is taken apart
-PARTIAL_SUMS = ("accumulator", "partial_sum_buffer")
-INDEX = ("index_buffer",)
-MOVING = ("input_buffer", "bus", "router", "output_unit", "digital_unit")  # the rest reads cells
+PURPOSES = {  # of energy: components; the rest reads cells
+    "partial sums": ("accumulator", "partial_sum_buffer"),
+    "index": ("index_buffer",),
+    "moving": ("input_buffer", "bus", "router", "output_unit", "digital_unit"),
+}
+READING = "reading"
 
 Point = dict[str, Any]
 Table = dict[tuple[str, str, Fraction], list[Point]]  # by network, line and ratio: a point of each seed
@@ -29,69 +32,60 @@ dense network, the first and the last layer whole. *prap* is pattern pruning to 
 does better, with similarity reuse; *tuned* lines are fine-tuned, all others one-shot. A dash: out of the method's
 reach, or not run. What the methods do: [methods](methods.md), [calibrated reuse](calibrated.md).
 
+The last column is the ratio at which a line has lost 1 point of the float accuracy; between measured ratios the loss is
+taken as linear in the ratio's logarithm, and < says that the smallest measured ratio loses less. Its last row is
+calibrated reuse over the best one-shot rival.
+
 Tuned lines branch at half of 16 epochs (of the large networks, 8) of 2,788 images and train the other half: far fewer
 steps than the paper's 50 epochs of 50,000, and PRAP would recover more with more. 20 test images of each point went
-through every cell, the others through the exact integer product. With 900 test images a point is 9 images. The points
-were made before images were normalised by float64 sums: their pixels differ in the last bits, so one made anew may
-differ by an image or two.
+through every cell, the others through the exact integer product. With 900 test images a point is 9 images.
+
+In *gain over prap-tuned* each line stands at its smallest ratio within 0.5 points of float: the figure of prap-tuned
+over the line's own. Latency is serial on prap-2023 and pipelined on isaac-32nm, each on the dense network's crossbars,
+and with layers replicated to fill as many. In *what is left of the energy*, in % of the dense network's, reading cells
+(ADC, DAC, registers, shift and add) is what reuse saves. Every use of a pattern still adds up a partial sum, and names
+its donor in the index; activations move as before.
 """
 
 
-def document(points: Sequence[Point], chips: Sequence[str]) -> str:
-    """The whole page.
+def document(points: Sequence[Point], chips: Sequence[str], before: str = "") -> str:
+    """The whole page: a section for each network.
 
     Args:
         points: as benchmarks/accuracy.py writes them; of each network a dense one.
         chips: the first is read with serial latency, the second with pipelined latency.
+        before: a page as it was, whose sections of networks without points are kept.
     """
+    kept = {name: text for name, _, text in (part.partition("\n\n") for part in before.split("\n## ")[1:])}
     table: Table = {}
     for point in points:
         table.setdefault((point["network"], point["line"], Fraction(point["ratio"])), []).append(point)
     table = _with_better_variant(table)
-    networks, lines = list(dict.fromkeys(key[0] for key in table)), list(dict.fromkeys(key[1] for key in table))
-    lines.remove("dense")
-    ratios = sorted({key[2] for key in table if key[1] != "dense"}, reverse=True)
-    text = HEAD
-    for network in networks:
-        text += f"\n## {network}\n\n{_about(table[network, 'dense', Fraction(1)])}\n\n"
-        measured = [key for key in table if key[0] == network]
-        columns = [ratio for ratio in ratios if any(key[2] == ratio for key in measured)]
-        text += _markdown(
-            ["line", *map(str, columns)],
-            [
-                [line, *(_spread(table.get((network, line, ratio), [])) for ratio in columns)]
-                for line in lines
-                if any(key[1] == line for key in measured)
-            ],
-        )
-    text += f"\n## Smallest ratio that loses at most {100 * LOSS:g} point of the float accuracy (mean of seeds)\n\n"
-    rows = [[line, *(_smallest_shown(table, network, line) for network in networks)] for line in lines]
-    text += _markdown(["line", *networks], rows)
-    text += f"\n## Ratio at which {100 * LOSS:g} point is lost\n\n"
-    text += (
-        "Between the measured ratios, the loss taken as linear in the ratio's logarithm; < where the smallest measured "
-        "ratio loses less. The last row is calibrated reuse over the best one-shot rival.\n\n"
-    )
-    crossings = {(n, line): _crossing(table, n, line) for n in networks for line in lines}
-    rows = [[line, *(crossings[n, line][0] for n in networks)] for line in lines]
-    rivals = [line for line in lines if line not in TUNED and line != METHOD]
-    over = [_over(crossings.get((n, METHOD)), [crossings[n, line] for line in rivals]) for n in networks]
-    text += _markdown(["line", *networks], [*rows, [f"{METHOD} / best rival", *over]])
-    text += f"\n## Gain over {REFERENCE}, each at its smallest ratio within {100 * NEAR:g} points of float\n\n"
-    text += (
-        f"Its figure over the line's. Latency is serial on {chips[0]} and pipelined on {chips[1]}; each on the dense "
-        "network's crossbars, and with layers replicated to fill as many.\n\n"
-    )
-    rows = [row for network in networks for row in _gains(table, network, lines, chips)]
+    new = {name: _section(table, name, chips) for name in dict.fromkeys(key[0] for key in table)}
+    return HEAD + "".join(f"\n## {name}\n\n{text.strip()}\n" for name, text in (kept | new).items())
+
+
+def _section(table: Table, network: str, chips: Sequence[str]) -> str:
+    lines = [line for line in dict.fromkeys(key[1] for key in table if key[0] == network) if line != "dense"]
+    ratios = sorted({key[2] for key in table if key[0] == network and key[1] != "dense"}, reverse=True)
+    crossings = {line: _crossing(table, network, line) for line in lines}
+    seeds = len(table[network, "dense", Fraction(1)])
+    rows = [
+        [line, *(_spread(table.get((network, line, ratio), []), seeds=seeds) for ratio in ratios), crossings[line][0]]
+        for line in lines
+    ]
+    rivals = [crossings[line] for line in lines if line not in TUNED and line != METHOD]
+    over = _over(crossings.get(METHOD), rivals)
+    rows.append([f"{METHOD} / best rival", *("" for _ in ratios), over])
+    text = f"{_about(table[network, 'dense', Fraction(1)])}\n\n"
+    text += _markdown(["line", *map(str, ratios), f"{100 * LOSS:g} point lost at"], rows)
+    base, gains = _gains(table, network, lines, chips)
     head = [f"{what}, {chip}" for chip in chips for what in ("latency", "latency, replicated", "energy")]
-    text += _markdown(["network", "line", "ratio", *head], rows)
-    text += f"\n## What is left of the energy: {METHOD}, % of the dense network's\n\n"
-    text += (
-        "Reuse saves what reads cells (ADC, DAC, registers, shift and add). Every use of a pattern still adds up a "
-        "partial sum, and names its donor in the index; activations move as before.\n\n"
-    )
-    rows = [row for network in networks for chip in chips for row in _left(table, network, chip, ratios)]
-    return text + _markdown(["network", "chip", "ratio", "reading", "partial sums", "index", "moving", "all"], rows)
+    text += f"\nGain over {base}:\n\n{_markdown(['line', 'ratio', *head], gains)}"
+    if left := [row for chip in chips for row in _left(table, network, chip, ratios)]:
+        head = ["chip", "ratio", READING, *PURPOSES, "all"]
+        text += f"\nWhat is left of the energy, {METHOD}:\n\n{_markdown(head, left)}"
+    return text
 
 
 def _with_better_variant(table: Table) -> Table:
@@ -120,11 +114,6 @@ def _smallest(table: Table, network: str, line: str, loss: float) -> Fraction | 
     return min((ratio for ratio in losses if losses[ratio] <= loss), default=None)
 
 
-def _smallest_shown(table: Table, network: str, line: str) -> str:
-    measured = any(key[:2] == (network, line) for key in table)
-    return str(_smallest(table, network, line, LOSS) or "none") if measured else "-"
-
-
 def _crossing(table: Table, network: str, line: str) -> tuple[str, float | None]:
     """The ratio at which a line's loss passes LOSS, as text and as a number; None where it was not measured."""
     losses = {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, line)}
@@ -147,16 +136,17 @@ def _over(own: tuple[str, float | None] | None, rivals: Sequence[tuple[str, floa
     return f"{'< ' if own[0].startswith('<') else ''}{own[1] / min(known):.2f}"
 
 
-def _gains(table: Table, network: str, lines: Sequence[str], chips: Sequence[str]) -> list[list[str]]:
-    chosen = {line: _smallest(table, network, line, NEAR) for line in lines}
+def _gains(table: Table, network: str, lines: Sequence[str], chips: Sequence[str]) -> tuple[str, list[list[str]]]:
+    """What the gain is over, and the rows. Where the reference is nowhere near float, it is over dense."""
+    chosen = {"dense": Fraction(1)} | {line: _smallest(table, network, line, NEAR) for line in lines}
     costs = {line: _costs(table[network, line, ratio], chips) for line, ratio in chosen.items() if ratio is not None}
-    base = costs.get(REFERENCE)
-    if base is None:
-        return []
-    return [
-        [network, line, str(chosen[line]), *(f"{b / o:.2f}x" for b, o in zip(base, own, strict=True))]
+    over = REFERENCE if REFERENCE in costs else "dense"
+    rows = [
+        [line, str(chosen[line]), *(f"{b / o:.2f}x" for b, o in zip(costs[over], own, strict=True))]
         for line, own in costs.items()
     ]
+    lost = [line for line in lines if line not in costs]
+    return over + (f" (nowhere within {100 * NEAR:g} points: {', '.join(lost)})" if lost else ""), rows
 
 
 def _costs(points: list[Point], chips: Sequence[str]) -> list[float]:
@@ -175,16 +165,19 @@ def _left(table: Table, network: str, chip: str, ratios: Sequence[Fraction]) -> 
     dense = {point["seed"]: point["chips"][chip]["energy_j"] for point in table[network, "dense", Fraction(1)]}
     rows = []
     for line, ratio in [("dense", Fraction(1)), *((METHOD, ratio) for ratio in ratios)]:
-        points = table.get((network, line, ratio), [])
         shares = []
-        for point in points:
-            parts = point["chips"][chip]["energy_breakdown_j"]
-            known = [sum(parts.get(name, 0.0) for name in names) for names in (PARTIAL_SUMS, INDEX, MOVING)]
-            every = sum(parts.values())
-            shares.append([100 * value / dense[point["seed"]] for value in (every - sum(known), *known, every)])
+        for point in table.get((network, line, ratio), []):
+            parts = [point["chips"][chip]["energy_by_purpose_j"][name] for name in (READING, *PURPOSES)]
+            shares.append([100 * value / dense[point["seed"]] for value in (*parts, sum(parts))])
         if shares:
-            rows.append([network, chip, str(ratio), *(f"{mean(column):.2f}" for column in zip(*shares, strict=True))])
+            rows.append([chip, str(ratio), *(f"{mean(column):.2f}" for column in zip(*shares, strict=True))])
     return rows
+
+
+def by_purpose(breakdown_j: Mapping[str, float]) -> dict[str, float]:
+    """What components use, by what they use it for."""
+    known = {name: sum(breakdown_j.get(part, 0.0) for part in parts) for name, parts in PURPOSES.items()}
+    return {READING: sum(breakdown_j.values()) - sum(known.values())} | known
 
 
 def _accuracy(points: list[Point]) -> float:
@@ -196,10 +189,14 @@ def _loss(points: list[Point]) -> float:
     return round(mean(point["float_accuracy"] - point["bit_true_accuracy"] for point in points), 9)
 
 
-def _spread(points: list[Point], key: str = "bit_true_accuracy") -> str:
+def _spread(points: list[Point], key: str = "bit_true_accuracy", seeds: int = 1) -> str:
+    """Mean and half the range; where there are fewer than ``seeds``, of how many."""
     values = [100 * point[key] for point in points]
+    if not values:
+        return "-"
     spread = f" ± {(max(values) - min(values)) / 2:.2f}" if len(values) > 1 else ""
-    return f"{mean(values):.2f}{spread}" if values else "-"
+    fewer = f" ({len(values)} of {seeds} seeds)" if len(values) < seeds else ""
+    return f"{mean(values):.2f}{spread}{fewer}"
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
