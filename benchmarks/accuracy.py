@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from accuracy_tables import by_purpose, document
+from accuracy_curves import drawing
+from accuracy_tables import DRAWING, by_purpose, document
 from pydantic import ValidationError
 
 from prap_pim.capture import capture
@@ -319,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = document([points[key] for key in sorted(points)], CHIPS, page)
     print(text)
     if options.write:
+        write_whole(options.write.parent / DRAWING, drawing(text))
         write_whole(options.write, text)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -45,7 +46,10 @@ over the line's own. Latency is serial on prap-2023 and pipelined on isaac-32nm,
 and with layers replicated to fill as many. In *what is left of the energy*, in % of the dense network's, reading cells
 (ADC, DAC, registers, shift and add) is what reuse saves. Every use of a pattern still adds up a partial sum, and names
 its donor in the index; activations move as before.
+
+![Points of accuracy that each line loses, by compute ratio and network](drawings/accuracy.svg)
 """
+DRAWING = Path("drawings/accuracy.svg")  # beside the page
 
 
 def document(points: Sequence[Point], chips: Sequence[str], before: str = "") -> str:
@@ -56,13 +60,18 @@ def document(points: Sequence[Point], chips: Sequence[str], before: str = "") ->
         chips: the first is read with serial latency, the second with pipelined latency.
         before: a page as it was, whose sections of networks without points are kept.
     """
-    kept = {name: text for name, _, text in (part.partition("\n\n") for part in before.split("\n## ")[1:])}
+    kept = sections(before)
     table: Table = {}
     for point in points:
         table.setdefault((point["network"], point["line"], Fraction(point["ratio"])), []).append(point)
     table = _with_better_variant(table)
     new = {name: _section(table, name, chips) for name in dict.fromkeys(key[0] for key in table)}
     return HEAD + "".join(f"\n## {name}\n\n{text.strip()}\n" for name, text in (kept | new).items())
+
+
+def sections(page: str) -> dict[str, str]:
+    """What a page says of each network."""
+    return {name: text for name, _, text in (part.partition("\n\n") for part in page.split("\n## ")[1:])}
 
 
 def _section(table: Table, network: str, chips: Sequence[str]) -> str:

@@ -50,6 +50,7 @@ def test_every_point_is_a_run_on_one_trained_network(
     assert points["prap-tuned"]["description"] == ("prap-4of9" if better else "prap-8of9")
     assert sum(phase.startswith("training to") for phase in phases) == 4 * 4  # once: 4 epochs of 200 images by 64
     assert (tmp_path / "page.md").read_text() in capsys.readouterr().out
+    assert b"<svg" in (tmp_path / "drawings" / "accuracy.svg").read_bytes()
 
     # done again, nothing is made anew but what is missing
     lost, kept = (next(tmp_path.glob(f"*/*/{name}-1of4/results.json")) for name in ("prap-tuned", "similar"))
@@ -150,3 +151,20 @@ def test_energy_by_purpose(benchmark: ModuleType) -> None:
     shares = {"adc": 0.5, "dac": 0.1, "accumulator": 0.1, "partial_sum_buffer": 0.05, "index_buffer": 0.15, "bus": 0.1}
     found = importlib.import_module("accuracy_tables").by_purpose(shares)
     assert found == pytest.approx({"reading": 0.6, "partial sums": 0.15, "index": 0.15, "moving": 0.1})
+
+
+def test_curves_are_what_the_tables_say(benchmark: ModuleType) -> None:
+    points = [
+        *(_point("dense", "1", 0.9, seed=seed) for seed in (0, 1)),
+        *(_point("orc", "1/2", value, seed=seed) for seed, value in ((0, 0.80), (1, 0.84))),
+        *(_point("calibrated", "1/8", 0.895, seed=seed) for seed in (0, 1)),
+        _point("calibrated", "1/32", 0.5),  # of one seed alone
+    ]
+    tables, curves = importlib.import_module("accuracy_tables"), importlib.import_module("accuracy_curves")
+    page = tables.document(points, CHIPS)
+    found = curves.curves_of(tables.sections(page)["net"])
+    assert {line: dict(lost) for line, lost in found.items()} == {
+        "orc": {benchmark.Fraction(1, 2): pytest.approx(8)},
+        "calibrated": {benchmark.Fraction(1, 8): pytest.approx(0.5)},
+    }
+    assert curves.drawing(page) == curves.drawing(page)
