@@ -377,6 +377,38 @@ def test_how_a_limit_was_met_is_told() -> None:
     assert "classified" not in prap_pim.compress(model, x, compute_ratio=0.5).summary()
 
 
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def _normed() -> nn.Module:
+    return nn.Sequential(nn.Linear(32, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
+
+
+@pytest.mark.parametrize(
+    ("build", "limit", "told"),
+    [
+        (_mlp, 0.0, ": it could not be met, every layer keeps all its patterns"),
+        (_mlp, 0.05, ": no compute ratio below 1 that was tried meets it"),
+        (_mlp, 0.3, ""),
+        (_normed, 0.1, ""),
+    ],
+)
+def test_the_drop_is_that_of_the_crossbars(build: Any, limit: float, told: str) -> None:
+    """Also where every layer keeps its patterns, whose weights are then int8, and batch norm is as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x = build(), torch.randn(200, 32)
+        for _ in range(40):  # feeds batch norm
+            model.train()(x)
+    found = prap_pim.compress(model.eval(), x, max_drop=limit)
+    drop = float((found.bit_true(x).argmax(1) != model(x).argmax(1)).double().mean())
+    whole = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed{told}"
+    assert whole in found.summary().splitlines()
+    assert (drop > limit) == ("could not be met" in told)
+    assert bool(told) == (not found.changed)
+
+
 def test_equal_plans_are_equal_files(tmp_path: Any) -> None:
     plan = prap_pim.compress(*plain(), "similar", keep=0.5).plan
     plan.save(tmp_path / "first")

@@ -159,7 +159,7 @@ def test_it_is_not_found_again_where_it_is_there(config: Path, finished: Path, t
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["methods.0.reuse.compute_ratio=0.001"], "a compute ratio of 0.001 is not possible here: with one donor"),
+        (["methods.0.reuse.compute_ratio=0.001"], "a compute ratio of 0.001 is not possible here: with one OU"),
         (["methods.0.reuse.max_drop=0.1"], "give either compute_ratio or max_drop"),
         (["methods.0.prune={kind: pattern}"], "calibrated reuse prunes by itself"),
         (["methods.0.exceptions.0.layers=conv9"], "matches no layer (did you mean 'conv"),

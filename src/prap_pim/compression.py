@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from prap_pim.calibrate import CalibratedReuse, Calibration, Walk, calibrate
 from prap_pim.capture import Captured, Inputs, cut
@@ -20,7 +20,7 @@ from prap_pim.prune import NoPruning, PruneConfig, dense_plan, prune
 from prap_pim.quantize import QuantizeConfig, input_steps
 from prap_pim.reuse import NoReuse, reuse
 from prap_pim.training import Progress, quiet
-from prap_pim.weights import layer_weight, put_weights, sharing_weights
+from prap_pim.weights import put_own_weights, sharing_weights
 
 _BATCH = 64  # inputs of one tensor at a time
 
@@ -34,23 +34,27 @@ class Compressed:
         plan: of all layers, those that were left whole as their dense plans.
         changed: names of the layers that were compressed.
         calibration: how calibrated reuse shared its budget out; None for another method.
-        limit: the share of the inputs that it was allowed to classify otherwise (``max_drop``), if one was asked for.
+        asked: the settings of calibrated reuse; None for another method.
     """
 
     captured: Captured
     plan: NetworkPlan
     changed: tuple[str, ...]
     calibration: Calibration | None
-    limit: float | None
+    asked: CalibratedReuse | None
 
     @property
     def met(self) -> str:
-        """How the limit was met, in words; nothing without one."""
-        if self.limit is None or self.calibration is None:
+        """How the limit of ``max_drop`` was met, in words; nothing without one."""
+        limit = self.asked.max_drop if self.asked else None
+        if limit is None or self.calibration is None or self.calibration.drop is None:
             return ""
         drop = self.calibration.drop
-        kept = ": it could not be met, every layer keeps all its patterns" if drop > self.limit else ""
-        return f"{drop:.2%} of the calibration inputs are classified otherwise, at most {self.limit:.2%} allowed{kept}"
+        told = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed"
+        if drop > limit:
+            return f"{told}: it could not be met, every layer keeps all its patterns"
+        kept = all(layer.setting is None for layer in self.calibration.layers)
+        return f"{told}: no compute ratio below 1 that was tried meets it" if kept else told
 
 
 @torch.no_grad()
@@ -83,9 +87,9 @@ def compress_network(
         raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}")
     batches = cut(inputs, _BATCH, captured.network.name)
     changed = changed_layers(method, captured.network)
-    calibration = limit = None
+    calibration = asked = None
     if isinstance(method.reuse, CalibratedReuse):
-        limit = method.reuse.max_drop
+        asked = method.reuse
         whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
         found = (captured, batches, method.reuse, chip, seed)
         calibration = calibrate(*found, whole=whole, phase=method.name, progress=progress)
@@ -102,16 +106,14 @@ def compress_network(
         walk.run(node)
     after = captured.with_module(module)
     steps = input_steps(after, batches, _BATCH, quantize, phase(progress, f"{method.name}: ranges of inputs"))
-    return Compressed(after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration, limit)
+    return Compressed(after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration, asked)
 
 
 def _with_weights(module: fx.GraphModule, plans: Mapping[str, LayerPlan]) -> fx.GraphModule:
     """A copy with other weights in some layers; the other weights are shared with the original."""
     changed = sharing_weights(module)
     for name, plan in plans.items():
-        layer = changed.get_submodule(name)
-        layer.weight = nn.Parameter(torch.empty_like(layer_weight(layer, "")), requires_grad=False)
-        put_weights(changed, name, plan)
+        put_own_weights(changed, name, plan)
     return changed
 
 

@@ -339,6 +339,7 @@ def compress_method(
     if isinstance(method.reuse, CalibratedReuse):
         of_method = config, method, method.reuse
         plans, calibration = _calibrated(*of_method, captured, changed, splits, chip, place, progress)
+        calibration = calibration.model_copy(update={"tuned": start is not None})
         for name, plan in plans.items():
             put_weights(model, name, plan)
         if start is not None and config.training is not None:
@@ -410,7 +411,8 @@ def _calibrated(
         if (saved["weights"], saved["plan"]) == (before, plan.digest()):
             return dict(plan.layers), CalibrationResult.model_validate(saved["result"])
     inputs = splits.calibration.inputs
-    found = calibrate(captured, inputs, reusing, chip, config.seed, whole=whole, phase=method.name, progress=progress)
+    of_network = captured, inputs, reusing, chip, config.seed
+    found = calibrate(*of_network, whole=whole, norms_anew=True, phase=method.name, progress=progress)
     layers = [
         AllocationResult(
             name=layer.name,
@@ -421,7 +423,9 @@ def _calibrated(
         )
         for layer in found.layers
     ]
-    result = CalibrationResult(inputs=len(inputs), changed=found.drop, limit=reusing.max_drop, layers=layers)
+    result = CalibrationResult(
+        inputs=len(inputs), changed=found.drop, limit=reusing.max_drop, asked=reusing.compute_ratio, layers=layers
+    )
     plans = {layer.name: found.plans[layer.name] for layer in found.layers if layer.changed}
     if plans:
         plan = NetworkPlan(method.name, plans, dict.fromkeys(plans, 1.0))

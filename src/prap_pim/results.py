@@ -112,8 +112,10 @@ class CalibrationResult(_Frozen):
     """How calibrated reuse shared out its budget."""
 
     inputs: int
-    changed: float  # share of the calibration inputs classified otherwise than by the network itself, 0..1
+    changed: float | None  # share of them classified otherwise than by the network itself, 0..1; None: no classes
     limit: float | None  # of that share, where one was asked for
+    asked: float | None = None  # compute ratio, where one was asked for; None also: written before this was told
+    tuned: bool = False  # donors were trained afterwards: what is told here was found before
     layers: list[AllocationResult]
 
 

@@ -134,6 +134,13 @@ def put_weights(model: nn.Module, name: str, plan: LayerPlan) -> None:
             layer.bias = nn.Parameter(shift if before is None else before + shift, requires_grad=weight.requires_grad)
 
 
+def put_own_weights(model: nn.Module, name: str, plan: LayerPlan) -> None:
+    """``put_weights`` into a layer that may share its weights with another one, which keeps them."""
+    weight = layer_weight(model, name)
+    model.get_submodule(name).weight = nn.Parameter(torch.empty_like(weight), requires_grad=False)
+    put_weights(model, name, plan)
+
+
 def sharing_weights(module: _Module) -> _Module:
     """A copy with buffers of its own, so that its statistics may change; its parameters are those of the original."""
     return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})

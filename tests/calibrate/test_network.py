@@ -222,9 +222,67 @@ def test_with_batch_norm_there_is_no_bias_where_it_follows(normed: Captured):
 def test_the_drop_is_the_share_classified_otherwise(odd: Captured, ratio: float):
     x = images(130, seed=4)  # three batches
     found = compress(odd, x, compute_ratio=ratio)
-    _, wanted = inputs_of(odd.module, names_of(odd), x, int8=False)
-    _, got = inputs_of(with_plans(odd, found), names_of(odd), x, int8=True)
+    finished, floating, seen = with_plans(odd, found), with_plans(odd, found), {}
+    for layer in found.layers:
+        if not layer.changed:
+            floating.get_submodule(layer.name).load_state_dict(odd.module.get_submodule(layer.name).state_dict())
+    for name in names_of(odd):
+        floating.get_submodule(name).register_forward_pre_hook(
+            lambda _, x, name=name: seen.update({name: max(seen.get(name, 0.0), float(x[0].abs().max()))})
+        )
+    with torch.no_grad():
+        wanted, _ = odd.module(x), floating(x)  # ranges are those of the network in float
+        steps = {name: largest / 127 for name, largest in seen.items()}
+        for name in names_of(odd):
+            finished.get_submodule(name).register_forward_pre_hook(
+                lambda _, x, name=name: ((x[0] / steps[name]).round().clamp(-128, 127) * steps[name],)
+            )
+        got = finished(x)
     assert found.drop == pytest.approx(float((wanted.argmax(1) != got.argmax(1)).double().mean()), abs=1.01 / 130)
+
+
+class Heads(nn.Module):
+    """Outputs of other shapes: a value, classes at every place of a line, classes at every token."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.body = nn.Conv1d(3, 8, 3, padding=1) if kind == "line" else nn.Linear(12, 16)
+        self.head = nn.Conv1d(8, 5, 1) if kind == "line" else nn.Linear(16, 1 if kind == "value" else 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, None] if self.kind == "token" else x
+        return self.head(torch.relu(self.body(x)))
+
+
+@pytest.mark.parametrize(("kind", "axis"), [("line", 1), ("token", -1)])
+def test_classes_lie_where_the_last_layer_has_its_filters(kind: str, axis: int):
+    x = torch.randn(90, *((3, 7) if kind == "line" else (12,)), generator=torch.Generator().manual_seed(0))
+    captured = capture(Heads(kind).eval(), x[:1], kind)
+    found = compress(captured, x, compute_ratio=0.4, shapes=(9,))
+    with torch.no_grad():
+        wanted, got = captured.module(x), with_plans(captured, found)(x)
+    assert found.drop == pytest.approx(float((wanted.argmax(axis) != got.argmax(axis)).double().mean()), abs=0.03)
+    assert found.drop > 0.05  # the other axis, of 7 places or 1 token, would give something else
+    other = {1: 2, -1: 1}[axis]
+    assert abs(found.drop - float((wanted.argmax(other) != got.argmax(other)).double().mean())) > 0.04
+
+
+def test_one_value_for_each_input_is_no_class():
+    x = torch.randn(60, 12, generator=torch.Generator().manual_seed(0))
+    captured = capture(Heads("value").eval(), x[:1], "regression")
+    assert compress(captured, x, compute_ratio=0.5).drop is None
+    with pytest.raises(UserError, match=r"network regression gives one value .* give a compute_ratio instead"):
+        compress(captured, x, max_drop=0.1)
+
+
+@pytest.mark.parametrize("ratio", [0.35, 0.6, 0.9, 0.98])
+def test_no_budget_is_left_over_between_the_rungs(ratio: float):
+    """One layer of 48 filters: a donor more or less is a 48th."""
+    layer = nn.Linear(64, 48)
+    captured = capture(layer, torch.zeros(1, 64), "layer")
+    found = compress(captured, torch.randn(80, 64, generator=torch.Generator().manual_seed(0)), compute_ratio=ratio)
+    assert ratio - 1 / 48 < plan_ratio(captured, found) <= ratio
 
 
 @pytest.mark.parametrize("kind", [Odd, Normed])
@@ -301,7 +359,7 @@ def test_a_budget_below_the_least_is_told(odd: Captured):
     dense = sum(g * layer.filters for g, layer in zip(groups, layers, strict=True))
     least = sum(groups) / dense
     rounded = math.ceil(least * 1e4) / 1e4  # up: what is printed is possible
-    message = f"a compute ratio of {0.9 * least:g} is not possible here: with one donor for every row group "
+    message = f"a compute ratio of {0.9 * least:g} is not possible here: with one OU for every row group "
     message += f"it is {rounded}"
     for call in (
         lambda: compress(odd, images(), compute_ratio=0.9 * least, shapes=(9,)),

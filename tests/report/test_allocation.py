@@ -12,7 +12,7 @@ from prap_pim.results import AllocationResult, CalibrationResult, Results
 from tests.report import made_up
 
 
-def shared_out(limit: float | None = None) -> Results:
+def shared_out(limit: float | None = None, **more: object) -> Results:
     """Under method 1 every layer gets 8 donors of 64 filters and 4 positions of 9; the last one keeps everything."""
     layers = [
         AllocationResult(
@@ -24,7 +24,7 @@ def shared_out(limit: float | None = None) -> Results:
         )
         for name in made_up.LAYERS
     ]
-    calibration = CalibrationResult(inputs=200, changed=0.025, limit=limit, layers=layers)
+    calibration = CalibrationResult(inputs=200, changed=0.025, limit=limit, layers=layers).model_copy(update=more)
     found = made_up.results()
     return found.model_copy(
         update={"methods": [found.methods[0], found.methods[1].model_copy(update={"calibration": calibration})]}
@@ -43,7 +43,24 @@ def test_rows_by_hand() -> None:
     )
     assert allocations(shared_out(limit=0.025))[0].summary == allocation.summary
     assert allocations(shared_out(limit=0.02))[0].summary == (
-        allocation.summary + "; the limit of 2.00 % could not be met"
+        allocation.summary
+        + "; the limit of 2.00 % could not be met: batch norm measured anew and int8 alone change more"
+    )
+
+
+def test_what_else_there_is_to_say() -> None:
+    first, classified, whole = allocations(shared_out())[0].summary.split("; ")
+    summary = allocations(shared_out(tuned=True))[0].summary
+    assert summary == f"{first}; before the donors were trained; {classified}; {whole}"
+    assert allocations(shared_out(changed=None))[0].summary == f"{first}; {whole}"
+    assert allocations(shared_out(asked=0.255))[0].summary == f"{first}; {classified}; {whole}"
+    assert allocations(shared_out(asked=0.3))[0].summary == (
+        f"{first}; {classified}; {whole}; 0.250 of the dense OU steps are used, 0.300 were allowed: "
+        "no layer may take more (balance), or no OU fits"
+    )
+    kept = [layer.model_copy(update={"donors": None}) for layer in shared_out().methods[1].calibration.layers]
+    assert allocations(shared_out(limit=0.03, layers=kept))[0].summary.endswith(
+        "; 20 of 20 layers keep all patterns; no compute ratio below 1 that was tried meets the limit of 3.00 %"
     )
 
 

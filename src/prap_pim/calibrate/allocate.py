@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import log2
 
 from prap_pim.calibrate.layer import Setting
 from prap_pim.errors import UserError
+
+_DIGITS = 6  # of the logarithm of gains per OU step: those that differ by less are equal, and the largest goes first
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,12 @@ def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[s
             continue
         spent += after.ou_steps - before.ou_steps
         chosen[name] = after
-    return _filled(chosen, offers, budget - spent), rate
+    return filled(chosen, offers, budget - spent), rate
 
 
-def _filled(chosen: dict[str, Offer], offers: Mapping[str, Sequence[Offer]], left: int) -> dict[str, Offer]:
+def filled(chosen: Mapping[str, Offer], offers: Mapping[str, Sequence[Offer]], left: int) -> dict[str, Offer]:
     """With what is left of the budget spent on whatever still fits, on a hull or not, most gain per OU step first."""
+    chosen = dict(chosen)
     while True:
         better = [
             ((chosen[name].loss - offer.loss) / max(1, offer.ou_steps - chosen[name].ou_steps), name, offer)
@@ -71,7 +75,7 @@ def _filled(chosen: dict[str, Offer], offers: Mapping[str, Sequence[Offer]], lef
         ]
         if not better:
             return chosen
-        _, name, offer = max(better, key=lambda each: each[0])
+        _, name, offer = max(better, key=lambda each: (round(log2(each[0]), _DIGITS), each[2].ou_steps))
         left -= offer.ou_steps - chosen[name].ou_steps
         chosen[name] = offer
 

@@ -1,8 +1,10 @@
 """A whole network: what each layer's error does, one budget shared out, and layer after layer compressed in order."""
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 from math import ceil, log2
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prap_pim.calibrate.allocate import Offer, allocate
+from prap_pim.calibrate.allocate import Offer, allocate, filled
 from prap_pim.calibrate.config import CalibratedReuse
 from prap_pim.calibrate.hessian import Metric, Moments, positions_of, rows_at
 from prap_pim.calibrate.layer import (
@@ -32,10 +34,10 @@ from prap_pim.grain import Grain
 from prap_pim.network import Call, Layer, Network
 from prap_pim.plan import LayerPlan
 from prap_pim.prune import dense_plan
-from prap_pim.quantize import quantize_input
+from prap_pim.quantize import input_steps, quantize_input
 from prap_pim.settings import nearest
 from prap_pim.training import Progress, quiet
-from prap_pim.weights import layer_weight, put_weights, sharing_weights
+from prap_pim.weights import put_own_weights, put_weights, sharing_weights
 
 Float64 = NDArray[np.float64]
 
@@ -45,6 +47,7 @@ _ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
 _ROWS_AT_ONCE = 1 << 26  # numbers laid out as im2col rows
 _LADDER = 2**0.5  # from one number of donors that is offered to the next
 _SAMPLE = 12  # blocks of a layer that are looked at to tell what an offer would give
+_SLACK = 0.01  # of the budget: more must not be left over for want of an offer
 _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
 _KERNEL = 9
 _LEAST_SHARE = 0.01  # of the median layer's sensitivity
@@ -84,12 +87,14 @@ class Calibration:
         plans: by layer name, in the order of the network. Their scale is that of the weights alone, their bias what
             takes back the mean of the layer's error (0 where a batch norm follows, whose mean is measured anew).
         layers: what the budget gave each, in the same order.
-        drop: share of the calibration inputs that are classified otherwise than by the network itself, as it was.
+        drop: share of the calibration inputs that the finished network (batch norm measured anew, activations int8)
+            classifies otherwise than the network itself, as it was; None where it gives one value for each input, so
+            that there are no classes to tell apart.
     """
 
     plans: Mapping[str, LayerPlan]
     layers: tuple[Allocated, ...]
-    drop: float
+    drop: float | None
 
 
 @torch.no_grad()
@@ -101,6 +106,7 @@ def calibrate(
     seed: int,
     *,
     whole: Collection[str] = (),
+    norms_anew: bool = False,
     phase: str = "calibration",
     progress: Progress = quiet,
 ) -> Calibration:
@@ -115,11 +121,13 @@ def calibrate(
         seed: of which im2col rows are looked at where there are more than needed. The same seed gives the same plans.
         whole: names of layers that stay as they are; their OU steps count towards the budget. Layers whose filters
             share no inputs, such as depthwise convolutions, keep all their patterns, too.
+        norms_anew: whether the caller measures batch norm anew even if no layer is changed: ``drop`` counts that.
         phase: what progress is told that this is.
         progress: told after every layer.
 
     Raises:
-        UserError: there are no inputs, one is not finite, or the budget is less than the least that layers can take.
+        UserError: there are no inputs, one is not finite, or the budget is less than the least that layers can take; or
+            ``max_drop`` is asked of a network that gives one value for each input.
     """
     batches = cut(inputs, _BATCH, captured.network.name)
     names = [layer.name for layer in captured.network.layers]
@@ -127,7 +135,12 @@ def calibrate(
         if name not in names:
             raise UserError(f"there is no layer {name!r} to leave whole ({nearest(name, names)})")
     check_budget(captured.network, config, chip.grain, whole)
-    job = _Job(captured, batches, config, chip, seed, whole, phase, progress)
+    job = _Job(captured, batches, config, chip, seed, whole, norms_anew, phase, progress)
+    if config.max_drop is not None and job.own_classes is None:
+        raise UserError(
+            f"max_drop compares classes, and network {captured.network.name} gives one value for each input: "
+            "give a compute_ratio instead"
+        )
     job.survey()
     return job.to_ratio(config.compute_ratio) if config.compute_ratio is not None else job.to_drop(config.max_drop or 0)
 
@@ -165,7 +178,7 @@ def check_budget(network: Network, config: CalibratedReuse, grain: Grain, whole:
     least = least_ratio(network, config, grain, whole)
     if config.compute_ratio is not None and config.compute_ratio < least:
         raise UserError(
-            f"a compute ratio of {config.compute_ratio:g} is not possible here: with one donor for every row group"
+            f"a compute ratio of {config.compute_ratio:g} is not possible here: with one OU for every row group"
             f"{' of the layers that are not left whole' if whole else ''} it is {ceil(least * 1e4) / 1e4:.4f}"
         )
 
@@ -196,10 +209,11 @@ class _Job:
         chip: Chip,
         seed: int,
         whole: Collection[str],
+        norms_anew: bool,
         phase: str,
         progress: Progress,
     ) -> None:
-        self.captured, self.batches, self.config = captured, batches, config
+        self.captured, self.batches, self.config, self.norms_anew = captured, batches, config, norms_anew
         self.grain, self.ous_per_crossbar = chip.grain, chip.ous_per_crossbar
         self.seed, self.phase, self.progress = seed, phase, progress
         self._name = phase
@@ -251,7 +265,7 @@ class _Job:
         changed = copy.deepcopy(self.captured.module.get_submodule(layer.name))
         put_weights(changed, "", plan)
         outcome = walk.first_batch_from(node, changed(walk.inputs(node)[0]))
-        self.sensitivity[layer.name], self.other[layer.name] = _divergence(reference, outcome)
+        self.sensitivity[layer.name], self.other[layer.name] = _divergence(reference, outcome, self.captured.network)
         self.at_probe[layer.name] = max(self._expected(parts, probe), _TINY)
         times = self.grain.input_steps * layer.positions * layer.groups
         offers = [Offer(Setting(parts[0].layer.filters), _dense_steps(layer, self.grain), 0.0)]
@@ -308,18 +322,37 @@ class _Job:
         budget = int(ratio * sum(dense.values()) * (1 + _TINY)) - sum(dense[name] for name in self.whole)
         offers = self._quick_enough(ratio) if self.config.balance else self.offers
         nats = self._nats()
-        chosen, rate = allocate(
-            {name: [replace(o, loss=o.loss * nats[name]) for o in every] for name, every in offers.items()}, budget
-        )
+        chosen, rate = allocate(_weighed(offers, nats), budget)
+        left = budget - sum(offer.ou_steps for offer in chosen.values())
+        if left > _SLACK * budget:  # the ladder's rungs are too far apart
+            every = {name: [*found, *self._between(name, found)] for name, found in self.offers.items()}
+            finer = self._quick_enough(ratio, every) if self.config.balance else every
+            chosen = filled(chosen, _weighed(finer, nats), left)
         return self.compress({name: offer.setting for name, offer in chosen.items()}, rate)
 
-    def _quick_enough(self, ratio: float) -> dict[str, list[Offer]]:
+    def _between(self, name: str, offers: Sequence[Offer]) -> Iterator[Offer]:
+        """Every number of whole OUs between those that were looked at; the loss taken as linear there, which is more
+        than it is."""
+        layer, together = self.layers[name], donors_together(self.grain)
+        part = next(layer.by_group())
+        for kept in {offer.setting.positions for offer in offers}:
+            rungs = sorted((o for o in offers if o.setting.positions == kept), key=lambda offer: offer.setting.donors)
+            each = len(blocks(part, kept, self.grain)) * self.grain.input_steps * layer.positions * layer.groups
+            for low, high in pairwise(rungs):
+                for donors in range(low.setting.donors + together, high.setting.donors, together):
+                    share = (donors - low.setting.donors) / (high.setting.donors - low.setting.donors)
+                    setting = Setting(donors, kept)
+                    steps = each * most_ous(setting, self.grain)
+                    if steps < high.ou_steps:
+                        yield Offer(setting, steps, low.loss + share * (high.loss - low.loss))
+
+    def _quick_enough(self, ratio: float, every: Mapping[str, list[Offer]] | None = None) -> dict[str, list[Offer]]:
         """The offers with which no layer takes longer than ``ratio`` times the slowest layer of the dense network, each
         layer on the crossbars that its dense plan takes; of a layer that has none, the quickest."""
         crossbars = {name: self._dense_crossbars(layer) for name, layer in self.layers.items()}
         slowest = max(_dense_steps(layer, self.grain) / crossbars[name] for name, layer in self.layers.items())
         found = {}
-        for name, offers in self.offers.items():
+        for name, offers in (every or self.offers).items():
             quick = [offer for offer in offers if offer.ou_steps / crossbars[name] <= ratio * slowest]
             found[name] = quick or [min(offers, key=lambda offer: offer.ou_steps)]
         return found
@@ -328,17 +361,17 @@ class _Job:
         return -(-self.grain.dense_ous(layer.rows, layer.filters, layer.groups) // self.ous_per_crossbar)
 
     def to_drop(self, drop: float) -> Calibration:
-        """The least compute ratio, by half octaves, that changes at most this share of the classifications.
+        """The least compute ratio, by quarters of an octave, that changes at most this share of the classifications.
 
         Where even the largest ratio below 1 changes more, all layers keep all their patterns.
         """
         best = None
-        low, high = 0, int(2 * log2(1 / least_ratio(self.captured.network, self.config, self.grain, self.whole)))
-        while low < high:  # ratio 2**(-low / 2) is good enough, as far as is known; one below 2**(-high / 2) is not
+        low, high = 0, int(4 * log2(1 / least_ratio(self.captured.network, self.config, self.grain, self.whole)))
+        while low < high:  # ratio 2**(-low / 4) is good enough, as far as is known; one below 2**(-high / 4) is not
             middle = (low + high + 1) // 2
-            self.phase = f"{self._name}: ratio {2 ** (-middle / 2):.3f}"
-            found = self.to_ratio(2 ** (-middle / 2))
-            if found.drop <= drop:
+            self.phase = f"{self._name}: ratio {2 ** (-middle / 4):.3f}"
+            found = self.to_ratio(2 ** (-middle / 4))
+            if found.drop is not None and found.drop <= drop:
                 low, best = middle, found
             else:
                 high = middle - 1
@@ -377,19 +410,62 @@ class _Job:
                     plans[layer.name], steps[layer.name] = plan, step
                     sensitivity = self.sensitivity.get(layer.name)
                     found[layer.name] = Allocated(layer.name, sensitivity, setting, changes, error)
-                    its_module.weight = nn.Parameter(layer_weight(its_module, "").detach().clone())  # shared till now
-                    put_weights(its_module, "", plan)
+                    put_own_weights(module, layer.name, plan)
                     note = f"{layer.name}, error {error:.2%}"
                     self.progress(f"{self.phase}: layers", len(plans), len(self.layers), note)
                 step = steps[layer.name]
                 after.put(node, [its_module(quantize_input(x, step).to(x) * step) for x in after.inputs(node)])
             before.run(original)
-        own = [_classes(self.captured.module(*(each.clone() for each in x))) for x in self.batches]
-        changed = [_classes(outputs) != classes for outputs, classes in zip(after.outputs(), own, strict=True)]
-        drop = float(torch.cat([each.flatten() for each in changed]).double().mean())
         return Calibration(
-            {name: plans[name] for name in self.layers}, tuple(found[name] for name in self.layers), drop
+            {name: plans[name] for name in self.layers},
+            tuple(found[name] for name in self.layers),
+            self._drop(module, {name: plans[name] for name, each in found.items() if not each.changed}),
         )
+
+    @cached_property
+    def own_classes(self) -> list[Tensor] | None:
+        """What the network itself takes the inputs of every batch for."""
+        return self._classes(self.captured.module)
+
+    def _classes(self, module: torch.fx.GraphModule) -> list[Tensor] | None:
+        classes = []
+        for batch in self.batches:
+            main = _main(module(*(each.clone() for each in batch)))  # a network may work in place
+            axis = _axis(main, self.captured.network)
+            if main.shape[axis] == 1:
+                return None
+            classes.append(main.argmax(axis))
+        return classes
+
+    def _drop(self, module: torch.fx.GraphModule, whole: Mapping[str, LayerPlan]) -> float | None:
+        """See ``Calibration``. Statistics and ranges are those of the network in float.
+
+        Args:
+            module: with the weights of all plans; what its batch norms say is not read.
+            whole: plans of the layers that are not changed.
+        """
+        own = self.own_classes
+        if own is None:
+            return None
+        for buffer, original in zip(module.buffers(), self.captured.module.buffers(), strict=True):
+            buffer.copy_(original)
+        for name in whole:
+            module.get_submodule(name).weight = self.captured.module.get_submodule(name).weight
+        if len(whole) < len(self.layers) or self.norms_anew:
+            walk = Walk(module, self.batches, remember=True)
+            for node in walk.nodes():
+                walk.run(node)
+        steps = input_steps(self.captured.with_module(module), self.batches, _BATCH)
+        for name, plan in whole.items():
+            put_own_weights(module, name, plan)
+        hooks = [module.get_submodule(name).register_forward_pre_hook(_rounding(step)) for name, step in steps.items()]
+        try:
+            found = self._classes(module)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        assert found is not None
+        return float(torch.cat([(a != b).flatten() for a, b in zip(found, own, strict=True)]).double().mean())
 
     def _compressed(
         self, layer: Layer, inputs: list[Tensor], original: list[Tensor], setting: Setting | None, rate: float
@@ -508,21 +584,27 @@ def _main(outputs: Value) -> Tensor:
     raise UserError("calibrated reuse needs a network that gives a tensor with classes or values for every input")
 
 
-def _axis(outputs: Tensor) -> int:
-    """Of the classes."""
-    return 1 if outputs.ndim in (2, 4) else -1
+def _axis(outputs: Tensor, network: Network) -> int:
+    """Of the classes: where a convolution has its filters if the network's last layer is one, else where a linear layer
+    has them."""
+    return 1 if network.layers[-1].kind == "conv" and outputs.ndim > 2 else -1
 
 
-def _classes(outputs: Value) -> Tensor:
-    main = _main(outputs)
-    return torch.as_tensor(main.argmax(dim=_axis(main)))
+def _rounding(step: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """A hook that makes a layer read int8 inputs."""
+    return lambda _, args: (quantize_input(args[0], step).to(args[0]) * step, *args[1:])
 
 
-def _divergence(reference: Value, outputs: Value) -> tuple[float, float]:
+def _weighed(offers: Mapping[str, Sequence[Offer]], nats: Mapping[str, float]) -> dict[str, list[Offer]]:
+    """Offers whose loss is what it costs the network."""
+    return {name: [replace(o, loss=o.loss * nats[name]) for o in every] for name, every in offers.items()}
+
+
+def _divergence(reference: Value, outputs: Value, network: Network) -> tuple[float, float]:
     """Kullback-Leibler divergence of the class probabilities from the reference's, mean in nats; and squared error of
     the outputs, relative to the reference's square."""
     wanted, found = _main(reference).float(), _main(outputs).float()
-    axis = _axis(wanted)
+    axis = _axis(wanted, network)
     p, q = functional.log_softmax(wanted, axis), functional.log_softmax(found, axis)
     nats = max(0.0, float((p.exp() * (p - q)).sum(axis).mean()))
     return nats, float((found - wanted).square().sum() / wanted.square().sum().clamp_min(_TINY))

@@ -6,6 +6,7 @@ from prap_pim.report.quantities import percent, significant
 from prap_pim.results import AllocationResult, LayerResult, MethodResult, Results
 
 HEADINGS = ("sensitivity", "donors", "kept", "compute", "output")
+_USED = 0.97  # of the budget: less is told
 UNITS = ("nats", "of filters", "positions", "ratio", "error")
 
 
@@ -33,13 +34,26 @@ def allocations(results: Results) -> list[Allocation]:
 def _allocation(method: MethodResult, judged: str) -> Allocation:
     assert method.calibration is not None
     layers = {layer.name: layer for layer in method.layers}
-    whole = sum(layer.donors is None for layer in method.calibration.layers)
-    summary = (
-        f"{method.calibration.inputs} calibration inputs without labels; {percent(method.calibration.changed)} of "
-        f"{judged} classified otherwise than by the network itself; {whole} of {len(layers)} layers keep all patterns"
-    )
-    if method.calibration.limit is not None and method.calibration.changed > method.calibration.limit:
-        summary += f"; the limit of {percent(method.calibration.limit)} could not be met"
+    calibration, parts = method.calibration, [f"{method.calibration.inputs} calibration inputs without labels"]
+    if calibration.tuned:
+        parts[0] += "; before the donors were trained"
+    if calibration.changed is not None:
+        parts.append(f"{percent(calibration.changed)} of {judged} classified otherwise than by the network itself")
+    whole = sum(layer.donors is None for layer in calibration.layers)
+    parts.append(f"{whole} of {len(layers)} layers keep all patterns")
+    if calibration.asked is not None and method.compute_ratio < _USED * calibration.asked:
+        used, asked = (significant(ratio, 3) for ratio in (method.compute_ratio, calibration.asked))
+        parts.append(
+            f"{used} of the dense OU steps are used, {asked} were allowed: "
+            "no layer may take more (balance), or no OU fits"
+        )
+    if calibration.limit is not None and calibration.changed is not None:
+        limit = percent(calibration.limit)
+        if calibration.changed > calibration.limit:
+            parts.append(f"the limit of {limit} could not be met: batch norm measured anew and int8 alone change more")
+        elif whole == len(layers):
+            parts.append(f"no compute ratio below 1 that was tried meets the limit of {limit}")
+    summary = "; ".join(parts)
     rows = {layer.name: _row(layer, layers[layer.name]) for layer in method.calibration.layers}
     return Allocation(method.name, summary, rows)
 
