@@ -409,6 +409,19 @@ def test_the_drop_is_that_of_the_crossbars(build: Any, limit: float, told: str) 
     assert bool(told) == (not found.changed)
 
 
+def test_the_summary_shows_what_the_budget_gave_each_layer() -> None:
+    model, x = plain()
+    found = prap_pim.compress(model, x, compute_ratio=0.3)
+    assert found.calibration is not None
+    head, *rows = found.summary().splitlines()
+    assert head.split()[-3:] == ["donors", "sensitivity", "error"]
+    for layer, row in zip(found.calibration.layers, rows, strict=False):
+        assert row.startswith(layer.name)
+        assert row.endswith(f"{layer.error:.2%}")
+        assert layer.setting is None or f"  {layer.setting.donors:,}" in row
+    assert prap_pim.compress(model, x, "similar", keep=0.5).calibration is None
+
+
 def test_equal_plans_are_equal_files(tmp_path: Any) -> None:
     plan = prap_pim.compress(*plain(), "similar", keep=0.5).plan
     plan.save(tmp_path / "first")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch.utils.data import Dataset
 
+from prap_pim.calibrate import Allocated, Calibration
 from prap_pim.capture import (
     Captured,
     Inputs,
@@ -69,6 +70,12 @@ class Compression:
         return f"Compression({whole}, {len(self.changed)} of {len(self.network.layers)} layers, for {self.chip.name})"
 
     @property
+    def calibration(self) -> Calibration | None:
+        """What calibrated reuse gave each layer, and which share of the inputs is classified otherwise; None for
+        another method."""
+        return self._compressed.calibration
+
+    @property
     def compute_ratio(self) -> float:
         """OU steps of one inference over those of the uncompressed model, layers that were left whole included."""
         steps = [(self._ous(layer), self._dense_ous(layer), layer.positions) for layer in self.network.layers]
@@ -122,17 +129,15 @@ class Compression:
 
     def _table(self) -> tuple[list[tuple[str, ...]], list[str]]:
         """Headings and a row for each layer; what there is to say of all of them."""
-        header = ("layer", "rows", "filters", "conv groups", "OU steps", "share", "error")
-        calibration = self._compressed.calibration
-        errors = {each.name: each.error for each in calibration.layers} if calibration else {}
-        table: list[tuple[str, ...]] = [header]
+        header = ("layer", "rows", "filters", "conv groups", "OU steps", "share")
+        given = {each.name: each for each in self.calibration.layers} if self.calibration else {}
+        table: list[tuple[str, ...]] = [(*header, "donors", "sensitivity", "error") if given else header]
         for layer in self.network.layers:
             dense = self._dense_ous(layer)
-            error = f"{errors[layer.name]:.2%}" if layer.name in errors else "-"
             steps = self._ous(layer) * layer.positions * self.chip.grain.input_steps
             share = f"{self._ous(layer) / dense:.3f}" if layer.name in self.changed else "whole"
             sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
-            table.append((layer.name, *sizes, f"{steps:,}", share, error))
+            table.append((layer.name, *sizes, f"{steps:,}", share, *(_told(given[layer.name]) if given else ())))
         whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {len(self.network.layers)} layers"
         not_mapped = [f"not mapped: {path}: {reason}" for path, reason in self.unsupported.items()]
         return table, [whole, *filter(None, [self._compressed.met]), *not_mapped]
@@ -263,6 +268,14 @@ class _Called(nn.Module):
         found = iter(outputs(self.network(*inputs), self._name))
         leaves = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         return tree_unflatten(leaves, self._structure)
+
+
+def _told(layer: Allocated) -> tuple[str, str, str]:
+    """Donors, sensitivity in nats, and relative output error."""
+    donors = "all" if layer.setting is None else f"{layer.setting.donors:,}"
+    if layer.setting is not None and layer.setting.positions is not None:
+        donors += f", {layer.setting.positions} of 9"
+    return donors, "-" if layer.sensitivity is None else f"{layer.sensitivity:.2g}", f"{layer.error:.2%}"
 
 
 def _copied(leaf: Any) -> Any:

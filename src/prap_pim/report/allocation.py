@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from prap_pim.report.quantities import percent, significant
 from prap_pim.results import AllocationResult, LayerResult, MethodResult, Results
 
-HEADINGS = ("sensitivity", "donors", "kept", "compute", "output")
+HEADINGS = ("sensitivity, nats", "donors of filters", "positions kept", "compute ratio", "output error")
 _USED = 0.97  # of the budget: less is told
-UNITS = ("nats", "of filters", "positions", "ratio", "error")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from prap_pim.errors import UserError
 from prap_pim.files import write_whole
 from prap_pim.plan import NetworkPlan
 from prap_pim.report import occupancy, waterfall
-from prap_pim.report.allocation import HEADINGS, UNITS, allocations
+from prap_pim.report.allocation import HEADINGS, allocations
 from prap_pim.report.charts import layer_chart, layer_names, method_charts
 from prap_pim.report.page import config_text, render_page
 from prap_pim.report.quantities import given, words
@@ -134,7 +134,7 @@ def render(results: Results, evidence: Evidence | None = None, reuse: Sequence[t
         simulation_headings=SIMULATION_HEADINGS,
         components=component_names(methods),
         allocations=allocations(results),
-        allocation_headings=[f"{heading}, {unit}" for heading, unit in zip(HEADINGS, UNITS, strict=True)],
+        allocation_headings=HEADINGS,
         layer_rows=[
             (method.name, of_method[name])
             for name in layer_names(methods)

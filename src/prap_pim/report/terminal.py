@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prap_pim.errors import printable
-from prap_pim.report.allocation import HEADINGS, UNITS, allocations
+from prap_pim.report.allocation import HEADINGS, allocations
 from prap_pim.report.quantities import bits, percent, significant, times
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
 from prap_pim.report.simulation import QUANTITIES, row_cells, summary, value_text
@@ -34,7 +34,7 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
         _print_summary(results, console)
     for allocation in allocations(results):
         title = f"Budget of {allocation.method}, layer by layer"
-        headings = ["", *(f"{heading}\n{unit}" for heading, unit in zip(HEADINGS, UNITS, strict=True))]
+        headings = ["", *("\n".join(heading.rsplit(" ", 1)) for heading in HEADINGS)]
         console.print()
         print_table(console, headings, [(name, *cells) for name, cells in allocation.rows.items()], title, spare=(3, 1))
         console.print(Text(allocation.summary))
