@@ -34,8 +34,8 @@ does better, with similarity reuse; *tuned* lines are fine-tuned, all others one
 reach, or not run. What the methods do: [methods](methods.md), [calibrated reuse](calibrated.md).
 
 The last column is the ratio at which a line has lost 1 point of the float accuracy; between measured ratios the loss is
-taken as linear in the ratio's logarithm, and < says that the smallest measured ratio loses less. Its last row is
-calibrated reuse over the best one-shot rival.
+taken as linear in the ratio's logarithm; < says that the smallest measured ratio loses less, > that the largest one
+loses more. Its last row is calibrated reuse over the best one-shot rival.
 
 Tuned lines branch at half of 16 epochs (of the large networks, 8) of 2,788 images and train the other half: far fewer
 steps than the paper's 50 epochs of 50,000, and PRAP would recover more with more. 20 test images of each point went
@@ -132,6 +132,8 @@ def _crossing(table: Table, network: str, line: str) -> tuple[str, float | None]
     down = sorted(losses, reverse=True)
     for above, below in pairwise(down):
         if losses[below] > LOSS:
+            if above > 2 * below:  # too far apart to tell where
+                return f"> {float(below):.3f}", None
             share = (LOSS - losses[above]) / (losses[below] - losses[above])
             ratio = float(above) * float(below / above) ** max(0.0, share)
             return f"{ratio:.3f}", ratio

@@ -4,7 +4,8 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -16,6 +17,7 @@ from prap_pim.files import read_json, read_text, write_json
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+_NUMBERS = {int, float, NoneType}  # pydantic would take true for 1
 _ALL = 20  # words that are listed; of more, as many as these
 
 
@@ -29,7 +31,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 class Settings(BaseModel):
-    """Base of every configuration: frozen, no unknown keys (the nearest known one is named), no NaN or infinity."""
+    """Base of every configuration: frozen, no unknown keys (the nearest known one is named), no NaN or infinity, no
+    yes or no for a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -45,6 +48,11 @@ class Settings(BaseModel):
                         "unknown key {key} ({hint})",
                         {"key": repr(key), "hint": nearest(str(key), known)},
                     )
+            for name, field in cls.model_fields.items():
+                given, kinds = value.get(field.alias or name), get_args(field.annotation) or (field.annotation,)
+                if isinstance(given, bool) and set(kinds) <= _NUMBERS:
+                    told = {"key": field.alias or name, "value": str(given).lower()}
+                    raise PydanticCustomError("no_number", "{key} must be a number, not {value}", told)
         return value
 
     @classmethod

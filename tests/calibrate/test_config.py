@@ -33,6 +33,8 @@ def test_either_budget_is_enough():
         ({"compute_ratio": 0}, "compute_ratio: must be above 0, not 0"),
         ({"compute_ratio": 1.01}, "compute_ratio: must be at most 1, not 1.01"),
         ({"compute_ratio": float("nan")}, "compute_ratio: must be"),
+        ({"compute_ratio": True}, "compute_ratio must be a number, not true"),
+        ({"passes": False}, "passes must be a number, not false"),
         ({"compute_ratio": None, "max_drop": -0.1}, "max_drop: must be at least 0"),
         ({"compute_ratio": None, "max_drop": 1.5}, "max_drop: must be at most 1"),
         ({"shapes": []}, "shapes: "),

@@ -335,6 +335,15 @@ def test_a_network_of_zeros():
     assert not any(plan.real_weights().any() for plan in found.plans.values())
 
 
+def test_weights_that_float32_cannot_hold_are_told_without_a_warning():
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    for value in model.parameters():
+        nn.init.constant_(value, 1e30)
+    captured = capture(model, torch.zeros(1, 16), "large")
+    with pytest.raises(UserError, match="plan of 2: step and bias must be finite"):
+        compress(captured, torch.randn(50, 16, generator=torch.Generator().manual_seed(0)), compute_ratio=0.5)
+
+
 def test_nothing_and_what_is_not_finite_is_told(odd: Captured):
     with pytest.raises(UserError, match="there are no inputs to calibrate with"):
         compress(odd, images(0), compute_ratio=0.5)

@@ -15,7 +15,7 @@ class CalibratedReuse(Settings):
         max_drop: instead: the least compute ratio at which at most this share of the calibration inputs is classified
             otherwise than by the network itself.
         shapes: what the filters of a 3x3 layer may keep of a kernel: 9 positions (all of it), 8 or 4; the budget
-            chooses for each layer.
+            chooses for each layer. A layer whose OU rows none of them fills keeps all of it.
         balance: no layer takes longer than the compute ratio times the dense network's slowest layer, on the crossbars
             that its dense plan takes, so that a pipeline of layers is as much faster.
         passes: over all row groups of a layer after the first one.

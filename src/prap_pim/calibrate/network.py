@@ -486,7 +486,8 @@ class _Job:
                 part.layer.matrix.astype(np.float64) @ part.original_mean - own @ part.mean
                 for part, own in zip(parts, np.split(plan.real_weights(), layer.groups), strict=True)
             ]
-            plan = replace(plan, bias=np.concatenate(shift).astype(np.float32))
+            with np.errstate(over="ignore"):  # the plan tells what is not finite
+                plan = replace(plan, bias=np.concatenate(shift).astype(np.float32))
         return plan, _error(parts, plan), step
 
     def _mended(self, layer: Layer, parts: Sequence[_Part]) -> LayerPlan:
