@@ -66,7 +66,9 @@ def test_what_else_there_is_to_say() -> None:
 
 def test_other_methods_have_none() -> None:
     assert allocations(made_up.results()) == []
-    assert "Budget of" not in render(made_up.results())
+    page = render(made_up.results())
+    assert "Budget of" not in page
+    assert "#budgets" not in page
 
 
 def test_the_terminal_shows_every_layer() -> None:
@@ -99,6 +101,8 @@ class _Cells(HTMLParser):
 
 def test_the_page_shows_every_layer_and_obeys_no_name() -> None:
     page = render(shared_out())
+    assert '<a href="#budgets">' in page
+    assert '<h3 id="budgets">Budget of prap' in page
     section = page[page.index("Budget of prap") :]
     parser = _Cells()
     parser.feed(section[: section.index("</section>")])

@@ -88,10 +88,12 @@ def render(results: Results, evidence: Evidence | None = None, reuse: Sequence[t
     filled = occupancy.occupancy_charts(occupied)
     charts = [simulation_chart(simulation, i) for i, simulation in enumerate(results.simulations)]
     layers = [{layer.name: layer for layer in method.layers} for method in methods]
+    shared_out = allocations(results)
     parts = [
         ("methods", "Methods"),
         *([("saved", "Savings")] if falls else []),
         ("layers", "Layers"),
+        *([("budgets", "Budgets")] if shared_out else []),
         ("reuse", "Reuse"),
         ("occupancy", "Crossbars"),
         ("exact", "Exactness"),
@@ -133,7 +135,7 @@ def render(results: Results, evidence: Evidence | None = None, reuse: Sequence[t
         ],
         simulation_headings=SIMULATION_HEADINGS,
         components=component_names(methods),
-        allocations=allocations(results),
+        allocations=shared_out,
         allocation_headings=HEADINGS,
         layer_rows=[
             (method.name, of_method[name])
