@@ -335,7 +335,7 @@ class _Job:
         than it is."""
         layer, together = self.layers[name], donors_together(self.grain)
         part = next(layer.by_group())
-        for kept in {offer.setting.positions for offer in offers}:
+        for kept in dict.fromkeys(offer.setting.positions for offer in offers):
             rungs = sorted((o for o in offers if o.setting.positions == kept), key=lambda offer: offer.setting.donors)
             each = len(blocks(part, kept, self.grain)) * self.grain.input_steps * layer.positions * layer.groups
             for low, high in pairwise(rungs):

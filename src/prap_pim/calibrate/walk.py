@@ -43,11 +43,6 @@ class Walk:
         """What a layer's node reads, for every batch."""
         return [values[node.all_input_nodes[0]] for values in self._values]
 
-    def outputs(self) -> list[Value]:
-        """What the network gave, for every batch, after the last node."""
-        output = next(iter(reversed(self._module.graph.nodes)))
-        return [values[output] for values in self._values]
-
     def run(self, node: fx.Node) -> None:
         """Compute a node for every batch."""
         norm = self._norm(node)
