@@ -40,7 +40,7 @@ loses more. Its last row is calibrated reuse over the best one-shot rival.
 Tuned lines branch at half of 16 epochs (of the large networks, 8) of 2,788 images and train the other half: far fewer
 steps than the paper's 50 epochs of 50,000, and PRAP would recover more with more. 20 test images of each point went
 through every cell, the others through the exact integer product. With 900 test images a point is 9 images. Networks
-that have no points in `benchmarks/accuracy_points.json` were measured before that was kept: their images differ in their
+that have no points in `benchmarks/accuracy_points.json` were measured before that was kept: their images differ in the
 last bits, so one made anew may differ by an image or two, and calibrated reuse left up to 5 % of a budget unused.
 
 In *gain over prap-tuned* each line stands at its smallest ratio within 0.5 points of float: the figure of prap-tuned
