@@ -34,24 +34,23 @@ class Compressed:
         plan: of all layers, those that were left whole as their dense plans.
         changed: names of the layers that were compressed.
         calibration: how calibrated reuse shared its budget out; None for another method.
-        asked: the settings of calibrated reuse; None for another method.
+        limit: the share of the inputs that it was allowed to classify otherwise (``max_drop``), if one was asked for.
     """
 
     captured: Captured
     plan: NetworkPlan
     changed: tuple[str, ...]
     calibration: Calibration | None
-    asked: CalibratedReuse | None
+    limit: float | None
 
     @property
     def met(self) -> str:
-        """How the limit of ``max_drop`` was met, in words; nothing without one."""
-        limit = self.asked.max_drop if self.asked else None
-        if limit is None or self.calibration is None or self.calibration.drop is None:
+        """How the limit was met, in words; nothing without one."""
+        if self.limit is None or self.calibration is None or self.calibration.drop is None:
             return ""
         drop = self.calibration.drop
-        told = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed"
-        if drop > limit:
+        told = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {self.limit:.2%} allowed"
+        if drop > self.limit:
             return f"{told}: it could not be met, every layer keeps all its patterns"
         kept = all(layer.setting is None for layer in self.calibration.layers)
         return f"{told}: no compute ratio below 1 that was tried meets it" if kept else told
@@ -87,9 +86,9 @@ def compress_network(
         raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}")
     batches = cut(inputs, _BATCH, captured.network.name)
     changed = changed_layers(method, captured.network)
-    calibration = asked = None
+    calibration = limit = None
     if isinstance(method.reuse, CalibratedReuse):
-        asked = method.reuse
+        limit = method.reuse.max_drop
         whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
         found = (captured, batches, method.reuse, chip, seed)
         calibration = calibrate(*found, whole=whole, phase=method.name, progress=progress)
@@ -106,7 +105,7 @@ def compress_network(
         walk.run(node)
     after = captured.with_module(module)
     steps = input_steps(after, batches, _BATCH, quantize, phase(progress, f"{method.name}: ranges of inputs"))
-    return Compressed(after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration, asked)
+    return Compressed(after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration, limit)
 
 
 def _with_weights(module: fx.GraphModule, plans: Mapping[str, LayerPlan]) -> fx.GraphModule:

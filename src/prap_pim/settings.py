@@ -40,18 +40,16 @@ class Settings(BaseModel):
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            known = [field.alias or name for name, field in cls.model_fields.items()]
-            for key in value:
+            known = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+            for key, given in value.items():
                 if key not in known:
                     raise PydanticCustomError(
                         "unknown_key",
                         "unknown key {key} ({hint})",
-                        {"key": repr(key), "hint": nearest(str(key), known)},
+                        {"key": repr(key), "hint": nearest(str(key), list(known))},
                     )
-            for name, field in cls.model_fields.items():
-                given, kinds = value.get(field.alias or name), get_args(field.annotation) or (field.annotation,)
-                if isinstance(given, bool) and set(kinds) <= _NUMBERS:
-                    told = {"key": field.alias or name, "value": str(given).lower()}
+                if isinstance(given, bool) and set(get_args(known[key]) or [known[key]]) <= _NUMBERS:
+                    told = {"key": key, "value": str(given).lower()}
                     raise PydanticCustomError("no_number", "{key} must be a number, not {value}", told)
         return value
 

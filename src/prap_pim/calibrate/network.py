@@ -267,12 +267,15 @@ class _Job:
         outcome = walk.first_batch_from(node, changed(walk.inputs(node)[0]))
         self.sensitivity[layer.name], self.other[layer.name] = _divergence(reference, outcome, self.captured.network)
         self.at_probe[layer.name] = max(self._expected(parts, probe), _TINY)
-        times = self.grain.input_steps * layer.positions * layer.groups
         offers = [Offer(Setting(parts[0].layer.filters), _dense_steps(layer, self.grain), 0.0)]
         for setting in self._settings(parts[0].layer):
-            ous = len(blocks(parts[0].layer, setting.positions, self.grain)) * most_ous(setting, self.grain)
-            offers.append(Offer(setting, ous * times, self._expected(parts, setting)))
+            offers.append(Offer(setting, self._steps(layer, setting), self._expected(parts, setting)))
         self.offers[layer.name] = offers
+
+    def _steps(self, layer: Layer, setting: Setting) -> int:
+        """OU steps of one inference, at most, that a setting takes."""
+        ous = len(blocks(next(layer.by_group()), setting.positions, self.grain)) * most_ous(setting, self.grain)
+        return ous * self.grain.input_steps * layer.positions * layer.groups
 
     def _approximated(self, layer: Layer, parts: Sequence[_Part], setting: Setting, passes: int) -> LayerPlan:
         plans = [approximate(part.layer, part.problem, setting, self.grain, passes) for part in parts]
@@ -320,39 +323,38 @@ class _Job:
         """Share out so many of the dense OU steps, and compress."""
         dense = {name: _dense_steps(layer, self.grain) for name, layer in self.layers.items()}
         budget = int(ratio * sum(dense.values()) * (1 + _TINY)) - sum(dense[name] for name in self.whole)
-        offers = self._quick_enough(ratio) if self.config.balance else self.offers
         nats = self._nats()
-        chosen, rate = allocate(_weighed(offers, nats), budget)
+        chosen, rate = allocate(_weighed(self._quick_enough(self.offers, ratio), nats), budget)
         left = budget - sum(offer.ou_steps for offer in chosen.values())
         if left > _SLACK * budget:  # the ladder's rungs are too far apart
-            every = {name: [*found, *self._between(name, found)] for name, found in self.offers.items()}
-            finer = self._quick_enough(ratio, every) if self.config.balance else every
-            chosen = filled(chosen, _weighed(finer, nats), left)
+            finer = {name: [*found, *self._between(name, found)] for name, found in self.offers.items()}
+            chosen = filled(chosen, _weighed(self._quick_enough(finer, ratio), nats), left)
         return self.compress({name: offer.setting for name, offer in chosen.items()}, rate)
 
     def _between(self, name: str, offers: Sequence[Offer]) -> Iterator[Offer]:
         """Every number of whole OUs between those that were looked at; the loss taken as linear there, which is more
         than it is."""
         layer, together = self.layers[name], donors_together(self.grain)
-        part = next(layer.by_group())
         for kept in dict.fromkeys(offer.setting.positions for offer in offers):
             rungs = sorted((o for o in offers if o.setting.positions == kept), key=lambda offer: offer.setting.donors)
-            each = len(blocks(part, kept, self.grain)) * self.grain.input_steps * layer.positions * layer.groups
             for low, high in pairwise(rungs):
                 for donors in range(low.setting.donors + together, high.setting.donors, together):
                     share = (donors - low.setting.donors) / (high.setting.donors - low.setting.donors)
                     setting = Setting(donors, kept)
-                    steps = each * most_ous(setting, self.grain)
+                    steps = self._steps(layer, setting)
                     if steps < high.ou_steps:
                         yield Offer(setting, steps, low.loss + share * (high.loss - low.loss))
 
-    def _quick_enough(self, ratio: float, every: Mapping[str, list[Offer]] | None = None) -> dict[str, list[Offer]]:
+    def _quick_enough(self, every: dict[str, list[Offer]], ratio: float) -> dict[str, list[Offer]]:
         """The offers with which no layer takes longer than ``ratio`` times the slowest layer of the dense network, each
-        layer on the crossbars that its dense plan takes; of a layer that has none, the quickest."""
+        layer on the crossbars that its dense plan takes; of a layer that has none, the quickest. All without balance.
+        """
+        if not self.config.balance:
+            return every
         crossbars = {name: self._dense_crossbars(layer) for name, layer in self.layers.items()}
         slowest = max(_dense_steps(layer, self.grain) / crossbars[name] for name, layer in self.layers.items())
         found = {}
-        for name, offers in (every or self.offers).items():
+        for name, offers in every.items():
             quick = [offer for offer in offers if offer.ou_steps / crossbars[name] <= ratio * slowest]
             found[name] = quick or [min(offers, key=lambda offer: offer.ou_steps)]
         return found

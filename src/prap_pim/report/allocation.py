@@ -35,7 +35,7 @@ def _allocation(method: MethodResult, judged: str) -> Allocation:
     layers = {layer.name: layer for layer in method.layers}
     calibration, parts = method.calibration, [f"{method.calibration.inputs} calibration inputs without labels"]
     if calibration.tuned:
-        parts[0] += "; before the donors were trained"
+        parts.append("before the donors were trained")
     if calibration.changed is not None:
         parts.append(f"{percent(calibration.changed)} of {judged} classified otherwise than by the network itself")
     whole = sum(layer.donors is None for layer in calibration.layers)
@@ -53,7 +53,7 @@ def _allocation(method: MethodResult, judged: str) -> Allocation:
         elif whole == len(layers):
             parts.append(f"no compute ratio below 1 that was tried meets the limit of {limit}")
     summary = "; ".join(parts)
-    rows = {layer.name: _row(layer, layers[layer.name]) for layer in method.calibration.layers}
+    rows = {layer.name: _row(layer, layers[layer.name]) for layer in calibration.layers}
     return Allocation(method.name, summary, rows)
 
 
