@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -32,11 +32,10 @@ from typing import Any
 import yaml
 from accuracy_curves import drawing
 from accuracy_tables import DRAWING, by_purpose, document
-from pydantic import ValidationError
 
 from prap_pim.capture import capture
 from prap_pim.chip import load_chip
-from prap_pim.config import MethodConfig, RunConfig
+from prap_pim.config import RunConfig
 from prap_pim.cost import cost
 from prap_pim.data import load
 from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
@@ -49,7 +48,6 @@ from prap_pim.plan import NetworkPlan
 from prap_pim.prune import NoPruning, PatternPruning
 from prap_pim.results import Results
 from prap_pim.run_folder import RunFolder
-from prap_pim.settings import explain
 from prap_pim.training import Checkpoint, accuracy, reestimate_batchnorm
 
 CHIPS = ("prap-2023", "isaac-32nm")  # the first is that of the runs; their saved plans are costed on the other
@@ -102,13 +100,14 @@ TINY = Task({"name": "cnn", "width": 4}, 4, 1, (0,), first="conv1", data={"size"
 
 @dataclass(frozen=True)
 class Case:
-    """A task with one seed, so many test images, and the folder of its runs."""
+    """A task with one seed, so many test images, the folder of its runs, and bit-true accuracies that are known."""
 
     name: str
     task: Task
     seed: int
     test: int
     folder: Path
+    known: Mapping[tuple[str, Fraction], float] = field(default_factory=dict)
 
     def config(self, method: dict[str, Any]) -> RunConfig:
         """The run of one method."""
@@ -185,6 +184,7 @@ class Case:
         network, float_accuracy = self.trained
         found, chip = results.methods[0], load_chip(CHIPS[1])
         other = cost(network, plan, chip), cost(network, plan, chip, crossbars=found.at_budget.budget)
+        both: list[tuple[Any, Any]] = [(found, found.at_budget), other]  # results and reports name figures alike
         return {
             "network": self.name,
             "seed": self.seed,
@@ -201,7 +201,7 @@ class Case:
             "mismatches": sum(layer.mismatches for layer in found.layers),
             "plan_sha256": found.plan_sha256,
             "chips": {
-                name: {
+                chip_name: {
                     "serial_latency_s": same.serial.latency_s,
                     "pipelined_latency_s": same.pipelined.latency_s,
                     "energy_j": same.energy_j,
@@ -209,7 +209,7 @@ class Case:
                     "replicated_serial_latency_s": replicated.serial.latency_s,
                     "replicated_pipelined_latency_s": replicated.pipelined.latency_s,
                 }
-                for name, (same, replicated) in zip(CHIPS, ((found, found.at_budget), other), strict=True)
+                for chip_name, (same, replicated) in zip(CHIPS, both, strict=True)
             },
         }
 
@@ -241,7 +241,8 @@ def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
     found = {}
     for variant in PRAP:
         with suppress(UserError):  # out of its reach
-            found[variant] = case.point(variant, ratio)["bit_true_accuracy"]
+            known = case.known.get((variant, ratio))
+            found[variant] = case.point(variant, ratio)["bit_true_accuracy"] if known is None else known
     if not found:
         raise UserError("out of reach of each variant")
     best = max(found, key=lambda variant: found[variant])
@@ -250,17 +251,12 @@ def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
 
 def calibrated(case: Case, ratio: Fraction, finetune: bool) -> dict[str, Any]:
     """Calibrated reuse, which shares the ratio out among the layers by itself."""
-    method = {
+    return {
         "name": "calibrated",
         "reuse": {"kind": "calibrated", "compute_ratio": float(ratio)},
         "exceptions": [{"layers": case.task.first}, {"layers": case.task.last}],
         "finetune": finetune,
     }
-    try:
-        MethodConfig.model_validate(method)
-    except ValidationError as error:
-        raise UserError(f"the configuration knows no such method ({explain(error)})") from error
-    return method
 
 
 LINES: dict[str, Callable[[Case, Fraction], dict[str, Any]]] = {
@@ -294,7 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     points = {_key(point): point for point in read_json(kept)} if kept.exists() else {}
     for name, task in tasks.items():
         for seed in options.seeds if options.seeds is not None else task.seeds:
-            case = Case(name, task, seed, options.test, options.cache / f"{name}-{options.test}" / f"seed{seed}")
+            folder = options.cache / f"{name}-{options.test}" / f"seed{seed}"
+            case = Case(name, task, seed, options.test, folder, _known(points.values(), name, seed, options.test))
             wanted = [(line, ratio) for line in options.lines for ratio in sorted(options.ratios, reverse=True)]
             if not options.cached:
                 case.run(DENSE)
@@ -322,6 +319,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.write:
         write_whole(options.write.parent / DRAWING, drawing(text))
         write_whole(options.write, text)
+
+
+def _known(points: Iterable[dict[str, Any]], name: str, seed: int, test: int) -> dict[tuple[str, Fraction], float]:
+    """Accuracies that need not be measured again, by line and ratio."""
+    return {
+        (point["line"], Fraction(point["ratio"])): point["bit_true_accuracy"]
+        for point in points
+        if (point["network"], point["seed"], point["images"]["test"]) == (name, seed, test)
+    }
 
 
 def _key(point: dict[str, Any]) -> tuple[int, int, int, Fraction]:

@@ -194,12 +194,12 @@ def by_purpose(breakdown_j: Mapping[str, float]) -> dict[str, float]:
 
 
 def _accuracy(points: list[Point]) -> float:
-    return mean(point["bit_true_accuracy"] for point in points)
+    return float(mean(point["bit_true_accuracy"] for point in points))
 
 
 def _loss(points: list[Point]) -> float:
     """Of accuracy against the float network of the same seed; rounded, so that one image in 200 is half a point."""
-    return round(mean(point["float_accuracy"] - point["bit_true_accuracy"] for point in points), 9)
+    return round(float(mean(point["float_accuracy"] - point["bit_true_accuracy"] for point in points)), 9)
 
 
 def _spread(points: list[Point], key: str = "bit_true_accuracy", seeds: int = 1) -> str:

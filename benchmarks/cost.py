@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    numba.set_num_threads(min(arguments.threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(arguments.threads, numba.get_num_threads()))
 
     chip = load_chip(arguments.chip)
     model = build(ResNet50Config(stem="imagenet"), 3, 1000, seed=0).eval()

@@ -13,6 +13,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -103,21 +104,11 @@ def main() -> None:
 
     for plan in (dense, eighth):
         print(f"compute ratio {compute_ratio(captured, plan):.3f}")
-        show(
-            "exact path",
-            lambda plan=plan: exact_accuracy(captured, plan, Grain(), images, labels, arguments.batch),
-        )
-        show(
-            "every cell, checked",
-            lambda plan=plan: measure(captured, plan, IDEAL, images, labels, batch_size=arguments.batch, check=True),
-        )
+        show("exact path", partial(exact_accuracy, captured, plan, Grain(), images, labels, arguments.batch))
+        cells = partial(measure, captured, plan, images=images, labels=labels, batch_size=arguments.batch)
+        show("every cell, checked", partial(cells, model=IDEAL, check=True))
         for name, crossbars in LINES:
-            show(
-                name,
-                lambda plan=plan, crossbars=crossbars: measure(
-                    captured, plan, crossbars, images, labels, batch_size=arguments.batch
-                ),
-            )
+            show(name, partial(cells, model=crossbars))
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 

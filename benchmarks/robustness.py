@@ -32,7 +32,7 @@ from prap_pim.results import Results
 from prap_pim.robustness import Crossbars, Request, Sweep, simulate_run
 from prap_pim.run_folder import RunFolder
 
-PLANS = (
+PLANS: tuple[tuple[str, Fraction], ...] = (
     ("orc", Fraction(1, 2)),
     ("prap-tuned", Fraction(1, 2)),
     ("calibrated", Fraction(1, 2)),
@@ -60,15 +60,14 @@ def gather(case: Case, folder: Path, chosen: Sequence[tuple[str, Fraction]]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     plans: dict[str, NetworkPlan] = {}
     methods = []
-    named = [(DENSE["name"], DENSE)]
-    for line, ratio in chosen:
-        named.append((f"{line}-{ratio.numerator}of{ratio.denominator}", (line, ratio)))
-    for name, what in named:
+    named: dict[str, tuple[str, Fraction] | None] = {DENSE["name"]: None}
+    named |= {f"{line}-{ratio.numerator}of{ratio.denominator}": (line, ratio) for line, ratio in chosen}
+    for name, point in named.items():
         run = RunFolder(case.folder / name)
         if not run.results.exists():
-            case.run(DENSE if what is DENSE else LINES[what[0]](case, what[1]) | {"name": name})
+            case.run(LINES[point[0]](case, point[1]) | {"name": name} if point else DENSE)
         results = Results.load(run.results)
-        if what is DENSE:
+        if point is None:
             dense = results
             for file in (run.config, run.manifest):
                 shutil.copy(file, folder)
@@ -107,6 +106,7 @@ def measure(folder: Path, names: Sequence[str], options: argparse.Namespace, fou
     """All points of a run folder."""
     plain = [name for name in names if not name.endswith(OWN)]
     apart = [name for name in names if name.endswith(OWN) and name != DENSE["name"] + OWN]
+    asked: list[tuple[str, str, list[str], list[str], Sequence[float]]]
     asked = [(encoding, encoding, [], plain, options.sigmas) for encoding in ENCODINGS]
     asked += [(f"{ENCODINGS[0]}, {how}", ENCODINGS[0], flags, plain, (SIGMA,)) for how, flags in MITIGATIONS.items()]
     asked += [(encoding, encoding, [], apart, (SIGMA,)) for encoding in ENCODINGS]
