@@ -89,6 +89,8 @@ def _section(table: Table, network: str, chips: Sequence[str]) -> str:
     over = _over(crossings.get(METHOD), rivals)
     rows.append([f"{METHOD} / best rival", *("" for _ in ratios), over])
     text = f"{_about(table[network, 'dense', Fraction(1)])}\n\n"
+    if again := _trained_again([point for key, each in table.items() if key[0] == network for point in each]):
+        text += f"{again}\n\n"
     text += _markdown(["line", *map(str, ratios), f"{100 * LOSS:g} point lost at"], rows)
     base, gains = _gains(table, network, lines, chips)
     head = [f"{what}, {chip}" for chip in chips for what in ("latency", "latency, replicated", "energy")]
@@ -116,6 +118,24 @@ def _about(dense: list[Point]) -> str:
         f"Float {_spread(dense, 'float_accuracy')}, dense bit-true {_spread(dense)}. Seeds: "
         f"{', '.join(str(point['seed']) for point in dense)}; {images['train']} images to train on, "
         f"{images['calibration']} to calibrate with, {images['test']} to test on."
+    )
+
+
+def _trained_again(points: Sequence[Point]) -> str:
+    """Which seeds have points from more than one training, as far as the float accuracies tell; "" for none."""
+    found: dict[int, set[float]] = {}
+    for point in points:
+        found.setdefault(point["seed"], set()).add(point["float_accuracy"])
+    several = [
+        f"seed {seed}: {', '.join(f'{100 * value:.2f}' for value in sorted(found[seed]))}"
+        for seed in sorted(found)
+        if len(found[seed]) > 1
+    ]
+    return (
+        "Not all points of a seed are from one training: another processor rounds otherwise, and the trained networks "
+        f"differ (float accuracies, {'; '.join(several)}). Losses are each against the network that was compressed."
+        if several
+        else ""
     )
 
 
@@ -198,7 +218,7 @@ def _accuracy(points: list[Point]) -> float:
 
 
 def _loss(points: list[Point]) -> float:
-    """Of accuracy against the float network of the same seed; rounded, so that one image in 200 is half a point."""
+    """Of accuracy against the float network that was compressed; rounded, so that one image in 200 is half a point."""
     return round(float(mean(point["float_accuracy"] - point["bit_true_accuracy"] for point in points)), 9)
 
 

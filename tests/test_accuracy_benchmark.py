@@ -156,6 +156,16 @@ def test_sections_of_networks_without_points_are_kept(benchmark: ModuleType) -> 
     assert document(points, CHIPS, page) == page
 
 
+def test_seeds_that_were_trained_twice_are_told(benchmark: ModuleType) -> None:
+    document = importlib.import_module("accuracy_tables").document
+    points = [*(_point("dense", "1", 0.9, seed=seed) for seed in (0, 1)), _point("orc", "1/2", 0.895, seed=1)]
+    assert "one training" not in document(points, CHIPS)
+    points[2]["float_accuracy"] = 0.91
+    page = document(points, CHIPS)
+    assert "(float accuracies, seed 1: 90.00, 91.00)." in page
+    assert "| orc | 89.50 (1 of 2 seeds) | 0.630 |" in page  # 2**-(2/3): 1.5 points of its own network at 1/2
+
+
 def test_energy_by_purpose(benchmark: ModuleType) -> None:
     shares = {"adc": 0.5, "dac": 0.1, "accumulator": 0.1, "partial_sum_buffer": 0.05, "index_buffer": 0.15, "bus": 0.1}
     found = importlib.import_module("accuracy_tables").by_purpose(shares)
