@@ -117,7 +117,7 @@ class Drawn(Hooks):
     def __init__(self, model: nn.Module, assignments: Assignments, config: TrainingConfig, start: Checkpoint) -> None:
         self._model, self._assignments, self._config, self._start = model, assignments, config, start
         self._targets = [
-            (layer_weight(model, name), _Target.of(name, patterns, reuse, matrix(model, name).shape))
+            (layer_weight(model, name), _Target.of(name, patterns, reuse, matrix(model, name).shape, config))
             for name, (patterns, reuse) in assignments.items()
         ]
 
@@ -143,37 +143,39 @@ class Drawn(Hooks):
         is stable while rate * curvature < 2 * (1 + m); reuse_penalty / gain^2 is therefore capped at 1 / rate, which
         the paper's schedule never reaches.
         """
-        cap = 1 / rate if rate > 0 else float("inf")
+        steepest = 2 / rate if rate > 0 else float("inf")
         if self._targets and self._targets[0][0].device != self._targets[0][1].kept.device:  # trained on a GPU
             self._targets = [(weight, target.on(weight.device)) for weight, target in self._targets]
         for weight, target in self._targets:
             if weight.grad is None:
                 raise RuntimeError("a layer with an assignment takes no part in the loss")
             current = _matrix(weight)
-            pull = torch.where(target.kept, (self._config.reuse_penalty * target.inverse_square).clamp(max=cap), 0)
-            slope = 2 * pull * (current - target.estimate(current))
-            slope += 2 * self._config.mask_penalty * torch.where(target.kept, 0, current)
+            slope = target.estimate(current).neg_().add_(current).mul_(target.curvature_up_to(steepest))
             weight.grad += slope.reshape(weight.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """Where each weight of a layer is drawn to. O filters, I inputs.
+    """Where each weight of a layer is drawn to, and how strongly. O filters, I inputs.
 
     Attributes:
         kept: bool [O, I], M.
         source: int32 [O * I], flat index of the donor's weight; of the weight itself where nothing is kept.
-        gain: float32 [O, I], sign * 2**exponent; 1 where nothing is kept.
-        inverse_square: float32 [O, I], 1 / gain^2.
+        gain: float32 [O, I], sign * 2**exponent; 0 where nothing is kept.
+        curvature: float32 [O, I], of the penalty: 2 * reuse_penalty / gain^2; 2 * mask_penalty where nothing is kept.
+        largest: of these, where something is kept.
     """
 
     kept: Tensor
     source: Tensor
     gain: Tensor
-    inverse_square: Tensor
+    curvature: Tensor
+    largest: float
 
     @staticmethod
-    def of(name: str, patterns: PatternSet, reuse: ReuseMap, shape: tuple[int, ...]) -> "_Target":
+    def of(
+        name: str, patterns: PatternSet, reuse: ReuseMap, shape: tuple[int, ...], config: TrainingConfig
+    ) -> "_Target":
         if shape != (patterns.filters, patterns.fan_in) or reuse.source.shape != patterns.shape.shape:
             raise UserError(f"layer {name}: weights {shape} do not match the pruned {patterns.filters} filters")
         effective = effective_shape(patterns, reuse)
@@ -185,22 +187,34 @@ class _Target:
 
         kept = np.zeros(shape, np.bool_)
         source = np.arange(kept.size, dtype=np.int32).reshape(shape)
-        gain = np.ones(shape, np.float32)
+        gain = np.zeros(shape, np.float32)
+        curvature = np.full(shape, 2 * config.mask_penalty, np.float32)
         kept[target] = True
         source[target] = reuse.source[filters, blocks][pattern] * patterns.fan_in + target[1]
         gain[target] = gains[pattern]
-        return _Target(*(torch.from_numpy(x) for x in (kept, source.ravel(), gain, gain**-2)))
+        curvature[target] = 2 * np.float32(config.reuse_penalty) * gain[target] ** -2
+        largest = float(curvature[target].max(initial=0))
+        masks, sources = torch.from_numpy(kept), torch.from_numpy(source.ravel())
+        return _Target(masks, sources, torch.from_numpy(gain), torch.from_numpy(curvature), largest)
 
     def on(self, device: torch.device) -> "_Target":
         """The same where the weights are."""
-        return _Target(*(value.to(device) for value in (self.kept, self.source, self.gain, self.inverse_square)))
+        kept, source, gain, curvature = (x.to(device) for x in (self.kept, self.source, self.gain, self.curvature))
+        return _Target(kept, source, gain, curvature, self.largest)
+
+    def curvature_up_to(self, most: float) -> Tensor:
+        """That of the reuse penalty not above ``most``."""
+        if self.largest <= most:
+            return self.curvature
+        return torch.where(self.kept, self.curvature.clamp(max=most), self.curvature)
 
     def estimate(self, current: Tensor) -> Tensor:
-        """What: the donors' values on the int8 grid (``patterns.int8_step``) times the gains, [O, I]."""
-        largest = current.abs().max()
+        """What: the donors' values on the int8 grid (``patterns.int8_step``) times the gains, [O, I], a new tensor."""
+        least, most = torch.aminmax(current)
+        largest = torch.maximum(most, -least)
         step = torch.where(largest > 0, largest / 127, 1)
-        grid = torch.round(current / step) * step
-        return self.gain * grid.reshape(-1).index_select(0, self.source).reshape(current.shape)
+        grid = (current / step).round_().mul_(step)
+        return grid.reshape(-1).index_select(0, self.source).reshape(current.shape).mul_(self.gain)
 
 
 def _matrix(weight: Tensor) -> Tensor:
