@@ -23,11 +23,9 @@ def curves_of(section: str) -> Curves:
 
     Where a line has fewer seeds than the float network, that would compare the one's seeds with the other's: left out.
     """
-    about, _, tables = section.partition("\n\n")
-    whole = float(about.removeprefix("Float ").split()[0].rstrip(","))
-    head, _, *rows = (
-        [cell.strip() for cell in row.strip("|").split("|")] for row in tables.partition("\n\n")[0].splitlines()
-    )
+    whole = float(section.removeprefix("Float ").split()[0].rstrip(","))
+    table = next(part for part in section.split("\n\n") if part.startswith("| line |"))
+    head, _, *rows = ([cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines())
     return {
         line: [
             (Fraction(ratio), whole - float(cell.split()[0]))
