@@ -129,7 +129,7 @@ class Donors(nn.Module):
         where = plan.use_filter[use].astype(np.int64) * plan.fan_in + rows[use, place] % plan.fan_in
         if len(np.unique(where)) < len(where):
             raise UserError(f"layer {plan.name}: a filter uses two patterns on one row, which cannot be trained")
-        source = np.full(plan.filters * plan.fan_in, plan.donors.size, np.int64)  # one past the end: nothing, 0
+        source = np.full(plan.filters * plan.fan_in, plan.donors.size, np.int32)  # one past the end: nothing, 0
         gain = np.zeros(plan.filters * plan.fan_in, np.float32)
         source[where] = plan.use_donor[use].astype(np.int64) * plan.rows.shape[1] + place
         gain[where] = np.ldexp(plan.use_sign.astype(np.float32), plan.use_exponent)[use]
@@ -153,7 +153,7 @@ class Donors(nn.Module):
         step = self.step if donors.numel() == 0 else torch.maximum(self.step, stored.detach().abs().amax() / 127)
         rounded = stored + (torch.round(stored / step) * step - stored).detach()
         flat = torch.cat([rounded.flatten(), rounded.new_zeros(1)])
-        return (flat.index_select(0, self.source) * self.gain).reshape(self._shape)
+        return flat.index_select(0, self.source).mul_(self.gain).reshape(self._shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """What training starts with: the donors of the plan."""
