@@ -3,7 +3,7 @@
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from accuracy_tables import LOSS, METHOD, sections
+from accuracy_tables import LOSS, LOST, METHOD, sections
 
 from prap_pim.report.figures.draw import render
 from prap_pim.report.figures.frame import dashes, legend, mark_style, number
@@ -19,18 +19,20 @@ Curves = dict[str, list[tuple[Fraction, float]]]  # by line: ratios, and points 
 
 
 def curves_of(section: str) -> Curves:
-    """What each line of a section loses, from its first table: mean float accuracy less that of the line.
+    """What each line of a section loses: as its table of that says, else mean float accuracy less that of the line.
 
     Where a line has fewer seeds than the float network, that would compare the one's seeds with the other's: left out.
     """
     whole = float(section.removeprefix("Float ").split()[0].rstrip(","))
-    table = next(part for part in section.split("\n\n") if part.startswith("| line |"))
+    tables = {part.split("|")[1].strip(): part for part in reversed(section.split("\n\n")) if part.startswith("|")}
+    told = LOST in tables
+    table = tables[LOST if told else "line"]
     head, _, *rows = ([cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines())
     return {
         line: [
-            (Fraction(ratio), whole - float(cell.split()[0]))
-            for ratio, cell in zip(head[1:-1], cells[:-1], strict=True)
-            if cell not in ("", "-") and "seeds" not in cell
+            (Fraction(ratio), float(cell.split()[0]) if told else whole - float(cell.split()[0]))
+            for ratio, cell in zip(head[1:], cells, strict=True)
+            if "/" in ratio and cell not in ("", "-") and "seeds" not in cell
         ]
         for line, *cells in rows
         if line in _LINES

@@ -20,6 +20,7 @@ PURPOSES = {  # of energy: components; the rest reads cells
     "moving": ("input_buffer", "bus", "router", "output_unit", "digital_unit"),
 }
 READING = "reading"
+LOST = "points lost"  # head of the table of what each line loses, where the accuracies do not tell
 
 Point = dict[str, Any]
 Table = dict[tuple[str, str, Fraction], list[Point]]  # by network, line and ratio: a point of each seed
@@ -41,13 +42,13 @@ Tuned lines branch at half of 16 epochs (of the large networks, 8) of 2,788 imag
 steps than the paper's 50 epochs of 50,000, and PRAP would recover more with more. 20 test images of each point went
 through every cell, the others through the exact integer product. With 900 test images a point is 9 images. Networks
 that have no points in `benchmarks/accuracy_points.json` were measured before that was kept: their images differ in the
-last bits, so one made anew may differ by an image or two, and calibrated reuse left up to 5 % of a budget unused.
+last bits, so one made anew may differ by a few images, and calibrated reuse left up to 5 % of a budget unused.
 
 In *gain over prap-tuned* each line stands at its smallest ratio within 0.5 points of float: the figure of prap-tuned
-over the line's own. Latency is serial on prap-2023 and pipelined on isaac-32nm, each on the dense network's crossbars,
-and with layers replicated to fill as many. In *what is left of the energy*, in % of the dense network's, reading cells
-(ADC, DAC, registers, shift and add) is what reuse saves. Every use of a pattern still adds up a partial sum, and names
-its donor in the index; activations move as before.
+over the line's own; of dense, where prap-tuned loses more at every ratio that was run. Latency is serial on prap-2023
+and pipelined on isaac-32nm, each on the dense network's crossbars, and with layers replicated to fill as many. In *what
+is left of the energy*, in % of the dense network's, reading cells (ADC, DAC, registers, shift and add) is what reuse
+saves. Every use of a pattern still adds up a partial sum, and names its donor in the index; activations move as before.
 
 ![Points of accuracy that each line loses, by compute ratio and network](drawings/accuracy.svg)
 """
@@ -89,9 +90,12 @@ def _section(table: Table, network: str, chips: Sequence[str]) -> str:
     over = _over(crossings.get(METHOD), rivals)
     rows.append([f"{METHOD} / best rival", *("" for _ in ratios), over])
     text = f"{_about(table[network, 'dense', Fraction(1)])}\n\n"
-    if again := _trained_again([point for key, each in table.items() if key[0] == network for point in each]):
-        text += f"{again}\n\n"
+    again = _trained_again([point for key, each in table.items() if key[0] == network for point in each])
+    text += f"{again}\n\n" if again else ""
     text += _markdown(["line", *map(str, ratios), f"{100 * LOSS:g} point lost at"], rows)
+    if again:
+        lost = [[line, *(_lost(table.get((network, line, ratio), []), seeds) for ratio in ratios)] for line in lines]
+        text += f"\n{_markdown([LOST, *map(str, ratios)], lost)}"
     base, gains = _gains(table, network, lines, chips)
     head = [f"{what}, {chip}" for chip in chips for what in ("latency", "latency, replicated", "energy")]
     text += f"\nGain over {base}:\n\n{_markdown(['line', 'ratio', *head], gains)}"
@@ -133,7 +137,8 @@ def _trained_again(points: Sequence[Point]) -> str:
     ]
     return (
         "Not all points of a seed are from one training: another processor rounds otherwise, and the trained networks "
-        f"differ (float accuracies, {'; '.join(several)}). Losses are each against the network that was compressed."
+        f"differ (float accuracies, {'; '.join(several)}). What is lost is counted against the network that was "
+        "compressed, as in the second table."
         if several
         else ""
     )
@@ -170,7 +175,10 @@ def _over(own: tuple[str, float | None] | None, rivals: Sequence[tuple[str, floa
 
 
 def _gains(table: Table, network: str, lines: Sequence[str], chips: Sequence[str]) -> tuple[str, list[list[str]]]:
-    """What the gain is over, and the rows. Where the reference is nowhere near float, it is over dense."""
+    """What the gain is over, and the rows.
+
+    Where the reference is nowhere near float, it is over dense, and the reference stands where it loses least.
+    """
     chosen = {"dense": Fraction(1)} | {line: _smallest(table, network, line, NEAR) for line in lines}
     costs = {line: _costs(table[network, line, ratio], chips) for line, ratio in chosen.items() if ratio is not None}
     over = REFERENCE if REFERENCE in costs else "dense"
@@ -179,6 +187,11 @@ def _gains(table: Table, network: str, lines: Sequence[str], chips: Sequence[str
         for line, own in costs.items()
     ]
     lost = [line for line in lines if line not in costs]
+    losses = {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, REFERENCE)}
+    if REFERENCE in lost and losses:
+        least = min(losses, key=lambda ratio: losses[ratio])
+        gains = zip(costs[over], _costs(table[network, REFERENCE, least], chips), strict=True)
+        rows.append([f"{REFERENCE}, loses {100 * losses[least]:.2f}", str(least), *(f"{b / o:.2f}x" for b, o in gains)])
     return over + (f" (nowhere within {100 * NEAR:g} points: {', '.join(lost)})" if lost else ""), rows
 
 
@@ -230,6 +243,11 @@ def _spread(points: list[Point], key: str = "bit_true_accuracy", seeds: int = 1)
     spread = f" ± {(max(values) - min(values)) / 2:.2f}" if len(values) > 1 else ""
     fewer = f" ({len(values)} of {seeds} seeds)" if len(values) < seeds else ""
     return f"{mean(values):.2f}{spread}{fewer}"
+
+
+def _lost(points: list[Point], seeds: int) -> str:
+    """Points of accuracy lost, as in ``_spread``."""
+    return _spread([{"lost": point["float_accuracy"] - point["bit_true_accuracy"]} for point in points], "lost", seeds)
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
