@@ -146,13 +146,13 @@ def _trained_again(points: Sequence[Point]) -> str:
 
 def _smallest(table: Table, network: str, line: str, loss: float) -> Fraction | None:
     """The smallest ratio at which a line loses at most so much; None if it always loses more."""
-    losses = {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, line)}
+    losses = _losses(table, network, line)
     return min((ratio for ratio in losses if losses[ratio] <= loss), default=None)
 
 
 def _crossing(table: Table, network: str, line: str) -> tuple[str, float | None]:
     """The ratio at which a line's loss passes LOSS, as text and as a number; None where it was not measured."""
-    losses = {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, line)}
+    losses = _losses(table, network, line)
     if not losses:
         return "-", None
     losses |= {Fraction(1): _loss(table[network, "dense", Fraction(1)])}
@@ -187,7 +187,7 @@ def _gains(table: Table, network: str, lines: Sequence[str], chips: Sequence[str
         for line, own in costs.items()
     ]
     lost = [line for line in lines if line not in costs]
-    losses = {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, REFERENCE)}
+    losses = _losses(table, network, REFERENCE)
     if REFERENCE in lost and losses:
         least = min(losses, key=lambda ratio: losses[ratio])
         gains = zip(costs[over], _costs(table[network, REFERENCE, least], chips), strict=True)
@@ -233,6 +233,11 @@ def _accuracy(points: list[Point]) -> float:
 def _loss(points: list[Point]) -> float:
     """Of accuracy against the float network that was compressed; rounded, so that one image in 200 is half a point."""
     return round(float(mean(point["float_accuracy"] - point["bit_true_accuracy"] for point in points)), 9)
+
+
+def _losses(table: Table, network: str, line: str) -> dict[Fraction, float]:
+    """What a line loses, by ratio."""
+    return {key[2]: _loss(points) for key, points in table.items() if key[:2] == (network, line)}
 
 
 def _spread(points: list[Point], key: str = "bit_true_accuracy", seeds: int = 1) -> str:
