@@ -34,7 +34,7 @@ from accuracy_curves import drawing
 from accuracy_tables import DRAWING, by_purpose, document
 
 from prap_pim.capture import capture
-from prap_pim.chip import load_chip
+from prap_pim.chip import Chip, load_chip
 from prap_pim.config import RunConfig
 from prap_pim.cost import cost
 from prap_pim.data import load
@@ -53,6 +53,7 @@ from prap_pim.training import Checkpoint, accuracy, reestimate_batchnorm
 CHIPS = ("prap-2023", "isaac-32nm")  # the first is that of the runs; their saved plans are costed on the other
 POINTS = Path(__file__).with_name("accuracy_points.json")
 RATIOS = tuple(Fraction(1, n) for n in (2, 4, 8, 16, 32))
+Key = tuple[int, int, int, Fraction]  # of a point: network, line, seed, minus the ratio
 
 
 TUNED = {"prap-tuned": RATIOS[:3], "calibrated-tuned": RATIOS[2:]}  # where each line's limit is
@@ -182,9 +183,7 @@ class Case:
         place = RunFolder(self.folder / name)
         results, plan = Results.load(place.results), NetworkPlan.load(place.method(name) / "plan.safetensors")
         network, float_accuracy = self.trained
-        found, chip = results.methods[0], load_chip(CHIPS[1])
-        other = cost(network, plan, chip), cost(network, plan, chip, crossbars=found.at_budget.budget)
-        both: list[tuple[Any, Any]] = [(found, found.at_budget), other]  # results and reports name figures alike
+        found = results.methods[0]
         return {
             "network": self.name,
             "seed": self.seed,
@@ -200,18 +199,28 @@ class Case:
             "checked_outputs": sum(layer.checked_outputs for layer in found.layers),
             "mismatches": sum(layer.mismatches for layer in found.layers),
             "plan_sha256": found.plan_sha256,
-            "chips": {
-                chip_name: {
-                    "serial_latency_s": same.serial.latency_s,
-                    "pipelined_latency_s": same.pipelined.latency_s,
-                    "energy_j": same.energy_j,
-                    "energy_by_purpose_j": by_purpose(same.energy_breakdown_j),
-                    "replicated_serial_latency_s": replicated.serial.latency_s,
-                    "replicated_pipelined_latency_s": replicated.pipelined.latency_s,
-                }
-                for chip_name, (same, replicated) in zip(CHIPS, both, strict=True)
-            },
+            "chips": {name: _costs(network, plan, load_chip(name), found.at_budget.budget) for name in CHIPS},
         }
+
+
+def _costs(network: Network, plan: NetworkPlan, chip: Chip, crossbars: int) -> dict[str, Any]:
+    """With each layer once, with copies on the fewest crossbars, and with these spread over what is idle."""
+    once = cost(network, plan, chip)
+    timed = {
+        "": once,
+        "replicated_": cost(network, plan, chip, crossbars=crossbars, spread_idle=False),
+        "spread_": cost(network, plan, chip, crossbars=crossbars),
+    }
+    latencies = {
+        f"{how}{name}_latency_s": timing.latency_s
+        for how, report in timed.items()
+        for name, timing in (("serial", report.serial), ("pipelined", report.pipelined))
+    }
+    return latencies | {
+        "energy_j": once.energy_j,
+        "energy_by_purpose_j": by_purpose(once.energy_breakdown_j),
+        "spread_energy_j": timed["spread_"].energy_j,
+    }
 
 
 def _name(line: str, ratio: Fraction) -> str:
@@ -297,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 case.run(DENSE)
             elif not any(case.has(*each) for each in wanted):
                 continue
-            found = [case.figures(DENSE["name"], DENSE["name"], Fraction(1))]
+            found = [_dense(case, points)]
             for line, ratio in wanted:
                 if not options.quick and ratio not in task.tuned.get(line, RATIOS):
                     continue
@@ -321,6 +330,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_whole(options.write, text)
 
 
+def _dense(case: Case, points: Mapping[Key, dict[str, Any]]) -> dict[str, Any]:
+    """The dense network's figures; its accuracies as they were where it was trained before, on another processor."""
+    point = case.figures(DENSE["name"], DENSE["name"], Fraction(1))
+    before = points.get(_key(point), point)
+    return point if before["float_accuracy"] == point["float_accuracy"] else before | {"chips": point["chips"]}
+
+
 def _known(points: Iterable[dict[str, Any]], name: str, seed: int, test: int) -> dict[tuple[str, Fraction], float]:
     """Accuracies that need not be measured again, by line and ratio."""
     return {
@@ -330,7 +346,7 @@ def _known(points: Iterable[dict[str, Any]], name: str, seed: int, test: int) ->
     }
 
 
-def _key(point: dict[str, Any]) -> tuple[int, int, int, Fraction]:
+def _key(point: dict[str, Any]) -> Key:
     """Of which there is one point; in the order of the page."""
     names = [list(TASKS), ["dense", *LINES]]
     network, line = (

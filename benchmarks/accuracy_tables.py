@@ -46,9 +46,11 @@ last bits, so one made anew may differ by a few images, and calibrated reuse lef
 
 In *gain over prap-tuned* each line stands at its smallest ratio within 0.5 points of float: the figure of prap-tuned
 over the line's own; of dense, where prap-tuned loses more at every ratio that was run. Latency is serial on prap-2023
-and pipelined on isaac-32nm, each on the dense network's crossbars, and with layers replicated to fill as many. In *what
-is left of the energy*, in % of the dense network's, reading cells (ADC, DAC, registers, shift and add) is what reuse
-saves. Every use of a pattern still adds up a partial sum, and names its donor in the index; activations move as before.
+and pipelined on isaac-32nm, each on the dense network's crossbars; with layers replicated to fill as many; *and spread*
+over those that copies leave idle ([how](cost.md#at-an-equal-number-of-crossbars); a dash, or fewer seeds, where the
+point is older than that). In *what is left of the energy*, in % of the dense network's, reading cells (ADC, DAC,
+registers, shift and add) is what reuse saves. Every use of a pattern still adds up a partial sum, and names its donor
+in the index; activations move as before.
 
 ![Points of accuracy that each line loses, by compute ratio and network](drawings/accuracy.svg)
 """
@@ -97,7 +99,8 @@ def _section(table: Table, network: str, chips: Sequence[str]) -> str:
         lost = [[line, *(_lost(table.get((network, line, ratio), []), seeds) for ratio in ratios)] for line in lines]
         text += f"\n{_markdown([LOST, *map(str, ratios)], lost)}"
     base, gains = _gains(table, network, lines, chips)
-    head = [f"{what}, {chip}" for chip in chips for what in ("latency", "latency, replicated", "energy")]
+    what = ("latency", "latency, replicated", "and spread", "energy")
+    head = [f"{each}, {chip}" for chip in chips for each in what]
     text += f"\nGain over {base}:\n\n{_markdown(['line', 'ratio', *head], gains)}"
     if left := [row for chip in chips for row in _left(table, network, chip, ratios)]:
         head = ["chip", "ratio", READING, *PURPOSES, "all"]
@@ -182,28 +185,33 @@ def _gains(table: Table, network: str, lines: Sequence[str], chips: Sequence[str
     chosen = {"dense": Fraction(1)} | {line: _smallest(table, network, line, NEAR) for line in lines}
     costs = {line: _costs(table[network, line, ratio], chips) for line, ratio in chosen.items() if ratio is not None}
     over = REFERENCE if REFERENCE in costs else "dense"
-    rows = [
-        [line, str(chosen[line]), *(f"{b / o:.2f}x" for b, o in zip(costs[over], own, strict=True))]
-        for line, own in costs.items()
-    ]
+    rows = [[line, str(chosen[line]), *_over_each(costs[over], own)] for line, own in costs.items()]
     lost = [line for line in lines if line not in costs]
     losses = _losses(table, network, REFERENCE)
     if REFERENCE in lost and losses:
         least = min(losses, key=lambda ratio: losses[ratio])
-        gains = zip(costs[over], _costs(table[network, REFERENCE, least], chips), strict=True)
-        rows.append([f"{REFERENCE}, loses {100 * losses[least]:.2f}", str(least), *(f"{b / o:.2f}x" for b, o in gains)])
+        gains = _over_each(costs[over], _costs(table[network, REFERENCE, least], chips))
+        rows.append([f"{REFERENCE}, loses {100 * losses[least]:.2f}", str(least), *gains])
     return over + (f" (nowhere within {100 * NEAR:g} points: {', '.join(lost)})" if lost else ""), rows
 
 
-def _costs(points: list[Point], chips: Sequence[str]) -> list[float]:
-    """Mean latency, latency with layers replicated, and energy on each chip, in s and J."""
+def _over_each(base: list[float | None], own: list[float | None]) -> list[str]:
+    return ["-" if b is None or o is None else f"{b / o:.2f}x" for b, o in zip(base, own, strict=True)]
+
+
+def _costs(points: list[Point], chips: Sequence[str]) -> list[float | None]:
+    """Mean latency, with layers replicated, with these spread over what is idle, and energy on each chip, in s and J.
+
+    Means are of the seeds that have the figure, None where none has.
+    """
     timing = ("serial_latency_s", "pipelined_latency_s")
     keys = [
         (chip, key)
         for chip, latency in zip(chips, timing, strict=True)
-        for key in (latency, f"replicated_{latency}", "energy_j")
+        for key in (latency, f"replicated_{latency}", f"spread_{latency}", "energy_j")
     ]
-    return [mean(point["chips"][chip][key] for point in points) for chip, key in keys]
+    found = [[point["chips"][chip][key] for point in points if key in point["chips"][chip]] for chip, key in keys]
+    return [mean(values) if values else None for values in found]
 
 
 def _left(table: Table, network: str, chip: str, ratios: Sequence[Fraction]) -> list[list[str]]:

@@ -6,7 +6,6 @@ serial timing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from pydantic import TypeAdapter
@@ -16,7 +15,7 @@ from prap_pim.chip import Chip, load_chip
 from prap_pim.cost import activities, layer_time, load_table
 from prap_pim.cost.price import energy, total
 from prap_pim.cost.replay import Inference, chosen, copies, spread
-from prap_pim.mapping import map_layer, map_network, replicate
+from prap_pim.mapping import map_network, replicate
 from prap_pim.method_presets import layers_by_name, method_settings
 from prap_pim.models import ModelConfig, build
 from prap_pim.network import Network
@@ -80,13 +79,12 @@ def _plan(
 def _inference(network: Network, plan: NetworkPlan, layers: Mapping[str, PublishedLayer], chip: Chip) -> Inference:
     """One layer after another, each on the crossbars and in the copies that the authors give it."""
     table = load_table(chip.components)
-    mapping = map_network(network, plan, chip)
-    spread_out = {
-        name: map_layer(plan.layers[name], chip, spread(layer, chip).tiles * chip.crossbars_per_tile)
-        for name, layer in layers.items()
-    }
     mapping = replicate(
-        network, replace(mapping, layers=spread_out), chip, {name: copies(layer) for name, layer in layers.items()}
+        network,
+        map_network(network, plan, chip),
+        chip,
+        {name: copies(layer) for name, layer in layers.items()},
+        {name: spread(layer, chip).tiles * chip.crossbars_per_tile for name, layer in layers.items()},
     )
     counts = activities(network, mapping, chip).values()
     return Inference(

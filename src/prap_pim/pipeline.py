@@ -482,7 +482,9 @@ def _method_result(
         compute_ratio=compute_ratio(found.captured.network, costs, chip),
         ou_steps=costs.ou_steps,
         serial_breakdown_s=costs.serial_breakdown_s,
-        at_budget=BudgetResult(budget=budget, copies=dict(at_budget.copies), **figures(at_budget)),
+        at_budget=BudgetResult(
+            budget=budget, copies=at_budget.copies, copy_crossbars=at_budget.copy_crossbars, **figures(at_budget)
+        ),
         plan_sha256=plan.digest(),
         calibration=found.calibration,
         layers=layers,

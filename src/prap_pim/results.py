@@ -59,10 +59,11 @@ class CostFigures(_Frozen):
 
 
 class BudgetResult(CostFigures):
-    """The same plan when it may fill as many crossbars as every other method: layers are replicated to do so."""
+    """The same plan when it may fill as many crossbars as every other method: layers are replicated, and spread."""
 
     budget: int  # crossbars that there are
     copies: dict[str, int]  # by layer
+    copy_crossbars: dict[str, int] = {}  # of one copy, by layer; empty in results from before it was kept
 
 
 class LayerResult(_Frozen):

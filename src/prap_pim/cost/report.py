@@ -11,7 +11,7 @@ from prap_pim.chip import Chip
 from prap_pim.cost.activity import LayerActivity, activity
 from prap_pim.cost.adc import conventions
 from prap_pim.cost.price import Instances, area, energy, leakage, total
-from prap_pim.cost.schedule import LayerTime, copying, layer_time, pipelined_latency
+from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency
 from prap_pim.cost.table import ComponentTable, UsedFigure, load_table
 from prap_pim.errors import UserError
 from prap_pim.mapping import Mode, NetworkMapping, map_network, replicate, share_out
@@ -203,6 +203,11 @@ class CostReport:
         return {layer.name: layer.copies for layer in self.layers}
 
     @property
+    def copy_crossbars(self) -> dict[str, int]:
+        """Crossbars of one copy of each layer."""
+        return {layer.name: layer.crossbars // layer.copies for layer in self.layers}
+
+    @property
     def index_stored_bytes(self) -> int:
         """Index that is stored, in all copies."""
         return sum(layer.index_stored_bytes for layer in self.layers)
@@ -228,6 +233,7 @@ def cost(
     table: ComponentTable | None = None,
     crossbars: int | None = None,
     zero_input: ZeroInput | None = None,
+    spread_idle: bool = True,
 ) -> CostReport:
     """Map a network plan on a chip and count, time and price one inference.
 
@@ -238,9 +244,11 @@ def cost(
         mode: see ``map_network``.
         table: component figures instead of the chip's own.
         crossbars: a budget for the whole network: each layer on its fewest crossbars, and the rest spent on copies of
-            the layers that hold up the pipeline (``share_out``).
+            the layers that hold up the pipeline (``share_out``), and on wider ones of those that have a copy for every
+            position.
         zero_input: for every layer, the share of (position, input step) pairs in which the input bits of each row group
             of its plan are all 0 (float64 [G]): these OU steps are skipped. None: nothing is skipped.
+        spread_idle: under a budget, in mode "spread": False leaves every copy on the fewest crossbars.
 
     Raises:
         UserError: plan and network do not belong together, the chip or the budget is too small, a component lacks a
@@ -252,15 +260,29 @@ def cost(
             if layer.name not in zero_input:
                 raise UserError(f"layer {layer.name}: no zero-input shares were measured for it")
     mapping = map_network(network, plan, chip, mode, crossbars)
-    counts = activities(network, mapping, chip, zero_input)
     if crossbars is not None:
-        spare = crossbars - mapping.crossbars
-        choices = {
-            name: copying(placed, counts[name], chip, table, 1 + spare // placed.crossbars)
-            for name, placed in mapping.layers.items()
+        ways = {
+            layer.name: builds(
+                mapping.layers[layer.name],
+                layer,
+                chip,
+                table,
+                crossbars - mapping.crossbars + mapping.layers[layer.name].crossbars,
+                mapping.digital_ops[layer.name],
+                None if zero_input is None else zero_input[layer.name],
+                spread_idle and mode == "spread",
+            )
+            for layer in network.layers
         }
-        mapping = replicate(network, mapping, chip, share_out(choices, crossbars, chip.max_tiles))
-        counts = activities(network, mapping, chip, zero_input)
+        best = {name: (ways[name], way) for name, way in share_out(ways, crossbars, chip.max_tiles).items()}
+        mapping = replicate(
+            network,
+            mapping,
+            chip,
+            {name: int(found.copies[way]) for name, (found, way) in best.items()},
+            {name: int(found.copy_crossbars[way]) for name, (found, way) in best.items()},
+        )
+    counts = activities(network, mapping, chip, zero_input)
 
     layers = tuple(
         LayerCost(

@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prap_pim.chip import Chip
-from prap_pim.cost.activity import Busiest, LayerActivity, tile_positions
+from prap_pim.cost.activity import Busiest, LayerActivity, activity, tile_positions
 from prap_pim.cost.adc import conversion_time
 from prap_pim.cost.table import ComponentTable
-from prap_pim.mapping import Copying, LayerMapping
-from prap_pim.network import Call, Layer, Network
+from prap_pim.mapping import Builds, LayerMapping, map_layer
+from prap_pim.network import Call, DigitalOp, Layer, Network
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -105,29 +109,69 @@ def _per_position(busiest: Busiest, chip: Chip, table: ComponentTable) -> tuple[
     return {"crossbars": steps * sum(stages), **resources}, {"crossbars": steps * max(stages), **resources}
 
 
-def copying(mapping: LayerMapping, activity: LayerActivity, chip: Chip, table: ComponentTable, most: int) -> Copying:
-    """What 1..``most`` copies of a layer take and bring; more than it has positions are left out.
+def builds(
+    mapping: LayerMapping,
+    layer: Layer,
+    chip: Chip,
+    table: ComponentTable,
+    crossbars: int,
+    digital_ops: tuple[DigitalOp, ...] = (),
+    zero_input: Float64 | None = None,
+    spread_idle: bool = False,
+) -> Builds:
+    """The ways of building a layer with at most so many crossbars, and how fast each is.
+
+    Copies as ``mapping`` has one, up to one for each position. Then, with ``spread_idle``, so many copies on more
+    crossbars each, in steps of the root of two, up to one OU on each. Takes the time of ``activity`` for each width.
 
     Args:
-        mapping, activity: of one copy.
-        chip, table: for rates and latencies.
-        most: at least 1.
+        mapping: one copy.
+        layer: for its shapes.
+        chip, table: for sizes, rates and latencies.
+        crossbars: of all copies; at least those of one.
+        digital_ops, zero_input: see ``activity``.
+        spread_idle: whether to put copies on more crossbars than ``mapping`` has.
     """
-    positions = activity.positions
-    copies = np.arange(1, min(most, positions) + 1)
+    positions = layer.positions
+    alone = activity(mapping, layer, chip, digital_ops=digital_ops, zero_input=zero_input)
+    digital_s = _digital(alone, chip, 1)
+    copies = np.arange(1, min(crossbars // mapping.crossbars, positions) + 1)
+    found = [_build(mapping, alone.busiest, positions, copies, digital_s, chip, table)]
+    widest = min(crossbars // positions, mapping.ous)
+    if spread_idle and widest > mapping.crossbars:
+        steps = np.arange(1, 2 * (widest // mapping.crossbars).bit_length() + 1)
+        widths = np.unique(np.minimum(np.ceil(mapping.crossbars * 2 ** (steps / 2)), widest).astype(np.int64))
+        for width in widths.tolist():
+            wide = map_layer(mapping.plan, chip, width)
+            busiest = activity(wide, layer, chip, zero_input=zero_input).busiest
+            found.append(_build(wide, busiest, positions, copies[-1:], digital_s, chip, table))
+    return Builds.sifted(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def _build(
+    mapping: LayerMapping,
+    busiest: Busiest,
+    positions: int,
+    copies: Int64,
+    digital_s: float,
+    chip: Chip,
+    table: ComponentTable,
+) -> tuple[Int64, Int64, Int64, Float64, Float64]:
+    """What so many copies take and bring, in the order of ``Builds``; ``digital_s`` on one tile."""
     rounds = -(-positions // copies)
     together = tile_positions(positions, copies, mapping.copies_per_tile)
     output_tiles = -(-copies // mapping.copies_per_tile)
-    digital = _digital(activity, chip, 1) / output_tiles
-    serial, beats = _per_position(activity.busiest, chip, table)
+    digital = digital_s / output_tiles
+    serial, beats = _per_position(busiest, chip, table)
     own = [key for key in beats if key not in _SHARED]
-    return Copying(
-        crossbars=mapping.crossbars,
-        tiles=output_tiles * mapping.tiles,
-        interval_s=np.maximum.reduce(
+    return (
+        copies,
+        np.full(len(copies), mapping.crossbars),
+        output_tiles * mapping.tiles,
+        np.maximum.reduce(
             [rounds * max(beats[key] for key in own), together * max(beats[key] for key in _SHARED), digital]
         ),
-        latency_s=rounds * sum(serial[key] for key in own) + together * sum(serial[key] for key in _SHARED) + digital,
+        rounds * sum(serial[key] for key in own) + together * sum(serial[key] for key in _SHARED) + digital,
     )
 
 

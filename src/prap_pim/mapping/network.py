@@ -68,8 +68,8 @@ def map_network(
         network, plan, chip: what goes where.
         mode: see ``map_layer``; under a budget "spread" loads the crossbars of a copy evenly and "pack" fills them.
         crossbars: a budget for the whole network: every layer is put on the fewest crossbars that hold it. What is
-            left is for copies (``replicate``); which layers are worth a copy is for those to say who know the times
-            (``share_out``).
+            left is for copies, and for wider ones (``replicate``); which layers are worth it is for those to say who
+            know the times (``share_out``).
 
     Raises:
         UserError: plan and network do not belong together, the budget is too small, or the chip has too few tiles.
@@ -89,16 +89,31 @@ def map_network(
     return _place(network, layers, chip, mode)
 
 
-def replicate(network: Network, mapping: NetworkMapping, chip: Chip, copies: Mapping[str, int]) -> NetworkMapping:
+def replicate(
+    network: Network,
+    mapping: NetworkMapping,
+    chip: Chip,
+    copies: Mapping[str, int],
+    copy_crossbars: Mapping[str, int] | None = None,
+) -> NetworkMapping:
     """The same mapping with ``copies`` of each layer, and tiles for them.
 
+    Args:
+        network, mapping, chip: what was mapped.
+        copies: by layer name.
+        copy_crossbars: crossbars of one copy, by layer name; a layer that is not named keeps those that it has.
+
     Raises:
-        UserError: a number of copies is missing or below 1, or the chip has too few tiles.
+        UserError: a number of copies is missing or below 1, a copy does not fit its crossbars, or the chip has too few
+            tiles.
     """
-    for name in mapping.layers:
+    layers = {}
+    for name, layer in mapping.layers.items():
         if copies.get(name, 0) < 1:
             raise UserError(f"layer {name}: it needs at least 1 copy, not {copies.get(name, 0)}")
-    layers = {name: replace(layer, copies=copies[name]) for name, layer in mapping.layers.items()}
+        wanted = (copy_crossbars or {}).get(name, layer.crossbars)
+        one = layer if wanted == layer.crossbars else map_layer(layer.plan, chip, wanted, mapping.mode)
+        layers[name] = replace(one, copies=copies[name])
     return _place(network, layers, chip, mapping.mode)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from prap_pim.files import write_whole
 from prap_pim.results import Results
 
-_NESTED = {"layers", "copies"}  # tables of their own, in results.json
+_NESTED = {"layers", "copies", "copy_crossbars"}  # tables of their own, in results.json
 
 
 def write_comparison(results: Results, path: Path) -> None:
