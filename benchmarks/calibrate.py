@@ -2,11 +2,13 @@
 
     python benchmarks/calibrate.py [--models resnet18 vgg16] [--inputs 256] [--ratio 0.125]
 
-Prints seconds and peak GiB of one calibration, and its time as a multiple of float32 forward passes of the same inputs
-through the same network in this run. Goals on 2 cores: ResNet-18 (11 M weights) 180 s and 4 GiB, VGG16 (33 M) 480 s.
+Prints seconds, peak GiB and how busy the cores were in one calibration, and its time as a multiple of float32 forward
+passes of the same inputs through the same network in this run. Goals on 2 cores: ResNet-18 (11 M weights) 180 s and
+4 GiB, VGG16 (33 M) 480 s.
 """
 
 import argparse
+import os
 import resource
 import time
 
@@ -38,6 +40,7 @@ def main() -> None:
         forward = time.perf_counter() - begun
         captured = capture(model, inputs[:1], name)
         phases: dict[str, float] = {}
+        worked = time.process_time()
         last = begun = time.perf_counter()
 
         def told(phase: str, done: int, total: int, note: str, phases: dict[str, float] = phases) -> None:
@@ -49,11 +52,13 @@ def main() -> None:
         config = CalibratedReuse(compute_ratio=options.ratio)
         calibrate(captured, inputs, config, load_chip("isaac-32nm"), 0, phase=name, progress=told)
         seconds, memory = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        busy = (time.process_time() - worked) / (seconds * len(os.sched_getaffinity(0)))
         parts = ", ".join(f"{phase.split(': ')[1]} {spent:.1f} s" for phase, spent in phases.items())
         size = captured.network.parameters / 1e6
         print(
-            f"{name}: {size:.1f} M weights, {seconds:.1f} s ({parts}), {seconds / forward:.0f} forward passes of all "
-            f"{options.inputs} inputs ({forward:.2f} s), peak {memory:.2f} GiB",
+            f"{name}: {size:.1f} M weights, {seconds:.1f} s ({parts}; cores {busy:.0%} busy), "
+            f"{seconds / forward:.0f} forward passes of all {options.inputs} inputs ({forward:.2f} s), "
+            f"peak {memory:.2f} GiB",
             flush=True,
         )
 
