@@ -211,16 +211,15 @@ def _costs(network: Network, plan: NetworkPlan, chip: Chip, crossbars: int) -> d
         "replicated_": cost(network, plan, chip, crossbars=crossbars, spread_idle=False),
         "spread_": cost(network, plan, chip, crossbars=crossbars),
     }
-    latencies = {
-        f"{how}{name}_latency_s": timing.latency_s
-        for how, report in timed.items()
-        for name, timing in (("serial", report.serial), ("pipelined", report.pipelined))
-    }
-    return latencies | {
-        "energy_j": once.energy_j,
-        "energy_by_purpose_j": by_purpose(once.energy_breakdown_j),
-        "spread_energy_j": timed["spread_"].energy_j,
-    }
+    figures: dict[str, Any] = {}
+    for how, report in timed.items():
+        figures |= {
+            f"{how}serial_latency_s": report.serial.latency_s,
+            f"{how}pipelined_latency_s": report.pipelined.latency_s,
+            f"{how}pipelined_interval_s": 1 / report.pipelined.throughput_per_s,
+            f"{how}energy_j": report.energy_j,
+        }
+    return figures | {"energy_by_purpose_j": by_purpose(once.energy_breakdown_j)}
 
 
 def _name(line: str, ratio: Fraction) -> str:

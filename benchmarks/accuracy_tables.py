@@ -47,8 +47,9 @@ last bits, so one made anew may differ by a few images, and calibrated reuse lef
 In *gain over prap-tuned* each line stands at its smallest ratio within 0.5 points of float: the figure of prap-tuned
 over the line's own; of dense, where prap-tuned loses more at every ratio that was run. Latency is serial on prap-2023
 and pipelined on isaac-32nm, each on the dense network's crossbars; with layers replicated to fill as many; *and spread*
-over those that copies leave idle ([how](cost.md#at-an-equal-number-of-crossbars); a dash, or fewer seeds, where the
-point is older than that). In *what is left of the energy*, in % of the dense network's, reading cells (ADC, DAC,
+over those that copies leave idle ([how](cost.md#at-an-equal-number-of-crossbars); a dash, or the mean of fewer seeds,
+where points are older than that; on the three small networks nothing is left idle). The interval is that of a stream of
+images. In *what is left of the energy*, in % of the dense network's, reading cells (ADC, DAC,
 registers, shift and add) is what reuse saves. Every use of a pattern still adds up a partial sum, and names its donor
 in the index; activations move as before.
 
@@ -99,8 +100,7 @@ def _section(table: Table, network: str, chips: Sequence[str]) -> str:
         lost = [[line, *(_lost(table.get((network, line, ratio), []), seeds) for ratio in ratios)] for line in lines]
         text += f"\n{_markdown([LOST, *map(str, ratios)], lost)}"
     base, gains = _gains(table, network, lines, chips)
-    what = ("latency", "latency, replicated", "and spread", "energy")
-    head = [f"{each}, {chip}" for chip in chips for each in what]
+    head = [f"{what}, {chip}" for what, chip, _ in _figures(chips)]
     text += f"\nGain over {base}:\n\n{_markdown(['line', 'ratio', *head], gains)}"
     if left := [row for chip in chips for row in _left(table, network, chip, ratios)]:
         head = ["chip", "ratio", READING, *PURPOSES, "all"]
@@ -199,18 +199,25 @@ def _over_each(base: list[float | None], own: list[float | None]) -> list[str]:
     return ["-" if b is None or o is None else f"{b / o:.2f}x" for b, o in zip(base, own, strict=True)]
 
 
-def _costs(points: list[Point], chips: Sequence[str]) -> list[float | None]:
-    """Mean latency, with layers replicated, with these spread over what is idle, and energy on each chip, in s and J.
+def _figures(chips: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Head, chip and key of what gains are told of: serial latencies of the first chip, pipelined of the others."""
+    heads = {"latency": "", "latency, replicated": "replicated_", "and spread": "spread_"}
+    found = []
+    for chip in chips:
+        latency = "serial_latency_s" if chip == chips[0] else "pipelined_latency_s"
+        found += [(head, chip, how + latency) for head, how in heads.items()]
+        if chip != chips[0]:
+            found.append(("interval, spread", chip, "spread_pipelined_interval_s"))
+        found.append(("energy", chip, "energy_j"))
+    return found
 
-    Means are of the seeds that have the figure, None where none has.
-    """
-    timing = ("serial_latency_s", "pipelined_latency_s")
-    keys = [
-        (chip, key)
-        for chip, latency in zip(chips, timing, strict=True)
-        for key in (latency, f"replicated_{latency}", f"spread_{latency}", "energy_j")
+
+def _costs(points: list[Point], chips: Sequence[str]) -> list[float | None]:
+    """The mean of each figure, of the seeds that have it, in s and J; None where none has."""
+    found = [
+        [point["chips"][chip][key] for point in points if key in point["chips"][chip]]
+        for _, chip, key in _figures(chips)
     ]
-    found = [[point["chips"][chip][key] for point in points if key in point["chips"][chip]] for chip, key in keys]
     return [mean(values) if values else None for values in found]
 
 
