@@ -56,7 +56,12 @@ RATIOS = tuple(Fraction(1, n) for n in (2, 4, 8, 16, 32))
 Key = tuple[int, int, int, Fraction]  # of a point: network, line, seed, minus the ratio
 
 
-TUNED = {"prap-tuned": RATIOS[:3], "calibrated-tuned": RATIOS[2:]}  # where each line's limit is
+TUNED = {  # where each line's limit is
+    "prap-tuned": RATIOS[:3],
+    "calibrated-tuned": RATIOS[2:],
+    "lean-tuned": RATIOS[3:],
+}
+LEAN: dict[str, Any] = {"shapes": [4], "update_weight": 0.5}  # half the row groups, and no use that gains little
 
 
 @dataclass(frozen=True)
@@ -257,11 +262,11 @@ def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
     return rival(PRAP[best], case, ratio) | {"finetune": True, "description": best}
 
 
-def calibrated(case: Case, ratio: Fraction, finetune: bool) -> dict[str, Any]:
-    """Calibrated reuse, which shares the ratio out among the layers by itself."""
+def calibrated(case: Case, ratio: Fraction, finetune: bool, more: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Calibrated reuse, which shares the ratio out among the layers by itself; with further settings of it."""
     return {
         "name": "calibrated",
-        "reuse": {"kind": "calibrated", "compute_ratio": float(ratio)},
+        "reuse": {"kind": "calibrated", "compute_ratio": float(ratio)} | (more or {}),
         "exceptions": [{"layers": case.task.first}, {"layers": case.task.last}],
         "finetune": finetune,
     }
@@ -275,6 +280,7 @@ LINES: dict[str, Callable[[Case, Fraction], dict[str, Any]]] = {
     "orc": partial(rival, ORC),
     "calibrated": partial(calibrated, finetune=False),
     "calibrated-tuned": partial(calibrated, finetune=True),
+    "lean-tuned": partial(calibrated, finetune=True, more=LEAN),
 }
 
 

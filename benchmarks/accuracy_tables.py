@@ -10,7 +10,7 @@ from typing import Any
 NEAR = 0.005  # of accuracy: counts as equal
 LOSS = 0.01  # of accuracy: may be lost for the smallest ratio
 REFERENCE = "prap-tuned"
-TUNED = (REFERENCE, "calibrated-tuned")
+TUNED = (REFERENCE, "calibrated-tuned", "lean-tuned")
 VARIANTS = ("prap-8of9", "prap-4of9")  # the better one at a ratio stands for the line "prap"
 
 METHOD = "calibrated"  # whose energy is taken apart
@@ -31,8 +31,8 @@ Written by `python benchmarks/accuracy.py --write docs/accuracy.md`; that file s
 are scikit-learn's digits at 32x32, perturbed (`data: {name: digits, perturb: {}}`) in all parts. Accuracies are of the
 bit-true int8 network in %, mean of the seeds ± half their range. Columns are compute ratios: OU steps over those of the
 dense network, the first and the last layer whole. *prap* is pattern pruning to 8 of 9 or 4 of 9 positions, whichever
-does better, with similarity reuse; *tuned* lines are fine-tuned, all others one-shot. A dash: out of the method's
-reach, or not run. What the methods do: [methods](methods.md), [calibrated reuse](calibrated.md).
+does better, with similarity reuse; *tuned* lines are fine-tuned, all others one-shot; *lean* is calibrated reuse that
+saves partial sums as well (`shapes: [4], update_weight: 0.5`). A dash: out of the method's reach, or not run. What the methods do: [methods](methods.md), [calibrated reuse](calibrated.md).
 
 The last column is the ratio at which a line has lost 1 point of the float accuracy; between measured ratios the loss is
 taken as linear in the ratio's logarithm; < says that the smallest measured ratio loses less, > that the largest one
