@@ -32,7 +32,8 @@ are scikit-learn's digits at 32x32, perturbed (`data: {name: digits, perturb: {}
 bit-true int8 network in %, mean of the seeds ± half their range. Columns are compute ratios: OU steps over those of the
 dense network, the first and the last layer whole. *prap* is pattern pruning to 8 of 9 or 4 of 9 positions, whichever
 does better, with similarity reuse; *tuned* lines are fine-tuned, all others one-shot; *lean* is calibrated reuse that
-saves partial sums as well (`shapes: [4], update_weight: 0.5`). A dash: out of the method's reach, or not run. What the methods do: [methods](methods.md), [calibrated reuse](calibrated.md).
+saves partial sums as well (`shapes: [4], update_weight: 0.5`). A dash: out of the method's reach, or not run. What the
+methods do: [methods](methods.md), [calibrated reuse](calibrated.md).
 
 The last column is the ratio at which a line has lost 1 point of the float accuracy; between measured ratios the loss is
 taken as linear in the ratio's logarithm; < says that the smallest measured ratio loses less, > that the largest one
