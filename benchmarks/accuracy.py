@@ -59,7 +59,7 @@ Key = tuple[int, int, int, Fraction]  # of a point: network, line, seed, minus t
 TUNED = {  # where each line's limit is
     "prap-tuned": RATIOS[:3],
     "calibrated-tuned": RATIOS[2:],
-    "lean-tuned": RATIOS[3:],
+    "lean-tuned": RATIOS[2:4],
 }
 LEAN: dict[str, Any] = {"shapes": [4], "update_weight": 0.5}  # half the row groups, and no use that gains little
 
