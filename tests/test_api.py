@@ -138,6 +138,24 @@ def test_the_bit_true_network_computes_the_plan_by_hand() -> None:
     torch.testing.assert_close(found.bit_true(x).double(), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_bit_true_network_refuses_what_int8_cannot_hold(value: float) -> None:
+    model, x = plain()
+    found = prap_pim.compress(model, x, "similar", keep=0.5)
+    x[3].view(-1)[0] = value
+    with pytest.raises(UserError, match=f"layer {found.network.layers[0].name}: its input is NaN or infinite"):
+        found.bit_true(x)
+
+
+def test_a_budget_that_is_not_used_is_told() -> None:
+    """Two filters: one donor for both in every row group, or two; nothing between half and all."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(16, 2)), torch.randn(32, 16)
+    told = "0.500 of the dense OU steps are used, 0.700 were allowed"
+    assert told in prap_pim.compress(model, x, compute_ratio=0.7, balance=False).summary()
+    assert "were allowed" not in prap_pim.compress(model, x, compute_ratio=0.5, balance=False).summary()
+
+
 def test_layers_to_skip_keep_their_weights_and_count() -> None:
     model, x = plain()
     found = prap_pim.compress(model, x, "similar", keep=0.25, skip=["b"])
@@ -208,7 +226,10 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: x[:, :3], {"compute_ratio": 0.5}, "does not run on an input"),
         (_nan, {"compute_ratio": 0.5}, "its input is NaN or infinite"),
         (lambda x: None, {"compute_ratio": 0.5}, "must be a tensor or batches, not NoneType"),
-        (lambda x: x, {"method": None}, "method must be a name"),
+        (lambda x: x, {"method": None}, "method must be text, not None"),
+        (lambda x: x, {"compute_ratio": 0.5, "name": 5}, "name must be text, not 5"),
+        (lambda x: x, {"compute_ratio": 0.5, "chip": None}, "a chip is a preset's name or a TOML file, not None"),
+        (lambda x: x, {"compute_ratio": 0.5, "skip": 7}, "skip must hold names of layers; it is 7"),
         (lambda x: x, {"compute_ratio": 0.5, "skip": [0]}, "skip must hold names"),
         (lambda x: x, {"compute_ratio": 0.5, "skip": "c"}, "no layer is called 'c'"),
     ],

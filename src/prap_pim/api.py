@@ -37,6 +37,7 @@ from prap_pim.network import DigitalOp, Layer, Network
 from prap_pim.notebook import html_table
 from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.prune import NoPruning, PatternPruning
+from prap_pim.results import unused_budget
 from prap_pim.settings import nearest
 from prap_pim.training import Progress, quiet
 
@@ -140,7 +141,8 @@ class Compression:
             table.append((layer.name, *sizes, f"{steps:,}", share, *(_told(given[layer.name]) if given else ())))
         whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {len(self.network.layers)} layers"
         not_mapped = [f"not mapped: {path}: {reason}" for path, reason in self.unsupported.items()]
-        return table, [whole, *filter(None, [self._compressed.met]), *not_mapped]
+        unused = unused_budget(self.compute_ratio, self._compressed.asked)
+        return table, [whole, *filter(None, [unused, self._compressed.met]), *not_mapped]
 
     def _ous(self, layer: Layer) -> int:
         return sum(self.chip.grain.ous(int(count)) for count in self.plan.layers[layer.name].donors_per_group)
@@ -187,8 +189,9 @@ def compress(
             reach; one line that names what and why.
     """
     _check_model(model)
-    if not isinstance(method, str):
-        raise UserError(f"method must be a name, not {method!r}")
+    for what, given in (("method", method), ("name", name)):
+        if not isinstance(given, str):
+            raise UserError(f"{what} must be text, not {given!r}")
     skip = _names(skip)
     name = name or type(model).__name__
     batches = _batches(calibration, model, name)
@@ -306,6 +309,8 @@ def _check_model(model: Any) -> None:
 
 
 def _names(skip: str | Collection[str]) -> tuple[str, ...]:
+    if not isinstance(skip, str | Collection):
+        raise UserError(f"skip must hold names of layers; it is {skip!r}")
     names = (skip,) if isinstance(skip, str) else tuple(skip)
     for name in names:
         if not isinstance(name, str):

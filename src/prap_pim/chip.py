@@ -167,6 +167,8 @@ def load_chip(name_or_path: str | Path) -> Chip:
     Raises:
         UserError: there is no such preset or file, it is not TOML, or a value in it is unknown, missing or wrong.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise UserError(f"a chip is a preset's name or a TOML file, not {name_or_path!r}")
     names = preset_names()
     path = PRESETS / f"{name_or_path}.toml" if str(name_or_path) in names else Path(name_or_path)
     if path.suffix != ".toml":

@@ -34,6 +34,7 @@ class Compressed:
         plan: of all layers, those that were left whole as their dense plans.
         changed: names of the layers that were compressed.
         calibration: how calibrated reuse shared its budget out; None for another method.
+        asked: the compute ratio that it was to meet, if one was asked for.
         limit: the share of the inputs that it was allowed to classify otherwise (``max_drop``), if one was asked for.
     """
 
@@ -41,6 +42,7 @@ class Compressed:
     plan: NetworkPlan
     changed: tuple[str, ...]
     calibration: Calibration | None
+    asked: float | None
     limit: float | None
 
     @property
@@ -86,9 +88,9 @@ def compress_network(
         raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}")
     batches = cut(inputs, _BATCH, captured.network.name)
     changed = changed_layers(method, captured.network)
-    calibration = limit = None
+    calibration = asked = limit = None
     if isinstance(method.reuse, CalibratedReuse):
-        limit = method.reuse.max_drop
+        asked, limit = method.reuse.compute_ratio, method.reuse.max_drop
         whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
         found = (captured, batches, method.reuse, chip, seed)
         calibration = calibrate(*found, whole=whole, phase=method.name, progress=progress)
@@ -105,7 +107,9 @@ def compress_network(
         walk.run(node)
     after = captured.with_module(module)
     steps = input_steps(after, batches, _BATCH, quantize, phase(progress, f"{method.name}: ranges of inputs"))
-    return Compressed(after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration, limit)
+    return Compressed(
+        after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration, asked, limit
+    )
 
 
 def _with_weights(module: fx.GraphModule, plans: Mapping[str, LayerPlan]) -> fx.GraphModule:

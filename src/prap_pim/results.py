@@ -6,6 +6,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from prap_pim.settings import Saved
 
+_USED = 0.97  # of a budget of OU steps: less is told
+
 
 class _Frozen(Saved):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -63,7 +65,7 @@ class BudgetResult(CostFigures):
 
     budget: int  # crossbars that there are
     copies: dict[str, int]  # by layer
-    copy_crossbars: dict[str, int] = {}  # of one copy, by layer; empty in results from before it was kept
+    copy_crossbars: dict[str, int] = Field(default_factory=dict)  # of one copy; older results do not have it
 
 
 class LayerResult(_Frozen):
@@ -118,6 +120,16 @@ class CalibrationResult(_Frozen):
     asked: float | None = None  # compute ratio, where one was asked for; None also: written before this was told
     tuned: bool = False  # donors were trained afterwards: what is told here was found before
     layers: list[AllocationResult]
+
+
+def unused_budget(used: float, asked: float | None) -> str:
+    """That much less of a compute ratio was used than asked for, in words; nothing if it was not, or none was asked."""
+    if asked is None or used >= _USED * asked:
+        return ""
+    return (
+        f"{used:#.3g} of the dense OU steps are used, {asked:#.3g} were allowed: "
+        "no layer may take more (balance), or no OU fits"
+    )
 
 
 class MethodResult(CostFigures):

@@ -206,6 +206,23 @@ def test_budgets(keep: float, spread_idle: bool) -> None:
         assert packed[0] == packed[1]  # frees crossbars instead
 
 
+@settings(deadline=None, max_examples=60)
+@given(budget=st.integers(6, 400), keep=st.sampled_from([1.0, 0.25, 0.05]), skip=st.booleans())
+def test_wider_copies_never_cost_time(budget: int, keep: float, skip: bool) -> None:
+    """Of the same interval, or a shorter one; then, at the same interval, no longer in series."""
+    network, plan = small_network(keep)
+    if budget < map_network(network, plan, CHIP, crossbars=10**6).crossbars:
+        return
+    zero = {name: np.full(layer.groups, 0.5) for name, layer in plan.layers.items()} if skip else None
+    wide, narrow = (
+        cost(network, plan, CHIP, crossbars=budget, zero_input=zero, spread_idle=each) for each in (True, False)
+    )
+    assert wide.crossbars <= budget
+    assert wide.pipelined.throughput_per_s >= narrow.pipelined.throughput_per_s
+    if wide.pipelined.throughput_per_s == narrow.pipelined.throughput_per_s:
+        assert wide.serial.latency_s <= narrow.serial.latency_s * (1 + 1e-12)
+
+
 def test_fewer_stored_patterns_are_faster_on_the_same_crossbars() -> None:
     """A quarter of the OUs: on dense's 15 crossbars 3.6 times the throughput, from copies instead of spreading."""
     dense, shared = (small_network(keep) for keep in (1.0, 0.25))
@@ -221,6 +238,12 @@ def test_mistakes() -> None:
     network, plan = small_network()
     with pytest.raises(UserError, match=r"small \(dense\) needs 15 crossbars on chip prap-2023; the budget is 14"):
         cost(network, plan, CHIP, crossbars=14)
+    for wrong in (40.5, True, float("inf"), "7"):
+        with pytest.raises(UserError, match="a budget of crossbars must be a whole number, not"):
+            cost(network, plan, CHIP, crossbars=wrong)
+    for mode in ("Pack", "", None):
+        with pytest.raises(UserError, match=f"there is no mode {mode!r}; modes are spread, pack"):
+            cost(network, plan, CHIP, mode)
     with pytest.raises(UserError, match="the budget is 0"):
         map_network(network, plan, CHIP, crossbars=0)
     with pytest.raises(UserError, match="layer b: it needs at least 1 copy, not 0"):

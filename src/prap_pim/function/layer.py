@@ -73,6 +73,8 @@ class ExactLayer(nn.Module):
         return max(1, _BYTES_AT_A_TIME // bytes_each) if self.layer.kind == "conv" else max(1, len(x))
 
     def _quantized(self, x: Tensor) -> Tensor:
+        if not torch.isfinite(x).all():
+            raise UserError(f"layer {self.layer.name}: its input is NaN or infinite")
         inputs = quantize_input(x, self.input_step).cpu()
         check_inputs(self.plan, inputs.numpy(), self.model)
         return inputs

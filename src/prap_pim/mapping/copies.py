@@ -50,13 +50,21 @@ class Builds:
                 shortest = times
         return cls(copies[kept], copy_crossbars[kept], tiles[kept], interval_s[kept], latency_s[kept])
 
+    def narrow(self) -> "Builds":
+        """The ways up to the first that is wider than the smallest."""
+        end = int(np.argmax(np.append(self.copy_crossbars, 0) != self.copy_crossbars[0]))
+        return Builds(
+            self.copies[:end], self.copy_crossbars[:end], self.tiles[:end], self.interval_s[:end], self.latency_s[:end]
+        )
+
 
 def share_out(layers: Mapping[str, Builds], crossbars: int, tiles: int | None = None) -> dict[str, int]:
     """A way for each layer that makes the pipeline's interval, the slowest layer's, as short as the budget allows.
 
     For an interval T every layer needs the smallest way with which it keeps up; fewer crossbars can never do for a
     shorter T, so the least T that the budget allows is found by bisection among the intervals that occur. What is
-    left goes, a step at a time, where it shortens the serial latency most per crossbar.
+    left goes, a step at a time, where it shortens the serial latency most per crossbar. Such steps are greedy, and a
+    wide one can stand in the way of several narrow ones: all is done without wider copies as well, and the better kept.
 
     Args:
         layers: the ways there are, by name.
@@ -70,23 +78,48 @@ def share_out(layers: Mapping[str, Builds], crossbars: int, tiles: int | None = 
         UserError: the smallest way of each layer is more than the budget.
     """
 
-    def taken(ways: Mapping[str, int]) -> tuple[int, int]:
-        return (
-            sum(int(layer.crossbars[ways[name]]) for name, layer in layers.items()),
-            sum(int(layer.tiles[ways[name]]) for name, layer in layers.items()),
-        )
+    fits = _Budget(layers, crossbars, tiles)
+    fits.check()
+    narrow = {name: layer.narrow() for name, layer in layers.items()}
+    found = []
+    for offered in (
+        (layers, narrow) if any(len(narrow[name].copies) < len(layers[name].copies) for name in layers) else (layers,)
+    ):
+        ways = _shortest_interval(offered, fits)
+        found.append(_spend(layers, fits, _spend(offered, fits, ways)))
+    return min(found, key=lambda ways: _times(layers, ways))
 
-    def fits(ways: Mapping[str, int]) -> bool:
-        need, need_tiles = taken(ways)
-        return need <= crossbars and (tiles is None or need_tiles <= tiles)
 
-    ways = dict.fromkeys(layers, 0)
-    if not fits(ways):
-        need, need_tiles = taken(ways)
-        raise UserError(
-            f"one copy of each layer needs {need} crossbars in {need_tiles} tiles; the budget is {crossbars} crossbars"
-            + ("" if tiles is None else f" in {tiles} tiles")
-        )
+@dataclass(frozen=True)
+class _Budget:
+    """Whether ways, by layer, are within a budget."""
+
+    layers: Mapping[str, Builds]
+    crossbars: int
+    tiles: int | None
+
+    def __call__(self, ways: Mapping[str, int]) -> bool:
+        need, need_tiles = self._taken(ways)
+        return need <= self.crossbars and (self.tiles is None or need_tiles <= self.tiles)
+
+    def check(self) -> None:
+        """Complain if not even the smallest ways fit."""
+        smallest = dict.fromkeys(self.layers, 0)
+        if not self(smallest):
+            need, need_tiles = self._taken(smallest)
+            raise UserError(
+                f"one copy of each layer needs {need} crossbars in {need_tiles} tiles; the budget is {self.crossbars} "
+                "crossbars" + ("" if self.tiles is None else f" in {self.tiles} tiles")
+            )
+
+    def _taken(self, ways: Mapping[str, int]) -> tuple[int, int]:
+        chosen = [(layer, ways[name]) for name, layer in self.layers.items()]
+        crossbars = sum(int(layer.copies[way] * layer.copy_crossbars[way]) for layer, way in chosen)
+        return crossbars, sum(int(layer.tiles[way]) for layer, way in chosen)
+
+
+def _shortest_interval(layers: Mapping[str, Builds], fits: _Budget) -> dict[str, int]:
+    """The smallest ways with the shortest interval that fits."""
     intervals = np.unique(np.concatenate([layer.interval_s for layer in layers.values()]))
     low = int(np.searchsorted(intervals, max(layer.interval_s[-1] for layer in layers.values())))  # none is faster
     high = len(intervals) - 1  # the smallest ways will do
@@ -96,8 +129,11 @@ def share_out(layers: Mapping[str, Builds], crossbars: int, tiles: int | None = 
             high = middle
         else:
             low = middle + 1
-    ways = _keeping_up(layers, float(intervals[high]))
+    return _keeping_up(layers, float(intervals[high]))
 
+
+def _spend(layers: Mapping[str, Builds], fits: _Budget, ways: dict[str, int]) -> dict[str, int]:
+    """What is left of the budget, a step at a time, where it shortens the serial latency most per crossbar."""
     steps = [step for name in layers if (step := _next_step(name, layers[name], ways[name]))]
     heapq.heapify(steps)
     while steps:
@@ -108,6 +144,12 @@ def share_out(layers: Mapping[str, Builds], crossbars: int, tiles: int | None = 
             if step := _next_step(name, layers[name], wanted):
                 heapq.heappush(steps, step)
     return ways
+
+
+def _times(layers: Mapping[str, Builds], ways: Mapping[str, int]) -> tuple[float, float]:
+    """Interval and serial latency."""
+    chosen = [(layer, ways[name]) for name, layer in layers.items()]
+    return max(float(each.interval_s[way]) for each, way in chosen), sum(float(e.latency_s[way]) for e, way in chosen)
 
 
 def _keeping_up(layers: Mapping[str, Builds], interval_s: float) -> dict[str, int]:

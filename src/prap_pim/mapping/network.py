@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import get_args
 
 from prap_pim.chip import Chip
 from prap_pim.errors import UserError
@@ -75,6 +77,10 @@ def map_network(
         UserError: plan and network do not belong together, the budget is too small, or the chip has too few tiles.
     """
     _check_same(network, plan)
+    if mode not in get_args(Mode):
+        raise UserError(f"there is no mode {mode!r}; modes are {', '.join(get_args(Mode))}")
+    if crossbars is not None and (isinstance(crossbars, bool) or not isinstance(crossbars, Integral)):
+        raise UserError(f"a budget of crossbars must be a whole number, not {crossbars!r}")
     plans = {layer.name: plan.layers[layer.name] for layer in network.layers}
     if crossbars is None:
         layers = {name: map_layer(layer, chip, mode=mode) for name, layer in plans.items()}

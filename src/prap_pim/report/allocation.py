@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from prap_pim.report.quantities import percent, significant
-from prap_pim.results import AllocationResult, LayerResult, MethodResult, Results
+from prap_pim.results import AllocationResult, LayerResult, MethodResult, Results, unused_budget
 
 HEADINGS = ("sensitivity, nats", "donors of filters", "positions kept", "compute ratio", "output error")
-_USED = 0.97  # of the budget: less is told
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,8 @@ def _allocation(method: MethodResult, judged: str) -> Allocation:
         parts.append(f"{percent(calibration.changed)} of {judged} classified otherwise than by the network itself")
     whole = sum(layer.donors is None for layer in calibration.layers)
     parts.append(f"{whole} of {len(layers)} layers keep all patterns")
-    if calibration.asked is not None and method.compute_ratio < _USED * calibration.asked:
-        used, asked = (significant(ratio, 3) for ratio in (method.compute_ratio, calibration.asked))
-        parts.append(
-            f"{used} of the dense OU steps are used, {asked} were allowed: "
-            "no layer may take more (balance), or no OU fits"
-        )
+    if unused := unused_budget(method.compute_ratio, calibration.asked):
+        parts.append(unused)
     if calibration.limit is not None and calibration.changed is not None:
         limit = percent(calibration.limit)
         if calibration.changed > calibration.limit:

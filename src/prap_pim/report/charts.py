@@ -97,8 +97,8 @@ def _gains_at_budget(compared: Sequence[Comparison]) -> Chart:
         "gains-budget",
         "Gains at equal crossbars",
         f"Against {compared[0].reference.name}, each method with {count(compared[0].method.at_budget.budget)} "
-        "crossbars: what it leaves free holds further copies of layers, and wider ones. They bring buffers and links with them, "
-        "which the gain per mm² counts. The line is at 1: longer bars are better.",
+        "crossbars: what it leaves free holds further copies of layers, and wider ones. They bring buffers and links "
+        "with them, which the gain per mm² counts. The line is at 1: longer bars are better.",
         compared,
         (
             ("throughput, pipelined", lambda each: each.budget_throughput_gain),
