@@ -126,14 +126,16 @@ def test_copies_change_no_event_of_the_crossbars_and_are_never_slower(
     positions=st.integers(1, 6),
     spare=st.integers(0, 60),
     spread_idle=st.booleans(),
+    skipped=st.none() | st.integers(0, 99),
 )
 def test_what_is_foretold_of_a_way_of_building_is_what_mapping_and_timing_it_gives(
-    chip: Chip, plan: LayerPlan, positions: int, spare: int, spread_idle: bool
+    chip: Chip, plan: LayerPlan, positions: int, spare: int, spread_idle: bool, skipped: int | None
 ) -> None:
     layer, table = layer_for(plan, size=(1, positions)), load_table(chip.components)
+    zero = None if skipped is None else np.random.default_rng(skipped).random(plan.groups)
     single = map_layer(plan, chip, fewest_crossbars(plan, chip))
     budget = single.crossbars + spare
-    found = builds(single, layer, chip, table, budget, spread_idle=spread_idle)
+    found = builds(single, layer, chip, table, budget, zero_input=zero, spread_idle=spread_idle)
     assert (found.copies[0], found.copy_crossbars[0]) == (1, single.crossbars)
     assert (np.diff(found.crossbars) > 0).all()
     assert found.crossbars[-1] <= budget
@@ -141,7 +143,7 @@ def test_what_is_foretold_of_a_way_of_building_is_what_mapping_and_timing_it_giv
     for copies, width, tiles in zip(found.copies, found.copy_crossbars, found.tiles, strict=True):
         assert width == single.crossbars or (spread_idle and copies == positions)
         mapping = replace(map_layer(plan, chip, int(width)), copies=int(copies))
-        time = layer_time(activity(mapping, layer, chip), chip, table)
+        time = layer_time(activity(mapping, layer, chip, zero_input=zero), chip, table)
         times.append((time.busy_s, time.serial_s))
         assert tiles == mapping.total_tiles
     assert found.interval_s == pytest.approx([busy for busy, _ in times], rel=1e-12)
@@ -149,7 +151,7 @@ def test_what_is_foretold_of_a_way_of_building_is_what_mapping_and_timing_it_giv
     assert (np.diff(times, axis=0) <= 1e-12 * times[0][1]).all()
     # no number of copies alone does better than what is offered for as many crossbars
     for copies in range(1, min(positions, budget // single.crossbars) + 1):
-        time = layer_time(activity(replace(single, copies=copies), layer, chip), chip, table)
+        time = layer_time(activity(replace(single, copies=copies), layer, chip, zero_input=zero), chip, table)
         way = int(np.searchsorted(found.crossbars, copies * single.crossbars, side="right")) - 1
         assert found.interval_s[way] <= time.busy_s * (1 + 1e-12) or found.latency_s[way] < time.serial_s
 

@@ -102,10 +102,23 @@ def test_a_layer_with_all_its_copies_is_spread_where_that_shortens_the_interval(
     assert [int(layers[name].copies[ways[name]]) for name in "ab"] == [1, 2]
 
 
+def test_a_wide_copy_does_not_stand_in_the_way_of_narrow_ones() -> None:
+    """3 crossbars to spare. Wider, a saves 4 s on 2 of them, the most per crossbar; b's second copy 5.4 s on all 3."""
+    one, two = np.ones(2, int), np.array([1, 2])
+    interval = np.array([10.0, 10.0])
+    layers = {
+        "a": Builds(one, np.array([2, 4]), one, interval, np.array([10.0, 6.0])),
+        "b": Builds(two, np.array([3, 3]), one, interval, np.array([10.0, 4.6])),
+    }
+    assert share_out(layers, 8) == {"a": 0, "b": 1}
+    assert share_out(layers, 7) == {"a": 1, "b": 0}
+    assert share_out(layers, 10) == {"a": 1, "b": 1}
+
+
 def test_ways_that_bring_nothing_are_left_out() -> None:
-    """The second is no faster, the fourth has a shorter latency but a longer interval."""
-    columns = [np.arange(1, 6), np.ones(5, int), np.arange(1, 6)]
-    found = Builds.sifted(*columns, np.array([4.0, 4, 3, 3.5, 3]), np.array([9.0, 9, 9, 8, 8]))
+    """The second is no faster; the fourth has a longer interval, the sixth a longer latency."""
+    columns = [np.arange(1, 7), np.ones(6, int), np.arange(1, 7)]
+    found = Builds.sifted(*columns, np.array([4.0, 4, 3, 3.5, 3, 2]), np.array([9.0, 9, 9, 8, 8, 9]))
     assert found.copies.tolist() == [1, 3, 5]
     assert found.interval_s.tolist() == [4, 3, 3]
     assert found.latency_s.tolist() == [9, 9, 8]
