@@ -77,16 +77,13 @@ def share_out(layers: Mapping[str, Builds], crossbars: int, tiles: int | None = 
     Raises:
         UserError: the smallest way of each layer is more than the budget.
     """
-
     fits = _Budget(layers, crossbars, tiles)
     fits.check()
+    offers = [layers]
     narrow = {name: layer.narrow() for name, layer in layers.items()}
-    found = []
-    for offered in (
-        (layers, narrow) if any(len(narrow[name].copies) < len(layers[name].copies) for name in layers) else (layers,)
-    ):
-        ways = _shortest_interval(offered, fits)
-        found.append(_spend(layers, fits, _spend(offered, fits, ways)))
+    if any(len(narrow[name].copies) < len(layers[name].copies) for name in layers):
+        offers.append(narrow)
+    found = [_spend(layers, fits, _spend(offer, fits, _shortest_interval(offer, fits))) for offer in offers]
     return min(found, key=lambda ways: _times(layers, ways))
 
 
