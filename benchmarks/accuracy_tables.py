@@ -50,9 +50,9 @@ over the line's own; of dense, where prap-tuned loses more at every ratio that w
 and pipelined on isaac-32nm, each on the dense network's crossbars; with layers replicated to fill as many; *and spread*
 over those that copies leave idle ([how](cost.md#at-an-equal-number-of-crossbars); a dash, or the mean of fewer seeds,
 where points are older than that; on the three small networks nothing is left idle). The interval is that of a stream of
-images. In *what is left of the energy*, in % of the dense network's, reading cells (ADC, DAC,
-registers, shift and add) is what reuse saves. Every use of a pattern still adds up a partial sum, and names its donor
-in the index; activations move as before.
+images. In *what is left of the energy*, in % of the dense network's, reading cells (ADC, DAC, registers, shift and
+add) is what reuse saves. Every use of a pattern still adds up a partial sum, and names its donor in the index;
+activations move as before.
 
 ![Points of accuracy that each line loses, by compute ratio and network](drawings/accuracy.svg)
 """
