@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
 import prap_pim
@@ -124,17 +125,29 @@ def test_a_tensor_an_iterable_and_a_list_of_batches_are_the_same() -> None:
     assert prap_pim.compress(model, x, compute_ratio=0.5, seed=0).plan.digest() == plans[0]
 
 
+def read(plan: NetworkPlan, name: str, value: Tensor) -> Tensor:
+    """What a layer makes of its inputs: int8 integers, of which ``zero`` stands for 0."""
+    step, zero = plan.input_step[name], plan.input_zero[name]
+    return (torch.clamp(torch.round(value / step) + zero, -128, 127) - zero) * step
+
+
+def compressed_with(x: Tensor) -> Tensor:
+    """Without the inputs that are held back: a tenth, at least 8, the middle ones of equal shares."""
+    share = len(x) // max(8, len(x) // 10)
+    return x[torch.arange(len(x)) % share != share // 2]
+
+
 def test_the_bit_true_network_computes_the_plan_by_hand() -> None:
     model, x = plain()
     found = prap_pim.compress(model, x, compute_ratio=0.5)
-    first, second = found.plan.layers["a"], found.plan.layers["b"]
+    assert found.plan.input_zero["b"] < 0  # what a relu gives has no use for negative numbers
 
-    def layer(plan: Any, step: float, value: Tensor) -> Tensor:
-        whole = torch.clamp(torch.round(value.double() / step), -128, 127)
-        return whole * step @ torch.from_numpy(plan.real_weights()).T + torch.from_numpy(plan.bias.astype(float))
+    def layer(name: str, value: Tensor) -> Tensor:
+        plan = found.plan.layers[name]
+        weights, bias = torch.from_numpy(plan.real_weights()), torch.from_numpy(plan.bias.astype(float))
+        return read(found.plan, name, value.double()) @ weights.T + bias
 
-    hidden = torch.relu(layer(first, found.plan.input_step["a"], x))
-    expected = layer(second, found.plan.input_step["b"], hidden.float())
+    expected = layer("b", torch.relu(layer("a", x)).float())
     torch.testing.assert_close(found.bit_true(x).double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -214,7 +227,9 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: x, {"compute_ratio": 0.001}, "a compute ratio of 0.001 is not possible"),
         (lambda x: x, {"compute_ratio": 2}, "compute_ratio"),
         (lambda x: x, {"method": "orc", "compute_ratio": 0.001}, "out of reach"),
-        (lambda x: x, {"method": "structured", "compute_ratio": 0.5}, "structured has no compute_ratio"),
+        (lambda x: x, {"method": "structured", "compute_ratio": 0.5}, "structured has no compute_ratio.* its ratio;"),
+        (lambda x: x, {"method": "pattern", "compute_ratio": 0.5}, "pattern has no compute_ratio.*group_channels"),
+        (lambda x: x, {"method": "dense", "compute_ratio": 0.5}, r"is always 1: leave .*\(calibrated, similar, prap,"),
         (lambda x: x, {"method": "dense", "keep": 1}, "dense has no setting 'keep'"),
         (lambda x: x, {"method": "similar"}, "keep"),
         (lambda x: x, {"compute_ratio": 0.5, "chip": "isac-32nm"}, "isaac-32nm"),
@@ -224,7 +239,7 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: ["x"], {"compute_ratio": 0.5}, "needs inputs with a tensor"),
         (lambda x: {"y": x}, {"compute_ratio": 0.5}, "does not run on an input"),
         (lambda x: x[:, :3], {"compute_ratio": 0.5}, "does not run on an input"),
-        (_nan, {"compute_ratio": 0.5}, "its input is NaN or infinite"),
+        (_nan, {"compute_ratio": 0.5}, "calibration batch 0 holds NaN"),
         (lambda x: None, {"compute_ratio": 0.5}, "must be a tensor or batches, not NoneType"),
         (lambda x: x, {"method": None}, "method must be text, not None"),
         (lambda x: x, {"compute_ratio": 0.5, "name": 5}, "name must be text, not 5"),
@@ -259,11 +274,25 @@ def test_batch_norms_one_after_another_with_gradients_on(method: str, trainable:
     layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Flatten())
     model = nn.Sequential(*layers, nn.BatchNorm1d(128), nn.Linear(128, 4)).requires_grad_(trainable)
     x = torch.randn(16, 3, 8, 8)
+    for _ in range(20):
+        model(x * 1.5 + 1)  # its statistics are of other inputs than those that it is compressed with
     with torch.enable_grad():
-        found = prap_pim.compress(model, x, method, compute_ratio=0.7)
+        found = prap_pim.compress(model, x, method, compute_ratio=0.7, quantize={"equalize": False})
     assert found.model(x).shape == (16, 4)
-    measured = found.model[3](found.model[:3](x))  # what the second batch norm reads
-    torch.testing.assert_close(found.model[4].running_mean, measured.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    model.eval()
+    before = after = compressed_with(x)  # what the second batch norm reads, here and there
+    assert len(before) == 8
+    for i in range(4):
+        if i in (0, 3) and (i == 3 or "0" in found.changed):
+            after = read(found.plan, str(i), after)
+        before, after = model[i](before), found.model[i](after)
+    own, norm, axes = model[4], found.model[4], (0, 2, 3)
+    mean = own.running_mean + after.mean(axes) - before.mean(axes)
+    little = own.running_var / 1000 + own.eps  # so that a channel that hardly varies says little
+    ratio = (after.var(axes, correction=0) + little) / (before.var(axes, correction=0) + little)
+    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, own.running_var * ratio, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(norm.running_mean, own.running_mean, atol=1e-3)
 
 
 def test_the_bit_true_network_is_called_as_the_model() -> None:
@@ -327,7 +356,7 @@ def test_results_show_themselves_in_notebooks_as_escaped_tables():
     shown = found._repr_html_()
     assert shown.count("<tr>") == 2  # headings and one layer
     assert "<td>16</td><td>8</td>" in shown
-    assert found.summary().splitlines()[-1].startswith("dense: 1.0000 of the OU steps")
+    assert found.summary().splitlines()[0].startswith("dense: 1.0000 of the OU steps")
 
 
 def test_results_are_short_in_a_python_prompt() -> None:
@@ -391,10 +420,15 @@ def test_mistakes_in_calibration_inputs_are_told() -> None:
 
 def test_how_a_limit_was_met_is_told() -> None:
     model, x = plain()
-    limit = 0.25
-    found = prap_pim.compress(model, x, max_drop=limit)
-    changed = (found.model(x).argmax(1) != model(x).argmax(1)).double().mean()
-    assert f"{float(changed):.2%} of the calibration inputs are classified otherwise, at most 25.00%" in found.summary()
+    with pytest.raises(UserError, match="max_drop compares classes, and the outputs of Plain have none"):
+        prap_pim.compress(model, x, max_drop=0.25)  # all ten are all but equally likely
+    with torch.no_grad():
+        model.b.weight *= 8
+    used = compressed_with(x)
+    assert len(used) == 56
+    found = prap_pim.compress(model, x, max_drop=0.25)
+    drop = float((found.bit_true(used).argmax(1) != model(used).argmax(1)).double().mean())
+    assert f"{drop:.2%} of the calibration inputs are classified otherwise, at most 25.00%" in found.summary()
     assert "classified" not in prap_pim.compress(model, x, compute_ratio=0.5).summary()
 
 
@@ -420,10 +454,13 @@ def test_the_drop_is_that_of_the_crossbars(build: Any, limit: float, told: str) 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, x = build(), torch.randn(200, 32)
+        model[-1].weight.data *= 30  # so that it tells classes apart
         for _ in range(40):  # feeds batch norm
             model.train()(x)
     found = prap_pim.compress(model.eval(), x, max_drop=limit)
-    drop = float((found.bit_true(x).argmax(1) != model(x).argmax(1)).double().mean())
+    used = compressed_with(x)
+    assert len(used) == 180
+    drop = float((found.bit_true(used).argmax(1) != model(used).argmax(1)).double().mean())
     whole = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed{told}"
     assert whole in found.summary().splitlines()
     assert (drop > limit) == ("could not be met" in told)
@@ -434,9 +471,12 @@ def test_the_summary_shows_what_the_budget_gave_each_layer() -> None:
     model, x = plain()
     found = prap_pim.compress(model, x, compute_ratio=0.3)
     assert found.calibration is not None
-    head, *rows = found.summary().splitlines()
+    notes, _, table = found.summary().partition("\n\n")
+    assert notes.startswith("calibrated: 0.")
+    head, *rows = table.splitlines()
+    assert len(rows) == len(found.calibration.layers) == 2
     assert head.split()[-3:] == ["donors", "sensitivity", "error"]
-    for layer, row in zip(found.calibration.layers, rows, strict=False):
+    for layer, row in zip(found.calibration.layers, rows, strict=True):
         assert row.startswith(layer.name)
         assert row.endswith(f"{layer.error:.2%}")
         assert layer.setting is None or f"  {layer.setting.donors:,}" in row
@@ -457,3 +497,118 @@ def test_weights_without_size_or_of_complex_numbers_are_told() -> None:
         prap_pim.compress(nn.Sequential(nn.LazyLinear(4)), torch.randn(8, 20), compute_ratio=0.5)
     with pytest.raises(UserError, match="weight holds complex numbers"):
         prap_pim.estimate(nn.Linear(4, 4, dtype=torch.complex64), torch.randn(8, 4, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("how", ["script", "trace", "part", "function"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_is_refused_with_what_to_do(how: str) -> None:
+    x = torch.randn(4, 8)
+    model: Any = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    if how == "part":
+        model = nn.Sequential(torch.jit.script(nn.Linear(8, 8)))
+    elif how == "function":
+        model = torch.jit.trace(torch.relu, x)
+    else:
+        model = torch.jit.script(model) if how == "script" else torch.jit.trace(model, x)
+    for call in (lambda: prap_pim.compress(model, x, compute_ratio=0.5), lambda: prap_pim.estimate(model)):
+        with pytest.raises(UserError, match=r"is TorchScript.*load_state_dict.*prap-pim compress") as caught:
+            call()
+        assert ("module 0 of the model" in str(caught.value)) == (how == "part")
+        assert "\n" not in str(caught.value)
+
+
+def test_long_names_are_cut_in_tables_alone() -> None:
+    class Long(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module("a" * 150 + "_1", nn.Linear(8, 8))
+            self.add_module("a" * 150 + "_2", nn.Linear(8, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for each in self.children():
+                x = each(x)
+            return x
+
+    found = prap_pim.compress(Long(), torch.randn(9, 8), "similar", keep=0.5)
+    for shown in (found.summary(), found._repr_html_()):
+        assert "a" * 16 + "…" + "a" * 41 + "_1" in shown
+        assert "a" * 60 not in shown
+    assert list(found.plan.layers) == ["a" * 150 + "_1", "a" * 150 + "_2"]
+
+
+class _Tied(nn.Module):
+    """A weight that two layers share, each with a bias of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.second(torch.relu(self.first(torch.relu(self.first(x)))))
+        return hidden
+
+
+def test_layers_that_share_a_weight_and_not_their_bias_are_two() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(200, 16)
+    found = prap_pim.compress(_Tied(), x, compute_ratio=0.5, quantize={"equalize": False})
+    assert [layer.name for layer in found.network.layers] == ["first", "second"]
+    exact, own = found.bit_true(x), found.model(x)
+    assert (exact - own).square().sum() < 0.01 * (exact - exact.mean(0)).square().sum()
+    assert found.model.first.weight is not found.model.second.weight
+    settings = {
+        x.name: x.setting for x in prap_pim.compress(_Tied(), x, compute_ratio=0.9, skip="second").calibration.layers
+    }
+    assert settings["second"] is None
+    assert settings["first"] is not None
+
+
+class _Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(16, 8), nn.Linear(16, 6)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"p": self.one(x), "q": self.two(x)}
+
+
+def test_outputs_are_weighed_by_number_too() -> None:
+    x = torch.randn(64, 16)
+    for weights in ({"q": 2}, {"1": 2}, {1: 2}):
+        found = prap_pim.compress(_Two(), x, compute_ratio=0.5, outputs=weights)
+        assert [output.name for output in found.check.outputs] == ["q"]
+
+
+def test_what_cannot_be_copied_says_what_to_do() -> None:
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
+    prune.l1_unstructured(model[2], "weight", 0.5)  # type: ignore[no-untyped-call]
+    with pytest.raises(UserError, match=r"2 keeps a tensor computed from others; call remove_weight_norm.*prune"):
+        prap_pim.compress(model, torch.randn(64, 16), compute_ratio=0.5)
+
+
+def test_inputs_that_are_no_numbers_and_settings_that_contradict_are_refused() -> None:
+    model, x = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10)), torch.randn(64, 16)
+    for method, setting in {"similar": "keep", "identical": "threshold", "orc": "ratio"}.items():
+        with pytest.raises(UserError, match=f"method {method}: compute_ratio decides {setting}"):
+            prap_pim.compress(model, x, method, compute_ratio=0.5, **{setting: 0.25})
+    x[3, 2] = torch.nan
+    with pytest.raises(UserError, match="calibration batch 0 holds NaN"):
+        prap_pim.compress(model, x, compute_ratio=0.5)
+
+
+def test_inputs_so_large_that_float32_overflows_are_checked_all_the_same() -> None:
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
+    found = prap_pim.compress(model, 1e19 * torch.randn(64, 16), "orc", compute_ratio=0.5)
+    assert all(0 <= lost < torch.inf for lost in found.check.worst.values())
+
+
+def test_classes_are_seen_through_what_only_passes_them_on_and_a_norm_gives_none() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 16)
+    base = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
+    ends = {nn.Softmax(-1): True, nn.Identity(): True, nn.LayerNorm(10): False}
+    for end, classes in ends.items():
+        tail = [nn.Softmax(-1), end, nn.Dropout()] if isinstance(end, nn.Identity) else [end]
+        found = prap_pim.compress(nn.Sequential(base, *tail), x, compute_ratio=0.8)
+        assert (found.check.outputs[0].changed is not None) == classes, end

@@ -15,8 +15,13 @@ import torch
 import yaml
 
 from prap_pim.__main__ import main
+from prap_pim.finished_run import reopen
+from prap_pim.function import CrossbarModel, ExactLayer
+from prap_pim.models import build
 from prap_pim.plan import NetworkPlan
+from prap_pim.quantize import InputGrid
 from prap_pim.results import MethodResult, Results
+from prap_pim.training import Checkpoint
 
 REUSE = {"kind": "calibrated", "compute_ratio": 0.4, "shapes": [9]}
 TINY = {
@@ -66,7 +71,7 @@ def test_what_a_run_leaves(finished: Path):
     for method in (one_shot, trained):
         assert 0.25 < method.compute_ratio < 0.45
         assert method.calibration is not None
-        assert method.calibration.inputs == 40
+        assert method.calibration.inputs == 32  # of 40; 8 are held back
         assert [layer.name for layer in method.calibration.layers] == [layer.name for layer in method.layers]
         assert all(layer.mismatches == 0 and layer.checked_outputs > 0 for layer in method.layers)
         assert plan_of(finished, method.name).digest() == method.plan_sha256
@@ -80,6 +85,48 @@ def test_what_a_run_leaves(finished: Path):
 
 def test_with_shapes_too_the_budget_is_kept(finished: Path):
     assert Results.load(finished / "results.json").methods[1].compute_ratio <= 0.4
+
+
+def test_what_is_told_is_of_what_is_saved(tmp_path: Path):
+    """How many calibration inputs are classified otherwise, and the check, anew by the saved plan's integers."""
+    one_shot = {**TINY["methods"][0], "reuse": {"kind": "calibrated", "compute_ratio": 0.3}}
+    training = {"epochs": 12, "compress_at": 6, "batch_size": 40}
+    data = {**TINY["data"], "train": 600, "calibration": 200}
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump({**TINY, "data": data, "training": training, "methods": [one_shot]})
+    )
+    assert main(["run", str(tmp_path / "run.yaml"), "--output", str(tmp_path / "run"), "--quiet"]) == 0
+    with reopen(tmp_path / "run") as run:
+        captured, plan = run.method("one-shot")
+        (found,) = run.results.methods
+        model = build(run.config.model, 1, 10, run.config.seed)
+        Checkpoint.load(sorted((tmp_path / "run/checkpoints").glob("epoch-*"))[-1]).restore(model)
+        inputs = run.splits.calibration.inputs
+        assert plan.digest() == found.plan_sha256
+        layers = {
+            layer.name: ExactLayer(
+                layer,
+                plan.layers[layer.name],
+                InputGrid(plan.input_step[layer.name], plan.input_zero[layer.name]),
+                CrossbarModel(adc_bits=20),
+            )
+            for layer in captured.network.layers
+        }
+        with torch.no_grad():
+            own, other = model.eval()(inputs), captured.rebuild(layers)(inputs)
+    assert found.calibration is not None
+    assert found.check is not None
+    differ = (own.argmax(1) != other.argmax(1)).double()
+    held = torch.arange(200) % 10 == 5  # a tenth, the middle ones
+    assert found.calibration.inputs == 180
+    assert found.calibration.changed == float(differ[~held].mean()) > 0
+    (output,) = found.check.outputs
+    assert (found.check.inputs, found.check.held_back) == (20, True)
+    assert output.changed == float(differ[held].mean())
+    noise = own[held].double() - other[held].double()
+    varies = own[held].double() - own[held].double().mean(0)
+    sqnr = 10 * torch.log10(varies.square().sum() / noise.square().sum())
+    assert output.sqnr_db == pytest.approx(float(sqnr), abs=1e-3)
 
 
 def changed(method: MethodResult) -> set[str]:
@@ -151,7 +198,7 @@ def test_it_is_not_found_again_where_it_is_there(config: Path, finished: Path, t
     (folder / "results.json").unlink()
     shutil.rmtree(folder / "methods/trained/checkpoints")
     (folder / "methods/trained/result.json").unlink()
-    monkeypatch.setattr("prap_pim.pipeline.calibrate", None)
+    monkeypatch.setattr("prap_pim.pipeline.calibrated", None)
     assert resume(config, folder) == 0
     assert figures(folder) == figures(finished)
 
@@ -159,7 +206,10 @@ def test_it_is_not_found_again_where_it_is_there(config: Path, finished: Path, t
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["methods.0.reuse.compute_ratio=0.001"], "a compute ratio of 0.001 is not possible here: with one OU"),
+        (
+            ["methods.0.reuse.compute_ratio=0.001"],
+            "a compute ratio of 0.001 is not possible here: with as few patterns as may be",
+        ),
         (["methods.0.reuse.max_drop=0.1"], "give either compute_ratio or max_drop"),
         (["methods.0.prune={kind: pattern}"], "calibrated reuse prunes by itself"),
         (["methods.0.exceptions.0.layers=conv9"], "matches no layer (did you mean 'conv"),
@@ -176,3 +226,18 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert error.startswith("prap-pim: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "r").exists()
+
+
+def test_a_run_that_needs_more_memory_than_there_is_says_so(
+    config: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "results.json").unlink()
+    shutil.rmtree(folder / "methods/one-shot")
+    monkeypatch.setattr("prap_pim.compression.available_memory", lambda: 1 << 10)
+    assert resume(config, folder) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("prap-pim: ")
+    assert "the covariance of its" in error
+    assert error.count("\n") == 1

@@ -20,7 +20,7 @@ from tests.reference.machine import dense_ous_of, ous_of
 def grouped(groups: int, channels: int, filters: int, kernel: tuple[int, ...]) -> Layer:
     """``channels`` and ``filters`` of a group."""
     weight = fill(np.random.default_rng(0), "int8 steps", (groups * filters, channels, *kernel))
-    weight.flat[0] = 127  # the int8 step is 1
+    weight.reshape(len(weight), -1)[:, 0] = 127  # every filter's int8 step is 1
     ones = np.ones(groups * filters, np.float32)
     shapes = (groups * channels, *kernel), (groups * filters, *(1 for _ in kernel))
     return Layer("dw", "conv", weight, ones, 0 * ones, *shapes, (), groups=groups)

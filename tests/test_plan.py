@@ -19,7 +19,7 @@ from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.prune import NoPruning, OrcPruning, PatternPruning, StructuredPruning, prune
 from prap_pim.reuse import IdenticalReuse, NoReuse, SimilarReuse, reuse
 from tests.layers import layer_of, weights
-from tests.reference.compress import slow_compressed_weights
+from tests.reference.compress import slow_compressed_weights, slow_steps
 from tests.strategies import layer_plans
 
 PRUNE = [
@@ -47,8 +47,7 @@ def test_a_plan_computes_the_compressed_weights(
     slow = slow_compressed_weights(layer.matrix, patterns, decided)
     unit = Fraction(1, 2**plan.fraction_bits)
     assert [[int(value) * unit for value in row] for row in plan.weights()] == slow
-    largest = np.abs(layer.matrix).max()
-    step = scale * (largest / 127 if largest else 1)
+    step = scale * np.array(slow_steps(layer.matrix, decided))
     np.testing.assert_allclose(plan.real_weights(), np.array(slow, float) * step[:, None], rtol=1e-6)
     np.testing.assert_array_equal(plan.bias, bias)
 
@@ -76,14 +75,43 @@ def test_any_signs_exponents_and_sources(weight: np.ndarray, seed: int) -> None:
 
 
 def test_dense_by_hand() -> None:
-    weight = np.array([[127, -1, 0.5, 1.5], [2, 4, 0, 64]], np.float32)  # step 1
+    weight = np.array([[127, -1, 0.5, 1.5], [2, 4, 0, 63.5]], np.float32)  # steps 1 and 0.5
     layer = layer_of(weight)
     patterns = prune(NoPruning(), layer, Grain(ou_rows=3))
     plan = make_plan("fc", weight, patterns, ReuseMap.none(patterns), np.ones(2, np.float32), np.zeros(2, np.float32))
-    np.testing.assert_array_equal(plan.weights(), [[127, -1, 0, 2], [2, 4, 0, 64]])
+    np.testing.assert_array_equal(plan.step, [1, 0.5])
+    np.testing.assert_array_equal(plan.weights(), [[127, -1, 0, 2], [4, 8, 0, 127]])
     np.testing.assert_array_equal(plan.rows, [[0, 1, 2], [3, -1, -1]])
-    np.testing.assert_array_equal(plan.donors, [[127, -1, 0], [2, 4, 0], [2, 0, 0], [64, 0, 0]])
+    np.testing.assert_array_equal(plan.donors, [[127, -1, 0], [4, 8, 0], [2, 0, 0], [127, 0, 0]])
     np.testing.assert_array_equal(plan.use_donor, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("pruning", PRUNE, ids=lambda config: config.kind)
+def test_a_large_filter_does_not_harm_the_others(pruning: object) -> None:
+    """Where filters store their own patterns, each is as precise as if it were alone: half a step of its own."""
+    weight = np.random.default_rng(0).normal(size=(8, 16, 3, 3)).astype(np.float32)
+    weight[3] *= 1000
+    layer = layer_of(weight)
+    patterns = prune(pruning, layer, Grain())
+    plan = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns))
+    largest = np.abs(layer.matrix).max(1)
+    np.testing.assert_allclose(plan.step, largest / 127, rtol=1e-6)
+    off = np.abs(plan.real_weights() - layer.matrix * patterns.mask())
+    assert (off <= largest[:, None] / 254 * 1.0001).all()
+
+
+def test_filters_that_reuse_one_another_share_a_step() -> None:
+    """As PRAP publishes it: the donor's integers are the reuser's. By hand, of two filters and one block."""
+    weight = np.array([[254, 2, -6, 0], [1, 1, -3, 0]], np.float32)
+    patterns = prune(NoPruning(), layer_of(weight), Grain(ou_rows=4))
+    one, exponent = np.ones((2, 1), np.int8), np.array([[0], [-1]], np.int8)
+    plan = make_plan("fc", weight, patterns, ReuseMap(np.zeros((2, 1), np.int32), one, exponent))
+    np.testing.assert_array_equal(plan.step, [2, 2])
+    np.testing.assert_array_equal(plan.donors, [[127, 1, -3, 0]])
+    np.testing.assert_array_equal(plan.real_weights(), [[254, 2, -6, 0], [127, 1, -3, 0]])
+    own = make_plan("fc", weight, patterns, ReuseMap.none(patterns))
+    np.testing.assert_allclose(own.step, [2, 3 / 127])
+    np.testing.assert_array_equal(own.donors, [[127, 1, -3, 0], [42, 42, -127, 0]])
 
 
 def test_plan_of_weights_that_do_not_match() -> None:
@@ -104,7 +132,9 @@ def test_plan_of_weights_that_do_not_match() -> None:
 def test_save_and_load_change_nothing(tmp_path_factory: pytest.TempPathFactory, plans: list[LayerPlan], data) -> None:
     named = [replace(plan, name=f"{i}.{data.draw(st.text(max_size=5))}") for i, plan in enumerate(plans)]
     steps = {plan.name: data.draw(st.floats(1e-30, 1e30)) for plan in named}
-    network = NetworkPlan(data.draw(st.text(max_size=5)), {plan.name: plan for plan in named}, steps)
+    zeros = {plan.name: data.draw(st.integers(-128, 127)) for plan in named}
+    of_layers = {plan.name: plan for plan in named}
+    network = NetworkPlan(data.draw(st.text(max_size=5)), of_layers, steps, input_zero=zeros)
     path = tmp_path_factory.mktemp("plan") / "plan.safetensors"
     network.save(path)
     loaded = NetworkPlan.load(path)
@@ -114,6 +144,7 @@ def test_save_and_load_change_nothing(tmp_path_factory: pytest.TempPathFactory, 
         [p.name for p in named],
     )
     assert all(loaded.layers[plan.name].same_as(plan) for plan in named)
+    assert loaded.input_zero == zeros
     assert loaded.digest() == network.digest()
     assert [entry.name for entry in path.parent.iterdir()] == ["plan.safetensors"]
 
@@ -230,6 +261,16 @@ def test_an_invalid_network_plan_cannot_be_built() -> None:
     ):
         with pytest.raises(UserError, match=message):
             NetworkPlan("prap", layers, steps)
+    for zeros, message in (
+        ({"fd": 1}, "an input's zero must be a layer's"),
+        ({"fc": -129}, "must be a whole number in -128..127"),
+        ({"fc": 128}, "must be a whole number in -128..127"),
+        ({"fc": 1.0}, "must be a whole number in -128..127"),
+        ({"fc": True}, "must be a whole number in -128..127"),
+    ):
+        with pytest.raises(UserError, match=message):
+            NetworkPlan("prap", {"fc": plan}, {"fc": 1.0}, input_zero=zeros)
+    assert NetworkPlan("prap", {"fc": plan}, {"fc": 1.0}).input_zero == {"fc": 0}
 
 
 def test_digest_sees_every_value() -> None:
@@ -244,6 +285,7 @@ def test_digest_sees_every_value() -> None:
     ]
     networks = [NetworkPlan("prap", {"fc": one}, {"fc": 1.0}) for one in [plan, *changed]]
     networks += [NetworkPlan("dense", {"fc": plan}, {"fc": 1.0}), NetworkPlan("prap", {"fc": plan}, {"fc": 2.0})]
+    networks += [NetworkPlan("prap", {"fc": plan}, {"fc": 1.0}, input_zero={"fc": zero}) for zero in (-128, 5)]
     assert len({network.digest() for network in networks}) == len(networks)
     assert not any(plan.same_as(other) for other in changed)
 
@@ -264,6 +306,30 @@ def test_a_file_that_is_no_plan(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
     with pytest.raises(UserError, match="cannot read"):
         NetworkPlan.load(tmp_path)
+
+
+# of the plan below, as commit 1eaf9c0 computed it, the last without zero points
+OLD_DIGEST = "923b16edc0a44770a6dc3d0d62dcf6372a13a93b24bf50b21face588ec0519cb"
+
+
+def test_a_plan_file_from_before_zero_points_is_read(tmp_path: Path) -> None:
+    """Its header says nothing of zeros: all are 0, and the plan is the one that it was."""
+    path, older = tmp_path / "plan.safetensors", tmp_path / "older.safetensors"
+    plan = NetworkPlan("prap", {"fc": good_plan()}, {"fc": 0.5})
+    plan.save(path)
+    with safe_open(path, framework="numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the reader is no mapping)
+        metadata = file.metadata()
+    assert metadata.pop("input_zero") == "[0]"
+    save_file(tensors, older, metadata=metadata)
+    loaded = NetworkPlan.load(older)
+    assert loaded.input_zero == {"fc": 0}
+    assert loaded.layers["fc"].same_as(plan.layers["fc"])
+    assert loaded.digest() == plan.digest() == OLD_DIGEST
+    for wrong in ("[0.5]", "[128]", "[0, 0]", "[]", "0"):
+        save_file(tensors, older, metadata=metadata | {"input_zero": wrong})
+        with pytest.raises(UserError, match=r"zero must be a whole number|not a whole plan"):
+            NetworkPlan.load(older)
 
 
 @settings(deadline=None, max_examples=60)

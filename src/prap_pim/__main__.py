@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -167,7 +168,7 @@ def _parser() -> Parser:
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="another setting of the method, as keep=0.25 of similar; may be repeated",
+        help="another setting of the method, as keep=0.25 of similar, or quantize.KEY of int8 inputs; may be repeated",
     )
     compress.add_argument(
         "--skip",
@@ -176,8 +177,19 @@ def _parser() -> Parser:
         metavar="NAME",
         help="a layer to leave whole, or a pattern with * and ?; may be repeated",
     )
+    compress.add_argument(
+        "--batch-axis",
+        action="append",
+        default=[],
+        dest="batch_axes",
+        metavar="NAME=AXIS",
+        help="where an input has its batch if that cannot be inferred, or none: it is given once; may be repeated",
+    )
     compress.add_argument("--chip", default="isaac-32nm", help="a preset, or a TOML file (default: isaac-32nm)")
     compress.add_argument("--seed", default="0", metavar="S", help="of the calibration (default: 0)")
+    compress.add_argument(
+        "--bit-true", type=Path, metavar="FILE", help="write a model that computes as the crossbars do, too (.onnx)"
+    )
     compress.add_argument("--plan", type=Path, metavar="FILE", help="save the plan, too (.safetensors)")
     _add_output_flags(compress)
     compress.set_defaults(handler=_compress)
@@ -426,6 +438,7 @@ def _compress(arguments: argparse.Namespace) -> None:
         given = {key: value for key in Request.model_fields if (value := getattr(arguments, key)) is not None}
         request = Request.checked(given, "compress")
         options = with_overrides({}, arguments.overrides)
+        quantize = options.pop("quantize", None)
         if request.max_drop is not None:
             options["max_drop"] = request.max_drop
         summary = compress_onnx(
@@ -439,12 +452,28 @@ def _compress(arguments: argparse.Namespace) -> None:
             seed=request.seed,
             plan=arguments.plan,
             options=options,
+            quantize=quantize,
+            bit_true=arguments.bit_true,
+            batch_axes=_batch_axes(arguments.batch_axes),
             progress=progress,
         )
     if arguments.json:
         print(summary.model_dump_json())
     elif not arguments.quiet:
         print_summary(summary, Output())
+
+
+def _batch_axes(given: Sequence[str]) -> dict[str, int | None]:
+    """Of ``NAME=AXIS``; an input's name may hold any sign."""
+    axes: dict[str, int | None] = {}
+    for text in given:
+        name, _, axis = text.rpartition("=")
+        if not name or not re.fullmatch(r"-?\d{1,9}|none", axis):
+            raise UserError(f"--batch-axis takes NAME=AXIS with an axis from 0, or NAME=none, not {text!r}")
+        if name in axes:
+            raise UserError(f"--batch-axis names {name!r} twice")
+        axes[name] = None if axis == "none" else int(axis)
+    return axes
 
 
 def _replay(arguments: argparse.Namespace) -> None:

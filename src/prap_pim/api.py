@@ -21,23 +21,27 @@ from prap_pim.capture import (
     call,
     capture,
     cut,
+    not_of_one_size,
     of_arrays,
+    one_of_each_size,
     outputs,
+    sizes,
     tensors,
     without_labels,
 )
 from prap_pim.chip import Chip, load_chip
-from prap_pim.compression import Compressed, compress_network, whole_plan
+from prap_pim.compression import Compressed, bit_true_network, compress_network, plan_for_costs
 from prap_pim.config import MethodConfig
 from prap_pim.cost import CostReport, cost
 from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
 from prap_pim.errors import UserError
-from prap_pim.function import CrossbarModel, ExactLayer
+from prap_pim.names import shortened
 from prap_pim.network import DigitalOp, Layer, Network
 from prap_pim.notebook import html_table
-from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.plan import NetworkPlan
 from prap_pim.prune import NoPruning, PatternPruning
-from prap_pim.results import unused_budget
+from prap_pim.quantize import QuantizeConfig
+from prap_pim.results import CheckResult, unused_budget
 from prap_pim.settings import nearest
 from prap_pim.training import Progress, quiet
 
@@ -65,6 +69,7 @@ class Compression:
     _compressed: Compressed
     _original: Captured
     _batch: Inputs
+    _several_sizes: bool = False
 
     def __repr__(self) -> str:
         whole = f"{self.network.name}: {self.plan.method}, {self.compute_ratio:.4f} of the OU steps"
@@ -75,6 +80,11 @@ class Compression:
         """What calibrated reuse gave each layer, and which share of the inputs is classified otherwise; None for
         another method."""
         return self._compressed.calibration
+
+    @property
+    def check(self) -> CheckResult:
+        """How far the bit-true outputs are from the untouched model's, on inputs that were held back for it."""
+        return self._compressed.check
 
     @property
     def compute_ratio(self) -> float:
@@ -88,12 +98,8 @@ class Compression:
 
         It is called as the model is, and gives what the model gives.
         """
-        model = CrossbarModel.of(self.chip)
-        layers = {
-            layer.name: ExactLayer(layer, self.plan.layers[layer.name], self.plan.input_step[layer.name], model)
-            for layer in self.network.layers
-        }
-        rebuilt, name = self._compressed.captured.rebuild(layers), self.network.name
+        rebuilt = bit_true_network(self._compressed.captured, self.plan, self.chip)
+        name = self.network.name
         with torch.no_grad():
             like = call(copy.deepcopy(self.model).eval(), tree_map(_copied, self._batch))
         return _Called(rebuilt, tuple(self._batch) if isinstance(self._batch, Mapping) else (), like, name)
@@ -116,33 +122,50 @@ class Compression:
         return float("inf") if noise == 0 else 10 * log10(signal / noise) if signal > 0 else float("-inf")
 
     def summary(self) -> str:
-        """A table: what was done to every layer, and what could not be mapped."""
-        table, notes = self._table()
+        """The result's check and the budget; what could not be mapped; a table of what was done to every layer."""
+        notes, table = self._table()
         width = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         lines = [
             "  ".join([row[0].ljust(width[0]), *(row[i].rjust(width[i]) for i in range(1, len(row)))]) for row in table
         ]
-        return "\n".join([*lines, *notes])
+        return "\n".join([*notes, "", *lines])
 
     def _repr_html_(self) -> str:
-        (heads, *rows), notes = self._table()
+        notes, (heads, *rows) = self._table()
         return html_table(". ".join(notes), heads, rows)
 
-    def _table(self) -> tuple[list[tuple[str, ...]], list[str]]:
-        """Headings and a row for each layer; what there is to say of all of them."""
+    def _table(self) -> tuple[list[str], list[tuple[str, ...]]]:
+        """What there is to say of all layers; headings, and a row for each."""
         header = ("layer", "rows", "filters", "conv groups", "OU steps", "share")
         given = {each.name: each for each in self.calibration.layers} if self.calibration else {}
         table: list[tuple[str, ...]] = [(*header, "donors", "sensitivity", "error") if given else header]
-        for layer in self.network.layers:
+        names = shortened([layer.name for layer in self.network.layers])
+        for name, layer in zip(names, self.network.layers, strict=True):
             dense = self._dense_ous(layer)
             steps = self._ous(layer) * layer.positions * self.chip.grain.input_steps
             share = f"{self._ous(layer) / dense:.3f}" if layer.name in self.changed else "whole"
             sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
-            table.append((layer.name, *sizes, f"{steps:,}", share, *(_told(given[layer.name]) if given else ())))
+            told = _told(given[layer.name], layer.kernel_positions) if given else ()
+            table.append((name, *sizes, f"{steps:,}", share, *told))
         whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {len(self.network.layers)} layers"
+        found = self._compressed
         not_mapped = [f"not mapped: {path}: {reason}" for path, reason in self.unsupported.items()]
-        unused = unused_budget(self.compute_ratio, self._compressed.asked)
-        return table, [whole, *filter(None, [unused, self._compressed.met]), *not_mapped]
+        limits = [
+            found.prepared,
+            self._costed,
+            unused_budget(self.compute_ratio, found.asked),
+            found.met,
+            found.decided,
+        ]
+        return [whole, *found.check.lines, *filter(None, limits), *not_mapped], table
+
+    @property
+    def _costed(self) -> str:
+        """What costs are of, where the calibration batches differ in size."""
+        if not self._several_sizes:
+            return ""
+        shapes = " and ".join(str(list(size)) for size in dict.fromkeys(sizes(self._batch, self.network.name)))
+        return f"the batches differ in size: OU steps and costs are of an input {shapes}, as in the first batch"
 
     def _ous(self, layer: Layer) -> int:
         return sum(self.chip.grain.ous(int(count)) for count in self.plan.layers[layer.name].donors_per_group)
@@ -161,6 +184,7 @@ def compress(
     skip: str | Collection[str] = (),
     seed: int = 0,
     name: str = "",
+    quantize: QuantizeConfig | Mapping[str, Any] | None = None,
     progress: Progress = quiet,
     **options: Any,
 ) -> Compression:
@@ -175,10 +199,12 @@ def compress(
         method: "calibrated", "similar", "identical", "orc", "structured", "pattern", "prap" or "dense".
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
         chip: a preset or a TOML file, for the size of its OUs.
-        skip: names of layers, or patterns with * and ?, that keep their weights; and of modules that cannot be mapped,
+        skip: names of layers, or patterns with * and ?, that keep their weights (but for equalised channels, see
+            ``quantize``); and of modules that cannot be mapped,
             which are then computed digitally.
         seed: see ``calibrate``.
         name: what to call the model; its class's name if empty.
+        quantize: how the int8 grids of activations are found (``QuantizeConfig``), such as ``{"zero_point": False}``.
         progress: told after every layer.
         options: further settings of the method, as in a configuration: ``max_drop``, ``shapes``, ... of "calibrated";
             ``keep`` of "similar" and "prap"; ``threshold`` of "identical"; ``ratio`` of "orc" and "structured";
@@ -196,10 +222,13 @@ def compress(
     name = name or type(model).__name__
     batches = _batches(calibration, model, name)
     on_chip = load_chip(chip)
-    captured = capture(model, batches[0], name, skip)
+    _check_numbers(batches, name)
+    captured = capture(model, batches[0], name, skip, batches[1:])
     config = method_config(method, captured, on_chip, compute_ratio, skip, options)
     try:
-        found = compress_network(captured, batches, config, on_chip, seed=seed, progress=progress)
+        found = compress_network(
+            captured, batches, config, on_chip, seed=seed, quantize=QuantizeConfig.given(quantize), progress=progress
+        )
     except RuntimeError as error:
         raise _of_one_size(batches, name, error) from error
     return Compression(
@@ -212,6 +241,7 @@ def compress(
         _compressed=found,
         _original=captured,
         _batch=batches[0],
+        _several_sizes=bool(one_of_each_size(batches, name)),
     )
 
 
@@ -252,8 +282,7 @@ def estimate(
     captured = capture(model, without_labels(example, model), type(model).__name__, skip)
     if plan is not None:
         return cost(captured.network, plan, on_chip)
-    steps = {layer.name: 1.0 for layer in captured.network.layers}
-    return cost(captured.network, whole_plan("dense", captured, {}, steps, on_chip), on_chip)
+    return cost(captured.network, plan_for_costs(captured, on_chip), on_chip)
 
 
 class _Called(nn.Module):
@@ -273,11 +302,11 @@ class _Called(nn.Module):
         return tree_unflatten(leaves, self._structure)
 
 
-def _told(layer: Allocated) -> tuple[str, str, str]:
-    """Donors, sensitivity in nats, and relative output error."""
+def _told(layer: Allocated, positions: int) -> tuple[str, str, str]:
+    """Donors, sensitivity, and relative output error of a layer whose kernel has so many positions."""
     donors = "all" if layer.setting is None else f"{layer.setting.donors:,}"
     if layer.setting is not None and layer.setting.positions is not None:
-        donors += f", {layer.setting.positions} of 9"
+        donors += f", {layer.setting.positions} of {positions}"
     return donors, "-" if layer.sensitivity is None else f"{layer.sensitivity:.2g}", f"{layer.error:.2%}"
 
 
@@ -299,6 +328,11 @@ def _same_inputs(network: Network, example: Inputs | None) -> None:
 
 
 def _check_model(model: Any) -> None:
+    if scripted := _scripted(model):
+        raise UserError(
+            f"{scripted} is TorchScript, which cannot be traced: give the nn.Module that it was made of (its "
+            "load_state_dict takes the state_dict() of this one), or export it to ONNX and use prap-pim compress"
+        )
     if not isinstance(model, nn.Module):
         raise UserError(f"the model must be a torch.nn.Module, not {getattr(model, '__name__', type(model).__name__)}")
     for name, parameter in model.named_parameters():
@@ -306,6 +340,16 @@ def _check_model(model: Any) -> None:
             raise UserError(f"{name} has no size yet: call the model once before")
         if parameter.is_complex():
             raise UserError(f"{name} holds complex numbers, which cells do not")
+
+
+def _scripted(model: Any) -> str:
+    """What of a model is TorchScript, in words; nothing if it is none."""
+    kinds = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+    if not isinstance(model, nn.Module):
+        return "the model" if isinstance(model, kinds) else ""
+    paths = (path for path, module in model.named_modules() if isinstance(module, kinds))
+    path = next(paths, None)
+    return "" if path is None else f"module {path} of the model" if path else "the model"
 
 
 def _names(skip: str | Collection[str]) -> tuple[str, ...]:
@@ -339,16 +383,17 @@ def _batches(calibration: Tensor | Iterable[Inputs], model: nn.Module, name: str
     return batches
 
 
+def _check_numbers(batches: Sequence[Inputs], name: str) -> None:
+    """Infinite ones may be masks."""
+    for i, batch in enumerate(batches):
+        if any(each.is_floating_point() and each.isnan().any() for each in tensors(batch, name)):
+            raise UserError(f"model {name}: calibration batch {i} holds NaN")
+
+
 def _of_one_size(batches: Sequence[Inputs], name: str, error: RuntimeError) -> Exception:
     """What went wrong in computing batches: if they differ in size, that."""
-    sizes = [[tuple(each.shape[1:]) for each in tensors(batch, name)] for batch in batches]
-    other = next((i for i, each in enumerate(sizes) if each != sizes[0]), None)
-    if other is None:
-        return error
-    return UserError(
-        f"model {name}: batch {other} has inputs of {sizes[other]}, the first of {sizes[0]}, and the model was traced "
-        "with that: give all of them one size"
-    )
+    other = next(iter(one_of_each_size(batches, name)), None)
+    return error if other is None else not_of_one_size(batches, other, name)
 
 
 _BATCH = 64
@@ -360,6 +405,13 @@ _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Family]] = {
 }
 _PRUNING = {"orc": "orc", "structured": "structured", "pattern": "pattern", "prap": "pattern"}
 _REUSE = {"calibrated": "calibrated", "similar": "similar", "identical": "identical", "prap": "similar"}
+_DECIDES = {"structured": "ratio", "pattern": "group_channels and pointwise_group"}
+_OVERRULED = {  # settings that a compute ratio decides
+    "similar": frozenset({"keep"}),
+    "prap": frozenset({"keep"}),
+    "identical": frozenset({"threshold"}),
+    "orc": frozenset({"ratio"}),
+}
 _OF_REUSE = {"keep", "threshold"}  # settings that go to reuse where a method has both
 
 
@@ -381,6 +433,11 @@ def method_config(
         digital = any(path == pattern or path.startswith(f"{pattern}.") for path in captured.unsupported)
         if not digital and not any(fnmatchcase(each, pattern) for each in layers):
             raise UserError(f"skip: no layer is called {pattern!r} ({nearest(pattern, layers)})")
+    if isinstance(options.get("outputs"), Mapping):
+        options = {**options, "outputs": {str(key): weight for key, weight in options["outputs"].items()}}
+    twice = compute_ratio is not None and sorted(_OVERRULED.get(name, frozenset()) & options.keys())
+    if twice:
+        raise UserError(f"method {name}: compute_ratio decides {twice[0]}: give one of them")
     value: dict[str, Any] = {"name": name, "exceptions": [{"layers": _literal(each)} for each in whole]}
     if name in _FAMILIES and compute_ratio is not None:
         settings = at_compute_ratio(_FAMILIES[name](options), captured.network, chip, compute_ratio, whole)
@@ -389,8 +446,17 @@ def method_config(
             for each, (pruning, reusing) in settings.items()
         ]
         return MethodConfig.checked(value, f"method {name}")
-    if compute_ratio is not None and name != "calibrated":
-        raise UserError(f"method {name} has no compute_ratio; see its own settings")
+    if name != "calibrated" and (compute_ratio is not None or "compute_ratio" in options):
+        others = f"choose a method that takes one ({', '.join(['calibrated', *_FAMILIES])})"
+        if name == "dense":
+            raise UserError(
+                "method dense keeps every pattern, its compute ratio is always 1: leave compute_ratio (--ratio) out, "
+                f"or {others}"
+            )
+        raise UserError(
+            f"method {name} has no compute_ratio: how much it computes follows from its {_DECIDES[name]}; "
+            f"leave compute_ratio (--ratio) out, or {others}"
+        )
     if compute_ratio is not None and "compute_ratio" in options:
         raise UserError("compute_ratio is given twice")
     given = dict(options) | ({} if compute_ratio is None else {"compute_ratio": compute_ratio})
@@ -415,17 +481,32 @@ def _drop_in(model: nn.Module, captured: Captured, found: Compressed) -> nn.Modu
     """A copy of the user's model with the weights, biases and statistics of batch norm of the compressed network."""
     changed = copy.deepcopy(model).eval()
     own: dict[str, nn.Parameter] = {}
-    for name in found.changed:
-        _put(changed, captured.origins[name], found.plan.layers[name], found.captured, name, own)
+    layers = {layer.name for layer in captured.network.layers}
+    scaled = {name for site in found.equalised for name in (site.source, *site.readers)} & layers
+    for name in dict.fromkeys((*found.changed, *sorted(scaled))):
+        _put(changed, captured.origins[name], found.captured, name, own)
+    for path in (path for site in found.equalised for path in site.parameters):
+        _parameter(changed, _in_model(changed, path)).copy_(_parameter(found.captured.module, path))
     for path, module in found.captured.module.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-            changed.get_submodule(path).load_state_dict(module.state_dict())
+            own_norm = changed.get_submodule(path)
+            own_norm.load_state_dict({**own_norm.state_dict(), **_statistics(module)})
     return changed
 
 
-def _put(
-    model: nn.Module, origin: Origin, plan: LayerPlan, captured: Captured, name: str, own: dict[str, nn.Parameter]
-) -> None:
+def _statistics(norm: nn.Module) -> dict[str, Tensor]:
+    """What a batch norm computes with: how many batches it has seen is the user's, and not traced."""
+    return {name: value for name, value in norm.state_dict().items() if name != "num_batches_tracked"}
+
+
+def _in_model(model: nn.Module, path: str) -> str:
+    """Where a parameter of a traced module is in the user's model."""
+    names = dict(model.named_parameters())
+    traced = {"constants." + f"model.{name}".replace(".", "_"): name for name in names}
+    return path if path in names else traced[path]
+
+
+def _put(model: nn.Module, origin: Origin, captured: Captured, name: str, own: dict[str, nn.Parameter]) -> None:
     """Write a layer's weights where the user's model has them."""
     layer = captured.module.get_submodule(name)
     assert isinstance(layer.weight, Tensor)
@@ -447,8 +528,15 @@ def _parameter(model: nn.Module, path: str) -> nn.Parameter:
 
 def _untied(model: nn.Module, path: str, own: dict[str, nn.Parameter]) -> nn.Parameter:
     """A layer's parameter. A lookup table that is tied to it gets one of its own: a lookup is no product, and keeps its
-    values."""
-    parameter = own.setdefault(path, _parameter(model, path))
+    values. So does a second layer: its bias is another one, and its patterns."""
+    if path not in own:
+        parameter = _parameter(model, path)
+        if any(each is parameter for each in own.values()):
+            owner, _, key = path.rpartition(".")
+            parameter = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            setattr(model.get_submodule(owner), key, parameter)
+        own[path] = parameter
+    parameter = own[path]
     holders = [(module, k) for module in model.modules() for k, p in module._parameters.items() if p is parameter]
     tables = [(module, k) for module, k in holders if isinstance(module, nn.Embedding)]
     if tables and len(tables) < len(holders):

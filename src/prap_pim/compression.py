@@ -1,28 +1,43 @@
 """A captured network compressed one-shot by any method: what the pipeline, the library and ONNX files share."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf, prod
 
+import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, nn
 
-from prap_pim.calibrate import CalibratedReuse, Calibration, Walk, calibrate
-from prap_pim.capture import Captured, Inputs, cut
+from prap_pim.calibrate import CalibratedReuse, Calibration, calibrate
+from prap_pim.capture import Captured, Comparison, Inputs, Output, Spread, cut, judged, outputs
 from prap_pim.chip import Chip
 from prap_pim.config import AnyReuse, MethodConfig
+from prap_pim.equalize import Equalised, equalised
 from prap_pim.errors import UserError
-from prap_pim.network import Network
+from prap_pim.function import CrossbarModel, ExactLayer
+from prap_pim.memory import available_memory, kept_memory
+from prap_pim.network import Layer, Network, Node
 from prap_pim.outline import Outline
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.progress import Steps, counted, phase, unheard
-from prap_pim.prune import NoPruning, PruneConfig, dense_plan, prune
-from prap_pim.quantize import QuantizeConfig, input_steps
+from prap_pim.prune import NoPruning, PruneConfig, prune
+from prap_pim.quantize import InputGrid, QuantizeConfig, grid_in, grid_of, settled
+from prap_pim.rebuild import Decision, Rebuilt, channel_means, later_calls, left_whole, output_means, rebuilt
+from prap_pim.results import CheckResult, OutputCheck
 from prap_pim.reuse import NoReuse, reuse
 from prap_pim.training import Progress, quiet
-from prap_pim.weights import put_own_weights, sharing_weights
 
 _BATCH = 64  # inputs of one tensor at a time
+_ACTIVATION = 1 << 24  # bytes, of the largest of a batch: what caches and memory still hold
+_HELD_BACK = 10  # one in so many calibration inputs is kept for the check of the result
+_LEAST_HELD_BACK = 8
+_COVARIANCES = 5  # matrices as large as a layer's covariance, at one time
+_LIVE = 3  # activations as large as the largest: before and after a node, in two networks
+_LEAST_SQUARES = 2  # the norm that ranges have unless another one is better
+_MOST_LOST = 1e9  # times what a layer gives: more is told as that
+_NAMED = 3  # layers that a message names
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +51,10 @@ class Compressed:
         calibration: how calibrated reuse shared its budget out; None for another method.
         asked: the compute ratio that it was to meet, if one was asked for.
         limit: the share of the inputs that it was allowed to classify otherwise (``max_drop``), if one was asked for.
+        check: how far the outputs are from the untouched network's.
+        equalised: where channels were equalised before.
+        quantize: how the grids of the activations were found.
+        asked_quantize: what was asked for, the choice of ranges perhaps left open.
     """
 
     captured: Captured
@@ -44,6 +63,25 @@ class Compressed:
     calibration: Calibration | None
     asked: float | None
     limit: float | None
+    check: CheckResult
+    equalised: tuple[Equalised, ...]
+    quantize: QuantizeConfig
+    asked_quantize: QuantizeConfig
+
+    @property
+    def prepared(self) -> str:
+        """What was done for int8 inputs beyond the least error of each layer, in words."""
+        told = []
+        if self.equalised:
+            most = max(self.equalised, key=lambda site: site.gain)
+            told.append(
+                f"channels equalised at {len(self.equalised)} places, where int8 then loses less: "
+                f"up to {most.gain:.3g} times less, in front of {', '.join(most.readers[:_NAMED])}"
+            )
+        if self.quantize != self.asked_quantize and self.quantize.norm != _LEAST_SQUARES:
+            clipped = "rarely" if self.quantize.input_percentile is None else "never"
+            told.append(f"inputs of layers are {clipped} clipped, which the outputs as a whole do better with")
+        return ". ".join(told)
 
     @property
     def met(self) -> str:
@@ -57,8 +95,17 @@ class Compressed:
         kept = all(layer.setting is None for layer in self.calibration.layers)
         return f"{told}: no compute ratio below 1 that was tried meets it" if kept else told
 
+    @property
+    def decided(self) -> str:
+        """Which limit decided, in words, where it is not the budget alone."""
+        if self.calibration is None or not self.calibration.held_back:
+            return ""
+        held = self.calibration.held_back
+        more = "" if len(held) <= _NAMED else f" and {len(held) - _NAMED} more"
+        return f"balance, the interval of a pipeline, kept from more: {', '.join(held[:_NAMED])}{more}"
 
-@torch.no_grad()
+
+@kept_memory()
 def compress_network(
     captured: Captured,
     inputs: Tensor | Sequence[Inputs],
@@ -67,18 +114,21 @@ def compress_network(
     *,
     seed: int = 0,
     quantize: QuantizeConfig | None = None,
+    divisible: bool = True,
     progress: Progress = quiet,
 ) -> Compressed:
     """Compress a network one-shot.
 
     Args:
         captured: the network; it is not changed.
-        inputs: calibration inputs [N, ...] or batches of them, without labels: for calibrated reuse, for the steps of
-            the int8 activations, and for the statistics of batch norm, which are measured anew whatever the method.
+        inputs: calibration inputs [N, ...], or batches of them, without labels: for calibrated reuse, for the int8
+            grids of the activations, and for what compression changes at batch norms, whatever the method. A tenth of
+            them, at least 8 where there are twice as many, is held back to check the result.
         method: what to do to which layer; ``finetune`` is of no effect.
         chip: decides what an OU holds.
         seed: see ``calibrate``.
-        quantize: how the steps of the activations are found.
+        quantize: how the grids of the activations are found.
+        divisible: see ``CalibrationInputs.of``.
         progress: told after every layer.
 
     Raises:
@@ -86,38 +136,286 @@ def compress_network(
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}")
-    batches = cut(inputs, _BATCH, captured.network.name)
+    given = CalibrationInputs.of(captured, inputs, method, divisible)
+    asked_quantize = quantize or QuantizeConfig()
     changed = changed_layers(method, captured.network)
+    check_memory(captured.network, given, method)
     calibration = asked = limit = None
+    untouched, (captured, equal) = captured, equalised(captured, given.batches, asked_quantize)
+    quantize = settled(captured, given.batches, given.judges, asked_quantize)
     if isinstance(method.reuse, CalibratedReuse):
-        asked, limit = method.reuse.compute_ratio, method.reuse.max_drop
-        whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
-        found = (captured, batches, method.reuse, chip, seed)
-        calibration = calibrate(*found, whole=whole, phase=method.name, progress=progress)
-        plans = {layer.name: calibration.plans[layer.name] for layer in calibration.layers if layer.changed}
+        calibration = calibrated(captured, given, method.reuse, changed, chip, seed, quantize, method.name, progress)
+        network, asked, limit = calibration.rebuilt, method.reuse.compute_ratio, method.reuse.max_drop
     else:
-        plans = {}
         told = phase(progress, f"{method.name}: layers")
-        for name, assignment in assign(changed, captured.network, chip, told).items():
-            layer = next(layer for layer in captured.network.layers if layer.name == name)
-            plans[name] = make_plan(name, layer.matrix, *assignment)
-    module = _with_weights(captured.module, plans)
-    walk = Walk(module, batches, remember=bool(plans))
-    for node in walk.nodes() if plans else ():  # measures batch norm anew
-        walk.run(node)
-    after = captured.with_module(module)
-    steps = input_steps(after, batches, _BATCH, quantize, phase(progress, f"{method.name}: ranges of inputs"))
+        plans = planned(assign(changed, captured.network, chip, told), captured.network)
+        network = with_plans(captured, given, plans, quantize, phase(progress, f"{method.name}: ranges of inputs"))
+    after = captured.with_module(network.module)
+    plan = whole_plan(method.name, after, network, chip)
+    errors = {layer.name: layer.error for layer in calibration.layers} if calibration is not None else None
+    check = checked(untouched, captured, after, plan, given, chip, errors)
     return Compressed(
-        after, whole_plan(method.name, after, plans, steps, chip), tuple(plans), calibration, asked, limit
+        after, plan, tuple(network.plans), calibration, asked, limit, check, equal, quantize, asked_quantize
     )
 
 
-def _with_weights(module: fx.GraphModule, plans: Mapping[str, LayerPlan]) -> fx.GraphModule:
-    """A copy with other weights in some layers; the other weights are shared with the original."""
-    changed = sharing_weights(module)
-    for name, plan in plans.items():
-        put_own_weights(changed, name, plan)
-    return changed
+@dataclass(frozen=True, eq=False)
+class CalibrationInputs:
+    """Inputs of a network, and how its outputs are judged.
+
+    Attributes:
+        batches: to compress with.
+        held: kept for the check of the result: a tenth, at least 8, evenly spread; none where that would be more than
+            half of all.
+        judges: of the outputs.
+    """
+
+    batches: list[tuple[Tensor, ...]]
+    held: list[tuple[Tensor, ...]]
+    judges: tuple[Output, ...]
+
+    @staticmethod
+    def of(
+        captured: Captured,
+        inputs: Tensor | Sequence[Inputs],
+        method: MethodConfig,
+        divisible: bool = True,
+        classes: bool = False,
+    ) -> "CalibrationInputs":
+        """
+        Args:
+            divisible: whether the network takes any number of inputs at a time: few where its activations are large.
+            classes: whether its outputs are known to have classes; else that is told from how they look.
+
+        Raises:
+            UserError: there are none, or the method counts an output that the network does not have.
+        """
+        batches = cut(inputs, _BATCH, captured.network.name)
+        batches, held = held_back(_divided(batches, captured) if divisible else batches)
+        return CalibrationInputs(batches, held, judges_of(captured, batches[0], method, classes))
+
+
+def check_memory(network: Network, given: CalibrationInputs, method: MethodConfig) -> None:
+    """
+    Args:
+        network: to compress.
+        given: with these inputs.
+        method: calibrated reuse makes a covariance of the inputs of each layer that it changes.
+
+    Raises:
+        UserError: that would take more memory than there is; names what takes it, and what to do.
+    """
+    free = available_memory()
+    changed = changed_layers(method, network) if isinstance(method.reuse, CalibratedReuse) else ()
+    widest = max((x for x in network.layers if x.name in changed), key=lambda x: x.fan_in, default=None)
+    covariances = 8 * _COVARIANCES * widest.fan_in**2 if widest is not None else 0
+    if widest is not None and covariances > free:
+        raise UserError(
+            f"layer {widest.name}: the covariance of its {widest.fan_in:,} inputs takes {covariances / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} GiB are free: leave it whole with skip={widest.name!r}"
+        )
+    count = sum(len(batch[0]) for batch in given.batches)
+    activations = 4 * _LIVE * count * max(_elements(node) for node in network)
+    if covariances + activations > free:
+        raise UserError(
+            f"model {network.name}: the activations of {count:,} calibration inputs take about "
+            f"{activations / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: give fewer inputs"
+        )
+
+
+def _elements(node: Node) -> int:
+    """Activations that a node makes of one input."""
+    return prod(node.output_shape) if isinstance(node, Layer) else node.output_elements
+
+
+def calibrated(
+    captured: Captured,
+    given: CalibrationInputs,
+    reusing: CalibratedReuse,
+    changed: Collection[str],
+    chip: Chip,
+    seed: int,
+    quantize: QuantizeConfig,
+    name: str,
+    progress: Progress,
+) -> Calibration:
+    """Calibrated reuse of the layers ``changed``."""
+    whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
+    of_network = captured, given.batches, given.judges, reusing, chip, seed
+    return calibrate(*of_network, whole=whole, quantize=quantize, phase=name, progress=progress)
+
+
+def _divided(batches: list[tuple[Tensor, ...]], captured: Captured) -> list[tuple[Tensor, ...]]:
+    """Batches of whose activations none takes more than ``_ACTIVATION`` bytes, or of two inputs."""
+    most = max(2, _ACTIVATION // (4 * max(_elements(node) for node in captured.network)))
+    found = []
+    for batch in batches:
+        count = len(batch[0])
+        for places in torch.tensor_split(torch.arange(count), -(-count // most)):
+            some = tuple(x[places] if x.ndim and len(x) == count else x for x in batch)
+            found.append(tuple(map(_laid_out, some)) if captured.takes_any_layout else some)
+    return found
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Images with their channels last, as ``Captured.module`` has weights: twice as fast on a CPU, or faster."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def held_back(
+    batches: list[tuple[Tensor, ...]],
+) -> tuple[list[tuple[Tensor, ...]], list[tuple[Tensor, ...]]]:
+    """Batches to compress with, and those that are kept (``CalibrationInputs``)."""
+    total = sum(len(batch[0]) for batch in batches)
+    count = max(_LEAST_HELD_BACK, -(-total // _HELD_BACK))
+    if 2 * count > total:
+        return batches, []
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[(torch.arange(count) * total + total // 2) // count] = True
+    used: list[tuple[Tensor, ...]] = []
+    kept: list[tuple[Tensor, ...]] = []
+    first = 0
+    for batch in batches:
+        here = chosen[first : first + len(batch[0])]
+        first += len(here)
+        for which, found in ((~here, used), (here, kept)):
+            if which.any():
+                found.append(tuple(x[which] if x.ndim and len(x) == len(which) else x for x in batch))
+    return used, kept
+
+
+@torch.no_grad()
+def judges_of(
+    captured: Captured, batch: tuple[Tensor, ...], method: MethodConfig, classes: bool = False
+) -> tuple[Output, ...]:
+    """How the network's outputs are judged, by a method's weights of them if it has any."""
+    name = captured.network.name
+    outcome = outputs(captured.module(*(each.clone() for each in batch)), name)
+    weights = method.reuse.outputs if isinstance(method.reuse, CalibratedReuse) else None
+    names = captured.outputs or tuple(str(i) for i in range(len(outcome)))
+    maps = captured.network.layers[-1].kind == "conv"
+    try:
+        return judged(captured.module, outcome, names, maps, weights, known=classes)
+    except UserError as error:
+        raise UserError(f"model {name}: {error}") from error
+
+
+def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network) -> dict[str, LayerPlan]:
+    """Plans of the layers that pruning and reuse have decided on."""
+    layers = {layer.name: layer for layer in network.layers}
+    return {name: make_plan(name, layers[name].matrix, *assigned) for name, assigned in assignments.items()}
+
+
+def with_plans(
+    captured: Captured,
+    given: CalibrationInputs,
+    plans: Mapping[str, LayerPlan],
+    quantize: QuantizeConfig,
+    told: Steps = unheard,
+) -> Rebuilt:
+    """The network with the weights of plans that are already made.
+
+    Where no batch norm follows, whose mean would move, a layer's bias takes back the mean of its error.
+    """
+    done, count = 0, len(captured.network.layers)
+    later = later_calls(captured, given.batches)
+
+    def decide(layer: Layer, now: list[Tensor], then: list[Tensor] | None) -> Decision:
+        nonlocal done
+        done += 1
+        told(done, count)
+        plan, grid = plans.get(layer.name), grid_of(layer, [*now, *later.get(layer.name, [])], quantize)
+        takes_bias = layer.name not in captured.folded and captured.origins[layer.name].takes_bias
+        if plan is None or not takes_bias or plan.bias.any():
+            return Decision(plan, grid)
+        wanted = output_means(
+            layer, layer.matrix.astype(np.float64), channel_means(layer, now if then is None else then)
+        )
+        given = output_means(layer, plan.real_weights(), channel_means(layer, now))
+        return Decision(replace(plan, bias=(wanted - given).astype(np.float32)), grid)
+
+    return rebuilt(captured, given.batches, decide)
+
+
+@torch.no_grad()
+def checked(
+    original: Captured,
+    prepared: Captured,
+    compressed: Captured,
+    plan: NetworkPlan,
+    given: CalibrationInputs,
+    chip: Chip,
+    errors: Mapping[str, float] | None = None,
+) -> CheckResult:
+    """Compare the bit-true network with the untouched one.
+
+    Args:
+        original, compressed: the networks; ``plan`` is of the second.
+        prepared: the network whose layers were compressed: the original one, or that with equalised channels.
+        given: its inputs.
+        chip: whose crossbars compute.
+        errors: each layer's relative output error, on what it reads in the compressed network. None: measured on what
+            it reads in the untouched one.
+    """
+    batches, judges = given.held or given.batches, given.judges
+    found, losses = Comparison(judges), {layer.name: _Loss() for layer in original.network.layers if errors is None}
+    bit_true, name = bit_true_network(compressed, plan, chip), original.network.name
+    hooks = [
+        prepared.module.get_submodule(layer).register_forward_hook(
+            partial(loss.add, compressed.module.get_submodule(layer))
+        )
+        for layer, loss in losses.items()
+    ]
+    try:
+        for batch in batches:
+            wanted = outputs(original.module(*(each.clone() for each in batch)), name)
+            if hooks and prepared is not original:  # the hooks have not heard of this batch
+                prepared.module(*(each.clone() for each in batch))
+            found.add(wanted, outputs(bit_true(*(each.clone() for each in batch)), name))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    lost = errors if errors is not None else {layer: loss.share for layer, loss in losses.items()}
+    worst = sorted(lost.items(), key=lambda each: -each[1])[:_NAMED]
+    return CheckResult(
+        inputs=sum(len(batch[0]) for batch in batches),
+        held_back=bool(given.held),
+        outputs=[
+            OutputCheck(
+                name=each.output.name, sqnr_db=None if each.sqnr_db == inf else each.sqnr_db, changed=each.changed
+            )
+            for each in found.differences()
+        ],
+        worst=dict(worst),
+    )
+
+
+class _Loss:
+    """The error that a layer with new weights makes by itself, on what the untouched network gives it to read."""
+
+    def __init__(self) -> None:
+        self._noise, self._signal = 0.0, Spread()
+
+    def add(self, changed: nn.Module, layer: nn.Module, given: tuple[Tensor, ...], own: Tensor) -> None:
+        """A hook on the untouched layer."""
+        self._noise += float((own - changed(given[0])).square().sum(dtype=torch.float64))
+        self._signal.add(own, 1 if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) else -1)
+
+    @property
+    def share(self) -> float:
+        """Squared error relative to the square of the output about its mean."""
+        return min(self._noise / signal, _MOST_LOST) if (signal := self._signal.total) else 0.0
+
+
+def bit_true_network(captured: Captured, plan: NetworkPlan, chip: Chip) -> nn.Module:
+    """The network with every layer's integers computed exactly as the crossbars do, activations int8."""
+    model = CrossbarModel.of(chip)
+    return captured.rebuild(
+        {
+            layer.name: ExactLayer(layer, plan.layers[layer.name], grid_in(plan, layer.name), model)
+            for layer in captured.network.layers
+        }
+    )
 
 
 def changed_layers(method: MethodConfig, network: Network) -> dict[str, tuple[PruneConfig, AnyReuse]]:
@@ -138,14 +436,24 @@ def assign(
     return assignments
 
 
-def whole_plan(
-    name: str, captured: Captured, compressed: Mapping[str, LayerPlan], steps: Mapping[str, float], chip: Chip
-) -> NetworkPlan:
+def whole_plan(name: str, captured: Captured, network: Rebuilt, chip: Chip) -> NetworkPlan:
     """Every layer as a plan: those that are compressed with the batch norm of ``captured``, the others dense."""
     layers = {}
     for layer in captured.network.layers:
-        if layer.name in compressed:
-            layers[layer.name] = compressed[layer.name].scaled(layer.filter_scale, layer.filter_bias)
+        if layer.name in network.plans:
+            layers[layer.name] = network.plans[layer.name].scaled(layer.filter_scale, layer.filter_bias)
         else:
-            layers[layer.name] = dense_plan(layer, chip.grain, layer.filter_scale, layer.filter_bias)
-    return NetworkPlan(name, layers, dict(steps), Outline.of(captured.network))
+            plan = left_whole(layer, chip.grain, network.means[layer.name])
+            layers[layer.name] = plan.scaled(layer.filter_scale, layer.filter_bias + layer.filter_scale * plan.bias)
+    steps = {name: network.grids[name].step for name in layers}
+    zeros = {name: network.grids[name].zero for name in layers}
+    return NetworkPlan(name, layers, steps, Outline.of(captured.network), zeros)
+
+
+def plan_for_costs(
+    captured: Captured, chip: Chip, name: str = "dense", plans: Mapping[str, LayerPlan] | None = None
+) -> NetworkPlan:
+    """Some layers as planned and the others dense. Nothing is known of the inputs, whose steps are 1."""
+    grids = {layer.name: InputGrid(1.0) for layer in captured.network.layers}
+    means = {layer.name: np.zeros(layer.channels) for layer in captured.network.layers}
+    return whole_plan(name, captured, Rebuilt(captured.module, plans or {}, grids, means), chip)

@@ -65,15 +65,15 @@ def finetune(
     phase: str = "fine-tuning",
     progress: Progress = quiet,
     processes: Processes | None = None,
-) -> dict[str, LayerPlan]:
-    """Train from the checkpoint ``start`` to ``config.epochs`` under the two penalties, and project.
+) -> None:
+    """Train from the checkpoint ``start`` to ``config.epochs`` under the two penalties.
 
     Layers without an assignment are trained as before; with none at all this is base training, continued. The loss is
 
         cross-entropy + weight_decay * |w|^2 + mask_penalty * |W - M*W|^2 + reuse_penalty * |(W - What) / gain|^2
 
-    the last over the weights in M, with What constant under differentiation. Batch-norm statistics are those of the
-    weights before the last projection: call ``training.reestimate_batchnorm``, as after every compression.
+    the last over the weights in M, with What constant under differentiation. The last projection is the caller's:
+    weights and batch-norm statistics are those before it, so that these can move by what it changes.
 
     Args:
         model: of the kind that ``start`` was taken of; trained in place.
@@ -81,9 +81,6 @@ def finetune(
         assignments: what pruning and reuse decided, by layer name.
         folder: where this method's checkpoints go.
         Others as for ``training.train``.
-
-    Returns:
-        the plans, as from ``project``, which this ends with.
 
     Raises:
         UserError: as ``project`` and ``training.train``.
@@ -105,7 +102,6 @@ def finetune(
         progress=progress,
         processes=processes,
     )
-    return project(model, assignments)
 
 
 class Drawn(Hooks):
@@ -164,6 +160,7 @@ class _Target:
         gain: float32 [O, I], sign * 2**exponent; 0 where nothing is kept.
         curvature: float32 [O, I], of the penalty: 2 * reuse_penalty / gain^2; 2 * mask_penalty where nothing is kept.
         largest: of these, where something is kept.
+        shares: whether filters take one another's patterns, and so have one int8 step.
     """
 
     kept: Tensor
@@ -171,6 +168,7 @@ class _Target:
     gain: Tensor
     curvature: Tensor
     largest: float
+    shares: bool
 
     @staticmethod
     def of(
@@ -195,12 +193,12 @@ class _Target:
         curvature[target] = 2 * np.float32(config.reuse_penalty) * gain[target] ** -2
         largest = float(curvature[target].max(initial=0))
         masks, sources = torch.from_numpy(kept), torch.from_numpy(source.ravel())
-        return _Target(masks, sources, torch.from_numpy(gain), torch.from_numpy(curvature), largest)
+        return _Target(masks, sources, torch.from_numpy(gain), torch.from_numpy(curvature), largest, reuse.shares)
 
     def on(self, device: torch.device) -> "_Target":
         """The same where the weights are."""
         kept, source, gain, curvature = (x.to(device) for x in (self.kept, self.source, self.gain, self.curvature))
-        return _Target(kept, source, gain, curvature, self.largest)
+        return _Target(kept, source, gain, curvature, self.largest, self.shares)
 
     def curvature_up_to(self, most: float) -> Tensor:
         """That of the reuse penalty not above ``most``."""
@@ -209,8 +207,8 @@ class _Target:
         return torch.where(self.kept, self.curvature.clamp(max=most), self.curvature)
 
     def estimate(self, current: Tensor) -> Tensor:
-        """What: the donors' values on the int8 grid (``patterns.int8_step``) times the gains, [O, I], a new tensor."""
-        least, most = torch.aminmax(current)
+        """What: the donors' values on the int8 grid (``patterns.int8_steps``) times the gains, [O, I], a new tensor."""
+        least, most = torch.aminmax(current) if self.shares else torch.aminmax(current, dim=1, keepdim=True)
         largest = torch.maximum(most, -least)
         step = torch.where(largest > 0, largest / 127, 1)
         grid = (current / step).round_().mul_(step)

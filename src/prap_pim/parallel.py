@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 _CHUNKS_PER_THREAD = 4  # so that an unequal load evens out
 
@@ -15,20 +14,6 @@ _CHUNKS_PER_THREAD = 4  # so that an unequal load evens out
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def available_memory() -> int:
-    """Bytes that this process and its children may still take, as far as the system tells (Linux); else 4 GiB."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, IndexError, StopIteration):
-        return 4 << 30
-    try:  # a container's limit, less what it has taken
-        limit, taken = (int(Path(f"/sys/fs/cgroup/memory.{key}").read_text()) for key in ("max", "current"))
-    except (OSError, ValueError):  # "max": none
-        return free
-    return min(free, max(0, limit - taken))
 
 
 def over_ranges(count: int, work: Callable[[int, int], object]) -> None:

@@ -157,6 +157,11 @@ class ReuseMap:
         own = np.arange(len(self.source), dtype=np.int32)[:, None]
         return np.equal(self.source, own, dtype=np.bool_)
 
+    @property
+    def shares(self) -> bool:
+        """Whether any filter takes another one's pattern."""
+        return bool(((self.source >= 0) & ~self.is_donor).any())
+
     @staticmethod
     def none(patterns: PatternSet) -> "ReuseMap":
         """Every pattern its own donor."""
@@ -177,6 +182,18 @@ def int8_step(matrix: Float32) -> float:
     return largest / 127 if largest > 0 else 1.0
 
 
+def int8_steps(matrix: Float32, reuse: ReuseMap) -> NDArray[np.float64]:
+    """The real weight that integer 1 stands for in each filter, float64 [O].
+
+    Filters that all store their own patterns have a step each, max|w| / 127 (1 for a filter of zeros): one step for all
+    of them destroys networks whose filters differ in size. Filters that reuse one another's patterns share one.
+    """
+    if reuse.shares:
+        return np.full(len(matrix), int8_step(matrix))
+    largest = np.abs(matrix).max(1, initial=0.0).astype(np.float64)
+    return np.where(largest > 0, largest / 127, 1.0)
+
+
 def make_plan(
     name: str,
     matrix: Float32,
@@ -192,7 +209,7 @@ def make_plan(
 
     Args:
         name: the layer's name.
-        matrix: float32 [O, fan_in], current weights; only the donors' values are read (and the largest, for the step).
+        matrix: float32 [O, fan_in], current weights; only the donors' values are read (and the largest, for the steps).
         patterns: what pruning decided for this layer.
         reuse: what reuse decided for it.
         filter_scale: float32 [O], batch norm's factor as ``Layer`` holds it; 1 if None.
@@ -205,7 +222,7 @@ def make_plan(
         raise UserError(f"layer {name}: weights {matrix.shape} do not match the pruned {patterns.filters} filters")
     if not np.isfinite(matrix).all():
         raise UserError(f"layer {name}: its weight holds NaN or infinity")
-    step = int8_step(matrix)
+    steps = int8_steps(matrix, reuse)
     shape = effective_shape(patterns, reuse)
     if ((shape < 0) & (reuse.source >= 0)).any():
         raise UserError(f"layer {name}: a filter reuses a donor that has no pattern")
@@ -226,7 +243,7 @@ def make_plan(
         of_filter = donor_filter[first:end]
         columns = patterns.columns(of_filter, donor_shape[first:end])
         values = np.where(columns >= 0, matrix[of_filter[:, None], columns], 0)
-        donors[first:end] = np.rint(values.astype(np.float64) / step)
+        donors[first:end] = np.rint(values / steps[of_filter, None])
 
     over_ranges(len(donors), store)
     donor_index = np.full(shape.shape, -1, np.int32)  # row of donors, by (filter, block)
@@ -242,7 +259,7 @@ def make_plan(
         use_donor=donor_index[reuse.source[filters, blocks], blocks],
         use_sign=reuse.sign[filters, blocks],
         use_exponent=reuse.exponent[filters, blocks],
-        step=(np.float64(step) * (np.ones(len(matrix)) if filter_scale is None else filter_scale)).astype(np.float32),
+        step=(steps * (1.0 if filter_scale is None else filter_scale)).astype(np.float32),
         bias=np.zeros(len(matrix), np.float32) if filter_bias is None else np.asarray(filter_bias, np.float32),
         convolution_groups=patterns.groups,
     )

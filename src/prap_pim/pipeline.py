@@ -15,28 +15,42 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from prap_pim.calibrate import CalibratedReuse, calibrate, check_budget, tie, train_donors
+from prap_pim.calibrate import CalibratedReuse, check_budget, tie, train_donors
 from prap_pim.capture import Captured, capture
 from prap_pim.chip import Chip, load_chip
-from prap_pim.compression import assign, changed_layers, whole_plan
+from prap_pim.compression import (
+    CalibrationInputs,
+    assign,
+    calibrated,
+    changed_layers,
+    check_memory,
+    checked,
+    plan_for_costs,
+    planned,
+    whole_plan,
+    with_plans,
+)
 from prap_pim.config import MethodConfig, RunConfig
 from prap_pim.cost import CostReport, ZeroInput, conventions, cost, load_table
 from prap_pim.data import Splits, load
+from prap_pim.equalize import equalised
 from prap_pim.errors import UserError
 from prap_pim.files import read_json, write_json, write_whole
-from prap_pim.finetune import finetune, project
+from prap_pim.finetune import finetune
 from prap_pim.function import CrossbarModel, SimulationReport, compressed_model, measure, zero_input_rates
 from prap_pim.mapping import fewest_crossbars
 from prap_pim.models import build
 from prap_pim.network import Layer, Network
-from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.plan import NetworkPlan
 from prap_pim.progress import Steps, counted, phase, unheard
-from prap_pim.quantize import input_steps
+from prap_pim.quantize import QuantizeConfig, settled
+from prap_pim.rebuild import Rebuilt
 from prap_pim.report import write_comparison, write_report
 from prap_pim.results import (
     AllocationResult,
     BudgetResult,
     CalibrationResult,
+    CheckResult,
     ChipResult,
     CostFigures,
     Figure,
@@ -54,7 +68,6 @@ from prap_pim.training import (
     TrainingConfig,
     check_shards,
     evaluate,
-    reestimate_batchnorm,
     train,
     train_along,
 )
@@ -174,8 +187,8 @@ def check(config: RunConfig, splits: Splits, chip: Chip, told: Steps = unheard) 
         if isinstance(method.reuse, CalibratedReuse):
             check_budget(captured.network, method.reuse, chip.grain, set(names) - set(changed))
             continue  # what it will find takes no more OUs than the dense plan
-        plans = project(copy.deepcopy(captured.module), assign(changed, captured.network, chip))
-        plan = whole_plan(method.name, captured, plans, dict.fromkeys(names, 1.0), chip)
+        plans = planned(assign(changed, captured.network, chip), captured.network)
+        plan = plan_for_costs(captured, chip, method.name, plans)
         cost(captured.network, plan, chip, config.mapping)
         cost(captured.network, plan, chip, crossbars=crossbar_budget(config, captured.network, plan, chip))
 
@@ -305,11 +318,12 @@ def _finished(place: Path) -> MethodResult | None:
 
 @dataclass(frozen=True)
 class CompressedMethod:
-    """A compressed network: its weights and batch norm, its plan, and how calibrated reuse went about it."""
+    """A compressed network: its weights and batch norm, its plan, how calibrated reuse went about it, and its check."""
 
     captured: Captured
     plan: NetworkPlan
     calibration: CalibrationResult | None
+    check: CheckResult
 
 
 def compress_method(
@@ -328,40 +342,51 @@ def compress_method(
     With fine-tuning a method branches from the base training's checkpoint ``branch``; one-shot it starts from the
     network that is ``trained`` to the end, as does a method that changes no layer.
     """
-    model = copy.deepcopy(trained)
-    changed = changed_layers(method, capture_network(config, splits, model).network)
-    start = branch if method.finetune and changed else None
+    model, untouched = copy.deepcopy(trained), capture_network(config, splits, trained)
+    given = CalibrationInputs.of(untouched, splits.calibration.inputs, method, classes=True)
+    check_memory(untouched.network, given, method)
+    changed = changed_layers(method, untouched.network)
+    schedule = config.training if method.finetune and changed else None
+    start = branch if schedule is not None else None
     if start is not None:
         start.restore(model)
     captured, calibration = capture_network(config, splits, model), None
-    told = {"phase": f"{method.name}: fine-tuning", "progress": progress}
+    prepared = untouched
+    if start is None:  # training goes on with the channels that it began with
+        prepared, _ = equalised(captured, given.batches, config.quantize)
+        captured = prepared
+    quantize = settled(captured, given.batches, given.judges, config.quantize)
+    told: dict[str, Any] = {"phase": f"{method.name}: fine-tuning", "progress": progress}
     training: dict[str, Any] = {"resume": True, "processes": processes, **told}
+    ranges = phase(progress, f"{method.name}: ranges of inputs")
     if isinstance(method.reuse, CalibratedReuse):
-        of_method = config, method, method.reuse
-        plans, calibration = _calibrated(*of_method, captured, changed, splits, chip, place, progress)
+        of_method = config, method, method.reuse, quantize
+        network, calibration = _calibrated(*of_method, captured, given, changed, chip, place, progress)
         calibration = calibration.model_copy(update={"tuned": start is not None})
-        for name, plan in plans.items():
-            put_weights(model, name, plan)
-        if start is not None and config.training is not None:
-            chosen = model, splits.train, config.training, config.seed, start, plans, place / "checkpoints"
+        if start is not None and schedule is not None:
+            for name, plan in network.plans.items():
+                put_weights(model, name, plan)
+            chosen = model, splits.train, schedule, config.seed, start, network.plans, place / "checkpoints"
             plans = train_donors(*chosen, **training)
+            captured = capture_network(config, splits, model)  # its statistics are of the weights that it has
+            network = replace(with_plans(captured, given, {}, quantize, ranges), plans=plans)
     else:
         assignments = assign(changed, captured.network, chip, phase(progress, f"{method.name}: layers"))
-        if start is not None and config.training is not None:
-            drawn = model, splits.train, config.training, config.seed, start, assignments, place / "checkpoints"
-            plans = finetune(*drawn, **training)
-        else:
-            plans = project(model, assignments)
-    counted_batches = phase(progress, f"{method.name}: batch norm")
-    reestimate_batchnorm(model, splits.calibration.inputs, told=counted_batches)  # for every method alike
-    captured = capture_network(config, splits, model)
-    counted_batches = phase(progress, f"{method.name}: ranges of inputs")
-    steps = input_steps(captured, splits.calibration.inputs, _BATCH, config.quantize, counted_batches)
-    whole = whole_plan(method.name, captured, plans, steps, chip)
+        if start is not None and schedule is not None:
+            tuned = model, splits.train, schedule, config.seed, start, assignments, place / "checkpoints"
+            finetune(*tuned, **training)
+            captured = capture_network(config, splits, model)
+        network = with_plans(captured, given, planned(assignments, captured.network), quantize, ranges)
+    captured = captured.with_module(network.module)
+    whole = whole_plan(method.name, captured, network, chip)
     if digital := digital_part(captured).state_dict():
         write_whole(place / _DIGITAL, save(digital))
     whole.save(place / PLAN)
-    return CompressedMethod(captured, whole, calibration)
+    errors = {x.name: x.output_error for x in calibration.layers} if calibration is not None else None
+    if start is not None:  # training changes every layer, and its loss is what counts
+        errors = {}
+    check = checked(untouched, prepared, captured, whole, given, chip, errors)
+    return CompressedMethod(captured, whole, calibration, check)
 
 
 def saved_method(config: RunConfig, splits: Splits, place: Path) -> tuple[Captured, NetworkPlan]:
@@ -395,24 +420,24 @@ def _calibrated(
     config: RunConfig,
     method: MethodConfig,
     reusing: CalibratedReuse,
+    quantize: QuantizeConfig,
     captured: Captured,
+    given: CalibrationInputs,
     free: Collection[str],
-    splits: Splits,
     chip: Chip,
     place: Path,
     progress: Progress,
-) -> tuple[dict[str, LayerPlan], CalibrationResult]:
+) -> tuple[Rebuilt, CalibrationResult]:
     """Calibrated reuse of the layers ``free``, or what an interrupted run has found."""
     plan_file, result_file = place / "calibrated.safetensors", place / "calibration.json"
-    whole = [layer.name for layer in captured.network.layers if layer.name not in free]
     before = _digest(*(layer.weight.tobytes() for layer in captured.network.layers))
     with suppress(UserError, ValueError, KeyError, TypeError):
         saved, plan = read_json(result_file), NetworkPlan.load(plan_file)
         if (saved["weights"], saved["plan"]) == (before, plan.digest()):
-            return dict(plan.layers), CalibrationResult.model_validate(saved["result"])
-    inputs = splits.calibration.inputs
-    of_network = captured, inputs, reusing, chip, config.seed
-    found = calibrate(*of_network, whole=whole, norms_anew=True, phase=method.name, progress=progress)
+            network = with_plans(captured, given, plan.layers, quantize)
+            return network, CalibrationResult.model_validate(saved["result"])
+    how = chip, config.seed, quantize, method.name, progress
+    found = calibrated(captured, given, reusing, free, *how)
     layers = [
         AllocationResult(
             name=layer.name,
@@ -424,14 +449,17 @@ def _calibrated(
         for layer in found.layers
     ]
     result = CalibrationResult(
-        inputs=len(inputs), changed=found.drop, limit=reusing.max_drop, asked=reusing.compute_ratio, layers=layers
+        inputs=sum(len(batch[0]) for batch in given.batches),
+        changed=found.drop,
+        limit=reusing.max_drop,
+        asked=reusing.compute_ratio,
+        layers=layers,
     )
-    plans = {layer.name: found.plans[layer.name] for layer in found.layers if layer.changed}
-    if plans:
-        plan = NetworkPlan(method.name, plans, dict.fromkeys(plans, 1.0))
+    if found.plans:
+        plan = NetworkPlan(method.name, found.plans, dict.fromkeys(found.plans, 1.0))
         plan.save(plan_file)
         write_json(result_file, {"weights": before, "plan": plan.digest(), "result": result.model_dump()})
-    return plans, result
+    return found.rebuilt, result
 
 
 def _method_result(
@@ -487,6 +515,7 @@ def _method_result(
         ),
         plan_sha256=plan.digest(),
         calibration=found.calibration,
+        check=found.check,
         layers=layers,
         **figures(costs),
     )

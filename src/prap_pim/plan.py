@@ -9,11 +9,12 @@ takes which donor's result with which power of two (uses):
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -26,7 +27,7 @@ from prap_pim.outline import Outline
 EXPONENT_MIN = -8  # PRAP, step 2: a scale is a multiple of 2**-8
 EXPONENT_MAX = 7
 _FORMAT = "prap-pim network plan 1"
-_HEADER = {"format", "method", "layers", "inputs", "convolution_groups", "input_step", "network"}
+_HEADER = {"format", "method", "layers", "inputs", "convolution_groups", "input_step", "input_zero", "network"}
 _ARRAYS = {
     "rows": np.int32,
     "donors": np.int8,
@@ -193,13 +194,8 @@ class LayerPlan:
         """
         matrix = np.zeros((self.filters, self.fan_in), np.int32)
         gain = self.use_sign.astype(np.int32) << (self.use_exponent.astype(np.int32) + self.fraction_bits)
-        values = self.donors[self.use_donor] * gain[:, None]  # [use, h]
-        rows = self.rows[self.use_group]
-        used = rows >= 0
-        if self.convolution_groups > 1:
-            used &= ~self._foreign()
-        columns = rows[used] % self.fan_in
-        np.add.at(matrix, (np.broadcast_to(self.use_filter[:, None], rows.shape)[used], columns), values[used])
+        together = self.filters // self.convolution_groups
+        _add_up(matrix, together, self.rows, self.donors, self.use_start, self.use_filter, self.use_donor, gain)
         return matrix
 
     def real_weights(self) -> NDArray[np.float64]:
@@ -254,7 +250,8 @@ class NetworkPlan:
     Attributes:
         method: the method that made it.
         layers: plans by layer name, in network order.
-        input_step: the real activation that integer 1 stands for at a layer's input, by layer name.
+        input_step: the real activation that a difference of 1 stands for at a layer's input, by layer name.
+        input_zero: the integer that stands for 0 there, by layer name; 0 of a layer that is not named.
         outline: the network's shapes and data flow, so that the plan can be costed by itself; None if not known.
     """
 
@@ -262,6 +259,7 @@ class NetworkPlan:
     layers: Mapping[str, LayerPlan]
     input_step: Mapping[str, float]
     outline: Outline | None = None
+    input_zero: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         donors = sum(len(plan.donors) for plan in self.layers.values())
@@ -276,6 +274,12 @@ class NetworkPlan:
             raise UserError("a network plan needs one input step for every layer")
         if not all(np.isfinite(step) and step > 0 for step in self.input_step.values()):
             raise UserError("an input step must be positive and finite")
+        zeros = {name: self.input_zero.get(name, 0) for name in self.layers}
+        if not set(self.input_zero) <= set(zeros):
+            raise UserError("an input's zero must be a layer's")
+        if not all(type(zero) is int and -128 <= zero <= 127 for zero in zeros.values()):
+            raise UserError("an input's zero must be a whole number in -128..127")
+        object.__setattr__(self, "input_zero", zeros)
 
     def network(self) -> Network:
         """The network that the plan computes: its weights are the plan's, batch norm's factor included.
@@ -290,7 +294,8 @@ class NetworkPlan:
 
     def digest(self) -> str:
         """SHA-256 over every value of the plan: equal plans have equal digests. The outline is no part of it."""
-        total = hashlib.sha256(json.dumps([_FORMAT, self.method, dict(self.input_step)]).encode())
+        zeros = [dict(self.input_zero)] if any(self.input_zero.values()) else []
+        total = hashlib.sha256(json.dumps([_FORMAT, self.method, dict(self.input_step), *zeros]).encode())
         for plan in self.layers.values():
             total.update(plan.digest().encode())
         return total.hexdigest()
@@ -313,6 +318,7 @@ class NetworkPlan:
             "inputs": json.dumps([self.layers[name].inputs for name in names]),
             "convolution_groups": json.dumps([self.layers[name].convolution_groups for name in names]),
             "input_step": json.dumps([self.input_step[name] for name in names]),
+            "input_zero": json.dumps([self.input_zero[name] for name in names]),
         }
         if self.outline is not None:
             header["network"] = self.outline.model_dump_json()
@@ -337,6 +343,7 @@ class NetworkPlan:
                 if not all(type(name) is str for name in names) or len(set(names)) < len(names):
                     raise ValueError("layer names must be different texts")
                 shared = json.loads(header.get("convolution_groups", json.dumps([1] * len(names))))
+                zeros = json.loads(header.get("input_zero", json.dumps([0] * len(names))))  # older files have none
                 if not all(type(count) is int for count in [*inputs, *shared]):
                     raise ValueError("inputs and convolution groups must be whole numbers")
                 if set(file.keys()) != {f"{i}.{key}" for i in range(len(names)) for key in _ARRAYS}:
@@ -346,7 +353,8 @@ class NetworkPlan:
                     arrays: dict[str, Any] = {key: file.get_tensor(f"{i}.{key}") for key in _ARRAYS}
                     layers[name] = LayerPlan(name=name, inputs=count, convolution_groups=groups, **arrays)
                 outline = Outline.checked(json.loads(header["network"]), str(path)) if "network" in header else None
-                return NetworkPlan(header["method"], layers, dict(zip(names, steps, strict=True)), outline)
+                of_inputs = dict(zip(names, steps, strict=True)), outline, dict(zip(names, zeros, strict=True))
+                return NetworkPlan(header["method"], layers, *of_inputs)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
@@ -361,6 +369,28 @@ def _in_one_order(file: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + file[8 + size :]
+
+
+@njit(cache=True, nogil=True)
+def _add_up(
+    matrix: NDArray[np.int32],
+    together: int,
+    rows: NDArray[np.int32],
+    donors: NDArray[np.int8],
+    use_start: NDArray[np.int64],
+    use_filter: NDArray[np.int32],
+    use_donor: NDArray[np.int32],
+    gain: NDArray[np.int32],
+) -> None:
+    """``LayerPlan.weights`` into zeros; ``together``: filters of a convolution group."""
+    fan_in = matrix.shape[1]
+    for group in range(len(rows)):
+        for use in range(use_start[group], use_start[group + 1]):
+            name, donor = use_filter[use], use_donor[use]
+            for i in range(rows.shape[1]):
+                row = rows[group, i]
+                if row >= 0 and row // fan_in == name // together:
+                    matrix[name, row % fan_in] += donors[donor, i] * gain[use]
 
 
 assert {field.name for field in fields(LayerPlan)} == {"name", "inputs", "convolution_groups", *_ARRAYS}

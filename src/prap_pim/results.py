@@ -1,11 +1,16 @@
 """What a run leaves in results.json: every figure, its unit in its name (SI: s, J, m2). Read back with full checks."""
 
+from textwrap import wrap
 from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from prap_pim.names import shortened
 from prap_pim.settings import Saved
 
+_MOST_CHANGED = 0.1  # of the classes: more is said in a warning
+_LEAST_DB = 10.0  # of outputs without classes: less is said in a warning
+_WIDTH = 80  # characters of a line
 _USED = 0.97  # of a budget of OU steps: less is told
 
 
@@ -122,6 +127,58 @@ class CalibrationResult(_Frozen):
     layers: list[AllocationResult]
 
 
+class OutputCheck(_Frozen):
+    """An output of the bit-true network beside the untouched network's."""
+
+    name: str
+    sqnr_db: float | None  # signal to noise; None: no difference
+    changed: float | None  # share of the classes that are others, 0..1; None: it has no classes
+
+    @property
+    def too_far(self) -> bool:
+        """Whether it has changed beyond the stated limit."""
+        if self.changed is not None:
+            return self.changed > _MOST_CHANGED
+        return self.sqnr_db is not None and self.sqnr_db < _LEAST_DB
+
+
+class CheckResult(_Frozen):
+    """How far a finished, bit-true network's outputs are from the untouched network's."""
+
+    inputs: int  # that were looked at
+    held_back: bool  # whether compression has not seen them; there were too few otherwise
+    outputs: list[OutputCheck]  # every one that counts
+    worst: dict[str, float]  # layers that lost most: relative error of their outputs; none where training went on
+
+    @property
+    def lines(self) -> list[str]:
+        """In words; a warning last, if an output has changed too much, in lines of about a terminal's width."""
+        return [*self.findings, *wrap(self.warning, _WIDTH, subsequent_indent="  ")]
+
+    @property
+    def findings(self) -> list[str]:
+        """What was found of each output, in words."""
+        which = "inputs held back for it" if self.held_back else "calibration inputs, which it was fitted to"
+        found = [f"check: the bit-true network against the untouched one on {self.inputs:,} {which}"]
+        for output in self.outputs:
+            noise = "no difference" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
+            classes = "" if output.changed is None else f", {output.changed:.1%} of the classes changed"
+            found.append(f"  output {output.name}: {noise}{classes}")
+        return found
+
+    @property
+    def warning(self) -> str:
+        """What is wrong and what to try; empty if all outputs are near enough."""
+        far = ", ".join(output.name for output in self.outputs if output.too_far)
+        worst = zip(shortened(list(self.worst)), self.worst.values(), strict=True)
+        layers = ", ".join(f"{name} ({error:.1%})" for name, error in worst)
+        return far and (
+            f"warning: too much of output {far} has changed (more than {_MOST_CHANGED:.0%} of the classes, or values "
+            f"below {_LEAST_DB:g} dB); most is lost in {layers}. Try a larger compute ratio, skip these layers, or "
+            "give more and more varied calibration inputs"
+        )
+
+
 def unused_budget(used: float, asked: float | None) -> str:
     """That much less of a compute ratio was used than asked for, in words; nothing if it was not, or none was asked."""
     if asked is None or used >= _USED * asked:
@@ -148,6 +205,7 @@ class MethodResult(CostFigures):
     at_budget: BudgetResult
     plan_sha256: str
     calibration: CalibrationResult | None = None  # of calibrated reuse
+    check: CheckResult | None = None  # against the network that was compressed; None: written before there was one
     layers: list[LayerResult]
 
 
@@ -216,6 +274,14 @@ class Results(_Frozen):
         if len({simulation.name for simulation in self.simulations}) < len(self.simulations):
             raise ValueError("two simulations have one name")
         return self
+
+    @property
+    def warnings(self) -> list[str]:
+        """Of the chip, and of methods that have changed the outputs too much: of those that were trained further, or
+        whose weights are random, that tells nothing."""
+        told = [m for m in self.methods if m.check and m.check.worst and self.float_accuracy is not None]
+        checks = [(m.name, m.check.warning) for m in told if m.check]
+        return [*self.chip.warnings, *(f"{name}: {text.removeprefix('warning: ')}" for name, text in checks if text)]
 
     def with_simulation(self, simulation: SimulationResult) -> Self:
         """With one simulation more, the last; it takes the place of an older one of its name."""

@@ -24,7 +24,8 @@ from prap_pim.function import (
     exact_accuracy,
     measure_each,
 )
-from prap_pim.parallel import available_memory, cores
+from prap_pim.memory import available_memory
+from prap_pim.parallel import cores
 from prap_pim.pipeline import versions
 from prap_pim.report import write_report
 from prap_pim.results import ParameterResult, PointResult, Results, SimulationResult

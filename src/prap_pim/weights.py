@@ -144,3 +144,10 @@ def put_own_weights(model: nn.Module, name: str, plan: LayerPlan) -> None:
 def sharing_weights(module: _Module) -> _Module:
     """A copy with buffers of its own, so that its statistics may change; its parameters are those of the original."""
     return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+
+
+def weight_module(module: nn.Module, plan: LayerPlan) -> nn.Module:
+    """A copy of a layer with the weights that a plan computes."""
+    changed = copy.deepcopy(module)
+    put_weights(changed, "", plan)
+    return changed

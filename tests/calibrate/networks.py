@@ -1,15 +1,20 @@
 """Tiny networks with odd layers, and what the tests know of how one is handed over to be compressed."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from prap_pim.calibrate import CalibratedReuse, Calibration, calibrate
-from prap_pim.capture import Captured, capture
-from prap_pim.chip import load_chip
+from prap_pim.capture import Captured, capture, cut
+from prap_pim.chip import Chip, load_chip
+from prap_pim.compression import judges_of
+from prap_pim.config import MethodConfig
 from prap_pim.grain import Grain
 from prap_pim.plan import LayerPlan
+from prap_pim.quantize import QuantizeConfig
+from prap_pim.training import Progress, quiet
 from prap_pim.weights import put_weights
 
 GRAIN = Grain()
@@ -69,25 +74,60 @@ def images(count: int = 20, kind: str = "usual", channels: int = 2, seed: int = 
 
 
 def captured_of(kind: type[nn.Module], seed: int = 0) -> Captured:
-    """A network with random weights in evaluation mode, its batch norm fed, no class far above the others."""
+    """A network with random weights in evaluation mode, its batch norm fed, no class far above the others, sure of some
+    inputs and not of others: what it gives is taken for classes."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = kind()
     with torch.no_grad():
         for _ in range(3):
-            outputs = model.train()(images(30, seed=9))
-        model.head.bias -= outputs.mean(0)
-    return capture(model.eval(), images(1), kind.__name__)
+            model.train()(images(30, seed=9))
+        outputs = model.eval()(images(30, seed=9))
+        last = model.norm4 if kind is Normed else model.head
+        size = (outputs - outputs.mean(0)).std()
+        last.weight *= 2 / size
+        last.bias.copy_((last.bias - outputs.mean(0)) * 2 / size)
+    return capture(model, images(1), kind.__name__)
+
+
+def on_grid(x: Tensor) -> Tensor:
+    """x rounded to int8. Its largest magnitude is 127; where one side has a quarter of the other at most, its ends are
+    -128 and 127."""
+    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    if 4 * min(-low, high) >= max(-low, high):
+        step, zero = max(-low, high) / 127 or 1.0, 0
+    else:
+        step = (high - low) / 255
+        zero = round(-128 - low / step)
+    return ((x / step).round().add(zero).clamp(-128, 127) - zero) * step
 
 
 def compress(
-    captured: Captured, x: Tensor, seed: int = 0, whole: tuple[str, ...] = (), **config: object
+    captured: Captured,
+    x: Tensor | Sequence[Tensor],
+    seed: int = 0,
+    whole: tuple[str, ...] = (),
+    chip: Chip | None = None,
+    quantize: QuantizeConfig | None = None,
+    progress: Progress = quiet,
+    **config: object,
 ) -> Calibration:
-    return calibrate(captured, x, CalibratedReuse.model_validate(config), load_chip("isaac-32nm"), seed, whole=whole)
+    """By calibrated reuse, with int8 grids that reach the largest value, as the tests have it too."""
+    batches = cut(x, 64, captured.network.name)
+    method = MethodConfig(name="calibrated", reuse=CalibratedReuse.model_validate(config))
+    judges = judges_of(captured, batches[0], method)
+    given = method.reuse, chip or load_chip("isaac-32nm"), seed
+    how = {
+        "whole": whole,
+        "quantize": quantize or QuantizeConfig(input_percentile=100),
+        "phase": "mine",
+        "progress": progress,
+    }
+    return calibrate(captured, batches, judges, *given, **how)
 
 
 def with_plans(captured: Captured, found: Calibration) -> nn.Module:
-    """The network with the compressed weights and corrected biases."""
+    """The network with the compressed weights and corrected biases, its batch norms as they were."""
     model = copy.deepcopy(captured.module)
     for name, plan in found.plans.items():
         put_weights(model, name, plan)
@@ -95,12 +135,13 @@ def with_plans(captured: Captured, found: Calibration) -> nn.Module:
 
 
 def plan_ratio(captured: Captured, found: Calibration) -> float:
-    """OU steps of the plans, of those of the same layers with every pattern."""
+    """OU steps of the plans and of the layers that have none, of those of the same layers with every pattern."""
     taken = dense = 0
     for layer in captured.network.layers:
         steps = GRAIN.input_steps * layer.positions
-        taken += steps * plan_ous(found.plans[layer.name])
-        dense += steps * -(-layer.rows // 8) * layer.filters  # a pattern of 8 weights of 8 bits fills an OU
+        every = -(-layer.fan_in // 8) * layer.filters  # a pattern of 8 weights of 8 bits fills an OU
+        taken += steps * (plan_ous(found.plans[layer.name]) if layer.name in found.plans else every)
+        dense += steps * every
     return taken / dense
 
 

@@ -68,7 +68,15 @@ def test_by_hand():
     found = [allocate(offers, budget) for budget in (5, 6, 9, 10, 12, 13, 99)]
     taken = [[offer.setting.donors for offer in chosen.values()] for chosen, _ in found]
     assert taken == [[1, 1, 1], [2, 1, 1], [3, 1, 1], [2, 2, 1], [3, 2, 1], [3, 3, 1], [3, 3, 1]]
-    assert [rate for _, rate in found] == [8, 5, 5, 2, 1, 0, 0]  # of the first step that does not fit; 0 if all do
+    assert [rate for _, rate in found] == [
+        8,
+        5,
+        5,
+        2,
+        1,
+        1,
+        1,
+    ]  # of the first step that does not fit; of the last if all do
     assert allocate({}, 0) == ({}, 0)
 
 

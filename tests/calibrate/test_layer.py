@@ -1,5 +1,6 @@
 """One layer: structure, errors against the slow rule, the best donors and the best shapes by brute force."""
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from prap_pim.calibrate.layer import Setting, approximate, blocks, choose_shapes, expected, shapes_fit
+from prap_pim.calibrate.layer import Problem, Setting, approximate, blocks, choose_shapes, expected, shapes_fit
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.plan import LayerPlan
@@ -20,17 +21,23 @@ SEEDS = st.integers(0, 2**32)
 
 
 def weights_with(plan: LayerPlan, donors: np.ndarray) -> np.ndarray:
-    return np.array(slow_weight(plan, donors.tolist()))
+    """Real weights with other stored numbers, each filter's in its own step."""
+    return np.array(slow_weight(plan, donors.tolist())) * plan.step.astype(np.float64)[:, None]
+
+
+def plain_steps(problem: Problem) -> np.ndarray:
+    """The largest weight of each filter is 127 of its steps."""
+    largest = np.abs(problem.target).max(1)
+    return np.where(largest > 0, largest / 127, 1)
+
+
+def without_factors(problem: Problem, plan: LayerPlan) -> LayerPlan:
+    """The plan as it is before each filter is multiplied by what suits it best."""
+    return replace(plan, step=plain_steps(problem).astype(np.float32))
 
 
 def rows_of_blocks(layer: Layer, positions: int | None, grain: Grain = GRAIN) -> list[np.ndarray]:
     return [np.arange(layer.rows)[rows] for rows in blocks(layer, positions, grain)]
-
-
-def rounded(donors: np.ndarray, plan: LayerPlan) -> np.ndarray:
-    """On the plan's int8 grid."""
-    step = float(plan.step[0])
-    return np.clip(np.rint(donors / step), -127, 127) * step
 
 
 @given(st.one_of(odd_layers(), weights().map(layer_of)), INPUTS, st.integers(1, 10), SEEDS)
@@ -45,9 +52,35 @@ def test_any_layer_becomes_a_plan_of_so_many_donors(layer: Layer, inputs: str, d
     assert len(groups) == plan.groups
     assert (np.abs(plan.donors.astype(int)) <= 127).all()
     assert plan.donors.any(axis=1).all()  # no pattern of zeros is stored
-    largest = np.abs(layer.matrix).max()
-    np.testing.assert_allclose(plan.step, largest / 127 if largest else 1, rtol=1e-6)
+    assert (plan.step > 0).all()
     assert not plan.bias.any()
+
+
+@given(st.one_of(odd_layers(), weights().map(layer_of)), INPUTS, st.integers(1, 10), SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_no_other_step_of_a_filter_would_be_better(layer: Layer, inputs: str, donors: int, seed: int):
+    assume(layer.rows < 60)
+    problem = problem_of(layer, seed, inputs=inputs)
+    plan = solve(layer, problem, donors, passes=1)
+    found, plain, hessian = plan.real_weights(), plain_steps(problem), problem.metric.hessian
+    for filter_, (own, wanted) in enumerate(zip(found, problem.target, strict=True)):
+        along, square = own @ hessian @ wanted, own @ hessian @ own
+        if along > 0:
+            assert along == pytest.approx(square, rel=1e-5)  # the error is orthogonal to what is there
+        else:  # nothing, or no factor above 0 that is better than nothing
+            assert plan.step[filter_] == np.float32(plain[filter_])
+
+
+def test_filters_of_other_sizes_share_donors():
+    """What differs by a factor that is no power of two is the same pattern: one donor is enough."""
+    kernel = np.random.default_rng(0).integers(-60, 61, (1, 2, 3, 3))
+    kernel[0, 0, 0, 0] = 127
+    sizes = np.array([1, 0.3, 1000 / 7, 1e-4])
+    layer = layer_of((kernel * sizes[:, None, None, None]).astype(np.float32))
+    plan = solve(layer, problem_of(layer, 0), 1)
+    assert plan.donors_per_group.tolist() == [1, 1, 1]
+    np.testing.assert_allclose(plan.real_weights(), layer.matrix, rtol=1e-6)
+    np.testing.assert_allclose(plan.step, sizes, rtol=1e-6)
 
 
 @pytest.mark.parametrize("filters", [1, 5])
@@ -62,7 +95,7 @@ def test_a_layer_of_one_row(filters: int):
 def test_the_error_is_that_of_the_plans_integers(layer: Layer, inputs: str, donors: int, seed: int):
     problem = problem_of(layer, seed, inputs=inputs)
     plan = solve(layer, problem, donors)
-    slow = weights_with(plan, plan.donors.astype(float)) * np.float64(plan.step[0])
+    slow = weights_with(plan, plan.donors.astype(float))
     np.testing.assert_allclose(plan.real_weights(), slow, rtol=1e-12)
     assert problem.error(plan.real_weights()) == pytest.approx(relative(problem, plan), rel=1e-9)
     assert problem.error(plan.real_weights()) <= 1  # nothing at all would have been better
@@ -77,14 +110,14 @@ def test_compensation_never_makes_it_worse(layer: Layer, inputs: str, donors: in
     """Against the donors that suit each row group best by itself, for the same filters with the same gains."""
     assume(positions is None or shapes_fit(layer, positions, GRAIN))
     problem = problem_of(layer, seed, inputs=inputs)
-    plan = solve(layer, problem, donors, positions)
+    plan = without_factors(problem, solve(layer, problem, donors, positions))
     found = cost(problem, plan.real_weights())
     hessian = problem.metric.hessian
     alone = np.zeros_like(hessian)
     for rows in rows_of_blocks(layer, positions):
         alone[np.ix_(rows, rows)] = hessian[np.ix_(rows, rows)]
-    plain = rounded(slow_best_donors(plan, problem.target, alone, problem.weight), plan)
-    rounding = float(plan.step[0] / 2) ** 2 * np.abs(hessian).sum() * problem.weight.sum()  # the most there can be
+    plain = np.clip(np.rint(slow_best_donors(plan, problem.target, alone, problem.weight)), -127, 127)
+    rounding = np.abs(hessian).sum() * float(problem.weight @ (plan.step.astype(float) / 2) ** 2)  # the most it can be
     assert found <= 1.01 * cost(problem, weights_with(plan, plain)) + rounding
     # and no donors at all are better than those of least squares over all row groups at once
     best = slow_best_donors(plan, problem.target, hessian, problem.weight)
@@ -108,8 +141,11 @@ def test_compensation_helps_where_inputs_depend_on_each_other(seed: int):
 def test_further_passes_never_make_it_worse(layer: Layer, inputs: str, donors: int, positions: int | None, seed: int):
     assume(positions is None or shapes_fit(layer, positions, GRAIN))
     problem = problem_of(layer, seed, inputs=inputs)
-    errors = [relative(problem, solve(layer, problem, donors, positions, passes)) for passes in (0, 1, 2, 5)]
+    plans = [solve(layer, problem, donors, positions, passes) for passes in (0, 1, 2, 5)]
+    errors = [relative(problem, without_factors(problem, plan)) for plan in plans]
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
+    for plan, error in zip(plans, errors, strict=True):
+        assert relative(problem, plan) <= error * (1 + 1e-6)  # nor do the filters' factors
 
 
 def test_further_passes_do_help():
@@ -132,13 +168,13 @@ def test_as_many_donors_as_filters_are_int8_rounding(inputs: str):
         plan.use_filter, plan.use_group, plan.use_donor, plan.use_exponent, strict=True
     ):
         rows = plan.rows[group][plan.rows[group] >= 0]
-        step = float(plan.step[0]) * 2.0**exponent
+        step = float(plain_steps(problem)[filter]) * 2.0**exponent
         nearest[filter, rows] = np.rint(problem.target[filter, rows] / step) * step
         assert plan.use_donor[donor] == donor  # its own
     if inputs == "independent":
-        np.testing.assert_allclose(plan.real_weights(), nearest, rtol=1e-12)
-    else:
-        assert cost(problem, plan.real_weights()) <= cost(problem, nearest)
+        np.testing.assert_allclose(without_factors(problem, plan).real_weights(), nearest, rtol=1e-6)
+        np.testing.assert_allclose(plan.step, plain_steps(problem), rtol=0.5 / 127)  # little is left to make good
+    assert cost(problem, plan.real_weights()) <= cost(problem, nearest)
 
 
 def test_equal_filters_up_to_a_gain_need_one_donor():
@@ -264,7 +300,9 @@ def test_what_is_kept_is_solved_anew(positions: int, inputs: str):
             for row, kept in zip(problem.target, mask, strict=True)
         ]
     )
-    assert cost(problem, best) * (1 - 1e-9) <= found <= 1.1 * cost(problem, rounded(best, plan))
+    step = plain_steps(problem)[:, None]
+    rounded = np.clip(np.rint(best / step), -127, 127) * step
+    assert cost(problem, best) * (1 - 1e-9) <= found <= 1.1 * cost(problem, rounded)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +339,8 @@ def test_what_is_expected_is_what_comes_where_row_groups_do_not_depend_on_each_o
     problem = problem_of(layer, 0, inputs="independent")
     plan = solve(layer, problem, donors, positions, passes=0)
     error = expected(layer, problem, Setting(donors, positions), GRAIN, 100)
-    assert error == pytest.approx(relative(problem, plan), rel=1e-5)
+    assert error == pytest.approx(relative(problem, without_factors(problem, plan)), rel=1e-5)
+    assert relative(problem, plan) <= error * (1 + 1e-6)
     assert 0 < expected(layer, problem, Setting(donors, positions), GRAIN, 2) < 1  # of the first block and the last
     assert ous(plan) <= len(blocks(layer, positions, GRAIN)) * donors
 

@@ -16,6 +16,7 @@ from prap_pim.cost import cost
 from prap_pim.errors import UserError
 from prap_pim.function import CrossbarModel, ExactLayer
 from prap_pim.network import Call, DigitalOp
+from prap_pim.quantize import InputGrid
 from tests.function.plans import dense_network_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -148,8 +149,8 @@ def test_other_types(kind: torch.dtype) -> None:
     layer = captured.network.layers[0]
     assert layer.weight.dtype == np.float32
     np.testing.assert_array_equal(layer.weight, model.fc.weight.detach().float().numpy())
-    plan = dense_network_plan(captured, {"fc": 0.05})
-    rebuilt = captured.rebuild({"fc": ExactLayer(layer, plan.layers["fc"], 0.05, CrossbarModel(adc_bits=8))})
+    plan = dense_network_plan(captured, {"fc": InputGrid(0.05)})
+    rebuilt = captured.rebuild({"fc": ExactLayer(layer, plan.layers["fc"], InputGrid(0.05), CrossbarModel(adc_bits=8))})
     x = row(3).to(kind)
     with torch.no_grad():
         assert rebuilt(x).dtype == kind
@@ -302,7 +303,7 @@ def test_what_is_skipped_runs_digitally_and_is_counted() -> None:
         "linear": 4 * 3,
         "einsum": 4 * 4,
     }
-    plan = dense_network_plan(captured, {"fc": 0.1})
+    plan = dense_network_plan(captured, {"fc": InputGrid(0.1)})
     report = cost(captured.network, plan, load_chip("isaac-32nm"))
     assert sum(layer.activity.digital_ops for layer in report.layers) >= 2 * sum(macs.values())
 

@@ -6,6 +6,7 @@ from prap_pim.capture import Captured
 from prap_pim.network import Float32
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.quantize import InputGrid
 
 
 def dense_plan(
@@ -23,10 +24,16 @@ def dense_plan(
     return make_plan(name, matrix, patterns, ReuseMap.none(patterns), scale, bias)
 
 
-def dense_network_plan(captured: Captured, steps: dict[str, float]) -> NetworkPlan:
+def dense_network_plan(captured: Captured, grids: dict[str, InputGrid]) -> NetworkPlan:
     """Dense plans for every layer."""
     plans = {
         layer.name: dense_plan(layer.name, layer.matrix, layer.filter_scale, layer.filter_bias)
         for layer in captured.network.layers
     }
-    return NetworkPlan("dense", plans, steps)
+    return network_plan("dense", plans, grids)
+
+
+def network_plan(method: str, plans: dict[str, LayerPlan], grids: dict[str, InputGrid]) -> NetworkPlan:
+    """Of layers' plans and the grids of their inputs."""
+    steps = {name: grid.step for name, grid in grids.items()}
+    return NetworkPlan(method, plans, steps, input_zero={name: grid.zero for name, grid in grids.items()})

@@ -17,6 +17,7 @@ from prap_pim.function.im2col import Windows, im2col_by_row
 from prap_pim.grain import Grain
 from prap_pim.patterns import make_plan
 from prap_pim.plan import NetworkPlan
+from prap_pim.quantize import InputGrid
 from tests.convolutions import METHODS, Convolution, convolutions, decided, integer_convolution
 from tests.reference.compress import slow_compressed_weights
 from tests.reference.zero_inputs import slow_zero_input_rates
@@ -48,7 +49,7 @@ def test_every_method_computes_its_compressed_weights(method: str, case: Convolu
         assert not (kept & ~patterns.mask()).any()
 
     model = CrossbarModel(grain=grain, adc_bits=20)
-    cells, exact = CrossbarLayer(layer, plan, 1.0, model), ExactLayer(layer, plan, 1.0, model)
+    cells, exact = CrossbarLayer(layer, plan, InputGrid(1.0), model), ExactLayer(layer, plan, InputGrid(1.0), model)
     expected = integer_convolution(case, plan)
     quantized = case.x.to(torch.int8)
     integers = cells.crossbars.accumulate(Windows.of_batch(layer, quantized.numpy()))
@@ -82,7 +83,7 @@ def test_a_group_is_compressed_as_a_layer_by_itself(case: Convolution, method: s
     """With OUs of one weight column, where groups never share a row group."""
     each = case.layer.filters // case.layer.groups
     weight = case.layer.weight.copy()
-    weight[::each].reshape(case.layer.groups, -1)[:, 0] = np.abs(weight).max()  # so that all have one int8 step
+    weight.reshape(case.layer.filters, -1)[:, 0] = np.abs(weight).max()  # so that all have one int8 step, shared or not
     layer = replace(case.layer, weight=weight)
     whole = slow_compressed_weights(layer.matrix, *decided(method, layer, Grain()))
     for i, part in enumerate(layer.by_group()):

@@ -16,7 +16,7 @@ from prap_pim.function.crossbar import loses_nothing
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.plan import LayerPlan, NetworkPlan
-from prap_pim.quantize import input_steps
+from prap_pim.quantize import InputGrid, input_grids
 from tests.function.plans import dense_network_plan
 from tests.strategies import layer_for, layer_plans
 
@@ -155,7 +155,7 @@ def test_both_paths_give_the_same_bits(
     model = CrossbarModel(grain=Grain(ou_rows=4), adc_bits=3)
     assert loses_nothing(plan, model)
     assert not loses_nothing(plan, model.model_copy(update={"adc_bits": 2}))
-    cells, exact = CrossbarLayer(layer, plan, 0.02, model), ExactLayer(layer, plan, 0.02, model)
+    cells, exact = CrossbarLayer(layer, plan, InputGrid(0.02), model), ExactLayer(layer, plan, InputGrid(0.02), model)
     assert torch.equal(cells(x), exact(x))
     assert (cells.checked, cells.mismatches) == (3 * filters * 18, 0)
     assert cells.path == "cells"
@@ -168,7 +168,7 @@ def network() -> tuple[object, NetworkPlan, torch.Tensor, torch.Tensor]:
     images = torch.rand(20, 1, 8, 8)
     captured = capture(model, images[:1], "net")
     labels = model(images).argmax(dim=1)
-    return captured, dense_network_plan(captured, input_steps(captured, images, 10)), images, labels
+    return captured, dense_network_plan(captured, input_grids(captured, images, 10)), images, labels
 
 
 @pytest.mark.parametrize(("check", "checked"), [(False, 0), (0, 0), (1, 1), (7, 7), (20, 20), (30, 20), (True, 20)])

@@ -16,6 +16,7 @@ from prap_pim.function import CrossbarLayer, CrossbarModel
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.plan import LayerPlan
+from prap_pim.quantize import InputGrid
 from tests.function.plans import dense_plan
 from tests.strategies import layer_plans
 
@@ -28,7 +29,7 @@ def _crossbars(layer: Layer, step: float, adc_bits: int = 4, check: bool = True)
     scale = np.linspace(-0.5, 2, layer.filters, dtype=np.float32)
     bias = np.linspace(-1, 1, layer.filters, dtype=np.float32)
     plan = dense_plan(layer.name, layer.matrix, scale, bias)
-    return CrossbarLayer(layer, plan, step, CrossbarModel(adc_bits=adc_bits), check)
+    return CrossbarLayer(layer, plan, InputGrid(step), CrossbarModel(adc_bits=adc_bits), check)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,10 @@ def test_donors_gains_and_steps_equal_torch_on_the_real_weights(plan: LayerPlan,
     )  # fmt: skip
     integers = torch.from_numpy(random.integers(-128, 128, (6, 8)))
     crossbars = CrossbarLayer(
-        _layer(nn.Linear(8, 5), torch.zeros(1, 8)), plan, 0.25, CrossbarModel(grain=Grain(ou_rows=4), adc_bits=3)
+        _layer(nn.Linear(8, 5), torch.zeros(1, 8)),
+        plan,
+        InputGrid(0.25),
+        CrossbarModel(grain=Grain(ou_rows=4), adc_bits=3),
     )
     real_weight, bias = torch.from_numpy(plan.real_weights()), torch.tensor(plan.bias).double()
     expected = functional.linear(integers.double() * 0.25, real_weight, bias)
@@ -116,4 +120,4 @@ def test_a_plan_of_another_layer_is_refused() -> None:
     layer = _layer(nn.Linear(20, 4), torch.zeros(1, 20))
     plan = dense_plan("0", np.ones((4, 19), np.float32))
     with pytest.raises(UserError, match="layer 0 has 4 filters of 20 inputs, its plan 4 of 19"):
-        CrossbarLayer(layer, plan, 1.0, CrossbarModel(adc_bits=4))
+        CrossbarLayer(layer, plan, InputGrid(1.0), CrossbarModel(adc_bits=4))

@@ -28,7 +28,7 @@ from prap_pim.function import (
     monte_carlo,
 )
 from prap_pim.plan import NetworkPlan
-from prap_pim.quantize import input_steps
+from prap_pim.quantize import input_grids
 from prap_pim.training import Quality
 from tests.function.plans import dense_network_plan
 
@@ -43,7 +43,7 @@ def data() -> Data:
     images = torch.rand(40, 1, 8, 8)
     captured = capture(model, images[:1], "net")
     labels = model(images).argmax(dim=1)
-    return captured, dense_network_plan(captured, input_steps(captured, images, 10)), images, labels
+    return captured, dense_network_plan(captured, input_grids(captured, images, 10)), images, labels
 
 
 def test_a_device_is_the_same_whatever_the_batch_and_the_memory(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

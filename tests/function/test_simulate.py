@@ -10,7 +10,7 @@ from prap_pim.errors import UserError
 from prap_pim.function import CrossbarLayer, CrossbarModel, LayerCheck, compressed_model, simulate
 from prap_pim.grain import Grain
 from prap_pim.plan import NetworkPlan
-from prap_pim.quantize import input_steps
+from prap_pim.quantize import grid_in, input_grids
 from tests.function.plans import dense_network_plan, dense_plan
 
 
@@ -37,7 +37,7 @@ def captured(model: nn.Module, images: torch.Tensor) -> Captured:
 
 @pytest.fixture(scope="module")
 def plan(captured: Captured, images: torch.Tensor) -> NetworkPlan:
-    return dense_network_plan(captured, input_steps(captured, images, 10))
+    return dense_network_plan(captured, input_grids(captured, images, 10))
 
 
 def test_int8_network_is_near_the_float_network_and_every_integer_is_checked(
@@ -58,9 +58,7 @@ def test_int8_network_is_near_the_float_network_and_every_integer_is_checked(
 
 def test_accuracy_counts_right_answers(captured: Captured, plan: NetworkPlan, images: torch.Tensor) -> None:
     layers = {
-        layer.name: CrossbarLayer(
-            layer, plan.layers[layer.name], plan.input_step[layer.name], CrossbarModel(adc_bits=4)
-        )
+        layer.name: CrossbarLayer(layer, plan.layers[layer.name], grid_in(plan, layer.name), CrossbarModel(adc_bits=4))
         for layer in captured.network.layers
     }
     answers = captured.rebuild(layers)(images).argmax(dim=1)
@@ -89,7 +87,7 @@ def test_compressed_model_is_the_network_with_rounded_weights(
     with torch.no_grad():
         for layer in captured.network.layers:
             weight = rounded.get_submodule(layer.name).weight
-            step = np.abs(layer.weight).max() / 127
+            step = weight.abs().flatten(1).amax(1).reshape(-1, *[1] * (weight.ndim - 1)) / 127
             weight.copy_(torch.round(weight / step) * step)
         torch.testing.assert_close(compressed(images), rounded(images), rtol=1e-4, atol=1e-5)
 

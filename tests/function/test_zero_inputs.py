@@ -17,8 +17,8 @@ from prap_pim.grain import Grain
 from prap_pim.patterns import ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.prune import OrcPruning, prune
-from prap_pim.quantize import input_steps
-from tests.function.plans import dense_network_plan, dense_plan
+from prap_pim.quantize import InputGrid, input_grids
+from tests.function.plans import dense_network_plan, dense_plan, network_plan
 from tests.reference.zero_inputs import slow_zero_input_rates
 from tests.strategies import layer_plans
 
@@ -88,13 +88,13 @@ def captured(images: Tensor) -> Captured:
     return capture(model.append(nn.Linear(30, 4)).eval(), images[:1], "net")
 
 
-def orc_plan(captured: Captured, steps: dict[str, float]) -> NetworkPlan:
+def orc_plan(captured: Captured, grids: dict[str, InputGrid]) -> NetworkPlan:
     plans = {}
     for layer in captured.network.layers:
         patterns = prune(OrcPruning(ratio=0.4), layer, Grain())
         every = ReuseMap.none(patterns)
         plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, every, layer.filter_scale, layer.filter_bias)
-    return NetworkPlan("orc", plans, steps)
+    return network_plan("orc", plans, grids)
 
 
 @pytest.mark.parametrize("make", [dense_network_plan, orc_plan])
@@ -102,12 +102,12 @@ def orc_plan(captured: Captured, steps: dict[str, float]) -> NetworkPlan:
 def test_a_network_as_the_slow_version(
     captured: Captured,
     images: Tensor,
-    make: Callable[[Captured, dict[str, float]], NetworkPlan],
+    make: Callable[[Captured, dict[str, InputGrid]], NetworkPlan],
     at_a_time: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("prap_pim.function.zero_inputs._BYTES_AT_A_TIME", at_a_time)
-    plan = make(captured, input_steps(captured, images, 10))
+    plan = make(captured, input_grids(captured, images, 10))
     rates = zero_input_rates(captured, plan, images, Grain(), 3)
     model = compressed_model(captured, plan)
     seen: dict[str, list[Tensor]] = {name: [] for name in plan.layers}
@@ -117,11 +117,15 @@ def test_a_network_as_the_slow_version(
         for batch in torch.split(images, 3):  # floats may depend on the batch
             model(batch)
     assert list(rates) == ["0", "4", "7"]
+    assert any(plan.input_zero.values())
     for name, rate in rates.items():
-        x = torch.clamp(torch.round(torch.cat(seen[name]) / plan.input_step[name]), -128, 127)
+        zero = plan.input_zero[name]
+        x = torch.clamp(torch.round(torch.cat(seen[name]) / plan.input_step[name]) + zero, -128, 127)
         module = captured.module.get_submodule(name)
         if isinstance(module, nn.Conv2d):
-            x = functional.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
+            vertical, horizontal = module.padding
+            x = functional.pad(x, (horizontal, horizontal, vertical, vertical), value=zero)
+            x = functional.unfold(x, module.kernel_size, module.dilation, 0, module.stride)
             x = x.transpose(1, 2).flatten(0, 1)
         slow = slow_zero_input_rates(plan.layers[name].rows, x.numpy().astype(np.int8), Grain())
         np.testing.assert_array_equal(rate, slow)
@@ -129,7 +133,7 @@ def test_a_network_as_the_slow_version(
 
 
 def test_mistakes(captured: Captured, images: Tensor) -> None:
-    plan = dense_network_plan(captured, input_steps(captured, images, 10))
+    plan = dense_network_plan(captured, input_grids(captured, images, 10))
     with pytest.raises(UserError, match="no calibration images"):
         zero_input_rates(captured, plan, images[:0], Grain())
     with pytest.raises(UserError, match="layer 0: inputs exceed 4 bits"):

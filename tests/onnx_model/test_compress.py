@@ -170,6 +170,8 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ([], "give either compute_ratio or max_drop"),
         (["--method", "similr"], "did you mean 'similar'?"),
         (["--method", "similar"], "keep"),
+        (["--method", "dense", "--ratio", "0.5"], "its compute ratio is always 1"),
+        (["--method", "pattern", "--ratio", "0.5"], "follows from its group_channels"),
         (["--ratio", "0.5", "--set", "nonsense=1"], "nonsense"),
         (["--ratio", "0.5", "--skip", "heed"], "did you mean 'head'?"),
         (["--ratio", "0.5", "--chip", "none"], "no chip 'none'"),
@@ -177,7 +179,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--ratio", "0.5", "-o", "model.onnx"], "it would replace the model"),
         (["--ratio", "0.5", "-o", "same.onnx"], "it would replace the model"),
         (["--ratio", "0.5", "-o", "data.npz"], "it would replace the calibration inputs"),
-        (["--ratio", "0.5", "--plan", "out.onnx"], "it would replace the output"),
+        (["--ratio", "0.5", "--plan", "out.onnx"], "cannot write the output to out.onnx: it would replace the plan"),
         (["--ratio", "0.5", "-o", "."], "it is a folder"),
         (["--ratio", "0.5", "-o", "data.npz/out.onnx"], "cannot write"),
         (["--ratio", "0.5", "--plan", "data.npz/plan"], "cannot write"),
@@ -273,3 +275,33 @@ def test_batches_are_put_together_where_that_is_the_same(flipped: bool, tmp_path
     summary = compress_onnx(tmp_path / "model.onnx", tmp_path / "data.npz", tmp_path / "out.onnx", compute_ratio=0.5)
     assert summary.inputs == 20
     assert summary.compute_ratio <= 0.5
+
+
+def test_long_names_are_cut_in_tables_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As exporters from TensorFlow make them."""
+    names = [f"{'StatefulPartitionedCall/model/' * 5}block_{i}/kernel" for i in (1, 2)]
+    case = Case(
+        [node("MatMul", f"x {names[0]}", "1"), node("MatMul", f"1 {names[1]}", "2"), node("Einsum", "2 e", "y")],
+        {names[0]: random(8, 8), names[1]: random(8, 8), "e": random(8, 8)},
+        {"x": random(9, 8)},
+    )
+    for each in case.nodes:
+        each.name = f"{each.input[1]}/{each.op_type}"
+    case.nodes[2].name = f"{names[0]}/Einsum"
+    case.nodes[2].attribute.append(onnx.helper.make_attribute("equation", "ab,bc->ac"))
+    save(case, tmp_path)
+    np.savez(tmp_path / "data.npz", **case.inputs)
+    command = ["compress", str(tmp_path / "model.onnx"), "--calibration", str(tmp_path / "data.npz")]
+    command += ["-o", str(tmp_path / "out.onnx"), "--ratio", "0.5"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "Stateful" in told
+    for i in (1, 2):
+        assert f"block_{i}.kernel" in told
+    assert names[0].replace("/", ".") not in told
+    assert max(len(line) for line in told.splitlines() if not line.startswith("warning:")) < 200
+    assert main([*command, "--json"]) == 0
+    summary = OnnxSummary.model_validate(json.loads(capsys.readouterr().out))
+    whole = [name.replace("/", ".") for name in names]
+    assert [layer.name for layer in summary.layers] == whole
+    assert list(summary.digital) == [f"{names[0]}/Einsum (Einsum)"]

@@ -89,7 +89,7 @@ def slow_shapes(
 
 
 def slow_weight(plan: LayerPlan, donors: Iterable[Sequence[float]]) -> list[list[float]]:
-    """The weight matrix of a plan with other donors, any numbers: one product after another."""
+    """The weight matrix of a plan with other donors, any numbers, in steps: one product after another."""
     stored = list(donors)
     matrix: list[list[float]] = [[0.0] * plan.inputs for _ in range(plan.filters)]
     for group in range(plan.groups):
@@ -102,10 +102,11 @@ def slow_weight(plan: LayerPlan, donors: Iterable[Sequence[float]]) -> list[list
 
 
 def slow_best_donors(plan: LayerPlan, target: Float64, hessian: Float64, weight: Float64) -> Float64:
-    """The real donors of least cost where who takes which one with which gain is the plan's, [D, h]."""
+    """The donors of least cost, real numbers of steps, where who takes which with which gain is the plan's, [D, h]."""
     total, height = len(plan.donors), plan.rows.shape[1]
     units = np.eye(total * height).reshape(-1, total, height)
-    effect = np.array([slow_weight(plan, unit.tolist()) for unit in units])  # weights are linear in the donors
+    step = plan.step.astype(np.float64)[:, None]
+    effect = np.array([slow_weight(plan, unit.tolist()) * step for unit in units])  # weights are linear in the donors
     root = np.linalg.cholesky(hessian)
     scale = np.sqrt(weight)[:, None]
     seen = (effect @ root * scale).reshape(total * height, -1)

@@ -9,7 +9,9 @@ def penalties(
     weight: torch.Tensor, patterns: PatternSet, reuse: ReuseMap, mask_penalty: float, reuse_penalty: float
 ) -> torch.Tensor:
     """mask_penalty * |W - M*W|^2 + reuse_penalty * |(W - What) / gain|^2 of a float64 matrix [O, inputs]."""
-    step = float(weight.detach().abs().max()) / 127 or 1.0
+    shared = any(reuse.source[o, b] not in (-1, o) for o in range(patterns.filters) for b in range(patterns.blocks))
+    each = [weight.detach()] * patterns.filters if shared else list(weight.detach())  # whose largest is 127 steps
+    steps = [float(part.abs().max()) / 127 or 1.0 for part in each]
     total = torch.zeros((), dtype=torch.float64)
     outside = {(o, i) for o in range(patterns.filters) for i in range(patterns.inputs)}
     for o in range(patterns.filters):
@@ -21,7 +23,7 @@ def penalties(
             gain = float(reuse.sign[o, block]) * 2.0 ** int(reuse.exponent[o, block])
             for row in patterns.rows[shape].tolist():
                 if row >= 0:
-                    wanted = gain * round(float(weight.detach()[donor, row]) / step) * step  # a constant
+                    wanted = gain * round(float(weight.detach()[donor, row]) / steps[o]) * steps[o]  # a constant
                     total = total + reuse_penalty * ((weight[o, row] - wanted) / gain) ** 2
                     outside.discard((o, row))
     for o, i in outside:

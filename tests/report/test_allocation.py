@@ -43,8 +43,7 @@ def test_rows_by_hand() -> None:
     )
     assert allocations(shared_out(limit=0.025))[0].summary == allocation.summary
     assert allocations(shared_out(limit=0.02))[0].summary == (
-        allocation.summary
-        + "; the limit of 2.00 % could not be met: batch norm measured anew and int8 alone change more"
+        allocation.summary + "; the limit of 2.00 % could not be met: int8 alone changes more"
     )
 
 
@@ -53,6 +52,8 @@ def test_what_else_there_is_to_say() -> None:
     summary = allocations(shared_out(tuned=True))[0].summary
     assert summary == f"{first}; before the donors were trained; {classified}; {whole}"
     assert allocations(shared_out(changed=None))[0].summary == f"{first}; {whole}"
+    of_text = allocations(shared_out().model_copy(update={"inputs": "sequences"}))[0].summary
+    assert of_text == f"{first}; {classified.replace('of them', 'of their bytes')}; {whole}"
     assert allocations(shared_out(asked=0.255))[0].summary == f"{first}; {classified}; {whole}"
     assert allocations(shared_out(asked=0.3))[0].summary == (
         f"{first}; {classified}; {whole}; 0.250 of the dense OU steps are used, 0.300 were allowed: "

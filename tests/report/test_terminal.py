@@ -4,6 +4,7 @@ import re
 from rich.console import Console
 
 from prap_pim.report import print_results
+from prap_pim.results import CheckResult, OutputCheck
 from tests.report.made_up import layer, method, results, simulation
 
 
@@ -91,6 +92,22 @@ def test_warnings_about_the_chip_are_shown():
     chip = results().chip.model_copy(update={"warnings": ["an ADC of 3 bits cannot count 8 rows"]})
     assert "warning: an ADC of 3 bits cannot count 8 rows" in printed(results(chip=chip))
     assert "warning" not in printed(results())
+
+
+def test_methods_that_change_too_much_are_warned_of():
+    given = results()
+    check = CheckResult(
+        inputs=8, held_back=True, outputs=[OutputCheck(name="0", sqnr_db=1.0, changed=0.5)], worst={"conv": 0.9}
+    )
+    methods = [given.methods[0], given.methods[1].model_copy(update={"check": check}), *given.methods[2:]]
+    warned = given.model_copy(update={"methods": methods})
+    text = " ".join(printed(warned).split())
+    assert f"warning: {methods[1].name}: too much of output 0 has changed" in text
+    assert "most is lost in conv (90.0%)" in text
+    assert "too much of output" not in printed(given)
+    trained = methods[1].model_copy(update={"check": check.model_copy(update={"worst": {}})})
+    assert "too much of output" not in printed(given.model_copy(update={"methods": [methods[0], trained]}))
+    assert "too much of output" not in printed(warned.model_copy(update={"float_accuracy": None}))
 
 
 def test_a_name_is_neither_markup_nor_a_terminal_command():

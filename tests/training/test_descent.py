@@ -15,7 +15,7 @@ from torch import nn
 from prap_pim.calibrate import tie
 from prap_pim.data import Examples
 from prap_pim.errors import UserError
-from prap_pim.finetune import finetune
+from prap_pim.finetune import finetune, project
 from prap_pim.models import ResNetConfig, build
 from prap_pim.training import Checkpoint, Processes, TrainingConfig, check_shards, train, train_along
 from prap_pim.training.checkpoint import CheckpointFolder
@@ -154,7 +154,8 @@ def resnet_case(folder: Path, processes: Processes | None) -> list[str]:
     branch = train(model, examples(), SHORT, 7, folder / "base", processes=processes)
     last = train(model, examples(), SHORT, 7, folder / "base", stop=4, resume=True, processes=processes)
     assignments = tiny_assignments(model)
-    plans = finetune(model, examples(), SHORT, 7, branch, assignments, folder / "tuned", processes=processes)
+    finetune(model, examples(), SHORT, 7, branch, assignments, folder / "tuned", processes=processes)
+    plans = project(model, assignments)
     tuned = Checkpoint.of(4, "", model, {})
     return [branch.digest(), last.digest(), tuned.digest(), *(plan.digest() for plan in plans.values())]
 

@@ -3,6 +3,5 @@
 from prap_pim.calibrate.config import CalibratedReuse
 from prap_pim.calibrate.network import Allocated, Calibration, calibrate, check_budget
 from prap_pim.calibrate.training import tie, train_donors
-from prap_pim.calibrate.walk import Walk
 
-__all__ = ["Allocated", "CalibratedReuse", "Calibration", "Walk", "calibrate", "check_budget", "tie", "train_donors"]
+__all__ = ["Allocated", "CalibratedReuse", "Calibration", "calibrate", "check_budget", "tie", "train_donors"]

@@ -35,7 +35,7 @@ def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[s
 
     Returns:
         the offers by layer, and the exchange rate: what the first step that did not fit would have gained, in loss per
-        OU step; 0 if all fitted.
+        OU step; where all fitted, what the last one gained; 0 if there was none.
 
     Raises:
         UserError: even the cheapest offers exceed the budget.
@@ -60,6 +60,7 @@ def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[s
             continue
         spent += after.ou_steps - before.ou_steps
         chosen[name] = after
+        rate = rate if blocked else gained
     return filled(chosen, offers, budget - spent), rate
 
 

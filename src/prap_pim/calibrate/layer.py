@@ -31,6 +31,7 @@ _FILTERS_FOR_THREADS = 256  # with fewer, threads only wait for one another's Py
 _TINY = 1e-9
 _TINY_BITS = 1e-4  # so that a float32 result just above 127 steps still counts as 127
 _MOST_TOGETHER = 16384  # filters, about, that choose among the same donors: heads of language models have more
+_FILTERS_AT_A_TIME = 4096
 _SHAPES = 8  # of a block, at most, as in PRAP's step 1; never more than donors
 
 
@@ -72,8 +73,32 @@ class Problem:
         """Weighted output error of no weights at all."""
         return self._cost(self.target)
 
+    def normalised(self) -> tuple["Problem", Float64]:
+        """The same with every filter in units of its own int8 step, and these steps, float64 [O].
+
+        Patterns are then compared by shape alone; what is reused for a filter is multiplied by its step.
+        """
+        largest = np.abs(self.target).max(1, initial=0.0)
+        steps = np.where(largest > 0, largest / _LARGEST, 1.0)
+        return replace(self, target=self.target / steps[:, None], weight=self.weight * steps**2), steps
+
+    def best_factors(self, weights: Float64) -> Float64:
+        """What to multiply each filter of ``weights`` with, so that its error is least, float64 [O]; 1 for zeros."""
+        square, along = np.empty(len(weights)), np.empty(len(weights))
+        for some in self._slices():
+            wanted, given = self.target[some] @ self.metric.factor, weights[some] @ self.metric.factor
+            square[some], along[some] = (given**2).sum(1), (wanted * given).sum(1)
+        return np.where((square > 0) & (along > 0), along / np.where(square > 0, square, 1.0), 1.0)
+
     def _cost(self, error: Float64) -> float:
-        return float(((error @ self.metric.factor) ** 2).sum(1) @ self.weight)
+        parts = (((error[some] @ self.metric.factor) ** 2).sum(1) @ self.weight[some] for some in self._slices())
+        return float(sum(parts))
+
+    def _slices(self) -> Iterator[slice]:
+        """Of filters that are multiplied out at a time: heads of language models have tens of thousands."""
+        yield from (
+            slice(first, first + _FILTERS_AT_A_TIME) for first in range(0, len(self.target), _FILTERS_AT_A_TIME)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,29 +160,30 @@ def shapes_fit(layer: Layer, positions: int, grain: Grain) -> bool:
 
 
 def approximate(layer: Layer, problem: Problem, setting: Setting, grain: Grain, passes: int) -> LayerPlan:
-    """The layer with few donors, as near to the target as found. The plan's scale is 1 and its bias 0.
+    """The layer with few donors, as near to the target as found. The plan's steps are those of the weights alone, its
+    bias 0.
 
     Args:
         layer: for its name, kind and kernel; its weights are not read.
         problem: what is wanted.
         setting: how many donors, and which weights may be dropped.
         grain: of the chip.
-        passes: over all row groups after the first one; none makes the output error larger.
+        passes: over all row groups after the first one; none makes the output error larger, before each filter is
+            multiplied by its best factor.
     """
-    largest = float(np.abs(problem.target).max(initial=0.0))
-    step = largest / _LARGEST if largest > 0 else 1.0
-    solver = _Solver(layer, problem, setting, grain, step)
+    normalised, steps = problem.normalised()
+    solver = _Solver(layer, normalised, setting, grain)
     solver.first_pass()
     for _ in range(passes):
         solver.further_pass()
-    return solver.plan()
+    return solver.plan(steps * normalised.best_factors(solver.error + normalised.target))
 
 
 class _Solver:
-    """Weights so far, and the groups that they consist of, by block."""
+    """Weights so far, and the groups that they consist of, by block. The problem's unit is that of stored integers."""
 
-    def __init__(self, layer: Layer, problem: Problem, setting: Setting, grain: Grain, step: float) -> None:
-        self.layer, self.problem, self.setting, self.grain, self.step = layer, problem, setting, grain, step
+    def __init__(self, layer: Layer, problem: Problem, setting: Setting, grain: Grain) -> None:
+        self.layer, self.problem, self.setting, self.grain = layer, problem, setting, grain
         self.blocks = blocks(layer, setting.positions, grain)
         self.groups: list[list[_Group]] = []
         self.error = -problem.target  # of the weights so far, [O, R]
@@ -206,12 +232,12 @@ class _Solver:
         metric, wanted = own @ own.T, self.problem.target[:, rows]
         groups, error = self._block(rows, wanted, metric), -wanted
         for group in groups:
-            error[np.ix_(group.filters, group.rows - rows.start)] += group.values() * self.step
+            error[np.ix_(group.filters, group.rows - rows.start)] += group.values()
         cost, energy = (float(((part @ own) ** 2).sum(1) @ self.problem.weight) for part in (error, wanted))
         return cost, energy
 
-    def plan(self) -> LayerPlan:
-        """As integers, without donors that nobody takes and groups without donors."""
+    def plan(self, steps: Float64) -> LayerPlan:
+        """As integers times the filters' ``steps``, without donors that nobody takes and groups without donors."""
         height = self.grain.ou_rows
         parts = [part for groups in self.groups for group in groups for part in _trimmed(group, height)]
         rows, donors, filters, chosen, gains = zip(*parts, strict=True) if parts else ((), (), (), (), ())
@@ -232,14 +258,14 @@ class _Solver:
             ).astype(np.int32),
             use_sign=np.sign(gain).astype(np.int8),
             use_exponent=(np.frexp(np.abs(gain))[1] - 1).astype(np.int8),
-            step=np.full(self.layer.filters, self.step, np.float32),
+            step=steps.astype(np.float32),
             bias=np.zeros(self.layer.filters, np.float32),
         )
 
     def _put(self, rows: slice, groups: list[_Group]) -> None:
         self.error[:, rows] = -self.problem.target[:, rows]
         for group in groups:
-            self.error[np.ix_(group.filters, group.rows)] += group.values() * self.step
+            self.error[np.ix_(group.filters, group.rows)] += group.values()
 
     def _group(
         self, rows: Int64, filters: Int64, desired: Float64, metric: Float64, count: int, before: _Group | None
@@ -265,14 +291,12 @@ class _Solver:
             if before is None:
                 donors = seeds(ready[share], counts[share], here)
             else:
-                donors = (before.donors[first : first + here] * self.step @ factor / scale).astype(np.float32)
+                donors = (before.donors[first : first + here] @ factor / scale).astype(np.float32)
             donors = fit(ready[share], counts[share], worth[share], donors, _ROUNDS)
             alone = len(filters) == share.stop - share.start
             whole = np.zeros((len(donors) if alone else here, donors.shape[1]))  # fewer may do
             whole[: len(donors)] = self._whole(np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T)
-            found = choose(
-                ready[share], np.ascontiguousarray(whole * self.step @ factor / scale, np.float32), worth[share]
-            )
+            found = choose(ready[share], np.ascontiguousarray(whole @ factor / scale, np.float32), worth[share])
             choices.append(replace(found, donor=np.where(found.donor >= 0, found.donor + first, -1).astype(np.int32)))
             stored.append(whole)
             first += here
@@ -282,16 +306,16 @@ class _Solver:
 
     def _power(self, values: Float64) -> Float64:
         """The power of two, [n, 1], times which patterns fill the int8 range, as far as that leaves room for gains."""
-        largest = np.maximum(np.abs(values).max(1, keepdims=True), self.step * _TINY)
-        power = np.floor(np.log2(_LARGEST * self.step / largest) + _TINY_BITS)
+        largest = np.maximum(np.abs(values).max(1, keepdims=True), _TINY)
+        power = np.floor(np.log2(_LARGEST / largest) + _TINY_BITS)
         return np.asarray(np.exp2(np.clip(power, -EXPONENT_MAX, -EXPONENT_MIN // 2)))
 
     def _whole(self, values: Float64) -> Float64:
         """Patterns as int8: times a power of two, which their gains take back."""
-        return np.clip(np.rint(values * self._power(values) / self.step), -_LARGEST, _LARGEST)
+        return np.clip(np.rint(values * self._power(values)), -_LARGEST, _LARGEST)
 
     def _cost(self, group: _Group, desired: Float64, metric: Float64) -> float:
-        error = group.values() * self.step - desired
+        error = group.values() - desired
         each = ((error @ metric) * error).sum(1)  # [filter]
         return float(each @ self.problem.weight[group.filters]) + self.problem.price * int(
             np.count_nonzero(group.choice.gain)
@@ -426,8 +450,7 @@ def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sam
         )
         problem = replace(problem, target=problem.target[part], weight=problem.weight[part])
         setting = replace(setting, donors=donors)
-    largest = float(np.abs(problem.target).max(initial=0.0))
-    solver = _Solver(layer, problem, setting, grain, largest / _LARGEST if largest > 0 else 1.0)
+    solver = _Solver(layer, problem.normalised()[0], setting, grain)
     count = len(solver.blocks)
     looked_at = np.unique(np.linspace(0, count - 1, min(sample, count)).round().astype(np.int64))
     found = [(0.0, 0.0)] * len(looked_at)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -122,8 +123,6 @@ class Donors(nn.Module):
         super().__init__()
         if (plan.filters, plan.fan_in) != (shape[0], shape.numel() // shape[0]):
             raise UserError(f"layer {plan.name}: a plan of {plan.filters} x {plan.fan_in} weights for {tuple(shape)}")
-        if (plan.step != plan.step[0]).any():
-            raise UserError(f"layer {plan.name}: its filters have different steps; train the plan without batch norm's")
         rows = plan.rows[plan.use_group]  # [use, h]
         use, place = np.nonzero(rows >= 0)
         where = plan.use_filter[use].astype(np.int64) * plan.fan_in + rows[use, place] % plan.fan_in
@@ -132,20 +131,24 @@ class Donors(nn.Module):
         source = np.full(plan.filters * plan.fan_in, plan.donors.size, np.int32)  # one past the end: nothing, 0
         gain = np.zeros(plan.filters * plan.fan_in, np.float32)
         source[where] = plan.use_donor[use].astype(np.int64) * plan.rows.shape[1] + place
-        gain[where] = np.ldexp(plan.use_sign.astype(np.float32), plan.use_exponent)[use]
+        gains = (
+            np.ldexp(plan.use_sign.astype(np.float64), plan.use_exponent) * relative_steps(plan)[plan.use_filter]
+        )  # [use]
+        gain[where] = gains[use]
         self.source: Tensor
         self.gain: Tensor
         self.register_buffer("source", torch.from_numpy(source), persistent=False)
         self.register_buffer("gain", torch.from_numpy(gain), persistent=False)
         uses = np.bincount(plan.use_donor, minlength=len(plan.donors))
-        square = np.bincount(plan.use_donor, weights=4.0**plan.use_exponent, minlength=len(plan.donors))
+        square = np.bincount(plan.use_donor, weights=gains**2, minlength=len(plan.donors))
         scale = np.exp2(np.rint(np.log2(square / uses) / 2)).astype(np.float32)[:, None]
         self.scale: Tensor
         self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
         self.step: Tensor
-        self.register_buffer("step", torch.tensor(plan.step[0]), persistent=False)
+        largest = np.abs(plan.step).max()
+        self.register_buffer("step", torch.tensor(largest), persistent=False)
         self._shape = shape
-        self._start = torch.from_numpy(plan.donors.astype(np.float32) * plan.step[0] * scale)
+        self._start = torch.from_numpy(plan.donors.astype(np.float32) * largest * scale)
 
     def forward(self, donors: Tensor) -> Tensor:
         """What is trained, [D, h], to the weight."""
@@ -182,6 +185,11 @@ class _Tied(Hooks):
 
 def _with_donors(plan: LayerPlan, donors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> LayerPlan:
     """The plan with other donors, real [D, h], and the int8 step that they need."""
-    step = max(plan.step[0], np.float32(np.abs(donors).max(initial=0.0) / 127))  # the grid of ``Donors``
+    step = max(np.abs(plan.step).max(), np.float32(np.abs(donors).max(initial=0.0) / 127))  # the grid of ``Donors``
     whole = np.clip(np.rint(donors / np.float64(step)), -127, 127).astype(np.int8)
-    return replace(plan, donors=whole, step=np.full(plan.filters, step, np.float32))
+    return replace(plan, donors=whole, step=(step * relative_steps(plan)).astype(np.float32))
+
+
+def relative_steps(plan: LayerPlan) -> NDArray[np.float64]:
+    """The filters' steps in the largest of them, float64 [O]."""
+    return np.asarray(plan.step / np.abs(plan.step).max().astype(np.float64))

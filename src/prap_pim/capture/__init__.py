@@ -1,19 +1,48 @@
 """From a trained model to a ``Network``, and back to a model with other modules in the layers' places."""
 
+from prap_pim.capture.compare import Comparison, Difference, Output, Spread, classes_of, decibel, divergence, judged
 from prap_pim.capture.export import Origin
-from prap_pim.capture.inputs import Inputs, call, cut, of_arrays, outputs, tensors, without_labels
+from prap_pim.capture.inputs import (
+    Inputs,
+    call,
+    cut,
+    not_of_one_size,
+    of_arrays,
+    one_of_each_size,
+    outputs,
+    padding_mask,
+    sizes,
+    tensors,
+    without_labels,
+)
 from prap_pim.capture.torch_fx import Captured, DigitalModule, capture
+from prap_pim.capture.walk import Pair, Probe, Walk
 
 __all__ = [
     "Captured",
+    "Comparison",
+    "Difference",
     "DigitalModule",
     "Inputs",
     "Origin",
+    "Output",
+    "Pair",
+    "Probe",
+    "Spread",
+    "Walk",
     "call",
     "capture",
+    "classes_of",
     "cut",
+    "decibel",
+    "divergence",
+    "judged",
+    "not_of_one_size",
     "of_arrays",
+    "one_of_each_size",
     "outputs",
+    "padding_mask",
+    "sizes",
     "tensors",
     "without_labels",
 ]

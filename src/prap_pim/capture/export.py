@@ -9,7 +9,7 @@ import io
 import logging
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from math import prod
@@ -76,6 +76,10 @@ class Origin:
         return value
 
 
+class OneSize(Exception):
+    """A model can be traced for inputs of one size alone."""
+
+
 class OverlapAdd(nn.Module):
     """What is left of a transposed convolution after its products: the sums of all kernel positions, put in place.
 
@@ -122,13 +126,16 @@ class _Flat(nn.Module):
         return outputs(call(self.model, tree_unflatten(leaves, self._spec)), self._name)
 
 
-def exported(model: nn.Module, example: Inputs, name: str) -> tuple[fx.GraphModule, dict[str, Origin], dict[str, str]]:
+def exported(
+    model: nn.Module, example: Inputs, name: str, varying: Sequence[Collection[int]] = ()
+) -> tuple[fx.GraphModule, dict[str, Origin], dict[str, str]]:
     """Trace a model by torch.export and bring it into the normal form.
 
     Args:
         model: in eval mode; its weights are shared with what is returned where their order is the same.
         example: a batch of at least two inputs.
         name: of the model, for errors.
+        varying: of each tensor of the example, the axes beside the batch whose sizes vary.
 
     Returns:
         the graph, which takes the tensors of the example (``inputs.tensors``) and gives a tensor or a tuple of tensors;
@@ -136,11 +143,15 @@ def exported(model: nn.Module, example: Inputs, name: str) -> tuple[fx.GraphModu
 
     Raises:
         UserError: it cannot be traced, or not for any batch size.
+        OneSize: it can be traced, but not for other sizes on the varying axes.
     """
     flat = _Flat(model, example, name)
     given = tuple(leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, Tensor))
     batch = len(given[0])
-    free = tuple({0: torch.export.Dim.AUTO} if each.ndim and len(each) == batch else {} for each in given)
+    axes = [{0} if each.ndim and len(each) == batch else set() for each in given]
+    axes = [own | set(more) for own, more in zip(axes, varying or [()] * len(given), strict=True)]
+    free = tuple(dict.fromkeys(sorted(each), torch.export.Dim.AUTO) for each in axes)
+    one_size = False
     for strict in (False, True):  # the quicker and more tolerant way takes len(x) for a constant
         try:
             with without_a_word():
@@ -152,11 +163,16 @@ def exported(model: nn.Module, example: Inputs, name: str) -> tuple[fx.GraphModu
             if strict:
                 break
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            if any(varying):
+                raise OneSize from error
             raise UserError(f"model {name} cannot be traced: {reason}") from error
         assert isinstance(module, fx.GraphModule)
         traced = _Lowering(module, model).lowered()
-        if _any_batch(module):
+        if _any_batch(module) and _are_open(module, varying):
             return traced
+        one_size = one_size or _any_batch(module)
+    if one_size:
+        raise OneSize
     why = "".join(f" ({path}: {reason})" for path, reason in traced[2].items())
     raise UserError(f"model {name} works for a batch of {batch} alone{why}; make it take batches of any size")
 
@@ -177,7 +193,17 @@ def without_a_word() -> Iterator[None]:
 def _any_batch(module: fx.GraphModule) -> bool:
     """Whether the first input's batch was left open."""
     first = next(node for node in module.graph.nodes if node.op == "placeholder")
-    size = first.meta["val"].shape[0]
+    return _is_open(first.meta["val"].shape[0])
+
+
+def _are_open(module: fx.GraphModule, varying: Sequence[Collection[int]]) -> bool:
+    """Whether all axes whose sizes vary were left open."""
+    inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
+    every = ((node.meta["val"].shape, axes) for node, axes in zip(inputs, varying, strict=False))
+    return all(_is_open(shape[axis]) for shape, axes in every for axis in axes)
+
+
+def _is_open(size: Any) -> bool:
     return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
 
 
@@ -393,6 +419,7 @@ class _Lowering:
             return ""
         key = (origin.parameter, origin.views, bias, str(geometry))
         if key not in self.known:
+            origin = self._owned(origin, bias)
             base = origin.parameter.removesuffix(".weight").removesuffix("_weight") or "weight"
             path, count = base if not origin.views else f"{base}_0", 0
             while path in self.known.values() or path in self.root:
@@ -406,6 +433,16 @@ class _Lowering:
             views = (*origin.views, *views)
             self.origins[path] = replace(origin, views=views, bias=shift, module=owner if plain else None)
         return self.known[key]
+
+    def _owned(self, origin: Origin, bias: Any) -> Origin:
+        """The parameter as the module with this bias has it, where modules share a weight and not their biases."""
+        beside = self._origin(bias) if isinstance(bias, fx.Node) else None
+        if beside is None:
+            return origin
+        owner = beside.parameter.rpartition(".")[0]
+        path = f"{owner}.{origin.parameter.rpartition('.')[2]}"
+        shared = owner and getattr(self.model.get_submodule(owner), path.rpartition(".")[2], None)
+        return replace(origin, parameter=path) if shared is _attribute(self.model, origin.parameter) else origin
 
     def _origin(self, node: fx.Node) -> Origin | None:
         """The parameter that a constant is a view of."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map
 
 from prap_pim.errors import UserError
 
@@ -81,6 +81,37 @@ def cut(batches: "Tensor | Sequence[Inputs]", size: int, name: str) -> list[tupl
     return [tensors(batch, name) for batch in batches]
 
 
+def sizes(batch: Inputs, name: str) -> tuple[tuple[int, ...], ...]:
+    """Of the tensors of a batch, without the batch in front of those that have one."""
+    found = tensors(batch, name)
+    return tuple(tuple(each.shape[has_batch(each, found[0]) :]) for each in found)
+
+
+def has_batch(tensor: Tensor, first: Tensor) -> bool:
+    """Whether a tensor has the batch of the first one in front."""
+    return tensor.shape[:1] == first.shape[:1]
+
+
+def one_of_each_size(batches: Sequence[Inputs], name: str) -> dict[int, Inputs]:
+    """The first batch of each size but that of the very first, by its number."""
+    seen = {sizes(batches[0], name)}
+    found = {}
+    for i, batch in enumerate(batches):
+        if sizes(batch, name) not in seen:
+            seen.add(sizes(batch, name))
+            found[i] = batch
+    return found
+
+
+def not_of_one_size(batches: Sequence[Inputs], at: int, name: str) -> UserError:
+    """That a model takes inputs of one size, and the batch ``at`` is of another than the first."""
+    first, other = (list(sizes(batch, name)) for batch in (batches[0], batches[at]))
+    return UserError(
+        f"model {name}: batch {at} has inputs of {other}, the first of {first}, and the model was traced with that: "
+        "give all of them one size"
+    )
+
+
 def call(model: nn.Module, batch: Inputs) -> Any:
     """What a model gives for a batch."""
     if isinstance(batch, Tensor):
@@ -99,6 +130,30 @@ def outputs(value: Any, name: str) -> tuple[Tensor, ...]:
     if not found:
         raise UserError(f"model {name} gives no tensor, but {', '.join({type(leaf).__name__ for leaf in leaves})}")
     return found
+
+
+def padding_mask(batch: Sequence[Tensor]) -> Tensor | None:
+    """Which positions of a batch of padded sequences are no padding, bool [N, T]; None if nothing says so.
+
+    It is the input of 0s and 1s, each sequence 1s and then 0s, beside another one of whole numbers of the same size:
+    the attention mask beside the tokens.
+    """
+    whole = [x for x in batch if x.ndim == 2 and not x.is_floating_point() and not x.is_complex()]
+    for x in whole:
+        beside = any(other is not x and other.shape == x.shape for other in whole)
+        binary = beside and bool(((x == 0) | (x == 1)).all()) and bool((x[:, 0] == 1).all())
+        if binary and bool((x.long().diff(dim=1) <= 0).all()):
+            return x.bool()
+    return None
+
+
+def output_names(value: Any) -> tuple[str, ...]:
+    """Of the tensors of what a model gives, in order: keys and numbers, dots between them; "0" for a single one."""
+    leaves, _ = tree_flatten_with_path(value)
+    names = (
+        keystr(path).replace("][", ".").strip("[].").replace("'", "") for path, x in leaves if isinstance(x, Tensor)
+    )
+    return tuple(name or "0" for name in names)
 
 
 def doubled(batch: Inputs) -> Inputs:

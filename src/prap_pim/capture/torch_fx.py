@@ -6,7 +6,7 @@ Two tracers end in one normal form, a graph in which every product with a weight
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt, prod
 from typing import Any
 
@@ -19,11 +19,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_map
 
-from prap_pim.capture.export import Origin, exported, without_a_word
-from prap_pim.capture.inputs import Inputs, call, doubled, outputs, tensors
+from prap_pim.capture.export import OneSize, Origin, exported, without_a_word
+from prap_pim.capture.inputs import (
+    Inputs,
+    call,
+    doubled,
+    has_batch,
+    not_of_one_size,
+    one_of_each_size,
+    output_names,
+    outputs,
+    tensors,
+)
 from prap_pim.errors import UserError
 from prap_pim.network import Call, DigitalOp, Float32, Layer, Network
 
+_ENOUGH = 2  # inputs to trace a model with
 _CONVS = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _NORMS = nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm  # their weights stay digital
 _IDLE_MODULES = nn.Identity | nn.modules.dropout._DropoutNd  # compute nothing in eval mode
@@ -58,6 +69,10 @@ _OP_NAMES = {
 }
 
 
+_ALIKE = 1e-3  # of the largest output
+_MINDING_LAYOUT = frozenset({"view", "view_as", "_unsafe_view", "as_strided", "stride", "is_contiguous"})
+
+
 class DigitalModule(nn.Module):
     """A module of a graph in normal form that says by itself what it computes; it has no weights of crossbars.
 
@@ -78,13 +93,15 @@ class Captured:
 
     Attributes:
         network: layers and digital operations; no torch in it.
-        module: the traced copy in eval mode. It takes the tensors of ``inputs.tensors`` and gives a tensor or a tuple
-            of tensors. Treat it as read-only.
+        module: the traced copy in eval mode, weights of its two-dimensional convolutions channels last where it takes
+            any layout. It takes the tensors of ``inputs.tensors`` and gives a tensor or a tuple of tensors. Treat it as
+            read-only.
         folded: module path of the batch norm that a layer's scale and bias hold, by layer name.
         origins: where a layer's weight is in the user's model, by layer name.
         unsupported: modules or functions with weights that are computed digitally because they were to be skipped, and
             why they cannot be mapped.
         batch: inputs of the example.
+        outputs: names of what it gives, in order: keys, or numbers.
     """
 
     network: Network
@@ -93,6 +110,7 @@ class Captured:
     origins: Mapping[str, Origin]
     unsupported: Mapping[str, str]
     batch: int
+    outputs: tuple[str, ...] = ()
 
     @staticmethod
     def of_graph(
@@ -112,13 +130,23 @@ class Captured:
         Raises:
             UserError: a layer cannot be mapped.
         """
+        if _takes_any_layout(module):
+            for part in module.modules():
+                if isinstance(part, nn.Conv2d):
+                    part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad():
             ShapeProp(module).propagate(*example)
         return _Builder(module, len(example[0]), name, origins or {}, unsupported or {}).build()
 
+    @property
+    def takes_any_layout(self) -> bool:
+        """Whether its inputs, and what its layers give, may have channels last in memory."""
+        return _takes_any_layout(self.module)
+
     def with_module(self, module: fx.GraphModule) -> "Captured":
         """The same with another module of the same graph: other weights, other statistics of batch norm."""
-        return _Builder(module, self.batch, self.network.name, self.origins, self.unsupported).build()
+        built = _Builder(module, self.batch, self.network.name, self.origins, self.unsupported).build()
+        return replace(built, outputs=self.outputs)
 
     def rebuild(self, layers: Mapping[str, nn.Module]) -> nn.Module:
         """A deep copy in eval mode where each named layer, with its folded batch norm, is replaced by a given module.
@@ -145,7 +173,9 @@ class Captured:
         return module.eval()
 
 
-def capture(model: nn.Module, example: Inputs, name: str, skip: Collection[str] = ()) -> Captured:
+def capture(
+    model: nn.Module, example: Inputs, name: str, skip: Collection[str] = (), others: Sequence[Inputs] = ()
+) -> Captured:
     """Trace a model in eval mode.
 
     Every product with a weight matrix becomes a ``Layer`` (a convolution of one to three dimensions, strided, padded,
@@ -159,35 +189,130 @@ def capture(model: nn.Module, example: Inputs, name: str, skip: Collection[str] 
             dictionary of named ones. Only shapes and types matter.
         name: what to call the network.
         skip: names of modules that may be computed digitally where they cannot be mapped.
+        others: further batches. Sizes in which they differ from the example are left open; those of the network are the
+            example's.
 
     Raises:
-        UserError: the model does not run on the example, cannot be traced, or has layers that cannot be mapped; names
-            the module paths and the reasons.
+        UserError: the model does not run on the example, cannot be traced, not for all sizes, or has layers that cannot
+            be mapped; names the module paths and the reasons.
     """
+    batches = [_alone(batch) for batch in (example, *others)]
+    sized = one_of_each_size(batches, name)
+    example = batches[0]
     example = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)  # it may be changed
-    flat = tensors(example, name)
-    batch = len(flat[0])
-    model = copy.deepcopy(model).eval()
+    tensors(example, name)  # says what it needs
+    model = _copied(model, name)
     with torch.no_grad():
+        example = _few(model, example, name)
+        flat = tensors(example, name)
+        batch = len(flat[0])
         try:
-            call(model, example)
+            given = call(model, example)
         except Exception as error:
             shapes = ", ".join(str(tuple(each.shape)) for each in flat)
             hint = " (a batch of two is two arguments: give it without labels)" if _like_labels(flat) else ""
             raise UserError(f"model {name} does not run on an input {shapes}: {_line(error)}{hint}") from error
-        module = _plainly_traced(model, example)
+        module = _plainly_traced(model, example, list(sized.values()))
         origins: Mapping[str, Origin] = {}
         unsupported: Mapping[str, str] = {}
         if module is None:
             if batch == 1:  # a batch of one would be traced as a constant
                 flat, example = doubled(flat), doubled(example)
                 batch = 2
-            module, origins, unsupported = exported(model, example, name)
+            varying = _varying(flat, [tensors(batch, name) for batch in sized.values()])
+            try:
+                module, origins, unsupported = exported(model, example, name, varying)
+            except OneSize:
+                exported(model, example, name)  # says why if it cannot be traced at all
+                raise not_of_one_size(batches, next(iter(sized)), name) from None
+            for at, batch in sized.items() if _gives_the_same(module, model, example, name) else ():
+                if not _gives_the_same(module, model, batch, name):
+                    raise not_of_one_size(batches, at, name)
         refused = {path: reason for path, reason in unsupported.items() if not _named(path, skip)}
         if refused:
             every = "; ".join(f"{path}: {reason}" for path, reason in refused.items())
             raise UserError(f"model {name} cannot be mapped as a whole: {every} (or name what to skip)")
-    return Captured.of_graph(module, flat, name, origins, unsupported)
+    captured = Captured.of_graph(module, flat, name, origins, unsupported)
+    return replace(captured, outputs=output_names(given))
+
+
+def _copied(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return copy.deepcopy(model).eval()
+    except RuntimeError as error:
+        owners = (path for path, part in model.named_modules() if any(map(_computed, vars(part).values())))
+        raise UserError(
+            f"model {name} cannot be copied: {next(owners, 'a module') or 'it'} keeps a tensor computed from others; "
+            "call remove_weight_norm, remove_spectral_norm or prune.remove first, and keep no activations"
+        ) from error
+
+
+def _computed(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_leaf
+
+
+def _alone(batch: Inputs) -> Inputs:
+    """A tensor that is the only argument, as itself."""
+    return batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 and isinstance(batch[0], Tensor) else batch
+
+
+def _few(model: nn.Module, example: Inputs, name: str) -> Inputs:
+    """The first inputs, if the model takes so few: only shapes and types matter."""
+    first = tensors(example, name)[0]
+    if len(first) <= _ENOUGH:
+        return example
+
+    def few(leaf: Any) -> Any:
+        return leaf[:_ENOUGH].clone() if isinstance(leaf, Tensor) and has_batch(leaf, first) else leaf
+
+    try:
+        call(model, tree_map(few, example))
+    except Exception:  # it is told of the whole
+        return example
+    return tree_map(few, example)
+
+
+def _takes_any_layout(module: fx.GraphModule) -> bool:
+    """Whether no operation asks for one layout in memory, as ``view`` does, or is computed by others in another one."""
+    own = not any(isinstance(part, DigitalModule) or _reads_padding_alone(part) for part in module.modules())
+    return own and not any(
+        _raw_name(node) in _MINDING_LAYOUT for node in module.graph.nodes if node.op.startswith("call_")
+    )
+
+
+def _reads_padding_alone(part: nn.Module) -> bool:
+    """Whether a convolution has windows beside its inputs: oneDNN (torch 2.13) may crash on them, channels last."""
+    if not isinstance(part, nn.Conv2d) or isinstance(part.padding, str):
+        return False
+    sizes = zip(part.kernel_size, part.dilation, part.padding, strict=True)
+    return any(padding > dilation * (kernel - 1) for kernel, dilation, padding in sizes)
+
+
+def _varying(example: Sequence[Tensor], others: Sequence[Sequence[Tensor]]) -> list[set[int]]:
+    """Of each tensor, the axes beside the batch in which others have other sizes."""
+    return [
+        {
+            axis
+            for other in others
+            for axis in range(has_batch(each, example[0]), each.ndim)
+            if other[i].shape[axis] != each.shape[axis]
+        }
+        for i, each in enumerate(example)
+    ]
+
+
+def _gives_the_same(module: fx.GraphModule, model: nn.Module, batch: Inputs, name: str) -> bool:
+    """Whether a traced model gives what the model gives for a batch, as far as floats of another order of sums go."""
+    batch = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
+    try:
+        with without_a_word():
+            found = outputs(module(*(each.clone() for each in tensors(batch, name))), name)
+            for own, other in zip(outputs(call(model, batch), name), found, strict=True):
+                largest = float(own.double().nan_to_num().abs().max()) if own.numel() else 0.0
+                torch.testing.assert_close(other, own, atol=_ALIKE * largest, rtol=0, equal_nan=True)
+    except Exception:  # whatever goes wrong on other sizes than those that were traced
+        return False
+    return True
 
 
 def _named(path: str, names: Collection[str]) -> bool:
@@ -204,7 +329,7 @@ def _like_labels(batch: Sequence[Tensor]) -> bool:
     return len(batch) == 2 and batch[1].ndim == 1 and batch[1].shape[0] == batch[0].shape[0]
 
 
-def _plainly_traced(model: nn.Module, example: Inputs) -> fx.GraphModule | None:
+def _plainly_traced(model: nn.Module, example: Inputs, others: Sequence[Inputs]) -> fx.GraphModule | None:
     """The model as torch.fx traces it; None if it cannot, or where that is not the normal form."""
     if not isinstance(example, Tensor):
         return None
@@ -224,7 +349,7 @@ def _plainly_traced(model: nn.Module, example: Inputs) -> fx.GraphModule | None:
         elif node.op == "call_module" and isinstance(modules[str(node.target)], nn.Linear | _CONVS):
             return None  # a product of constants
     normal = one and alone and all(_is_normal(node, modules) for node in module.graph.nodes)
-    return module if normal and _agree(module, model, example) else None
+    return module if normal and all(_agree(module, model, each) for each in (example, *others)) else None
 
 
 def _agree(module: fx.GraphModule, model: nn.Module, example: Tensor) -> bool:
@@ -507,4 +632,4 @@ def _float64(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def _float32(tensor: Tensor) -> Float32:
     """Where it lies, if it is float32 there: a large model is not stored twice."""
-    return tensor.detach().cpu().float().numpy()
+    return np.ascontiguousarray(tensor.detach().cpu().float().numpy())

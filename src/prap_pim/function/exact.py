@@ -30,12 +30,16 @@ class ExactProduct:
         path: what computes it: "float32", "float32 in 2 parts" or "float64".
     """
 
-    def __init__(self, layer: Layer, plan: LayerPlan) -> None:
+    def __init__(self, layer: Layer, plan: LayerPlan, fill: int = 0) -> None:
         """
+        Args:
+            layer, plan: what is computed.
+            fill: what a convolution's padding holds.
+
         Raises:
             UserError: the layer is so large that not even float64 is exact.
         """
-        weights = plan.weights().astype(np.int64)
+        weights = plan.weights()
         if _bound(weights) > _FLOAT64:
             raise UserError(f"layer {layer.name}: {plan.inputs} inputs are too many to be multiplied exactly")
         twos = _common_twos(weights)
@@ -46,7 +50,8 @@ class ExactProduct:
             self.path = "float32" if len(parts) == 1 else f"float32 in {len(parts)} parts"
         else:
             parts, kind, self.path = [(weights >> twos[:, None], 0)], torch.float64, "float64"
-        self.layer = layer
+        self.layer, self._fill = layer, fill
+        self._margins = [each for margin in reversed(layer.padding) for each in (margin, margin)]
         # part beside part within each convolution group, so that one convolution computes all of them
         by_group = [values.reshape(layer.groups, -1, *layer.weight.shape[1:]) for values, _ in parts]
         stacked = torch.from_numpy(np.concatenate(by_group, axis=1)).to(kind).flatten(0, 1)
@@ -61,9 +66,12 @@ class ExactProduct:
         if self._convolve is None:
             product = functional.linear(x, self._weights)
         else:
+            padding = layer.padding
+            if self._fill and any(padding):
+                x, padding = functional.pad(x, self._margins, value=self._fill), (0,) * len(padding)
             x = x.contiguous(memory_format=self._last)
             with torch.backends.nnpack.flags(enabled=False):  # it may transform (Winograd), which rounds
-                geometry = layer.stride, layer.padding, layer.dilation, layer.groups
+                geometry = layer.stride, padding, layer.dilation, layer.groups
                 product = self._convolve(x, self._weights, None, *geometry).movedim(1, -1)
         together = layer.filters // layer.groups
         by_group = product.reshape(*product.shape[:-1], layer.groups, len(self._factors), together)
@@ -74,20 +82,20 @@ class ExactProduct:
         return total
 
 
-def _bound(weights: NDArray[np.int64]) -> int:
+def _bound(weights: NDArray[np.int32]) -> int:
     """The largest magnitude that a partial sum of any filter can have."""
     return _LARGEST_INPUT * int(np.abs(weights).sum(axis=1).max(initial=0))
 
 
-def _common_twos(weights: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The largest power of two that divides all weights of a filter, int64 [O]; 0 for a filter of zeros."""
+def _common_twos(weights: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """The largest power of two that divides all weights of a filter, uint8 [O]; 0 for a filter of zeros."""
     together = np.bitwise_or.reduce(weights, axis=1)
     lowest = together & -together
-    twos: NDArray[np.int64] = np.bitwise_count(np.maximum(lowest, 1) - 1).astype(np.int64)
+    twos: NDArray[np.uint8] = np.bitwise_count(np.maximum(lowest, 1) - 1)
     return twos
 
 
-def _parts(weights: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]] | None:
+def _parts(weights: NDArray[np.int32]) -> list[tuple[NDArray[np.int32], int]] | None:
     """Few integers and shifts with ``weights = sum(values << shift)``, the bound of all values within float32.
 
     None if even the lowest bits of a filter, all together, exceed it: more than 2**17 odd weights.
@@ -103,7 +111,7 @@ def _parts(weights: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], int]] | 
     return [*parts, (weights, shift)]
 
 
-def _low(weights: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+def _low(weights: NDArray[np.int32], bits: int) -> NDArray[np.int32]:
     """The remainder of least magnitude after division by 2**bits."""
     half = 1 << (bits - 1)
     return ((weights + half) & ((1 << bits) - 1)) - half

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from prap_pim.network import Layer
 
 
-def im2col(layer: Layer, x: NDArray[np.int8]) -> NDArray[np.int8]:
+def im2col(layer: Layer, x: NDArray[np.int8], fill: int = 0) -> NDArray[np.int8]:
     """The im2col rows of a batch.
 
     Args:
         layer: its kernel, stride, padding and dilation count.
         x: int8 [N, C, *map] for a convolution, [..., C] for a linear layer.
+        fill: what a convolution's padding holds.
 
     Returns:
         int8 [N * positions of a map, C * kernel positions] or [..., C] as [positions, C].
@@ -24,7 +25,7 @@ def im2col(layer: Layer, x: NDArray[np.int8]) -> NDArray[np.int8]:
     if layer.kind == "linear":
         return x.reshape(-1, layer.rows)
     space = range(2, x.ndim)
-    return _windows(layer, x, 0).transpose(0, *space, 1, *range(x.ndim, 2 * x.ndim - 2)).reshape(-1, layer.rows)
+    return _windows(layer, x, fill).transpose(0, *space, 1, *range(x.ndim, 2 * x.ndim - 2)).reshape(-1, layer.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +50,11 @@ class Windows:
         return Windows(np.ascontiguousarray(rows).ravel(), base, np.arange(count, dtype=np.int64))
 
     @staticmethod
-    def of_batch(layer: Layer, x: NDArray[np.int8]) -> "Windows":
+    def of_batch(layer: Layer, x: NDArray[np.int8], fill: int = 0) -> "Windows":
         """Of what ``im2col`` takes, without laying them out."""
         if layer.kind == "linear":
             return Windows.of_matrix(x.reshape(-1, layer.rows))
-        padded = np.pad(x, _margins(layer))
+        padded = np.pad(x, _margins(layer), constant_values=fill)
         images, channels, *space = padded.shape
         pitch = [prod(space[i + 1 :]) for i in range(len(space))]  # from one place to the next, along each dimension
         count = layer.output_map(x.shape[2:])

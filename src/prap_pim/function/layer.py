@@ -16,13 +16,16 @@ from prap_pim.function.model import CrossbarModel
 from prap_pim.network import Layer
 from prap_pim.parallel import over_ranges
 from prap_pim.plan import LayerPlan
-from prap_pim.quantize import quantize_input
+from prap_pim.quantize import InputGrid
 
 _BYTES_AT_A_TIME = 1 << 25  # of inputs and accumulators; larger batches are computed in parts
 
 
 class ExactLayer(nn.Module):
-    """``y = step * input_step * 2**-fraction_bits * (integer weights * int8 input) + bias``, the integers exact.
+    """``y = step * grid.step * 2**-fraction_bits * (integer weights * (int8 input - grid.zero)) + bias``.
+
+    The integer product of weights and int8 inputs is exact; what the inputs' zero adds to it is a constant for each
+    filter, which is part of the bias that is added. A convolution's padding holds the zero.
 
     It gives, bit for bit, what ``CrossbarLayer`` gives if nothing is lost.
 
@@ -30,12 +33,12 @@ class ExactLayer(nn.Module):
         path: what computes the integers (``ExactProduct.path``).
     """
 
-    def __init__(self, layer: Layer, plan: LayerPlan, input_step: float, model: CrossbarModel) -> None:
+    def __init__(self, layer: Layer, plan: LayerPlan, grid: InputGrid, model: CrossbarModel) -> None:
         """
         Args:
             layer: geometry; its weights are not read.
             plan: what is stored and computed.
-            input_step: the real activation that integer 1 stands for.
+            grid: what the int8 inputs stand for.
             model: what the plan must fit; of its losses this layer knows nothing.
 
         Raises:
@@ -48,14 +51,15 @@ class ExactLayer(nn.Module):
                 f"its plan {plan.filters} of {plan.inputs}"
             )
         check_fit(plan, model)
-        self.layer, self.plan, self.input_step, self.model = layer, plan, input_step, model
-        self.scale = torch.from_numpy(plan.step.astype(np.float64) * (input_step * 2.0**-plan.fraction_bits))
-        self.bias = torch.from_numpy(plan.bias.astype(np.float64))
+        self.layer, self.plan, self.grid, self.model = layer, plan, grid, model
+        self.scale = torch.from_numpy(plan.step.astype(np.float64) * (grid.step * 2.0**-plan.fraction_bits))
+        of_zero = plan.weights().sum(1, dtype=np.int64) * grid.zero
+        self.bias = torch.from_numpy(plan.bias - self.scale.numpy() * of_zero)
 
     @cached_property
     def product(self) -> ExactProduct:
         """The integer product; crossbars that are not checked need none."""
-        return ExactProduct(self.layer, self.plan)
+        return ExactProduct(self.layer, self.plan, self.grid.zero)
 
     @property
     def path(self) -> str:
@@ -64,18 +68,24 @@ class ExactLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [N, C, *map] or [..., C] to [N, O, *map] or [..., O], of the input's type."""
-        parts = [self._compute(part) for part in torch.split(x, self._at_a_time(x))]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        leading = x.shape[:-1]
+        apart = x if self.layer.kind == "conv" else x.reshape(math.prod(leading), x.shape[-1])
+        parts = [self._compute(part) for part in torch.split(apart, self._at_a_time)]
+        y = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return y if self.layer.kind == "conv" else y.reshape(*leading, y.shape[-1])
 
-    def _at_a_time(self, x: Tensor) -> int:
-        """Images of which inputs and accumulators fit ``_BYTES_AT_A_TIME``."""
-        bytes_each = 4 * math.prod(self.layer.input_shape) + 16 * math.prod(self.layer.output_shape)
-        return max(1, _BYTES_AT_A_TIME // bytes_each) if self.layer.kind == "conv" else max(1, len(x))
+    @property
+    def _at_a_time(self) -> int:
+        """Images, or rows of inputs, of which inputs and accumulators fit ``_BYTES_AT_A_TIME``."""
+        conv, layer = self.layer.kind == "conv", self.layer
+        values = math.prod(layer.input_shape), math.prod(layer.output_shape)
+        inputs, outputs = values if conv else (layer.rows, layer.filters)
+        return max(1, _BYTES_AT_A_TIME // (4 * inputs + 16 * outputs))
 
     def _quantized(self, x: Tensor) -> Tensor:
         if not torch.isfinite(x).all():
             raise UserError(f"layer {self.layer.name}: its input is NaN or infinite")
-        inputs = quantize_input(x, self.input_step).cpu()
+        inputs = self.grid.integers(x).cpu()
         check_inputs(self.plan, inputs.numpy(), self.model)
         return inputs
 
@@ -99,7 +109,7 @@ class CrossbarLayer(ExactLayer):
         self,
         layer: Layer,
         plan: LayerPlan,
-        input_step: float,
+        grid: InputGrid,
         model: CrossbarModel,
         check: bool = True,
         seed: np.random.SeedSequence | None = None,
@@ -111,7 +121,7 @@ class CrossbarLayer(ExactLayer):
             check: compare every accumulator with the exact product.
             seed, keep: as for ``LayerCrossbars``.
         """
-        super().__init__(layer, plan, input_step, model)
+        super().__init__(layer, plan, grid, model)
         self.crossbars = LayerCrossbars(plan, model, seed, keep)
         self.check = check
         self._unit = 2.0 ** (plan.fraction_bits - kept_fraction_bits(plan, model))  # of accumulators, in those of plan
@@ -124,7 +134,9 @@ class CrossbarLayer(ExactLayer):
 
     def _compute(self, x: Tensor) -> Tensor:
         quantized = self._quantized(x)
-        integers = self.crossbars.accumulate(Windows.of_batch(self.layer, quantized.numpy()))  # [O, positions]
+        integers = self.crossbars.accumulate(
+            Windows.of_batch(self.layer, quantized.numpy(), self.grid.zero)
+        )  # [O, positions]
         if self.check:
             exact = self.product(quantized).reshape(-1, self.layer.filters).numpy().T
             self.checked += integers.size

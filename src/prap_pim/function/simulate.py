@@ -16,6 +16,7 @@ from prap_pim.function.model import CrossbarModel
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
 from prap_pim.plan import LayerPlan, NetworkPlan
+from prap_pim.quantize import grid_in
 from prap_pim.training import Quality, Tally
 
 Progress = Callable[[int, int], object]
@@ -162,17 +163,17 @@ def _layers(
     by_cell: dict[str, CrossbarLayer] = {}
     quick: dict[str, ExactLayer] = {}
     for number, (layer, layer_plan) in enumerate(_matched(captured, plan)):
-        step = plan.input_step[layer.name]
+        grid = grid_in(plan, layer.name)
         of_layer = np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, number))
         exact = loses_nothing(layer_plan, model)
         if some_checked or not exact:
-            cells = CrossbarLayer(layer, layer_plan, step, model, some_checked, of_layer)
+            cells = CrossbarLayer(layer, layer_plan, grid, model, some_checked, of_layer)
             cells.crossbars.keep = cells.crossbars.table_bytes <= free
             free -= cells.crossbars.table_bytes if cells.crossbars.keep else 0
             if some_checked:
                 by_cell[layer.name] = cells
         if some_not:
-            quick[layer.name] = ExactLayer(layer, layer_plan, step, model) if exact else cells
+            quick[layer.name] = ExactLayer(layer, layer_plan, grid, model) if exact else cells
     return by_cell, quick
 
 

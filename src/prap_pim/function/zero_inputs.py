@@ -16,7 +16,7 @@ from prap_pim.network import Layer
 from prap_pim.parallel import over_ranges
 from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.progress import Steps, counted, unheard
-from prap_pim.quantize import quantize_input
+from prap_pim.quantize import InputGrid, grid_in
 
 _BYTES_AT_A_TIME = 1 << 22  # of im2col rows: every row group reads its own of them, so they are to stay in the cache
 
@@ -51,7 +51,7 @@ def zero_input_rates(
         raise UserError("there are no calibration images to measure the rate of zero inputs on")
     model = compressed_model(captured, plan)
     counters = {
-        layer.name: _Counter(layer, plan.layers[layer.name], plan.input_step[layer.name], grain)
+        layer.name: _Counter(layer, plan.layers[layer.name], grid_in(plan, layer.name), grain)
         for layer in captured.network.layers
     }
     for name, counter in counters.items():
@@ -69,8 +69,8 @@ class _Counter:
     group, ORed, then hold one position's answers of 8 steps; 8 positions are ORed at a time, as one 64-bit word.
     """
 
-    def __init__(self, layer: Layer, plan: LayerPlan, input_step: float, grain: Grain) -> None:
-        self.layer, self.plan, self.input_step = layer, plan, input_step
+    def __init__(self, layer: Layer, plan: LayerPlan, grid: InputGrid, grain: Grain) -> None:
+        self.layer, self.plan, self.grid = layer, plan, grid
         self.slices = Slices(grain.input_bits, grain.dac_bits)
         self.flags = _flags(self.slices)
         self.driven = np.zeros(plan.groups, np.int64)
@@ -82,14 +82,14 @@ class _Counter:
         if self.layer.kind == "conv":
             images = max(1, _BYTES_AT_A_TIME // (self.layer.map_positions * self.layer.rows))
         for part in torch.split(x, images):
-            values = quantize_input(part, self.input_step).cpu().numpy()
+            values = self.grid.integers(part).cpu().numpy()
             self.slices.check(values, f"layer {self.layer.name}: inputs")
             for flags in self.flags:
-                positions = self._add(flags[values.view(np.uint8)], int(flags[0]))
+                positions = self._add(flags[values.view(np.uint8)], int(flags[self.grid.zero % 256]))
             self.positions += positions
 
     def _add(self, flags: NDArray[np.uint8], of_zero: int) -> int:
-        """Count 8 steps of a batch, given as the flags of every input; return the batch's positions."""
+        """Count 8 steps of a batch, given as the flags of every input and of padding; return the batch's positions."""
         by_row = im2col_by_row(self.layer, flags, of_zero)  # [im2col row, position]
         positions = int(by_row.shape[1])
         words = np.zeros((len(by_row), -(-positions // 8) * 8), np.uint8)

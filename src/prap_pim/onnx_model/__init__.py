@@ -8,7 +8,7 @@ try:
 except ImportError as error:
     raise UserError("ONNX files need two more packages: pip install 'prap-pim[onnx]'") from error
 
-from prap_pim.onnx_model.calibration import read_batches
+from prap_pim.onnx_model.calibration import read_batches, read_inputs
 from prap_pim.onnx_model.compress import OnnxSummary, compress_onnx
 from prap_pim.onnx_model.file import OnnxFile
 from prap_pim.onnx_model.lower import OnnxCapture, capture_onnx
@@ -23,5 +23,6 @@ __all__ = [
     "compress_onnx",
     "print_summary",
     "read_batches",
+    "read_inputs",
     "write_onnx",
 ]

@@ -1,7 +1,8 @@
 """A model file in, a compressed model file out, and what there is to say about it."""
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from math import inf, log10
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,20 @@ from torch import Tensor, nn
 
 from prap_pim.api import method_config
 from prap_pim.chip import Chip, load_chip
-from prap_pim.compression import Compressed, compress_network, whole_plan
+from prap_pim.compression import Compressed, compress_network, plan_for_costs
 from prap_pim.cost import CostReport, cost
 from prap_pim.errors import UserError
 from prap_pim.files import check_writable
 from prap_pim.network import Layer
-from prap_pim.onnx_model.calibration import read_batches
+from prap_pim.onnx_model.calibration import read_inputs
 from prap_pim.onnx_model.file import Array, OnnxFile, shown
 from prap_pim.onnx_model.lower import OnnxCapture, alike, capture_onnx, run_file
 from prap_pim.onnx_model.program import to_tensor
 from prap_pim.onnx_model.write import remove, write_onnx
 from prap_pim.progress import counted, phase
 from prap_pim.prune import dense_plan
+from prap_pim.quantize import QuantizeConfig, grid_in
+from prap_pim.results import CheckResult
 from prap_pim.training import Progress, quiet
 from prap_pim.weights import put_weights
 
@@ -88,9 +91,13 @@ class OnnxSummary(BaseModel, frozen=True):
         inputs: calibration inputs.
         layers: in network order.
         digital: nodes with weights that are left to the digital units, and why.
+        batch_axes: of inputs whose batch is not in front, where it is.
+        once: inputs that are given once, and what they are: the file is compressed for these values.
+        branches: of each If that follows from them, the branch that is compressed; the other one keeps its weights.
         compute_ratio: OU steps of one inference over those with every pattern.
         dense, compressed: costs.
-        limit: how ``max_drop`` was met, in words; empty if it was not asked for.
+        limit: how ``max_drop`` was met, and which limit decided, in words; empty if there is nothing to say.
+        check: how far the bit-true network's outputs are from the original's.
         outputs: how far the written file's outputs are from the original's, both in float by onnxruntime.
         plan_sha256: digest of the plan.
     """
@@ -104,10 +111,14 @@ class OnnxSummary(BaseModel, frozen=True):
     inputs: int
     layers: list[LayerSummary]
     digital: dict[str, str]
+    batch_axes: dict[str, int]
+    once: dict[str, str]
+    branches: dict[str, str]
     compute_ratio: float
     dense: CostSummary
     compressed: CostSummary
     limit: str
+    check: CheckResult
     outputs: list[OutputSummary]
     plan_sha256: str
 
@@ -124,13 +135,16 @@ def compress_onnx(
     seed: int = 0,
     plan: Path | None = None,
     options: Mapping[str, Any] | None = None,
+    quantize: QuantizeConfig | Mapping[str, Any] | None = None,
+    batch_axes: Mapping[str, int | None] | None = None,
+    bit_true: Path | None = None,
     progress: Progress = quiet,
 ) -> OnnxSummary:
     """Compress the weights of an ONNX model; its graph stays.
 
     Args:
         model: the file.
-        calibration: npz file with the model's inputs (``read_batches``).
+        calibration: npz file with the model's inputs (``read_inputs``).
         output: where the compressed model goes, with the weights that the crossbars hold: int8 times a step.
         method: as for ``prap_pim.compress``, as are the next four.
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
@@ -139,31 +153,47 @@ def compress_onnx(
         seed: of the calibration.
         plan: where the plan goes, if anywhere.
         options: further settings of the method, as for ``prap_pim.compress``.
+        quantize: as for ``prap_pim.compress``.
+        bit_true: where a model goes that computes as the crossbars do, if anywhere: its layers read int8.
+        batch_axes: where inputs have their batch, by name; None: nowhere, the input is given once. What is not named is
+            inferred (``read_inputs``).
         progress: told after every layer.
 
     Raises:
         UserError: a file is not what it should be, or the model cannot be compressed as asked; nothing is written.
     """
-    _check_places(model, calibration, output, plan)
+    _check_places(model, calibration, output, plan, bit_true)
     on_chip = load_chip(chip)
     file = OnnxFile.read(model)
-    for what, path in (("the output", output), ("the plan", plan)):
+    for what, path in (("the output", output), ("the plan", plan), ("the bit-true model", bit_true)):
         if path is not None and any(_same(path, each) for each in file.external):
             raise UserError(f"cannot write {what} to {path}: weights of {model} are in it")
-    batches = read_batches(file, calibration)
+    file, batches = read_inputs(file, calibration, batch_axes)
     found = capture_onnx(file, batches[0] if file.batch else tuple(x[:_EXAMPLE] for x in batches[0]))
     config = method_config(method, found.captured, on_chip, compute_ratio, skip, options or {})
     inputs = together(found, batches)
-    compressed = compress_network(found.captured, inputs, config, on_chip, seed=seed, progress=progress)
-    steps = dict(compressed.plan.input_step)
-    dense = whole_plan("dense", found.captured, {}, steps, on_chip)
+    compressed = compress_network(
+        found.captured,
+        inputs,
+        config,
+        on_chip,
+        seed=seed,
+        quantize=QuantizeConfig.given(quantize),
+        divisible=file.batch is None,
+        progress=progress,
+    )
+    dense = plan_for_costs(found.captured, on_chip)
     costing = counted((dense, compressed.plan), phase(progress, "costs"))
     costs = [cost(found.captured.network, each, on_chip) for each in costing]
     before = run_file(file, counted(batches, phase(progress, "outputs before")))
     module = as_stored(compressed, on_chip)
     files = write_onnx(found, module, output)
     try:
-        after = run_file(OnnxFile.read(output), counted(batches, phase(progress, "outputs after")))
+        if bit_true is not None:
+            grids = {layer.name: grid_in(compressed.plan, layer.name) for layer in found.captured.network.layers}
+            files = (*files, *write_onnx(found, as_stored(compressed, on_chip, biases=True), bit_true, grids=grids))
+        written = replace(OnnxFile.read(output), axes=file.axes, once=file.once)
+        after = run_file(written, counted(batches, phase(progress, "outputs after")))
         if plan is not None:
             compressed.plan.save(plan)
     except UserError:
@@ -179,10 +209,14 @@ def compress_onnx(
         inputs=sum(len(batch[0]) for batch in batches),
         layers=_layers(found, compressed, module, costs),
         digital=dict(found.captured.unsupported),
+        batch_axes=dict(file.axes),
+        once={name: _value(value) for name, value in file.once.items()},
+        branches={each.node.name or each.node.output[0]: each.taken for each in file.branches},
         compute_ratio=costs[1].ou_steps / costs[0].ou_steps,
         dense=_costs(costs[0]),
         compressed=_costs(costs[1]),
-        limit=compressed.met,
+        limit=". ".join(filter(None, [compressed.prepared, compressed.met, compressed.decided])),
+        check=compressed.check,
         outputs=_outputs(file, before, after),
         plan_sha256=compressed.plan.digest(),
     )
@@ -197,25 +231,37 @@ def together(found: OnnxCapture, batches: list[tuple[Tensor, ...]]) -> list[tupl
     larger = [tuple(map(torch.cat, zip(*batches[i : i + each], strict=True))) for i in range(0, len(batches), each)]
     one_by_one = run_file(found.file, batches[:each])
     try:
-        wanted = [torch.cat([to_tensor(x) for x in every]) for every in zip(*one_by_one, strict=True)]
         with torch.no_grad():
-            given = found.captured.module(*larger[0])
+            found_together = found.captured.module(*larger[0])
+        given = (found_together,) if isinstance(found_together, Tensor) else found_together
+        wanted = [_joined(every, whole) for every, whole in zip(zip(*one_by_one, strict=True), given, strict=True)]
     except (UserError, RuntimeError, ValueError):
         return batches
-    pairs = zip(wanted, (given,) if isinstance(given, Tensor) else given, strict=True)
-    return larger if all(alike(own, other) for own, other in pairs) else batches
+    return larger if all(alike(own, other) for own, other in zip(wanted, given, strict=True)) else batches
 
 
-def _check_places(model: Path, calibration: Path, output: Path, plan: Path | None) -> None:
+def _joined(parts: Sequence[Array], whole: Tensor) -> Tensor:
+    """An output of several batches one after another, on the axis on which it is longer for all of them together."""
+    longer = (i for i, (one, other) in enumerate(zip(parts[0].shape, whole.shape, strict=False)) if one != other)
+    return torch.cat([to_tensor(each) for each in parts], next(longer, 0))
+
+
+def _value(array: Array) -> str:
+    return f"{array.item():g}" if array.size == 1 else f"{array.dtype} {list(array.shape)}"
+
+
+def _check_places(model: Path, calibration: Path, output: Path, plan: Path | None, bit_true: Path | None) -> None:
     """
     Raises:
         UserError: one of the files would take the place of another, or cannot be written.
     """
-    for what, path in (("the output", output), ("the plan", plan)):
-        if path is not None:
-            check_writable(path)
-        for other, its_path in (("the model", model), ("the calibration inputs", calibration), ("the output", output)):
-            if path is not None and other != what and _same(path, its_path):
+    places = {"the model": model, "the calibration inputs": calibration, "the output": output, "the plan": plan}
+    for what, path in (("the output", output), ("the plan", plan), ("the bit-true model", bit_true)):
+        if path is None:
+            continue
+        check_writable(path)
+        for other, its_path in places.items():
+            if its_path is not None and other != what and _same(path, its_path):
                 raise UserError(f"cannot write {what} to {path}: it would replace {other}")
 
 
@@ -224,13 +270,25 @@ def _same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve() or (both and one.samefile(other))
 
 
-def as_stored(compressed: Compressed, chip: Chip) -> nn.Module:
-    """The compressed network with what the crossbars hold, int8 times a step, also of layers that are left whole."""
+def as_stored(compressed: Compressed, chip: Chip, biases: bool = False) -> nn.Module:
+    """The compressed network with what the crossbars hold, int8 times a step, also of layers that are left whole.
+
+    Args:
+        biases: whether the biases of these are the plan's, too, which take back the mean of what rounding changes.
+    """
     captured = compressed.captured
     module = copy.deepcopy(captured.module)
     for layer in captured.network.layers:
-        if layer.name not in compressed.changed:
-            put_weights(module, layer.name, dense_plan(layer, chip.grain))
+        if layer.name in compressed.changed:
+            continue
+        plan = dense_plan(layer, chip.grain)
+        if biases:
+            usable = layer.filter_scale != 0
+            shift = (compressed.plan.layers[layer.name].bias - layer.filter_bias) / np.where(
+                usable, layer.filter_scale, 1
+            )
+            plan = replace(plan, bias=np.where(usable, shift, 0).astype(np.float32))
+        put_weights(module, layer.name, plan)
     return module
 
 

@@ -5,7 +5,7 @@ no valid model ends in one line.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,43 @@ _TYPES: dict[int, np.dtype[Any]] = {
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a node of the main graph is in the file.
+
+    Attributes:
+        branch: number, from 1, of the branch that it is in; 0: of the main graph itself.
+        ends: number of the branch whose result it passes on: it stands for an If, and is not in the file.
+    """
+
+    branch: int = 0
+    ends: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """A branch of an If whose condition is known: its nodes are in the main graph, in the place of the If.
+
+    Attributes:
+        node: the If.
+        taken: name of the branch.
+        outputs: names of the branch's results in the main graph.
+    """
+
+    node: NodeProto
+    taken: str
+    outputs: tuple[str, ...]
+
+    @property
+    def rest(self) -> NodeProto:
+        """The If without the branch."""
+        node = NodeProto()
+        node.CopyFrom(self.node)
+        del node.attribute[:]
+        node.attribute.extend(each for each in self.node.attribute if each.name != self.taken)
+        return node
+
+
 @dataclass(frozen=True, eq=False)
 class OnnxFile:
     """A valid model.
@@ -40,12 +77,20 @@ class OnnxFile:
             its larger weights: these are marked as lying apart. Treat it as read-only.
         weights: the initialisers of the main graph that numpy can hold, by name; some are maps of a file. Read-only.
         external: files beside it that hold weights.
+        axes: where an input has its batch, by name, if it is not in front.
+        once: values of the inputs that are the same for every batch. They are among the weights.
+        branches: that follow from these.
+        places: of the main graph's nodes; empty if no branch is written out.
     """
 
     path: Path
     graph: ModelProto
     weights: Mapping[str, Array]
     external: tuple[Path, ...]
+    axes: Mapping[str, int] = field(default_factory=dict)
+    once: Mapping[str, Array] = field(default_factory=dict)
+    branches: tuple[Branch, ...] = ()
+    places: tuple[Place, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,8 +99,8 @@ class OnnxFile:
 
     @property
     def inputs(self) -> list[ValueInfoProto]:
-        """What must be given to the model: inputs that no initialiser has a value for."""
-        given = {tensor.name for tensor in self.graph.graph.initializer}
+        """What must be given to the model for each batch: inputs that nothing has a value for."""
+        given = {tensor.name for tensor in self.graph.graph.initializer} | set(self.once)
         return [each for each in self.graph.graph.input if each.name not in given]
 
     @property
@@ -70,10 +115,11 @@ class OnnxFile:
         Raises:
             UserError: its inputs disagree.
         """
-        found = {size for each in self.inputs for size in sizes(each)[:1] if size is not None}
+        given = {each.name: (sizes(each), self.axes.get(each.name, 0)) for each in self.inputs}
+        found = {shape[axis] for shape, axis in given.values() if axis < len(shape)} - {None}
         if len(found) > 1:
-            both = " and ".join(map(str, sorted(found)))
-            raise UserError(f"{self.path}: its inputs have first dimensions of {both}; that must be one batch")
+            both = " and ".join(str(size) for size in sorted(found, key=str))
+            raise UserError(f"{self.path}: its inputs have batches of {both}; that must be one batch (--batch-axis)")
         return next(iter(found), None)
 
     @staticmethod
@@ -121,6 +167,11 @@ def sizes(value: ValueInfoProto) -> list[int | None]:
     return [each.dim_value if each.HasField("dim_value") and each.dim_value > 0 else None for each in shape.dim]
 
 
+def names(value: ValueInfoProto) -> list[str]:
+    """Of a value's dimensions; "": none."""
+    return [each.dim_param for each in value.type.tensor_type.shape.dim]
+
+
 def dtype_of(value: ValueInfoProto) -> np.dtype[Any]:
     """The type of an input."""
     return _TYPES[value.type.tensor_type.elem_type]
@@ -144,14 +195,14 @@ def first_line(error: Exception) -> str:
 
 
 def shown(text: str, most: int = 120) -> str:
-    """A name out of a file without characters that a terminal would obey, cut if it is long."""
+    """A text out of a file without characters that a terminal would obey, with its middle left out if it is long."""
     plain = printable(text)
-    return plain if len(plain) <= most else plain[: most - 3] + "..."
+    return plain if len(plain) <= most else plain[: most // 2 - 3] + "..." + plain[-(most - most // 2) :]
 
 
 def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs inside a node (of If, Loop, Scan), and those inside them."""
-    for graph in _own_graphs(node):
+    for graph in own_graphs(node):
         yield graph
         for each in graph.node:
             yield from inner_graphs(each)
@@ -160,7 +211,7 @@ def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
 def reads(node: NodeProto) -> list[str]:
     """Names of the values that a node reads, those included that graphs inside it take from outside."""
     names = dict.fromkeys(name for name in node.input if name)
-    for graph in _own_graphs(node):
+    for graph in own_graphs(node):
         own = {each.name for each in (*graph.input, *graph.initializer)}
         for inner in graph.node:
             names.update(dict.fromkeys(name for name in reads(inner) if name not in own))
@@ -169,7 +220,8 @@ def reads(node: NodeProto) -> list[str]:
     return list(names)
 
 
-def _own_graphs(node: NodeProto) -> list[GraphProto]:
+def own_graphs(node: NodeProto) -> list[GraphProto]:
+    """The graphs inside a node, without those inside them."""
     return [graph for each in node.attribute for graph in ([each.g] if each.HasField("g") else each.graphs)]
 
 
@@ -236,7 +288,7 @@ def _load_attributes(path: Path, model: ModelProto) -> None:
     """Take in what lies in other files but is no initialiser of the main graph, or none that numpy holds."""
     main = {id(tensor) for tensor in model.graph.initializer}
     for tensor in tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL and (id(tensor) not in main or not _is_plain(tensor)):
+        if tensor.data_location == TensorProto.EXTERNAL and (id(tensor) not in main or not is_plain(tensor)):
             file, offset, size = _place(path, tensor)
             with file.open("rb") as opened:
                 opened.seek(offset)
@@ -245,7 +297,8 @@ def _load_attributes(path: Path, model: ModelProto) -> None:
             del tensor.external_data[:]
 
 
-def _is_plain(tensor: TensorProto) -> bool:
+def is_plain(tensor: TensorProto) -> bool:
+    """Whether numpy itself has its type."""
     return _TYPES.get(tensor.data_type) in _PLAIN
 
 
@@ -255,7 +308,7 @@ def _take_out(path: Path, model: ModelProto) -> dict[str, Array]:
     for tensor in model.graph.initializer:
         if tensor.name in found:
             raise UserError(f"{path}: two weights are called {shown(tensor.name)}")
-        if not _is_plain(tensor):
+        if not is_plain(tensor):
             continue
         dtype = _TYPES[tensor.data_type]
         if tensor.data_location == TensorProto.EXTERNAL:

@@ -10,7 +10,7 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -22,14 +22,14 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from prap_pim.capture import Captured
-from prap_pim.errors import UserError
+from prap_pim.errors import UserError, printable
 from prap_pim.onnx_model.file import Array, OnnxFile, dtype_of, first_line, inner_graphs, reads, shown
 from prap_pim.onnx_model.program import Piece, Program, is_tensor, session, to_array, to_tensor
 
 _CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
-_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
-_UNMAPPED = {
+PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+UNMAPPED = {
     "ConvTranspose": "a transposed convolution is not mapped yet",
     "Einsum": "an einsum with a weight cannot be mapped",
     "LSTM": "a recurrent layer (LSTM) is not mapped yet",
@@ -81,7 +81,7 @@ def capture_onnx(file: OnnxFile, example: Sequence[Tensor]) -> OnnxCapture:
 
     Args:
         file: the model.
-        example: a batch of each of its inputs, in their order (``read_batches``).
+        example: a batch of each of its inputs, in their order, the batch in front (``read_inputs``).
 
     Raises:
         UserError: it does not run on the example, a layer cannot be mapped, there is none, or the network that was
@@ -103,6 +103,7 @@ def capture_onnx(file: OnnxFile, example: Sequence[Tensor]) -> OnnxCapture:
                 f"{file.path}: its output {shown(name)} is not what its nodes give one after another: is it random?"
             )
     calls = {name: tuple(products) for name, products in lowering.calls.items()}
+    captured = replace(captured, outputs=tuple(file.outputs))
     return OnnxCapture(file, captured, calls, lowering.norms)
 
 
@@ -115,7 +116,7 @@ def alike(own: Tensor, other: Tensor) -> bool:
 
 
 def run_file(file: OnnxFile, batches: Iterable[Sequence[Tensor]]) -> list[list[Array]]:
-    """What the model of a file gives for each batch, by onnxruntime on the file itself.
+    """What the model of a file gives for each batch, the batch in front, by onnxruntime on the file itself.
 
     Raises:
         UserError: onnxruntime does not take the model, or fails on a batch.
@@ -127,7 +128,9 @@ def run_file(file: OnnxFile, batches: Iterable[Sequence[Tensor]]) -> list[list[A
         raise UserError(f"{file.path}: onnxruntime does not take it: {first_line(error)}") from error
     found = []
     for batch in batches:
-        values = {e.name: to_array(x, dtype) for e, x, dtype in zip(file.inputs, batch, dtypes, strict=True)}
+        values = dict(file.once)
+        for each, x, dtype in zip(file.inputs, batch, dtypes, strict=True):
+            values[each.name] = to_array(x.movedim(0, file.axes.get(each.name, 0)), dtype)
         try:
             found.append(opened.run(None, values))
         except Exception as error:
@@ -156,7 +159,7 @@ class _Lowering:
     """One model on its way to the normal form."""
 
     def __init__(self, file: OnnxFile, example: Sequence[Tensor]) -> None:
-        self.file, self.proto = file, file.graph.graph
+        self.file, self.proto, self.batch = file, file.graph.graph, len(example[0])
         self.nodes, self.fixed = list(self.proto.node), file.batch is not None
         self.initial = {tensor.name: tensor for tensor in self.proto.initializer}
         self.maker = {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
@@ -169,6 +172,7 @@ class _Lowering:
                 self.users.setdefault(name, []).append(i)
         self.stored = {*self.initial, *(tensor.values.name for tensor in self.proto.sparse_initializer)}
         self.constants = set(self.stored)
+        self.given = set(file.once)  # constants for these inputs alone: computed with, but no weights
         self.lazy: set[str] = set()  # follows from sizes alone, or is no tensor: computed where it is needed
         self.known: dict[str, Array] = {}  # values of constants that nodes compute
         self.graph = fx.Graph()
@@ -176,7 +180,7 @@ class _Lowering:
         self.places: dict[str, fx.Node] = {}
         self.values: dict[str, Tensor] = {}  # for the example
         self.dtypes: dict[str, np.dtype[Any]] = {}
-        self.wishes = {_path(_module_name(node)) for node in self.nodes if node.op_type in _PRODUCTS}
+        self.wishes = {_path(_module_name(node)) for node in self.nodes if node.op_type in PRODUCTS}
         self.taken = {"digital"}
         self.layers: dict[tuple[Any, ...], str] = {}
         self.calls: dict[str, list[Product]] = {}
@@ -184,8 +188,10 @@ class _Lowering:
         self.unsupported: dict[str, str] = {}
         self.done: set[int] = set()
         for i, (each, value) in enumerate(zip(file.inputs, example, strict=True)):
-            dtype = dtype_of(each)
-            self._put(each.name, self.graph.placeholder(f"input_{i}"), value, dtype)
+            place, axis = self.graph.placeholder(f"input_{i}"), file.axes.get(each.name, 0)
+            if axis:
+                place, value = self.graph.call_function(torch.movedim, (place, 0, axis)), value.movedim(0, axis)
+            self._put(each.name, place, value, dtype_of(each))
 
     def module(self) -> fx.GraphModule:
         """
@@ -198,6 +204,8 @@ class _Lowering:
         for i in self.live:
             node = self.nodes[i]
             if i in self.done or all(name in self.constants | self.lazy for name in node.output if name):
+                if not self.given.isdisjoint(node.output):
+                    self._note(i, node)
                 continue
             layer = self._layer(i, node)
             if layer is not None:
@@ -225,6 +233,7 @@ class _Lowering:
             node, inputs = self.nodes[i], set(self.reads[i])
             if inputs <= self.constants and node.op_type not in _RANDOM:
                 self.constants.update(node.output)
+                self.given.update(() if inputs.isdisjoint(self.given) else node.output)
             elif node.op_type in ("Shape", "Size") or (inputs and inputs <= self.constants | self.lazy):
                 self.lazy.update(node.output)
 
@@ -248,7 +257,11 @@ class _Lowering:
         return self.places[name]
 
     def _constant(self, name: str) -> Array | None:
-        """The value of a constant; None if it is none, or none that numpy holds."""
+        """The value of a constant of the model; None if it is none, or none that numpy holds."""
+        return None if name in self.given else self._known(name)
+
+    def _known(self, name: str) -> Array | None:
+        """The value of a constant, also of one that follows from inputs that are given once."""
         if name not in self.constants:
             return None
         if name in self.file.weights:
@@ -359,7 +372,7 @@ class _Lowering:
 
         def shape(at: int) -> tuple[int, ...]:
             name = node.input[at]
-            value: Any = self.values[name] if name in self.values else self._constant(name)
+            value: Any = self.values[name] if name in self.values else self._known(name)
             return tuple(value.shape) if value is not None else (0,)
 
         if node.op_type == "MatMul":
@@ -368,27 +381,38 @@ class _Lowering:
             return found[0].size * shape(0)[0 if _attributes(node).get("transA", 0) else -1]
         if node.op_type == "Conv":
             return found[0].size * prod(shape(1)[1:])
+        if node.op_type in ("LSTM", "GRU", "RNN"):  # each weight once for every step of every sequence
+            return prod(shape(0)[:2]) * (prod(shape(1)) + prod(shape(2)))
         return prod(shape(0)) * prod(shape(1)[1:]) if node.op_type == "ConvTranspose" else 0
 
-    def _label(self, node: NodeProto) -> str:
-        """Of a node, for people."""
-        return shown(f"{node.name or node.output[0]} ({node.op_type})")
+    def _label(self, node: NodeProto, whole: bool = False) -> str:
+        """Of a node, for people; a long one cut, if it need not be whole."""
+        label = printable(f"{node.name or node.output[0]} ({node.op_type})")
+        return label if whole else shown(label)
 
     def _note(self, i: int, node: NodeProto) -> None:
         """Whether a node holds weights that ought to be on crossbars."""
         reason = ""
-        known = node.domain in ("", "ai.onnx") and node.op_type in {*_UNMAPPED, *_PRODUCTS}
+        known = node.domain in ("", "ai.onnx") and node.op_type in {*UNMAPPED, *PRODUCTS}
         weights = [name for name in node.input if known and self._is_matrix(name)]
-        if weights and node.op_type in _UNMAPPED:
-            reason = _UNMAPPED[node.op_type]
+        inside = {each.op_type for inner in inner_graphs(node) for each in inner.node}
+        if weights and not self.given.isdisjoint(node.output):
+            reason = "its input is given once: it is the same for every batch"
+        elif weights and node.op_type in UNMAPPED:
+            reason = UNMAPPED[node.op_type]
         elif weights:
             left = node.input[0] in weights
             shape = list(np.asarray(self._constant(weights[0])).shape)
             reason = "the weight is on the left" if left else f"a weight {shape} cannot be mapped"
-        elif any(each.op_type in _PRODUCTS for inner in inner_graphs(node) for each in inner.node):
+            if not left and not self._has_batch(node):
+                reason = "its input has no batch in front"
+        elif inside & PRODUCTS:
             reason = f"products inside of {node.op_type} are not mapped"
+        elif inside & set(UNMAPPED):
+            kinds = ", ".join(sorted(inside & set(UNMAPPED)))
+            reason = f"what is inside of {node.op_type} is not mapped: {kinds}"
         if reason:
-            self.unsupported[self._label(node)] = reason
+            self.unsupported[self._label(node, whole=True)] = reason
 
     def _is_matrix(self, name: str) -> bool:
         value = self._constant(name)
@@ -398,14 +422,23 @@ class _Lowering:
 
     def _layer(self, i: int, node: NodeProto) -> _Layer | None:
         """The layer that a node is; None if it cannot be one."""
-        if node.op_type not in _PRODUCTS or node.domain not in ("", "ai.onnx") or node.input[1] not in self.constants:
+        if node.op_type not in PRODUCTS or node.domain not in ("", "ai.onnx") or node.input[1] not in self.constants:
             return None
         if node.input[0] in self.constants or not self._is_matrix(node.input[1]):
+            return None
+        if not self._has_batch(node):
             return None
         weight = self._constant(node.input[1])
         assert weight is not None
         make = {"Conv": self._conv, "Gemm": self._gemm, "MatMul": self._matmul}[node.op_type]
         return make(i, node, weight)
+
+    def _has_batch(self, node: NodeProto) -> bool:
+        """Whether what a Conv or MatMul reads has a part for each input, which a convolution needs in front."""
+        self._value(node.input[0])
+        shape = self.values[node.input[0]].shape
+        parts = {"Conv": shape[:1], "MatMul": shape[:-1]}.get(node.op_type, ())
+        return prod(parts) % self.batch == 0 if len(parts) else True
 
     def _matmul(self, i: int, node: NodeProto, weight: Array) -> _Layer | None:
         if weight.ndim != 2 or self._rank(node.input[0]) < 2:

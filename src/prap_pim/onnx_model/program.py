@@ -36,6 +36,7 @@ def session(model: "bytes | str", weights: Mapping[str, Array], threads: int) ->
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # each piece would keep the most it ever needed
     options.log_severity_level = 4  # what matters comes as an error
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if weights:

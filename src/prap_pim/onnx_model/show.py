@@ -3,6 +3,8 @@
 from rich.console import Console
 from rich.text import Text
 
+from prap_pim.errors import printable
+from prap_pim.names import shortened
 from prap_pim.onnx_model.compress import CostSummary, OnnxSummary
 from prap_pim.onnx_model.file import shown
 from prap_pim.report.quantities import scale, significant
@@ -21,13 +23,22 @@ _COSTS = (
 def print_summary(summary: OnnxSummary, console: Console) -> None:
     """Print what became of every layer, what an inference costs, and how far the outputs are from the original's."""
     console.print(Text(f"{shown(summary.model)}: {summary.method} on {summary.chip}, for one inference", style="bold"))
+    for line in summary.check.findings:
+        console.print(Text(printable(line)))
+    if summary.check.warning:
+        console.print(Text(printable(summary.check.warning), style="yellow"))
     rows = []
-    for layer in summary.layers:
+    names = shortened([shown(layer.name, len(layer.name)) for layer in summary.layers])
+    for name, layer in zip(names, summary.layers, strict=True):
         counts = (layer.rows, layer.filters, layer.groups, layer.calls)
         share = significant(layer.ou_steps / layer.dense_ou_steps)
-        rows.append((shown(layer.name), *(f"{count:,}" for count in counts), share, f"{layer.error:.2%}"))
+        rows.append((name, *(f"{count:,}" for count in counts), share, f"{layer.error:.2%}"))
     headings = ("layer", "rows", "filters", "conv\ngroups", "calls", "OU steps\nof dense", "error")
     print_table(console, headings, rows, spare=(4, 3, 1, 2))
+    for name, value in summary.once.items():
+        console.print(Text(f"given once: {shown(name)} = {value}; the weights are compressed for this value"))
+    for name, branch in summary.branches.items():
+        console.print(Text(f"If {shown(name)}: its {shown(branch)} is compressed; the other branch keeps its weights"))
     for name, reason in summary.digital.items():
         console.print(Text(f"left digital: {shown(name)}: {reason}", style="yellow"))
     console.print(f"{summary.compute_ratio:.4f} of the dense network's OU steps", highlight=False)

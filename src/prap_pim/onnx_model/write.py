@@ -1,7 +1,7 @@
 """The same ONNX graph with other weights: initialisers are replaced, additions put in where a layer has got a bias."""
 
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from torch import nn
 
@@ -16,6 +17,8 @@ from prap_pim.errors import UserError
 from prap_pim.files import write_whole
 from prap_pim.onnx_model.file import (
     Array,
+    Branch,
+    Place,
     first_line,
     inner_graphs,
     is_apart,
@@ -26,12 +29,20 @@ from prap_pim.onnx_model.file import (
     shown,
 )
 from prap_pim.onnx_model.lower import OnnxCapture, Product
+from prap_pim.quantize import LEAST, MOST, InputGrid
 
 _MOST = (1 << 31) - (1 << 20)  # bytes that one file of this format holds
+_ROUNDS = 11  # the opset that brought Round
 _ALIGN = 64  # bytes; where a weight begins in a file of its own
 
 
-def write_onnx(found: OnnxCapture, module: nn.Module, path: Path, most: int = _MOST) -> tuple[Path, ...]:
+def write_onnx(
+    found: OnnxCapture,
+    module: nn.Module,
+    path: Path,
+    most: int = _MOST,
+    grids: Mapping[str, InputGrid] | None = None,
+) -> tuple[Path, ...]:
     """Write a model with the weights of another module of the same graph.
 
     Args:
@@ -40,6 +51,7 @@ def write_onnx(found: OnnxCapture, module: nn.Module, path: Path, most: int = _M
         path: the file. If the model had weights in files beside it, or would take more than ``most`` bytes, they go
             into ``NAME.data`` beside it.
         most: see ``path``.
+        grids: int8, by layer name, to which each layer's input is to be rounded, as on the crossbars; None: it is not.
 
     Returns:
         the files that were written.
@@ -49,7 +61,10 @@ def write_onnx(found: OnnxCapture, module: nn.Module, path: Path, most: int = _M
     """
     model, weights = ModelProto(), dict(found.file.weights)
     model.CopyFrom(found.file.graph)
-    _Rewriting(found, model, weights).rewrite(module)
+    rewriting = _Rewriting(found, model, weights)
+    for name, grid in (grids or {}).items():
+        rewriting.round_input(name, grid)
+    rewriting.rewrite(module)
     total = sum(array.nbytes for array in weights.values()) + model.ByteSize()
     if not found.file.external and total <= most:
         for tensor in model.graph.initializer:
@@ -107,14 +122,19 @@ class _Rewriting:
     def __init__(self, found: OnnxCapture, model: ModelProto, weights: dict[str, Array]) -> None:
         self.found, self.model, self.weights = found, model, weights
         self.nodes: list[NodeProto] = list(model.graph.node)
+        places = found.file.places or [Place()] * len(self.nodes)
+        self.entries = list(zip(self.nodes, places, strict=True))
+        self.rests = [branch.rest for branch in found.file.branches]  # they are in the file, too
         self.initial = {tensor.name: tensor for tensor in model.graph.initializer}
         self.names = {*self.initial, *(name for node in self.nodes for name in (*node.input, *node.output))}
         self.names |= {each.name for each in (*model.graph.input, *model.graph.output)}
-        self.names |= {name for node in self.nodes for inner in inner_graphs(node) for name in _made(inner)}
-        self.readers = Counter(name for node in self.nodes for name in reads(node))
+        every = [*self.nodes, *self.rests]
+        self.names |= {name for node in every for inner in inner_graphs(node) for name in _made(inner)}
+        self.readers = Counter(name for node in every for name in reads(node))
         self.readers.update(each.name for each in model.graph.output)
         self.unused_before = self._unused()
         self.following: dict[int, list[NodeProto]] = {}  # nodes to put in after one
+        self.preceding: dict[int, list[NodeProto]] = {}  # and before
 
     def rewrite(self, module: nn.Module) -> None:
         """Change the model and the weights."""
@@ -122,12 +142,45 @@ class _Rewriting:
             self._layer(name, calls, module.get_submodule(name))
         for name, (at, dtype) in self.found.norms.items():
             norm: Any = module.get_submodule(name)
+            own: Any = self.found.captured.module.get_submodule(name)
+            if norm.affine and not torch.equal(norm.weight, own.weight):  # its channels were equalised
+                self._give([(at, 1)], _numpy(norm.weight), f"{name}.weight", dtype)
+                self._give([(at, 2)], _numpy(norm.bias), f"{name}.bias", dtype)
             self._give([(at, 3)], _numpy(norm.running_mean), f"{name}.running_mean", dtype)
             self._give([(at, 4)], _numpy(norm.running_var), f"{name}.running_var", dtype)
-        together = [each for i, node in enumerate(self.nodes) for each in (node, *self.following.get(i, []))]
-        del self.model.graph.node[:]
-        self.model.graph.node.extend(together)
+        self.entries = [
+            (each, place)
+            for i, (node, place) in enumerate(self.entries)
+            for each in (*self.preceding.get(i, []), node, *self.following.get(i, []))
+        ]
         self._tidy()
+        whole = self._put_back()
+        del self.model.graph.node[:]
+        self.model.graph.node.extend(whole)
+
+    def round_input(self, name: str, grid: InputGrid) -> None:
+        """Let a layer read int8. Not by QuantizeLinear: onnxruntime would take that as leave to round the weights, too.
+
+        Raises:
+            UserError: the model's version or type has no operator for it.
+        """
+        calls = self.found.calls[name]
+        opset = max(each.version for each in self.model.opset_import if each.domain in ("", "ai.onnx"))
+        if opset < _ROUNDS or any(each.dtype != np.float32 for each in calls):
+            raise UserError(
+                f"{self.found.file.path}: a bit-true file needs opset {_ROUNDS} or later and float32 weights; layer "
+                f"{shown(name)} has opset {opset} and {calls[0].dtype}"
+            )
+        values = {"step": grid.step, "least": LEAST - grid.zero, "most": MOST - grid.zero}
+        step, least, most = (self._new(np.array(v), f"{name}.input_{k}", calls[0].dtype) for k, v in values.items())
+        for each in calls:
+            node, made = self.nodes[each.node], []
+            rounded = node.input[0]
+            for op, more in (("Div", [step]), ("Round", []), ("Clip", [least, most]), ("Mul", [step])):
+                before, rounded = rounded, self._free(f"{node.input[0]}.{op}")
+                made.append(helper.make_node(op, [before, *more], [rounded], self._free(f"{name}.{op}")))
+            self.preceding[each.node] = made
+            node.input[0] = rounded
 
     def _layer(self, name: str, calls: tuple[Product, ...], layer: Any) -> None:
         """The calls of a layer are alike: the same operator, and all with a bias or none."""
@@ -200,21 +253,53 @@ class _Rewriting:
 
     def _unused(self) -> set[str]:
         """Values that nothing reads."""
-        used = {name for node in self.model.graph.node for name in reads(node)}
-        used |= {each.name for each in self.model.graph.output}
-        made = {name for node in self.model.graph.node for name in node.output if name}
+        used = {name for node in (*(node for node, _ in self.entries), *self.rests) for name in reads(node)}
+        used |= {each.name for each in self.model.graph.output} | set(self.found.file.once)
+        made = {name for node, _ in self.entries for name in node.output if name}
         return (made | {tensor.name for tensor in self.model.graph.initializer}) - used
 
     def _tidy(self) -> None:
         """Take out what only the replaced weights were made of."""
         graph, size = self.model.graph, -1
-        while size != len(graph.node):
-            size, left = len(graph.node), self._unused() - self.unused_before
-            _keep(graph.node, [node for node in graph.node if not set(node.output) <= left])
+        while size != len(self.entries):
+            size, left = len(self.entries), self._unused() - self.unused_before
+            self.entries = [(node, place) for node, place in self.entries if place.ends or not set(node.output) <= left]
             _keep(graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in left])
             _keep(graph.input, [each for each in graph.input if each.name not in left])
             for name in left:
                 self.weights.pop(name, None)
+
+    def _put_back(self) -> list[NodeProto]:
+        """The main graph's nodes as in the file: each branch in its If, inputs given once without their value."""
+        once = self.found.file.once
+        _keep(self.model.graph.initializer, [each for each in self.model.graph.initializer if each.name not in once])
+        for name in once:
+            self.weights.pop(name, None)
+        inside: defaultdict[int, list[NodeProto]] = defaultdict(list)
+        done: set[int] = set()
+        for node, place in self.entries:
+            if not place.ends:
+                inside[place.branch].append(node)
+            elif place.ends not in done:
+                done.add(place.ends)
+                branch = self.found.file.branches[place.ends - 1]
+                inside[place.branch].append(self._with_branch(branch, inside[place.ends]))
+        return inside[0]
+
+    def _with_branch(self, branch: Branch, nodes: list[NodeProto]) -> NodeProto:
+        """An If with other nodes in its branch."""
+        whole = NodeProto()
+        whole.CopyFrom(branch.node)
+        graph = next(each.g for each in whole.attribute if each.name == branch.taken)
+        made = {name for node in nodes for name in node.output}
+        for result, name in zip(graph.output, branch.outputs, strict=True):
+            result.name = name
+            if name not in made:  # of a value from outside
+                result.name = self._free(f"{name}.out")
+                nodes = [*nodes, helper.make_node("Identity", [name], [result.name])]
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(nodes)
+        return whole
 
 
 def _made(graph: GraphProto) -> list[str]:

@@ -1,6 +1,7 @@
 """How calibrated reuse shared out its budget, as rows that the terminal and the page both show."""
 
 from dataclasses import dataclass
+from math import prod
 
 from prap_pim.report.quantities import percent, significant
 from prap_pim.results import AllocationResult, LayerResult, MethodResult, Results, unused_budget
@@ -44,7 +45,7 @@ def _allocation(method: MethodResult, judged: str) -> Allocation:
     if calibration.limit is not None and calibration.changed is not None:
         limit = percent(calibration.limit)
         if calibration.changed > calibration.limit:
-            parts.append(f"the limit of {limit} could not be met: batch norm measured anew and int8 alone change more")
+            parts.append(f"the limit of {limit} could not be met: int8 alone changes more")
         elif whole == len(layers):
             parts.append(f"no compute ratio below 1 that was tried meets the limit of {limit}")
     summary = "; ".join(parts)
@@ -56,7 +57,7 @@ def _row(given: AllocationResult, layer: LayerResult) -> tuple[str, ...]:
     return (
         "-" if given.sensitivity_nats is None else significant(given.sensitivity_nats, 2),
         f"{given.donors or layer.weight_shape[0]} of {layer.weight_shape[0]}",
-        "all" if given.kept_positions is None else f"{given.kept_positions} of 9",
+        "all" if given.kept_positions is None else f"{given.kept_positions} of {prod(layer.weight_shape[2:])}",
         significant(layer.ou_steps / layer.dense_ou_steps, 3),
         percent(given.output_error),
     )

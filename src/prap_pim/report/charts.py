@@ -339,7 +339,7 @@ def _quality(
     return Chart(
         id_,
         title,
-        "Float network: as trained. Compressed: the method's weights, float arithmetic, batch norm re-estimated on the "
+        "Float network: as trained. Compressed: the method's weights, float arithmetic, batch norm moved on the "
         "calibration inputs (so even dense can differ from the float network). Bit-true: int8 on the "
         f"simulated crossbars. {note}",
         [data],

@@ -103,6 +103,21 @@ class Section:
     rows: tuple[Row, ...]
 
 
+def _noise(compared: Comparison) -> str:
+    """Of the output that is worst."""
+    outputs = compared.method.check.outputs if compared.method.check is not None else []
+    if not outputs:
+        return "not measured"
+    noise = [output.sqnr_db for output in outputs if output.sqnr_db is not None]
+    return f"{min(noise):.1f} dB" if noise else "no difference"
+
+
+def _changed(compared: Comparison) -> str:
+    outputs = compared.method.check.outputs if compared.method.check is not None else []
+    changed = [output.changed for output in outputs if output.changed is not None]
+    return percent(max(changed)) if changed else "n/a"
+
+
 def sections(results: Results) -> list[Section]:
     """The table of methods: methods are columns, figures rows."""
     compared = comparisons(results)
@@ -127,6 +142,16 @@ def sections(results: Results) -> list[Section]:
                 row("compressed", lambda c: percent(c.method.compressed_accuracy)),
                 row("bit-true int8", lambda c: percent(c.method.bit_true_accuracy)),
             ),
+        ),
+        *(
+            [
+                Section(
+                    "Bit-true against the untouched network, on calibration inputs held back",
+                    (row("signal to noise", _noise), row("classes changed", _changed)),
+                )
+            ]
+            if any(method.check is not None for method in results.methods)
+            else []
         ),
         Section(
             "Work and storage",

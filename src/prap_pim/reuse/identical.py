@@ -37,8 +37,9 @@ class IdenticalReuse(Settings):
         zero pattern), if it is at most tau away (of equals the earlier donor, "nothing" last); else it becomes a donor.
 
     So at least the share 1 - theta of a block's filters, those with the smallest patterns, is near enough to nothing.
-    1 makes tau 0: only equal patterns are shared and zero patterns dropped, which changes no stored integer. A theta
-    below 1 / filters makes tau the largest norm: all are near enough to nothing, and nothing is computed.
+    1 makes tau 0: as integers of one step for the whole layer, equal patterns are shared and zero ones dropped; where
+    nothing is shared, what is left is stored with a step per filter. A theta below 1 / filters makes tau the largest
+    norm: all are near enough to nothing, and nothing is computed.
 
     Where filters have different shapes in a block, a filter is compared on the donor's rows and takes its shape, as in
     ``SimilarReuse``; its norm and its distance to "nothing" are those under its own shape.

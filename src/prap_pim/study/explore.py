@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from prap_pim.errors import UserError
-from prap_pim.parallel import available_memory, cores
+from prap_pim.memory import available_memory
+from prap_pim.parallel import cores
 from prap_pim.pipeline import versions
 from prap_pim.report.study import front_table, summary, write_study_report
 from prap_pim.run_folder import Manifest

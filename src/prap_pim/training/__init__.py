@@ -3,7 +3,7 @@
 from prap_pim.training.checkpoint import Checkpoint
 from prap_pim.training.config import PRAP_2023, TrainingConfig, learning_rate
 from prap_pim.training.descent import check_shards
-from prap_pim.training.evaluate import Quality, Tally, accuracy, evaluate, reestimate_batchnorm
+from prap_pim.training.evaluate import Quality, Tally, accuracy, evaluate
 from prap_pim.training.loop import Hooks, Progress, quiet, run_epochs, train, train_along
 from prap_pim.training.processes import Lost, Processes
 
@@ -22,7 +22,6 @@ __all__ = [
     "evaluate",
     "learning_rate",
     "quiet",
-    "reestimate_batchnorm",
     "run_epochs",
     "train",
     "train_along",

@@ -6,7 +6,6 @@ from math import log
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from prap_pim.progress import Steps, counted, unheard
 
@@ -86,36 +85,6 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
 def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
     """Share of the labels that have the greatest output. Arguments as for ``evaluate``."""
     return evaluate(model, inputs, labels, batch_size).accuracy
-
-
-@torch.inference_mode()
-def reestimate_batchnorm(model: nn.Module, inputs: Tensor, batch_size: int = 256, told: Steps = unheard) -> None:
-    """Replace batch norm's running mean and variance by those of ``inputs`` under the present weights.
-
-    The statistics are the plain average over the batches; no label is needed and no weight changes. Done after every
-    compression, for all methods alike; a model without batch norm is left as it is.
-
-    Args:
-        model: changed in place, in its batch-norm buffers only, and left in evaluation mode.
-        inputs: images or tokens, as in ``data.Examples``.
-        batch_size: inputs at a time, at most.
-        told: how many batches are done.
-    """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    device = next(model.parameters()).device
-    try:
-        model.eval()  # so that dropout, if any, is off
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch: a cumulative average
-            norm.train()
-        for batch in counted(batches(inputs, batch_size) if norms else (), told):
-            model(_laid_out(batch, device))
-    finally:
-        model.eval()
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 def _laid_out(inputs: Tensor, device: torch.device) -> Tensor:
