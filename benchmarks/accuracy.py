@@ -13,7 +13,7 @@ repository, to which each run adds its own: the page is written from there.
 
 The ratio is OU steps over those of the dense network, first and last layer whole for every method, as in the paper.
 Rivals get one share for all layers that meets the ratio (``prap_pim.equal_compute``); where a method cannot, there is
-no point. Batch-norm statistics are re-estimated on calibration images for all alike, the float network included.
+no point. Batch norm moves by what a method changes, measured on calibration images.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from prap_pim.plan import NetworkPlan
 from prap_pim.prune import NoPruning, PatternPruning
 from prap_pim.results import Results
 from prap_pim.run_folder import RunFolder
-from prap_pim.training import Checkpoint, accuracy, reestimate_batchnorm
+from prap_pim.training import Checkpoint, accuracy
 
 CHIPS = ("prap-2023", "isaac-32nm")  # the first is that of the runs; their saved plans are costed on the other
 POINTS = Path(__file__).with_name("accuracy_points.json")
@@ -158,13 +158,12 @@ class Case:
 
     @cached_property
     def trained(self) -> tuple[Network, float]:
-        """The network that the dense run trained, batch norm re-estimated as after every method; its float accuracy."""
+        """The network that the dense run trained; its float accuracy."""
         config = self.config(DENSE)
         splits = load(config.data, config.seed)
         model = build(config.model, splits.train.inputs.shape[1], splits.classes, config.seed)
         newest = sorted(RunFolder(self.folder / DENSE["name"]).checkpoints.glob("epoch-*.safetensors"))[-1]
         Checkpoint.load(newest).restore(model)
-        reestimate_batchnorm(model, splits.calibration.inputs)
         network = capture(model, splits.test.inputs[:1], self.name).network
         return network, accuracy(model, splits.test.inputs, splits.test.labels)
 
@@ -197,7 +196,6 @@ class Case:
             "description": found.description,
             "images": results.images,
             "float_accuracy": float_accuracy,
-            "float_accuracy_before_reestimation": results.float_accuracy,
             "compressed_accuracy": found.compressed_accuracy,
             "bit_true_accuracy": found.bit_true_accuracy,
             "compute_ratio": found.compute_ratio,

@@ -13,14 +13,27 @@ import resource
 import time
 
 import torch
+from torch import Tensor, nn
 
 from prap_pim.calibrate import CalibratedReuse, calibrate
 from prap_pim.capture import capture
 from prap_pim.chip import load_chip
+from prap_pim.compression import CalibrationInputs
+from prap_pim.config import MethodConfig
 from prap_pim.models import ResNet18Config, VGG16Config, build
-from prap_pim.training import reestimate_batchnorm
 
 MODELS = {"resnet18": ResNet18Config(), "vgg16": VGG16Config()}
+
+
+def normalised(model: nn.Module, inputs: Tensor) -> nn.Module:
+    """A network whose batch norms hold the statistics of inputs, as if it had been trained on them."""
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None  # the mean over all batches
+    with torch.no_grad():
+        for batch in torch.split(inputs, 64):
+            model.train()(batch)
+    return model.eval()
 
 
 def main() -> None:
@@ -31,8 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.models:
         inputs = torch.randn(options.inputs, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        model = build(MODELS[name], 3, 10, seed=0).eval()
-        reestimate_batchnorm(model, inputs)
+        model = normalised(build(MODELS[name], 3, 10, seed=0), inputs)
         begun = time.perf_counter()
         with torch.no_grad():
             for batch in torch.split(inputs, 64):
@@ -50,7 +62,9 @@ def main() -> None:
             last = now
 
         config = CalibratedReuse(compute_ratio=options.ratio)
-        calibrate(captured, inputs, config, load_chip("isaac-32nm"), 0, phase=name, progress=told)
+        given = CalibrationInputs.of(captured, inputs, MethodConfig(name=name, reuse=config))
+        of_inputs = given.batches, given.judges
+        calibrate(captured, *of_inputs, config, load_chip("isaac-32nm"), 0, phase=name, progress=told)
         seconds, memory = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         busy = (time.process_time() - worked) / (seconds * len(os.sched_getaffinity(0)))
         parts = ", ".join(f"{phase.split(': ')[1]} {spent:.1f} s" for phase, spent in phases.items())

@@ -26,7 +26,7 @@ from prap_pim.parallel import cores
 from prap_pim.patterns import make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
 from prap_pim.prune import NoPruning, prune
-from prap_pim.quantize import input_steps
+from prap_pim.quantize import InputGrid, input_grids
 from prap_pim.reuse import NoReuse, ReuseConfig, SimilarReuse, reuse
 
 VARIED = LognormalVariation(sigma=0.2)
@@ -40,7 +40,7 @@ LINES = [
 ]
 
 
-def plan_of(captured: Captured, steps: dict[str, float], reusing: ReuseConfig) -> NetworkPlan:
+def plan_of(captured: Captured, grids: dict[str, InputGrid], reusing: ReuseConfig) -> NetworkPlan:
     """No pattern pruned."""
     plans: dict[str, LayerPlan] = {}
     for layer in captured.network.layers:
@@ -49,7 +49,8 @@ def plan_of(captured: Captured, steps: dict[str, float], reusing: ReuseConfig) -
         plans[layer.name] = make_plan(
             layer.name, layer.matrix, patterns, decided, layer.filter_scale, layer.filter_bias
         )
-    return NetworkPlan("benchmark", plans, steps)
+    steps, zeros = ({name: getattr(grid, key) for name, grid in grids.items()} for key in ("step", "zero"))
+    return NetworkPlan("benchmark", plans, steps, input_zero=zeros)
 
 
 def compute_ratio(captured: Captured, plan: NetworkPlan) -> float:
@@ -93,8 +94,8 @@ def main() -> None:
     images = torch.rand(arguments.images, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(arguments.images, dtype=torch.int64)
     captured = capture(model, images[:1], "resnet20")
-    steps = input_steps(captured, images, arguments.batch)
-    dense, eighth = plan_of(captured, steps, NoReuse()), plan_of(captured, steps, SimilarReuse(keep=0.125))
+    grids = input_grids(captured, images, arguments.batch)
+    dense, eighth = plan_of(captured, grids, NoReuse()), plan_of(captured, grids, SimilarReuse(keep=0.125))
 
     def show(name: str, run: Callable[[], object]) -> None:
         reference = milliseconds(lambda: infer(model, images, arguments.batch), arguments.images, arguments.repeats)

