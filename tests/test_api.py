@@ -222,7 +222,7 @@ def _nan(x: Tensor) -> Tensor:
     ("calibration", "arguments", "message"),
     [
         (lambda x: x, {"method": "calibratd"}, "no method 'calibratd' .*'calibrated'"),
-        (lambda x: x, {}, "give either compute_ratio or max_drop"),
+        (lambda x: x, {}, "give either compute_ratio"),
         (lambda x: x, {"compute_ratio": 0.5, "shape": (9,)}, "unknown key 'shape'"),
         (lambda x: x, {"compute_ratio": 0.001}, "a compute ratio of 0.001 is not possible"),
         (lambda x: x, {"compute_ratio": 2}, "compute_ratio"),

@@ -210,7 +210,7 @@ def test_it_is_not_found_again_where_it_is_there(config: Path, finished: Path, t
             ["methods.0.reuse.compute_ratio=0.001"],
             "a compute ratio of 0.001 is not possible here: with as few patterns as may be",
         ),
-        (["methods.0.reuse.max_drop=0.1"], "give either compute_ratio or max_drop"),
+        (["methods.0.reuse.max_drop=0.1"], "give either compute_ratio"),
         (["methods.0.prune={kind: pattern}"], "calibrated reuse prunes by itself"),
         (["methods.0.exceptions.0.layers=conv9"], "matches no layer (did you mean 'conv"),
         (["methods.0.exceptions.0.reuse={kind: identical, threshold: 0.5}"], "calibrated reuse has one budget"),

@@ -141,6 +141,22 @@ def test_the_limits(sqnr_db: float | None, changed: float | None, far: bool) -> 
     assert not far or "conv1 (50.0%)" in check.warning
 
 
+class Noisy(nn.Module):
+    def __init__(self, noise: float) -> None:
+        super().__init__()
+        self.noise, self.inner = noise, network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + self.noise * torch.randn(10)
+
+
+@pytest.mark.parametrize(("noise", "told"), [(0.0, False), (1e-5, False), (1.0, True)])
+def test_a_network_that_gives_other_outputs_each_time_is_told_of(noise: float, told: bool) -> None:
+    found = prap_pim.compress(Noisy(noise), inputs(48), "dense")
+    assert found.check.varies == told
+    assert ("gives other outputs each time" in found.check.warning) == told
+
+
 def onnx_case() -> Case:
     nodes = [
         node("Gemm", "x a.weight", "1", transB=1),

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf, prod
+from math import inf
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from prap_pim.equalize import Equalised, equalised
 from prap_pim.errors import UserError
 from prap_pim.function import CrossbarModel, ExactLayer
 from prap_pim.memory import available_memory, kept_memory
-from prap_pim.network import Layer, Network, Node
+from prap_pim.network import Layer, Network
 from prap_pim.outline import Outline
 from prap_pim.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.plan import LayerPlan, NetworkPlan
@@ -36,6 +36,7 @@ _LEAST_HELD_BACK = 8
 _COVARIANCES = 5  # matrices as large as a layer's covariance, at one time
 _LIVE = 3  # activations as large as the largest: before and after a node, in two networks
 _LEAST_SQUARES = 2  # the norm that ranges have unless another one is better
+_SAME_DB = 60.0  # that a network gives the same again
 _MOST_LOST = 1e9  # times what a layer gives: more is told as that
 _NAMED = 3  # layers that a message names
 
@@ -139,7 +140,7 @@ def compress_network(
     given = CalibrationInputs.of(captured, inputs, method, divisible)
     asked_quantize = quantize or QuantizeConfig()
     changed = changed_layers(method, captured.network)
-    check_memory(captured.network, given, method)
+    check_memory(captured.network, given, changed if isinstance(method.reuse, CalibratedReuse) else ())
     calibration = asked = limit = None
     untouched, (captured, equal) = captured, equalised(captured, given.batches, asked_quantize)
     quantize = settled(captured, given.batches, given.judges, asked_quantize)
@@ -195,19 +196,18 @@ class CalibrationInputs:
         return CalibrationInputs(batches, held, judges_of(captured, batches[0], method, classes))
 
 
-def check_memory(network: Network, given: CalibrationInputs, method: MethodConfig) -> None:
+def check_memory(network: Network, given: CalibrationInputs, calibrated: Collection[str]) -> None:
     """
     Args:
         network: to compress.
         given: with these inputs.
-        method: calibrated reuse makes a covariance of the inputs of each layer that it changes.
+        calibrated: names of the layers of whose inputs a covariance is made.
 
     Raises:
         UserError: that would take more memory than there is; names what takes it, and what to do.
     """
     free = available_memory()
-    changed = changed_layers(method, network) if isinstance(method.reuse, CalibratedReuse) else ()
-    widest = max((x for x in network.layers if x.name in changed), key=lambda x: x.fan_in, default=None)
+    widest = max((x for x in network.layers if x.name in calibrated), key=lambda x: x.fan_in, default=None)
     covariances = 8 * _COVARIANCES * widest.fan_in**2 if widest is not None else 0
     if widest is not None and covariances > free:
         raise UserError(
@@ -215,17 +215,12 @@ def check_memory(network: Network, given: CalibrationInputs, method: MethodConfi
             f"{free / 2**30:.1f} GiB are free: leave it whole with skip={widest.name!r}"
         )
     count = sum(len(batch[0]) for batch in given.batches)
-    activations = 4 * _LIVE * count * max(_elements(node) for node in network)
+    activations = 4 * _LIVE * count * max(node.output_elements for node in network)
     if covariances + activations > free:
         raise UserError(
             f"model {network.name}: the activations of {count:,} calibration inputs take about "
             f"{activations / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: give fewer inputs"
         )
-
-
-def _elements(node: Node) -> int:
-    """Activations that a node makes of one input."""
-    return prod(node.output_shape) if isinstance(node, Layer) else node.output_elements
 
 
 def calibrated(
@@ -247,7 +242,7 @@ def calibrated(
 
 def _divided(batches: list[tuple[Tensor, ...]], captured: Captured) -> list[tuple[Tensor, ...]]:
     """Batches of whose activations none takes more than ``_ACTIVATION`` bytes, or of two inputs."""
-    most = max(2, _ACTIVATION // (4 * max(_elements(node) for node in captured.network)))
+    most = max(2, _ACTIVATION // (4 * max(node.output_elements for node in captured.network)))
     found = []
     for batch in batches:
         count = len(batch[0])
@@ -360,6 +355,9 @@ def checked(
     batches, judges = given.held or given.batches, given.judges
     found, losses = Comparison(judges), {layer.name: _Loss() for layer in original.network.layers if errors is None}
     bit_true, name = bit_true_network(compressed, plan, chip), original.network.name
+    again = Comparison(judges)
+    twice = (outputs(original.module(*(each.clone() for each in batches[0])), name) for _ in range(2))
+    again.add(next(twice), next(twice))
     hooks = [
         prepared.module.get_submodule(layer).register_forward_hook(
             partial(loss.add, compressed.module.get_submodule(layer))
@@ -387,6 +385,7 @@ def checked(
             for each in found.differences()
         ],
         worst=dict(worst),
+        varies=any(each.sqnr_db < _SAME_DB for each in again.differences()),
     )
 
 

@@ -121,6 +121,11 @@ class Layer:
         return self.map_positions + self.more_positions
 
     @property
+    def output_elements(self) -> int:
+        """Numbers in one ``output_shape``."""
+        return prod(self.output_shape)
+
+    @property
     def matrix(self) -> Float32:
         """The weight as float32 [O, fan_in]."""
         return self.weight.reshape(self.filters, self.fan_in)

@@ -39,6 +39,7 @@ from prap_pim.files import read_json, write_json, write_whole
 from prap_pim.finetune import finetune
 from prap_pim.function import CrossbarModel, SimulationReport, compressed_model, measure, zero_input_rates
 from prap_pim.mapping import fewest_crossbars
+from prap_pim.memory import kept_memory
 from prap_pim.models import build
 from prap_pim.network import Layer, Network
 from prap_pim.plan import NetworkPlan
@@ -326,6 +327,7 @@ class CompressedMethod:
     check: CheckResult
 
 
+@kept_memory()
 def compress_method(
     config: RunConfig,
     method: MethodConfig,
@@ -344,8 +346,8 @@ def compress_method(
     """
     model, untouched = copy.deepcopy(trained), capture_network(config, splits, trained)
     given = CalibrationInputs.of(untouched, splits.calibration.inputs, method, classes=True)
-    check_memory(untouched.network, given, method)
     changed = changed_layers(method, untouched.network)
+    check_memory(untouched.network, given, changed if isinstance(method.reuse, CalibratedReuse) else ())
     schedule = config.training if method.finetune and changed else None
     start = branch if schedule is not None else None
     if start is not None:

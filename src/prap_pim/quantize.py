@@ -132,8 +132,7 @@ def seen_inputs(
         UserError: an activation is NaN or infinite.
     """
     seen = {x.name: SeenInputs(x) for x in captured.network.layers if names is None or x.name in names}
-    hooks = {name: partial(_observe, layer) for name, layer in seen.items()}
-    for _ in _outcomes(captured, batches, hooks):
+    for _ in _outcomes(captured, batches, _observers(seen)):
         pass
     return seen
 
@@ -146,21 +145,21 @@ def settled(
 
     Args:
         captured: the network.
-        batches: calibration inputs; the first 32 or so are looked at.
+        batches: calibration inputs; the first 32 or so are looked at, fewer of a large network.
         judges: how its outputs are judged.
         config: what was given.
     """
     if config.norm is not None or config.input_percentile is not None:
         return config
-    counts = np.cumsum([len(batch[0]) for batch in batches])
-    some, name = batches[: 1 + int(np.searchsorted(counts, _INPUTS))], captured.network.name
-    seen = seen_inputs(captured, some)
+    some, name = captured.first_inputs(batches, _INPUTS), captured.network.name
+    seen = {layer.name: SeenInputs(layer) for layer in captured.network.layers}
+    wanted = [outputs(own, name) for own in _outcomes(captured, some, _observers(seen))]
     best, least = config, inf
     for update in ({"norm": 2}, {"norm": 4}, {"input_percentile": 100.0}):
         tried = config.model_copy(update=update)
         hooks = {layer: rounding(inputs.grid(tried)) for layer, inputs in seen.items()}
-        pairs = zip(_outcomes(captured, some, {}), _outcomes(captured, some, hooks), strict=True)
-        lost = divergence(judges, ((outputs(own, name), outputs(other, name)) for own, other in pairs))
+        found = (outputs(other, name) for other in _outcomes(captured, some, hooks))
+        lost = divergence(judges, zip(wanted, found, strict=True))
         if lost < _WORTH_IT * least:
             best, least = tried, lost
     return best
@@ -181,8 +180,13 @@ def _outcomes(
         yield outcome
 
 
-def _observe(seen: "SeenInputs", _module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    seen.add(inputs[0])
+def _observers(seen: Mapping[str, "SeenInputs"]) -> dict[str, Callable[..., Any]]:
+    """Hooks that make layers show what they read."""
+
+    def observe(seen: SeenInputs, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.add(inputs[0])
+
+    return {name: partial(observe, layer) for name, layer in seen.items()}
 
 
 def rounding(grid: InputGrid) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:

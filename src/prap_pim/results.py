@@ -149,6 +149,7 @@ class CheckResult(_Frozen):
     held_back: bool  # whether compression has not seen them; there were too few otherwise
     outputs: list[OutputCheck]  # every one that counts
     worst: dict[str, float]  # layers that lost most: relative error of their outputs; none where training went on
+    varies: bool = False  # whether the untouched network gives other outputs again for the same inputs
 
     @property
     def lines(self) -> list[str]:
@@ -169,6 +170,11 @@ class CheckResult(_Frozen):
     @property
     def warning(self) -> str:
         """What is wrong and what to try; empty if all outputs are near enough."""
+        if self.varies:
+            return (
+                "warning: the untouched network gives other outputs each time for the same inputs, so what is told of "
+                "the outputs is in part that. Does it draw random numbers? Compress it without them"
+            )
         far = ", ".join(output.name for output in self.outputs if output.too_far)
         worst = zip(shortened(list(self.worst)), self.worst.values(), strict=True)
         layers = ", ".join(f"{name} ({error:.1%})" for name, error in worst)
@@ -279,9 +285,9 @@ class Results(_Frozen):
     def warnings(self) -> list[str]:
         """Of the chip, and of methods that have changed the outputs too much: of those that were trained further, or
         whose weights are random, that tells nothing."""
-        told = [m for m in self.methods if m.check and m.check.worst and self.float_accuracy is not None]
-        checks = [(m.name, m.check.warning) for m in told if m.check]
-        return [*self.chip.warnings, *(f"{name}: {text.removeprefix('warning: ')}" for name, text in checks if text)]
+        checks = {m.name: m.check for m in self.methods if m.check and self.float_accuracy is not None}
+        told = {name: check.warning.removeprefix("warning: ") for name, check in checks.items() if check.worst}
+        return [*self.chip.warnings, *(f"{name}: {text}" for name, text in told.items() if text)]
 
     def with_simulation(self, simulation: SimulationResult) -> Self:
         """With one simulation more, the last; it takes the place of an older one of its name."""

@@ -1,5 +1,6 @@
 """Models that make trouble: they work in place, share parameters, have other types, or cannot be mapped as a whole."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -355,3 +356,17 @@ def test_transposed_convolutions_of_every_kind() -> None:
     }
     sums = [node.input_elements for node in captured.network if isinstance(node, DigitalOp) and node.op == "overlapadd"]
     assert sums == [18 * 20, 36 * 20, 64 * 20, 16 * 20]
+
+
+def test_hooks_are_part_of_the_model() -> None:
+    """Those of a layer, too, in whose place another module is put."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    model[0].register_forward_hook(lambda _, x, y: 2 * y)
+    model[2].register_forward_pre_hook(lambda _, x: (x[0] + 1,))
+    captured, x = capture(model, torch.randn(2, 4), "net"), torch.randn(5, 4)
+    names = [layer.name for layer in captured.network.layers]
+    rebuilt = captured.rebuild({n: copy.deepcopy(captured.module.get_submodule(n)) for n in names})
+    with torch.no_grad():
+        wanted = 2 * nn.functional.linear(x, model[0].weight, model[0].bias)
+        wanted = nn.functional.linear(wanted.relu() + 1, model[2].weight, model[2].bias)
+        torch.testing.assert_close(outputs(rebuilt(x), "net")[0], wanted)

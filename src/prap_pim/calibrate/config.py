@@ -44,5 +44,5 @@ class CalibratedReuse(Settings):
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if (self.compute_ratio is None) == (self.max_drop is None):
-            raise ValueError("give either compute_ratio or max_drop")
+            raise ValueError("give either compute_ratio (--ratio) or max_drop (--max-drop)")
         return self

@@ -22,7 +22,6 @@ from prap_pim.weights import weight_module
 
 _INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
 _LEAST_ANSWERS = 16  # where a network is so large that more would take most of the time
-_ACTIVATIONS = 1 << 28  # of all nodes and these inputs together
 _ROWS = 2048  # im2col rows, at most, of which a layer's first covariance is made
 _LADDER = 2**0.5  # from one number of donors that is offered to the next
 _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
@@ -133,7 +132,8 @@ class Surveyor:
         """Layer after layer, each in the untouched network but for itself."""
         layers = {layer.name: layer for layer in self.captured.network.layers if layer.name in self.free}
         walk = Walk(self.captured.module, self.batches)
-        probe = Probe(self.captured.module, self._first_batches)
+        least = -(-_LEAST_ANSWERS // min(output.answers for output in self.judges))
+        probe = Probe(self.captured.module, self.captured.first_inputs(self.batches, _INPUTS, least))
         sensitivity: dict[str, float] = {}
         at_probe: dict[str, float] = {}
         offers: dict[str, list[Offer]] = {}
@@ -151,18 +151,6 @@ class Surveyor:
         name = self.captured.network.name
         classes = classes_of(self.judges, (outputs(outcome, name) for outcome in walk.outcome))
         return Survey(sensitivity, at_probe, offers, classes)
-
-    @property
-    def _first_batches(self) -> list[tuple[Tensor, ...]]:
-        """Those with the first so many inputs."""
-        counts = np.cumsum([len(batch[0]) for batch in self.batches])
-        size = sum(
-            node.positions * node.filters if isinstance(node, Layer) else node.output_elements
-            for node in self.captured.network
-        )
-        least = -(-_LEAST_ANSWERS // min(output.answers for output in self.judges))
-        inputs = min(_INPUTS, max(least, _ACTIVATIONS // size))
-        return list(self.batches[: 1 + int(np.searchsorted(counts, inputs))])
 
     def _diverged(self, wanted: Sequence[Any], found: Sequence[Any]) -> float:
         """Of the outputs of all batches together."""

@@ -69,6 +69,7 @@ _OP_NAMES = {
 }
 
 
+_ACTIVATIONS = 1 << 28  # that memory may hold at a time, where inputs can be chosen
 _ALIKE = 1e-3  # of the largest output
 _MINDING_LAYOUT = frozenset({"view", "view_as", "_unsafe_view", "as_strided", "stride", "is_contiguous"})
 
@@ -111,6 +112,16 @@ class Captured:
     unsupported: Mapping[str, str]
     batch: int
     outputs: tuple[str, ...] = ()
+
+    def first_inputs(
+        self, batches: Sequence[tuple[Tensor, ...]], count: int, least: int = 1
+    ) -> list[tuple[Tensor, ...]]:
+        """The batches with the first ``count`` inputs, or fewer of a network that makes many activations of each: as
+        many as memory holds all activations of, at least ``least``."""
+        size = sum(node.output_elements for node in self.network)
+        wanted = min(count, max(least, _ACTIVATIONS // size))
+        counts = np.cumsum([len(batch[0]) for batch in batches])
+        return list(batches[: 1 + int(np.searchsorted(counts, wanted))])
 
     @staticmethod
     def of_graph(
@@ -331,7 +342,8 @@ def _like_labels(batch: Sequence[Tensor]) -> bool:
 
 def _plainly_traced(model: nn.Module, example: Inputs, others: Sequence[Inputs]) -> fx.GraphModule | None:
     """The model as torch.fx traces it; None if it cannot, or where that is not the normal form."""
-    if not isinstance(example, Tensor):
+    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    if hooked or not isinstance(example, Tensor):
         return None
     try:
         module = fx.symbolic_trace(model)
