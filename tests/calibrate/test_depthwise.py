@@ -69,6 +69,14 @@ def test_what_is_kept_is_solved_anew_however_many_go(count: int, seed: int):
         assert cost == pytest.approx(min(every), rel=1e-6)
 
 
+@given(st.lists(st.integers(1, 9), max_size=4), st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_errors_are_those_of_what_is_kept(counts: list[int], seed: int):
+    problem = problem_of(layer_of(3, (3, 3), seed), seed)
+    wanted = [problem.error(problem.kept(count)[0]) for count in counts]
+    assert problem.errors(counts) == pytest.approx(wanted, rel=1e-6, abs=1e-12)
+
+
 def test_all_that_is_kept_is_the_target():
     problem = problem_of(layer_of(4, (3, 3)), 0)
     weights, kept = problem.kept(9)

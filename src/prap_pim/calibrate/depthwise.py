@@ -1,20 +1,23 @@
 """Layers whose filters share no inputs, such as depthwise convolutions: nothing can be reused, but weights dropped.
 
 An OU holds ``ou_rows`` weights of one filter, so 9 weights take two: dropping one of them halves the OU steps. The
-weights that are kept make good what is lost (Hassibi and Stork, NeurIPS 1993). All filters are solved at once.
+weights that are kept make good what is lost (Hassibi and Stork, NeurIPS 1993).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from prap_pim.calibrate.hessian import Rows
 from prap_pim.grain import Grain
 from prap_pim.network import Layer
+from prap_pim.parallel import over_ranges
 from prap_pim.plan import LayerPlan
 from prap_pim.quantize import InputGrid
 
@@ -108,23 +111,30 @@ class Depthwise:
         Returns:
             float64 [O, T], and which are kept, bool [O, T].
         """
-        weights, inverse = self.target.copy(), np.linalg.inv(self.hessian)
-        kept = np.ones(weights.shape, np.bool_)
-        every = np.arange(len(weights))
-        for _ in range(weights.shape[1] - count):
-            diagonal = np.where(kept, np.einsum("ott->ot", inverse), np.inf)
-            cost = np.where(kept, weights**2 / diagonal, np.inf)
-            out = cost.argmin(1)
-            column, pivot = inverse[every, :, out], inverse[every, out, out]
-            weights -= (weights[every, out] / pivot)[:, None] * column
-            inverse -= column[:, :, None] * column[:, None] / pivot[:, None, None]
-            kept[every, out] = False
-            weights[~kept] = 0
+        weights, kept, _ = self._dropped(count)
         return weights, kept
+
+    def errors(self, counts: Collection[int]) -> list[float]:
+        """The errors with each of these counts of weights kept."""
+        _, _, lost = self._dropped(min(counts, default=self.layer.fan_in))
+        after = np.concatenate([[0.0], np.cumsum(self.weight @ lost)]) / self._nothing
+        return [float(after[self.layer.fan_in - count]) for count in counts]
+
+    def _dropped(self, count: int) -> tuple[Float64, NDArray[np.bool_], Float64]:
+        """As ``kept``, and what each drop adds to the error of each filter, float64 [O, T - count]."""
+        weights, inverse = self.target.copy(), np.asarray(np.linalg.inv(self.hessian), np.float64)
+        kept = np.ones(weights.shape, np.bool_)
+        lost = np.zeros((len(weights), weights.shape[1] - count))
+        over_ranges(len(weights), partial(_drop, weights, inverse, kept, lost))
+        return weights, kept, lost
 
     def error(self, weights: Float64) -> float:
         """Weighted output error, relative to that of no weights at all."""
-        return self._cost(weights - self.target) / max(self._cost(self.target), float(np.finfo(np.float64).tiny))
+        return self._cost(weights - self.target) / self._nothing
+
+    @property
+    def _nothing(self) -> float:
+        return max(self._cost(self.target), float(np.finfo(np.float64).tiny))
 
     def _cost(self, error: Float64) -> float:
         return float(np.einsum("ot,otu,ou->o", error, self.hessian, error) @ self.weight)
@@ -158,6 +168,31 @@ class Depthwise:
             bias=np.zeros(filters, np.float32),
             convolution_groups=self.layer.groups,
         )
+
+
+@njit(cache=True, nogil=True)
+def _drop(weights: Float64, inverse: Float64, kept: NDArray[np.bool_], lost: Float64, first: int, end: int) -> None:
+    """Of filters ``first`` to ``end`` drop as many weights as ``lost`` has columns, each where it costs least."""
+    taps = weights.shape[1]
+    for o in range(first, end):
+        w, h, here = weights[o], inverse[o], kept[o]
+        for step in range(lost.shape[1]):
+            out, least = -1, np.inf
+            for t in range(taps):
+                if here[t]:
+                    cost = w[t] * w[t] / h[t, t]
+                    if out < 0 or cost < least:
+                        out, least = t, cost
+            here[out] = False
+            lost[o, step] = least
+            change = w[out] / h[out, out]
+            w[out] = 0.0
+            for t in range(taps):
+                if here[t]:
+                    w[t] -= change * h[t, out]
+                    share = h[t, out] / h[out, out]
+                    for u in range(taps):
+                        h[t, u] -= share * h[out, u]
 
 
 def _by_filter(layer: Layer, rows: Tensor, grid: InputGrid) -> Tensor:

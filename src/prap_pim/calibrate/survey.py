@@ -166,7 +166,8 @@ class Surveyor:
         offers = [Offer(Setting(layer.filters // layer.groups), dense_steps(layer, self.grain), 0.0)]
         if shares_nothing(layer):
             problem = given.depthwise(*how)
-            errors = {s: problem.error(problem.kept(s.positions or 0)[0]) for s in self._settings(layer)}
+            settings = list(self._settings(layer))
+            errors = dict(zip(settings, problem.errors([s.positions or 0 for s in settings]), strict=True))
             at_probe = min(errors, key=lambda setting: setting.positions or 0)
             plan, error = problem.plan(at_probe.positions or 0, self.grain), errors[at_probe]
         else:
