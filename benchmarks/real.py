@@ -39,6 +39,7 @@ from prap_pim.files import read_json, write_json, write_whole
 
 POINTS = Path(__file__).with_name("real_points.json")
 CHILD = Path(__file__).with_name("real_point.py")
+THREADS = 2
 RATIOS = (Fraction(1, 2), Fraction(1, 4), Fraction(1, 8))
 Point = dict[str, Any]
 Setting = tuple[float | None, dict[str, Any]]  # the compute ratio and the options that ``prap_pim.compress`` is given
@@ -88,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source = source_digest()
     wanted = [] if options.dry else list(_wanted(options, chosen))
     for i, request in enumerate(wanted):
-        known = next((point for point in points if key(point) == key(request)), None)
-        if options.cached and known is not None and known["source"] == source:
+        known = [point for point in points if alike(point, request, options.threads) and point["source"] == source]
+        if options.cached and known:
             continue
         start = perf_counter()
         point = {name: value for name, value in request.items() if name != "compute_ratio"}
@@ -107,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--networks", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--methods", nargs="+", choices=(*WHOLE, *METHODS), default=[*WHOLE, *METHODS])
     parser.add_argument("--ratios", nargs="+", type=Fraction, default=RATIOS, help="such as 1/2 1/8")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="default: 2, and with --cached points of any number will do")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs and of the compression")
     parser.add_argument("--calibration", type=int, help="inputs to calibrate with (default: each network's own)")
     parser.add_argument("--test", type=int, help="inputs to test on (default: each network's own)")
@@ -125,7 +126,7 @@ def _wanted(options: argparse.Namespace, chosen: Mapping[str, Any]) -> Iterator[
     for name in options.networks:
         net = network(name)
         inputs = {"calibration": options.calibration or net.calibration, "test": options.test or net.test}
-        same = {"network": name, **inputs, "seed": options.seed, "threads": options.threads}
+        same = {"network": name, **inputs, "seed": options.seed, "threads": options.threads or THREADS}
         for method in (*WHOLE, *METHODS):
             if method not in options.methods:
                 continue
@@ -186,7 +187,14 @@ def key(point: Mapping[str, Any]) -> tuple[Any, ...]:
     """Of which there is one point."""
     settings = json.dumps(point["options"], sort_keys=True)
     asked = (point["calibration"], point["test"], point["seed"])
-    return point["network"], point["method"], point["ratio"], settings, *asked
+    return point["network"], point["method"], point["ratio"], settings, *asked, point["threads"]
+
+
+def alike(point: Mapping[str, Any], request: Mapping[str, Any], threads: int | None) -> bool:
+    """Whether a point is what is requested, with so many threads; None: any number."""
+    return key({**point, "threads": threads}) == key({**request, "threads": threads}) and (
+        threads in (None, point["threads"])
+    )
 
 
 def _sorted(points: Sequence[Point]) -> list[Point]:

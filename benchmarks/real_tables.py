@@ -9,6 +9,7 @@ from real_networks.base import Network
 
 CHIPS = ("isaac-32nm", "prap-2023")
 FIGURES = ("energy_j", "serial_latency_s", "pipelined_latency_s")
+ONE = "&sup1;"  # beside seconds of one thread
 OLD = "*"  # beside figures of another source
 Point = Mapping[str, Any]
 
@@ -28,10 +29,14 @@ Ratios are OU steps over those of the dense network, all layers included. Result
   of its positions and inputs, and *OU steps* shows what comes of it.
 - Gains are over dense, on two chip presets: energy / latency of one inference, layer after layer / latency with the
   layers pipelined.
-- Seconds are those of `compress` or `compress_onnx`; GiB is the peak of the whole process, PyTorch or onnxruntime, the
-  inputs and the test included (in brackets: after loading the network and running it on the test inputs in float).
+- Seconds are those of `compress` or `compress_onnx` on two threads (&sup1;: on one, beside another such process); GiB
+  is the peak of the whole process, PyTorch or onnxruntime, the inputs and the test included (in brackets: after loading
+  the network and running it on the test inputs in float).
 """
 ONNX = """- Rows marked *float activations* are of ONNX networks: the compressed file, with the crossbars' weights.
+"""
+THREADS = """With other threads sums are rounded in another order, and another plan may be found.
+
 """
 STALE = f"""
 Rows marked {OLD} were measured with an earlier version of the source.
@@ -40,17 +45,37 @@ Rows marked {OLD} were measured with an earlier version of the source.
 
 def document(points: Sequence[Point], source: str) -> str:
     """The page; points of other numbers of inputs than the networks' own, or of another seed, are left out."""
-    shown = [point for point in points if point["seed"] == 0 and _usual(point)]
+    usual = [point for point in points if point["seed"] == 0 and _usual(point)]
+    shown = [p for p in usual if p["threads"] == max(each["threads"] for each in usual if _same(each, p))]
     names = list(dict.fromkeys(point["network"] for point in shown))
     float_activations = any(not point.get("bit_true", True) for point in shown)
     text = HEAD.format(onnx=ONNX if float_activations else "")
     if any(point["source"] != source for point in shown):
         text += STALE
     text += f"\n## All networks\n\n{_overview(shown, names, source)}"
+    fewer = [p for p in usual if p not in shown]
+    if fewer:
+        text += f"\n## One thread or two\n\n{THREADS}{_by_threads(fewer, shown, source)}"
     for name in names:
         mine = [point for point in shown if point["network"] == name]
         text += f"\n## {network(name).name}\n\n{_section(network(name), mine, source)}"
     return text
+
+
+def _same(one: Point, other: Point) -> bool:
+    """Whether they are of the same, but perhaps for the threads."""
+    return all(one[each] == other[each] for each in ("network", "method", "ratio", "options"))
+
+
+def _by_threads(fewer: Sequence[Point], shown: Sequence[Point], source: str) -> str:
+    """The first score of points that were measured with fewer threads, too."""
+    rows = []
+    for point in fewer:
+        more = next(each for each in shown if _same(each, point))
+        score = next(iter(point["scores"])) if "scores" in point else "-"
+        what = [network(point["network"]).name, f"{_label(point)} {point['ratio']}", score]
+        rows.append([*what, _first(point, source), _first(more, source)])
+    return _table(["network", "method", "score", "one thread", "two"], rows)
 
 
 def _usual(point: Point) -> bool:
@@ -111,6 +136,7 @@ def _about(net: Network, point: Point | None) -> str:
 def _row(point: Point, dense: Point | None, scores: Sequence[str], source: str) -> list[str]:
     steps = f"{point['compute_ratio']:.3f}" if "compute_ratio" in point else ""
     seconds = f"{point['seconds']['compress']:.0f}" if "compress" in point["seconds"] else ""
+    seconds += ONE if seconds and point["threads"] == 1 else ""
     memory = f"{point['gib']['peak']:.2f} ({point['gib']['float']:.2f})"
     gains = [_gains(dense, point, chip) for chip in CHIPS]
     label = f"{_label(point)}{_mark(point, source)}"

@@ -79,10 +79,19 @@ def test_points_are_kept_and_taken_up_again(
     assert started == ["orc"]
     assert "orc 1/4: not now" in capsys.readouterr().out
     assert [point.get("error") for point in read_json(points)] == [None, "not now"]  # kept, not hidden
+    threads = few.index("--threads")
+    benchmark.main([*both[:threads], *both[threads + 2 :]])
+    assert started == ["orc"]  # those of one thread will do
+    benchmark.main([*both, "--threads", "3"])
+    assert started == ["orc", "dense", "orc"]
+    started.clear()
     monkeypatch.setattr(benchmark, "source_digest", lambda: "other")
     benchmark.main(both)
-    assert started == ["orc", "dense", "orc"]  # stale
-    assert [point["source"] for point in read_json(points)] == ["other", "other"]
+    assert started == ["dense", "orc"]  # stale
+    assert [(point["source"], point["threads"]) for point in read_json(points) if point["threads"] == 1] == [
+        ("other", 1),
+        ("other", 1),
+    ]
 
 
 def test_only_code_makes_a_point_stale(benchmark: ModuleType) -> None:
@@ -120,6 +129,7 @@ def _point(method: str, ratio: str, accuracy: float, energy: float = 1.0, **more
         "calibration": 80,
         "test": 320,
         "seed": 0,
+        "threads": 2,
         "source": "new",
         "kind": "PyTorch",
         "packages": {"facenet-pytorch": "2.6.0"},
@@ -142,6 +152,8 @@ def test_the_page_by_hand(tables: ModuleType) -> None:
         _point("calibrated", "1/2", 0.94, 0.5, options={"shapes": 4}),
         _point("calibrated", "1/4", 0.9, 0.25, source="old", bit_true=False),
         _point("calibrated", "1/8", 0.1, 0.125, test=20),
+        _point("calibrated", "1/2", 0.96, 0.5, threads=1),
+        _point("orc", "1/2", 0.8, 0.5, threads=1),
         failed,
     ]
     lines = tables.document(points, "new").splitlines()
@@ -156,6 +168,8 @@ def test_the_page_by_hand(tables: ModuleType) -> None:
     assert f"| calibrated | 1/2 | 0.500 | 95.0 % | {gains} | {gains} | 12 | 1.25 (0.50) |" in lines
     assert any(line.startswith("| calibrated (shapes=4) | 1/2 | 0.500 | 94.0 % |") for line in lines)
     assert any(line.startswith("| calibrated (float activations) * | 1/4 |") for line in lines)
+    assert lines.count("| MTCNN O-Net | calibrated 1/2 | accuracy | 96.0 % | 95.0 % |") == 1
+    assert f"| orc | 1/2 | 0.500 | 80.0 % | {gains} | {gains} | 12&sup1; | 1.25 (0.50) |" in lines
     assert "- orc 1/8: out of reach" in lines
     assert any("facenet-pytorch 2.6.0. Licence: MIT. 8 calibration inputs, 20 test inputs." in line for line in lines)
     assert not any("10.0 %" in line for line in lines)  # measured on other numbers of inputs
