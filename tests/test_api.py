@@ -179,6 +179,15 @@ def test_layers_to_skip_keep_their_weights_and_count() -> None:
     assert "whole" in found.summary()
 
 
+def test_all_layers_of_a_module_can_be_skipped() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("encoder", nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)))
+    model.add_module("encoder2", nn.Linear(16, 4))
+    found = prap_pim.compress(model, torch.randn(32, 16), "similar", keep=0.25, skip="encoder")
+    assert found.changed == ("encoder2",)
+
+
 def test_what_cannot_be_mapped_is_skipped_and_said() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:

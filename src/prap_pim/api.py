@@ -199,9 +199,8 @@ def compress(
         method: "calibrated", "similar", "identical", "orc", "structured", "pattern", "prap" or "dense".
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
         chip: a preset or a TOML file, for the size of its OUs.
-        skip: names of layers, or patterns with * and ?, that keep their weights (but for equalised channels, see
-            ``quantize``); and of modules that cannot be mapped,
-            which are then computed digitally.
+        skip: names of layers, of modules that hold them, or patterns with * and ?: they keep their weights (but for
+            equalised channels, see ``quantize``). Modules that cannot be mapped are computed digitally if named.
         seed: see ``calibrate``.
         name: what to call the model; its class's name if empty.
         quantize: how the int8 grids of activations are found (``QuantizeConfig``), such as ``{"zero_point": False}``.
@@ -428,10 +427,9 @@ def method_config(
     if name not in known:
         raise UserError(f"there is no method {name!r} ({nearest(name, known)})")
     layers = [layer.name for layer in captured.network.layers]
-    whole = [each for each in layers if any(fnmatchcase(each, pattern) for pattern in skip)]
+    whole = [each for each in layers if any(_named(each, pattern) for pattern in skip)]
     for pattern in skip:
-        digital = any(path == pattern or path.startswith(f"{pattern}.") for path in captured.unsupported)
-        if not digital and not any(fnmatchcase(each, pattern) for each in layers):
+        if not any(_named(each, pattern) for each in (*layers, *captured.unsupported)):
             raise UserError(f"skip: no layer is called {pattern!r} ({nearest(pattern, layers)})")
     if isinstance(options.get("outputs"), Mapping):
         options = {**options, "outputs": {str(key): weight for key, weight in options["outputs"].items()}}
@@ -469,6 +467,11 @@ def method_config(
     if name == "dense" and given:
         raise UserError(f"method dense has no setting {sorted(given)[0]!r}")
     return MethodConfig.checked(value, f"method {name}")
+
+
+def _named(path: str, pattern: str) -> bool:
+    """Whether a pattern fits the path of a layer, or a module that it is in."""
+    return fnmatchcase(path, pattern) or path.startswith(f"{pattern}.")
 
 
 def _literal(layer: str) -> str:
