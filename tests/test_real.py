@@ -99,6 +99,9 @@ def test_only_code_makes_a_point_stale(benchmark: ModuleType) -> None:
     told = '"""A module."""\ndef f(x):\n    """Adds."""\n    return x + 1  # one more\n'
     assert benchmark._code(told).replace("pass", "").split() == benchmark._code(said).split()
     assert benchmark._code(said) != benchmark._code(said.replace("1", "2"))
+    refused = "if x < 0:\n    raise ValueError('x') from None\n"
+    assert benchmark._code(refused) == benchmark._code(refused.replace("'x'", "f'x is {x}'"))
+    assert benchmark._code(refused) != benchmark._code(refused.replace("<", ">"))
 
 
 def test_a_process_that_fails_leaves_its_error(
