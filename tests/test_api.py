@@ -584,9 +584,125 @@ class _Two(nn.Module):
 
 def test_outputs_are_weighed_by_number_too() -> None:
     x = torch.randn(64, 16)
-    for weights in ({"q": 2}, {"1": 2}, {1: 2}):
+    for weights in ({"p": 0}, {"0": 0}, {0: 0.0}):
         found = prap_pim.compress(_Two(), x, compute_ratio=0.5, outputs=weights)
         assert [output.name for output in found.check.outputs] == ["q"]
+    found = prap_pim.compress(_Two(), x, compute_ratio=0.5, outputs={"q": 2})
+    assert [output.name for output in found.check.outputs] == ["p", "q"]  # what is not named counts 1
+
+
+class _Scaled(nn.Sequential):
+    def forward(self, x: Tensor, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+        return super().forward(x) * scale + shift
+
+
+def test_what_is_no_tensor_is_as_it_was_captured() -> None:
+    x = torch.randn(64, 16)
+    model = _Scaled(nn.Linear(16, 8))
+    found = prap_pim.compress(model, [{"x": x[:32], "scale": 2.0}, {"x": x[32:], "scale": 2.0}], "dense")
+    wanted = found.bit_true(x=x, scale=2.0)
+    for given, named in (((x, 2.0), {}), ((x,), {"scale": 2.0}), ((), {"scale": 2.0, "x": x, "shift": 0.0})):
+        assert torch.equal(found.bit_true(*given, **named), wanted)
+    for named, why in (
+        ({"scale": 3.0}, r"captured with 2.0 at \['scale'\], not 3.0"),
+        ({}, r"captured with 2.0 at \['scale'\], not 1.0"),  # the model's own
+        ({"scale": 2.0, "shift": 1.0}, "captured with the inputs x, scale, not with shift"),
+        ({"factor": 2.0}, "captured with the inputs x, scale: got an unexpected"),
+    ):
+        with pytest.raises(UserError, match=why):
+            found.bit_true(x, **named)
+    with pytest.raises(UserError, match=r"does not run on this batch: .*cannot be multiplied"):
+        found.sqnr_db({"x": x[:, :4], "scale": 2.0})
+    in_order = prap_pim.compress(model, x, "dense")
+    assert torch.equal(in_order.bit_true(x, 1.0), in_order.bit_true(x=x))
+    with pytest.raises(UserError, match="not with scale"):
+        in_order.bit_true(x, 2.0)
+    with pytest.raises(UserError, match=r"batch 1 has 3.0 at \['scale'\], the first 2.0"):
+        prap_pim.compress(model, [{"x": x, "scale": 2.0}, {"x": x, "scale": 3.0}], "dense")
+
+
+def test_signal_to_noise_is_that_of_what_varies() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(16, 8)), torch.randn(40, 16)
+    model[0].bias.data += 100
+    found = prap_pim.compress(model, x, "dense")
+    with torch.no_grad():
+        own, other = model(x).double(), found.bit_true(x).double()
+    wanted = 10 * torch.log10((own - own.mean(0)).square().sum() / (own - other).square().sum())
+    assert found.sqnr_db(x) == pytest.approx(float(wanted), abs=1e-6)
+
+
+class _Turned(nn.Sequential):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        hidden = super().forward(x)
+        return (hidden.T, hidden @ hidden.T, hidden) if self.training else (hidden.T, hidden @ hidden.T)
+
+
+class _TurnedToo(nn.Sequential):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        hidden = super().forward(x)
+        return hidden.T, hidden @ hidden.T, hidden
+
+
+@pytest.mark.parametrize("count", [64, 100])
+def test_an_output_whose_inputs_are_not_in_front_is_not_judged(count: int) -> None:
+    x = torch.randn(count, 16)
+    found = prap_pim.compress(_TurnedToo(nn.Linear(16, 8)), x, compute_ratio=0.5)
+    assert [output.name for output in found.check.outputs] == ["2"]
+    with pytest.raises(UserError, match="for every input, the inputs in front"):
+        prap_pim.compress(_Turned(nn.Linear(16, 8)), x, compute_ratio=0.5)
+
+
+class _ReadTwice(nn.Module):
+    """One parameter, both ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.head = nn.Parameter(torch.randn(24, 16) / 4), nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.head(torch.relu(x @ self.weight.T) @ self.weight)
+        return hidden
+
+
+@pytest.mark.parametrize("method", ["calibrated", "orc"])
+def test_what_is_read_in_two_ways_is_left_whole(method: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(200, 16)
+    found = prap_pim.compress(_ReadTwice(), x, method, compute_ratio=0.9)
+    assert found.changed == ("head",)
+    assert f"left whole: {', '.join(layer.name for layer in found.network.layers[:2])}, which read" in found.summary()
+    exact, own = found.bit_true(x), found.model(x)
+    assert (exact - own).square().sum() < 0.01 * (exact - exact.mean(0)).square().sum()
+
+
+@pytest.mark.parametrize("skip", ["first", "second", ()])
+@pytest.mark.parametrize("method", ["calibrated", "orc"])
+def test_of_layers_that_share_a_weight_one_may_stay(method: str, skip: str) -> None:
+    torch.manual_seed(0)
+    model, x = _Tied(), torch.randn(200, 16)
+    found = prap_pim.compress(model, x, method, compute_ratio=0.9, skip=skip, quantize={"equalize": False})
+    exact, own = found.bit_true(x), found.model(x)
+    assert (exact - own).square().sum() < 0.01 * (exact - exact.mean(0)).square().sum()
+    for name in ("first", "second"):
+        kept = torch.equal(found.model.get_submodule(name).weight, model.first.weight)
+        assert kept == (name not in found.changed)
+
+
+def test_hooks_that_look_on_see_no_tracing() -> None:
+    model, x = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10)), torch.randn(64, 16)
+    plain = prap_pim.compress(model, x, compute_ratio=0.5)
+    model.seen = []
+    model[2].register_forward_pre_hook(lambda _, given: model.seen.append(given[0]))
+    found = prap_pim.compress(model, x, compute_ratio=0.5)
+    assert found.plan.digest() == plain.plan.digest()
+    assert all(type(each) is Tensor for each in model.seen)
+
+
+def test_a_network_that_gives_no_numbers_is_refused() -> None:
+    model = _Scaled(nn.Linear(16, 8))
+    with pytest.raises(UserError, match="output 0 is NaN on the first calibration inputs"):
+        prap_pim.compress(model, [{"x": torch.randn(64, 16), "scale": float("nan")}], "dense")
 
 
 def test_what_cannot_be_copied_says_what_to_do() -> None:

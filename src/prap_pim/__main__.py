@@ -468,7 +468,7 @@ def _batch_axes(given: Sequence[str]) -> dict[str, int | None]:
     axes: dict[str, int | None] = {}
     for text in given:
         name, _, axis = text.rpartition("=")
-        if not name or not re.fullmatch(r"-?\d{1,9}|none", axis):
+        if not name or not re.fullmatch(r"\d{1,9}|none", axis):
             raise UserError(f"--batch-axis takes NAME=AXIS with an axis from 0, or NAME=none, not {text!r}")
         if name in axes:
             raise UserError(f"--batch-axis names {name!r} twice")

@@ -1,11 +1,11 @@
 """The library: any PyTorch model compressed and costed in a line each."""
 
 import copy
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from math import log10
 from typing import Any
 
 import torch
@@ -16,10 +16,13 @@ from torch.utils.data import Dataset
 from prap_pim.calibrate import Allocated, Calibration
 from prap_pim.capture import (
     Captured,
+    Comparison,
     Inputs,
     Origin,
+    as_values,
     call,
     capture,
+    constants,
     cut,
     not_of_one_size,
     of_arrays,
@@ -34,7 +37,7 @@ from prap_pim.compression import Compressed, bit_true_network, compress_network,
 from prap_pim.config import MethodConfig
 from prap_pim.cost import CostReport, cost
 from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
-from prap_pim.errors import UserError
+from prap_pim.errors import UserError, one_line
 from prap_pim.names import shortened
 from prap_pim.network import DigitalOp, Layer, Network
 from prap_pim.notebook import html_table
@@ -96,30 +99,37 @@ class Compression:
     def bit_true(self) -> nn.Module:
         """The network with every layer's integers computed exactly as the crossbars do, activations int8.
 
-        It is called as the model is, and gives what the model gives.
+        It is called as the model is, with the tensors in the same places and all else as in the first calibration
+        batch, and gives what the model gives.
         """
         rebuilt = bit_true_network(self._compressed.captured, self.plan, self.chip)
         name = self.network.name
         with torch.no_grad():
             like = call(copy.deepcopy(self.model).eval(), tree_map(_copied, self._batch))
-        return _Called(rebuilt, tuple(self._batch) if isinstance(self._batch, Mapping) else (), like, name)
+        return _Called(rebuilt, inspect.signature(self.model.forward), self._batch, like, name)
 
     @torch.no_grad()
     def sqnr_db(self, batch: Inputs | None = None) -> float:
-        """Signal to noise of the bit-true outputs against those of the user's model, in dB.
+        """Signal to noise of all bit-true outputs together against those of the user's model, in dB.
+
+        The signal is what varies, as in the check: each channel's distance from its mean over the batch.
 
         Args:
             batch: inputs as the model takes them; the first calibration batch if None, which calibrated reuse was
                 fitted to: inputs that it has not seen tell more.
+
+        Raises:
+            UserError: the model does not run on the batch.
         """
         given = self._batch if batch is None else without_labels(of_arrays(batch), self.model)
-        copied = (each.clone() for each in tensors(given, self.network.name))
-        wanted = outputs(self._original.module(*copied), self.network.name)
-        found = outputs(call(self.bit_true, tree_map(_copied, given)), self.network.name)
-        pairs = [(a.double(), b.double()) for a, b in zip(wanted, found, strict=True) if a.is_floating_point()]
-        signal = sum(float(a.square().sum()) for a, _ in pairs)
-        noise = sum(float((a - b).square().sum()) for a, b in pairs)
-        return float("inf") if noise == 0 else 10 * log10(signal / noise) if signal > 0 else float("-inf")
+        name = self.network.name
+        try:
+            wanted = outputs(self._original.module(*(each.clone() for each in tensors(given, name))), name)
+        except RuntimeError as error:
+            raise UserError(f"model {name} does not run on this batch: {one_line(error)}") from error
+        comparison = Comparison(as_values(wanted))
+        comparison.add(wanted, outputs(call(self.bit_true, tree_map(_copied, given)), name))
+        return comparison.sqnr_db
 
     def summary(self) -> str:
         """The result's check and the budget; what could not be mapped; a table of what was done to every layer."""
@@ -156,8 +166,15 @@ class Compression:
             unused_budget(self.compute_ratio, found.asked),
             found.met,
             found.decided,
+            self._left_whole,
         ]
         return [whole, *found.check.lines, *filter(None, limits), *not_mapped], table
+
+    @property
+    def _left_whole(self) -> str:
+        """Layers that were not compressed although nobody asked for that."""
+        names = ", ".join(self._original.read_twice)
+        return names and f"left whole: {names}, which read one parameter in several ways, as x @ w and x @ w.T do"
 
     @property
     def _costed(self) -> str:
@@ -223,7 +240,8 @@ def compress(
     on_chip = load_chip(chip)
     _check_numbers(batches, name)
     captured = capture(model, batches[0], name, skip, batches[1:])
-    config = method_config(method, captured, on_chip, compute_ratio, skip, options)
+    whole = (*skip, *map(_literal, captured.read_twice))
+    config = method_config(method, captured, on_chip, compute_ratio, whole, options)
     try:
         found = compress_network(
             captured, batches, config, on_chip, seed=seed, quantize=QuantizeConfig.given(quantize), progress=progress
@@ -287,18 +305,46 @@ def estimate(
 class _Called(nn.Module):
     """A captured network that takes a batch as the model does, and gives its outputs as the model does."""
 
-    def __init__(self, network: nn.Module, names: tuple[str, ...], like: Any, name: str) -> None:
+    def __init__(self, network: nn.Module, signature: inspect.Signature, batch: Inputs, like: Any, name: str) -> None:
         super().__init__()
-        self.network, self._names, self._name = network, names, name
+        self.network, self._signature, self._name = network, signature, name
+        self._captured = batch if isinstance(batch, Mapping | tuple | list) else (batch,)
+        self._constants = constants(self._captured)
         self._leaves, self._structure = tree_flatten(like)
 
     def forward(self, *given: Any, **named: Any) -> Any:
-        if named and (given or set(named) != set(self._names)):
-            raise UserError(f"model {self._name} was captured with the inputs {', '.join(self._names) or 'in order'}")
-        inputs = tensors([named[name] for name in self._names] if named else given, self._name)
+        batch = self._as_captured(given, named)
+        for place, own in self._constants.items():
+            other = constants(batch).get(place, own)
+            if other is not own and other != own:
+                raise UserError(f"model {self._name} was captured with {own!r} at {place}, not {other!r}")
+        inputs = tensors(batch, self._name)
         found = iter(outputs(self.network(*inputs), self._name))
         leaves = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         return tree_unflatten(leaves, self._structure)
+
+    def _as_captured(self, given: tuple[Any, ...], named: dict[str, Any]) -> Inputs:
+        """Arguments in the form of the batch that the network was captured with."""
+        kinds = self._signature.parameters
+        if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in kinds.values()):
+            return named or given
+        try:
+            bound = self._signature.bind(*given, **named)
+        except TypeError as error:
+            names = ", ".join(map(str, self._captured)) if isinstance(self._captured, Mapping) else "in order"
+            why = one_line(error)
+            raise UserError(f"model {self._name} was captured with the inputs {names}: {why}") from error
+        bound.apply_defaults()
+        values: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            values |= value if kinds[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+        known = list(self._captured) if isinstance(self._captured, Mapping) else list(values)[: len(self._captured)]
+        for name, value in values.items():
+            if name not in known and (name not in kinds or value is not kinds[name].default):
+                raise UserError(f"model {self._name} was captured with the inputs {', '.join(known)}, not with {name}")
+        if lacking := [name for name in known if name not in values]:
+            raise UserError(f"model {self._name} was captured with the inputs {', '.join(known)}: give {lacking[0]}")
+        return {k: values[k] for k in known} if isinstance(self._captured, Mapping) else tuple(values[k] for k in known)
 
 
 def _told(layer: Allocated, positions: int) -> tuple[str, str, str]:
@@ -379,6 +425,14 @@ def _batches(calibration: Tensor | Iterable[Inputs], model: nn.Module, name: str
                 f"model {name}: batch {i} has tensors of {each} dimensions, the first of {dimensions[0]}: "
                 "give batches of inputs, without labels"
             )
+    first = constants(batches[0])
+    for i, batch in enumerate(batches):
+        for place, value in constants(batch).items():
+            if value is not first.get(place) and value != first.get(place):
+                raise UserError(
+                    f"model {name}: batch {i} has {value!r} at {place}, the first {first.get(place)!r}: what is no "
+                    "tensor must be the same in all"
+                )
     return batches
 
 
@@ -483,8 +537,8 @@ def _literal(layer: str) -> str:
 def _drop_in(model: nn.Module, captured: Captured, found: Compressed) -> nn.Module:
     """A copy of the user's model with the weights, biases and statistics of batch norm of the compressed network."""
     changed = copy.deepcopy(model).eval()
-    own: dict[str, nn.Parameter] = {}
     layers = {layer.name for layer in captured.network.layers}
+    own = _untied(changed, (captured.origins[layer.name].parameter for layer in captured.network.layers))
     scaled = {name for site in found.equalised for name in (site.source, *site.readers)} & layers
     for name in dict.fromkeys((*found.changed, *sorted(scaled))):
         _put(changed, captured.origins[name], found.captured, name, own)
@@ -509,11 +563,12 @@ def _in_model(model: nn.Module, path: str) -> str:
     return path if path in names else traced[path]
 
 
-def _put(model: nn.Module, origin: Origin, captured: Captured, name: str, own: dict[str, nn.Parameter]) -> None:
+def _put(model: nn.Module, origin: Origin, captured: Captured, name: str, own: Mapping[str, nn.Parameter]) -> None:
     """Write a layer's weights where the user's model has them."""
     layer = captured.module.get_submodule(name)
     assert isinstance(layer.weight, Tensor)
-    view = origin.of(_untied(model, origin.parameter, own))
+    _without_tables(model, own[origin.parameter])
+    view = origin.of(own[origin.parameter])
     view.copy_(layer.weight.reshape(view.shape))
     if isinstance(layer.bias, Tensor):
         if origin.bias is not None:
@@ -529,20 +584,25 @@ def _parameter(model: nn.Module, path: str) -> nn.Parameter:
     return parameter
 
 
-def _untied(model: nn.Module, path: str, own: dict[str, nn.Parameter]) -> nn.Parameter:
-    """A layer's parameter. A lookup table that is tied to it gets one of its own: a lookup is no product, and keeps its
-    values. So does a second layer: its bias is another one, and its patterns."""
-    if path not in own:
+def _untied(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Parameter]:
+    """The parameters of layers, by path. Where several have one, each gets its own: their biases are others, and so may
+    be their patterns."""
+    own: dict[str, nn.Parameter] = {}
+    for path in dict.fromkeys(paths):
         parameter = _parameter(model, path)
         if any(each is parameter for each in own.values()):
             owner, _, key = path.rpartition(".")
             parameter = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
             setattr(model.get_submodule(owner), key, parameter)
         own[path] = parameter
-    parameter = own[path]
+    return own
+
+
+def _without_tables(model: nn.Module, parameter: nn.Parameter) -> None:
+    """Give a lookup table that is tied to a layer's parameter one of its own: a lookup is no product, and keeps its
+    values."""
     holders = [(module, k) for module in model.modules() for k, p in module._parameters.items() if p is parameter]
     tables = [(module, k) for module, k in holders if isinstance(module, nn.Embedding)]
-    if tables and len(tables) < len(holders):
+    if len(tables) < len(holders):
         for module, k in tables:
             setattr(module, k, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
-    return parameter

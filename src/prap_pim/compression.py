@@ -284,15 +284,24 @@ def judges_of(
     captured: Captured, batch: tuple[Tensor, ...], method: MethodConfig, classes: bool = False
 ) -> tuple[Output, ...]:
     """How the network's outputs are judged, by a method's weights of them if it has any."""
-    name = captured.network.name
+    name, count = captured.network.name, len(batch[0])
     outcome = outputs(captured.module(*(each.clone() for each in batch)), name)
+    half = tuple(x[: count // 2] if x.ndim and len(x) == count else x for x in batch)
+    try:
+        fewer = outputs(captured.module(*(each.clone() for each in half)), name) if count > 1 else None
+    except RuntimeError:  # it takes so many and no others
+        fewer = None
     weights = method.reuse.outputs if isinstance(method.reuse, CalibratedReuse) else None
     names = captured.outputs or tuple(str(i) for i in range(len(outcome)))
     maps = captured.network.layers[-1].kind == "conv"
     try:
-        return judged(captured.module, outcome, names, maps, weights, known=classes)
+        judges = judged(captured.module, outcome, names, maps, weights, known=classes, fewer=fewer)
     except UserError as error:
         raise UserError(f"model {name}: {error}") from error
+    for output in judges:
+        if bool(outcome[output.place].isnan().all()):
+            raise UserError(f"model {name}: output {output.name} is NaN on the first calibration inputs")
+    return judges
 
 
 def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network) -> dict[str, LayerPlan]:

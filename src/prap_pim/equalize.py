@@ -89,8 +89,8 @@ def equalised(
 
 def _sites(captured: Captured) -> Iterator[_Site]:
     module = captured.module
-    again = {node.layer for node in captured.network if isinstance(node, Call)}
-    layers = {layer.name: layer for layer in captured.network.layers if layer.name not in again}
+    shared = {node.layer for node in captured.network if isinstance(node, Call)} | {*captured.read_twice}
+    layers = {layer.name: layer for layer in captured.network.layers if layer.name not in shared}
     uses = [id(p) for _, m in module.named_modules() for p in m.parameters(recurse=False)]
     called = [str(node.target) for node in module.graph.nodes if node.op == "call_module"]
 

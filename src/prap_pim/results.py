@@ -180,8 +180,8 @@ class CheckResult(_Frozen):
         layers = ", ".join(f"{name} ({error:.1%})" for name, error in worst)
         return far and (
             f"warning: too much of output {far} has changed (more than {_MOST_CHANGED:.0%} of the classes, or values "
-            f"below {_LEAST_DB:g} dB); most is lost in {layers}. Try a larger compute ratio, skip these layers, or "
-            "give more and more varied calibration inputs"
+            f"below {_LEAST_DB:g} dB); most is lost in {layers}. Try to compress less, skip these layers, or give "
+            "more and more varied calibration inputs"
         )
 
 
@@ -191,7 +191,7 @@ def unused_budget(used: float, asked: float | None) -> str:
         return ""
     return (
         f"{used:#.3g} of the dense OU steps are used, {asked:#.3g} were allowed: "
-        "no layer may take more (balance), or no OU fits"
+        "the rest is less than whole OUs take, or withheld by balance where that is asked for"
     )
 
 

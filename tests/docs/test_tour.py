@@ -35,7 +35,7 @@ def test_what_is_kept_is_what_it_prints(pair: tuple[NotebookNode, NotebookNode])
         old, new = _printed(before), _printed(after)
         compared += 1
         if "trained" in before.metadata.get("tags", []):
-            old, new = (re.sub(r"[ \d.,]+", " # ", text) for text in (old, new))
+            old, new = (re.sub(r"[\s\d.,]+", " # ", text) for text in (old, new))
         else:
             exact += bool(old)
         assert old == new

@@ -26,8 +26,8 @@ class CalibratedReuse(Settings):
             at least a tenth of its inputs over its rows.
         update_weight: what adding up one partial sum counts, in OU steps: a filter does without a row group that would
             gain it less than that much more computing would gain elsewhere. 0: every gain is taken.
-        outputs: what each output of the network counts, by its name (a key, or a number in order); 0 leaves one out.
-            None: all the same.
+        outputs: what outputs of the network count, by name (a key, or a number in order); 0 leaves one out, those that
+            are not named count 1.
     """
 
     kind: Literal["calibrated"] = "calibrated"

@@ -1,10 +1,21 @@
 """From a trained model to a ``Network``, and back to a model with other modules in the layers' places."""
 
-from prap_pim.capture.compare import Comparison, Difference, Output, Spread, classes_of, decibel, divergence, judged
+from prap_pim.capture.compare import (
+    Comparison,
+    Difference,
+    Output,
+    Spread,
+    as_values,
+    classes_of,
+    decibel,
+    divergence,
+    judged,
+)
 from prap_pim.capture.export import Origin
 from prap_pim.capture.inputs import (
     Inputs,
     call,
+    constants,
     cut,
     not_of_one_size,
     of_arrays,
@@ -30,9 +41,11 @@ __all__ = [
     "Probe",
     "Spread",
     "Walk",
+    "as_values",
     "call",
     "capture",
     "classes_of",
+    "constants",
     "cut",
     "decibel",
     "divergence",

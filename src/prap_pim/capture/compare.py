@@ -54,6 +54,12 @@ class Output:
     weight: float = 1.0
 
 
+def as_values(outcome: Sequence[Tensor]) -> tuple[Output, ...]:
+    """All floating-point outputs, in order, as values: channels in front of maps, else last."""
+    places = (place for place, value in enumerate(outcome) if value.is_floating_point())
+    return tuple(Output(str(place), place, "values", 1 if outcome[place].ndim > 3 else -1) for place in places)
+
+
 @dataclass(frozen=True)
 class Difference:
     """Of one output over some inputs.
@@ -78,6 +84,7 @@ def judged(
     weights: Mapping[str, float] | None = None,
     *,
     known: bool = False,
+    fewer: Sequence[Tensor] | None = None,
 ) -> tuple[Output, ...]:
     """How each floating-point output of a network is to be judged.
 
@@ -90,8 +97,10 @@ def judged(
         outcome: what it gives for some inputs, in order.
         names: of the outputs.
         maps: whether the last layer is a convolution: the channels of what has more than two dimensions are in front.
-        weights: what each output counts, by name; 0 leaves it out. None: all the same.
+        weights: what an output counts, by name; 0 leaves it out, and what is not named counts 1.
         known: that the outputs have classes, however they look.
+        fewer: what it gives for fewer inputs: where classes or channels are then fewer, the batch is not in front, and
+            nothing can be told of that output.
 
     Raises:
         UserError: there is no output with values or classes for every input, or ``weights`` names none, or is wrong.
@@ -102,6 +111,8 @@ def judged(
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2:
             continue
         axis = 1 if value.ndim > 3 or (maps and value.ndim > 2) else -1
+        if fewer is not None and fewer[place].shape[axis] != value.shape[axis]:
+            continue
         made_by = _made_by(returned[place]) if place < len(returned) and len(returned) == len(outcome) else ""
         alone = sum(each.is_floating_point() and each.ndim >= 2 for each in outcome) == 1
         plain = alone and value.ndim <= 3 and not (maps and value.ndim > 2)
@@ -113,7 +124,9 @@ def judged(
         answers = max(1, value[:1].numel() // value.shape[axis])
         found.append(Output(names[place], place, "classes" if classes else "values", axis, answers))
     if not found:
-        raise UserError("the network gives no tensor of real numbers with classes or values for every input")
+        raise UserError(
+            "the network gives no tensor of real numbers with classes or values for every input, the inputs in front"
+        )
     if weights is None:
         return tuple(found)
     names = [output.name for output in found]
@@ -124,7 +137,8 @@ def judged(
             raise UserError(f"outputs: there is no output {name!r} ({nearest(str(name), names)})")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < inf:
             raise UserError(f"outputs: the weight of {name!r} must be a number from 0 up, not {weight!r}")
-    chosen = tuple(replace(o, weight=float(weights[o.name])) for o in found if weights.get(o.name, 0) > 0)
+    every = (replace(output, weight=float(weights.get(output.name, 1))) for output in found)
+    chosen = tuple(output for output in every if output.weight > 0)
     if not chosen:
         raise UserError(f"outputs: no output of the network counts; give a weight above 0 to one of {', '.join(names)}")
     return chosen
@@ -194,7 +208,7 @@ class Spread:
 
     def add(self, value: Tensor, axis: int) -> None:
         """Count a batch, whose channels are along ``axis``."""
-        by_channel = value.movedim(axis, -1).flatten(0, -2)
+        by_channel = value.movedim(axis, -1).flatten(0, -2) if value.ndim > 1 else value.reshape(-1, 1)
         for rows in torch.split(by_channel, max(1, _AT_A_TIME // max(1, by_channel.shape[1]))):
             precise = rows.double().nan_to_num(0, 0, 0)
             if self._first is None and len(precise):
@@ -238,13 +252,19 @@ class Comparison:
         for i, output in enumerate(self.judges):
             own, other = wanted[output.place], found[output.place]
             for some, others in zip(*(torch.split(x.flatten(), _AT_A_TIME) for x in (own, other)), strict=True):
-                off = torch.where(some == others, 0.0, some.double() - others.double())  # equal infinities, too
+                same = (some == others) | some.isnan()  # equal infinities, and what was no number before
+                off = torch.where(same, 0.0, some.double() - others.double())
                 self._noise[i] += float(off.nan_to_num(_INFINITE, _INFINITE, _INFINITE).square().sum())
             self._signal[i].add(own, output.axis)
             if output.kind == "classes":
                 differ = own.argmax(output.axis) != other.argmax(output.axis)
                 self._changed[i] += int(differ.sum())
                 self._answers[i] += differ.numel()
+
+    @property
+    def sqnr_db(self) -> float:
+        """Of all outputs together."""
+        return decibel(sum(signal.total for signal in self._signal), sum(self._noise))
 
     def differences(self) -> tuple[Difference, ...]:
         """Of every output."""

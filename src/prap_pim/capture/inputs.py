@@ -56,11 +56,13 @@ def tensors(batch: Inputs, name: str) -> tuple[Tensor, ...]:
     """The tensors of a batch in a fixed order, those of a dictionary in the order of its keys.
 
     Raises:
-        UserError: there is none, or the first one holds no input.
+        UserError: there is none, one is sparse, or the first one holds no input.
     """
     found = tuple(leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor))
     if not found:
         raise UserError(f"model {name} needs inputs with a tensor in them, not {type(batch).__name__}")
+    if any(each.layout != torch.strided for each in found):
+        raise UserError(f"model {name}: sparse inputs cannot be computed with: give to_dense() of them")
     if found[0].ndim == 0 or len(found[0]) == 0:
         raise UserError(f"model {name} needs at least one input, not {tuple(found[0].shape)}")
     return found
@@ -79,6 +81,11 @@ def cut(batches: "Tensor | Sequence[Inputs]", size: int, name: str) -> list[tupl
     if not batches:
         raise UserError(f"model {name}: there are no inputs to calibrate with")
     return [tensors(batch, name) for batch in batches]
+
+
+def constants(batch: Inputs) -> dict[str, Any]:
+    """What is no tensor in a batch, by its place."""
+    return {keystr(path): leaf for path, leaf in tree_flatten_with_path(batch)[0] if not isinstance(leaf, Tensor)}
 
 
 def sizes(batch: Inputs, name: str) -> tuple[tuple[int, ...], ...]:

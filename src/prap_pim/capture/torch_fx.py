@@ -5,8 +5,9 @@ Two tracers end in one normal form, a graph in which every product with a weight
 """
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isqrt, prod
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from prap_pim.capture.export import OneSize, Origin, exported, without_a_word
 from prap_pim.capture.inputs import (
@@ -103,6 +104,8 @@ class Captured:
             why they cannot be mapped.
         batch: inputs of the example.
         outputs: names of what it gives, in order: keys, or numbers.
+        read_twice: layers that read the same numbers of one parameter in different ways, as x @ w and x @ w.T do: no
+            parameter holds patterns for both.
     """
 
     network: Network
@@ -112,6 +115,7 @@ class Captured:
     unsupported: Mapping[str, str]
     batch: int
     outputs: tuple[str, ...] = ()
+    read_twice: tuple[str, ...] = ()
 
     def first_inputs(
         self, batches: Sequence[tuple[Tensor, ...]], count: int, least: int = 1
@@ -157,7 +161,7 @@ class Captured:
     def with_module(self, module: fx.GraphModule) -> "Captured":
         """The same with another module of the same graph: other weights, other statistics of batch norm."""
         built = _Builder(module, self.batch, self.network.name, self.origins, self.unsupported).build()
-        return replace(built, outputs=self.outputs)
+        return replace(built, outputs=self.outputs, read_twice=self.read_twice)
 
     def rebuild(self, layers: Mapping[str, nn.Module]) -> nn.Module:
         """A deep copy in eval mode where each named layer, with its folded batch norm, is replaced by a given module.
@@ -210,7 +214,7 @@ def capture(
     batches = [_alone(batch) for batch in (example, *others)]
     sized = one_of_each_size(batches, name)
     example = batches[0]
-    example = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)  # it may be changed
+    example = _cloned(example)  # it may be changed
     tensors(example, name)  # says what it needs
     model = _copied(model, name)
     with torch.no_grad():
@@ -223,6 +227,7 @@ def capture(
             shapes = ", ".join(str(tuple(each.shape)) for each in flat)
             hint = " (a batch of two is two arguments: give it without labels)" if _like_labels(flat) else ""
             raise UserError(f"model {name} does not run on an input {shapes}: {_line(error)}{hint}") from error
+        _without_observers(model, example)
         module = _plainly_traced(model, example, list(sized.values()))
         origins: Mapping[str, Origin] = {}
         unsupported: Mapping[str, str] = {}
@@ -243,8 +248,24 @@ def capture(
         if refused:
             every = "; ".join(f"{path}: {reason}" for path, reason in refused.items())
             raise UserError(f"model {name} cannot be mapped as a whole: {every} (or name what to skip)")
-    captured = Captured.of_graph(module, flat, name, origins, unsupported)
-    return replace(captured, outputs=output_names(given))
+        captured = Captured.of_graph(module, flat, name, origins, unsupported)
+        return replace(captured, outputs=output_names(given), read_twice=_read_twice(model, captured))
+
+
+def _read_twice(model: nn.Module, captured: Captured) -> tuple[str, ...]:
+    """See ``Captured``."""
+    by_path: dict[str, list[str]] = {}
+    for layer in captured.network.layers:
+        by_path.setdefault(captured.origins[layer.name].parameter, []).append(layer.name)
+    found: list[str] = []
+    for path, names in by_path.items():
+        if len(names) > 1:
+            parameter = model.get_parameter(path)
+            places = torch.arange(parameter.numel(), dtype=torch.int32).reshape(parameter.shape)
+            read = [captured.origins[name].of(places).flatten() for name in names]
+            times = torch.bincount(torch.cat(read), minlength=parameter.numel())
+            found += [name for name, mine in zip(names, read, strict=True) if bool((times[mine] > 1).any())]
+    return tuple(found)
 
 
 def _copied(model: nn.Module, name: str) -> nn.Module:
@@ -256,6 +277,47 @@ def _copied(model: nn.Module, name: str) -> nn.Module:
             f"model {name} cannot be copied: {next(owners, 'a module') or 'it'} keeps a tensor computed from others; "
             "call remove_weight_norm, remove_spectral_norm or prune.remove first, and keep no activations"
         ) from error
+
+
+def _without_observers(model: nn.Module, example: Inputs) -> None:
+    """Take away hooks that only look on: what is traced has no values that they could keep."""
+    places = [
+        (hooks, key, hook)
+        for part in model.modules()
+        for hooks in (part._forward_pre_hooks, part._forward_hooks)
+        for key, hook in hooks.items()
+        if not type(hook).__module__.startswith("torch.")  # as weight norm's
+    ]
+    if not places:
+        return
+    acting = set()
+
+    def watched(at: int, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        found = hook(*args, **kwargs)
+        if found is not None:
+            acting.add(at)
+        return found
+
+    with without_a_word():
+        for at, (hooks, key, hook) in enumerate(places):
+            hooks[key] = partial(watched, at, hook)
+        before = tree_flatten(call(model, _cloned(example)))[0]
+        for at, (hooks, key, hook) in enumerate(places):
+            hooks[key] = hook if at in acting else _nothing
+        after = tree_flatten(call(model, _cloned(example)))[0]
+    same = all(torch.equal(a, b) for a, b in zip(before, after, strict=True) if isinstance(a, Tensor))
+    for at, (hooks, key, hook) in enumerate(places):
+        hooks[key] = hook
+        if same and at not in acting:  # otherwise one of them works in place
+            del hooks[key]
+
+
+def _nothing(*_args: Any, **_kwargs: Any) -> None:
+    pass
+
+
+def _cloned(batch: Inputs) -> Inputs:
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
 
 
 def _computed(value: Any) -> bool:
@@ -314,7 +376,7 @@ def _varying(example: Sequence[Tensor], others: Sequence[Sequence[Tensor]]) -> l
 
 def _gives_the_same(module: fx.GraphModule, model: nn.Module, batch: Inputs, name: str) -> bool:
     """Whether a traced model gives what the model gives for a batch, as far as floats of another order of sums go."""
-    batch = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
+    batch = _cloned(batch)
     try:
         with without_a_word():
             found = outputs(module(*(each.clone() for each in tensors(batch, name))), name)

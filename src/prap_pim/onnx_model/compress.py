@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from math import inf, log10
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from prap_pim.api import method_config
+from prap_pim.capture import Spread, decibel
 from prap_pim.chip import Chip, load_chip
 from prap_pim.compression import Compressed, compress_network, plan_for_costs
 from prap_pim.cost import CostReport, cost
@@ -32,7 +32,6 @@ from prap_pim.training import Progress, quiet
 from prap_pim.weights import put_weights
 
 _EXAMPLE = 2  # inputs that the shapes are found with
-_LEAST_DB = -300.0
 _TOGETHER = 64  # inputs, at most, that small batches are put together to
 
 
@@ -72,7 +71,7 @@ class OutputSummary(BaseModel, frozen=True):
 
     Attributes:
         name: of the output.
-        sqnr_db: signal to noise; None if there is no difference.
+        sqnr_db: signal (what varies, as in the check) to noise; None if there is no difference.
         largest_difference, largest_value: magnitudes; the value is the original's.
     """
 
@@ -335,15 +334,15 @@ def _costs(report: CostReport) -> CostSummary:
 def _outputs(file: OnnxFile, before: list[list[Array]], after: list[list[Array]]) -> list[OutputSummary]:
     lines = []
     for i, name in enumerate(file.outputs):
-        signal = noise = largest = value = 0.0
+        signal, noise, largest, value = Spread(), 0.0, 0.0, 0.0
         for one, other in zip(before, after, strict=True):
             own, changed = np.asarray(one[i], np.float64), np.asarray(other[i], np.float64)
             if own.shape != changed.shape or not np.isfinite(changed).all():
                 raise UserError(f"{file.path}: compressed, its output {shown(name)} is of another size or not finite")
             difference = np.abs(own - changed)
-            signal, noise = signal + float(np.square(own).sum()), noise + float(np.square(difference).sum())
+            signal.add(torch.from_numpy(own), 1 if own.ndim > 3 else -1)
+            noise += float(np.square(difference).sum())
             largest, value = max(largest, difference.max(initial=0)), max(value, np.abs(own).max(initial=0))
-        ratio = 10 * log10(signal / noise) if signal and noise else -inf
-        sqnr = None if noise == 0 else max(ratio, _LEAST_DB)
+        sqnr = None if noise == 0 else decibel(signal.total, noise)
         lines.append(OutputSummary(name=name, sqnr_db=sqnr, largest_difference=largest, largest_value=value))
     return lines

@@ -91,7 +91,13 @@ def capture_onnx(file: OnnxFile, example: Sequence[Tensor]) -> OnnxCapture:
         raise UserError(f"{file.path}: it has {len(file.inputs)} inputs, not {len(example)}")
     with torch.no_grad():
         lowering = _Lowering(file, example)
-        captured = Captured.of_graph(lowering.module(), example, file.name, unsupported=lowering.unsupported)
+        module = lowering.module()
+        try:
+            module(*example)
+        except RuntimeError as error:
+            axes = f" with batch axes {dict(file.axes)}" if file.axes else ""
+            raise UserError(f"{file.path}: it does not run on the first inputs{axes}: {first_line(error)}") from error
+        captured = Captured.of_graph(module, example, file.name, unsupported=lowering.unsupported)
         found = captured.module(*example)
     wanted = [to_tensor(each) for each in run_file(file, [example])[0]]
     outputs = (found,) if isinstance(found, Tensor) else found
