@@ -14,7 +14,7 @@ from prap_pim.capture import Captured, Comparison, Inputs, Output, Spread, cut, 
 from prap_pim.chip import Chip
 from prap_pim.config import AnyReuse, MethodConfig
 from prap_pim.equalize import Equalised, equalised
-from prap_pim.errors import UserError
+from prap_pim.errors import UserError, one_line
 from prap_pim.function import CrossbarModel, ExactLayer
 from prap_pim.memory import available_memory, kept_memory
 from prap_pim.network import Layer, Network
@@ -285,7 +285,10 @@ def judges_of(
 ) -> tuple[Output, ...]:
     """How the network's outputs are judged, by a method's weights of them if it has any."""
     name, count = captured.network.name, len(batch[0])
-    outcome = outputs(captured.module(*(each.clone() for each in batch)), name)
+    try:
+        outcome = outputs(captured.module(*(each.clone() for each in batch)), name)
+    except RuntimeError as error:
+        raise UserError(f"model {name} does not run on {count} inputs at a time: {one_line(error)}") from error
     half = tuple(x[: count // 2] if x.ndim and len(x) == count else x for x in batch)
     try:
         fewer = outputs(captured.module(*(each.clone() for each in half)), name) if count > 1 else None

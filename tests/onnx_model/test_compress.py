@@ -305,3 +305,9 @@ def test_long_names_are_cut_in_tables_alone(tmp_path: Path, capsys: pytest.Captu
     whole = [name.replace("/", ".") for name in names]
     assert [layer.name for layer in summary.layers] == whole
     assert list(summary.digital) == [f"{names[0]}/Einsum (Einsum)"]
+
+
+def test_an_axis_that_holds_no_batch_is_told_of(tmp_path: Path) -> None:
+    case = Case(nodes=[node("MatMul", "x a", "y")], weights={"a": random(16, 8)}, inputs={"x": random(96, 16)})
+    with pytest.raises(UserError, match="does not run on 8 inputs at a time: mat1 and mat2 shapes cannot be multipl"):
+        compressed(tmp_path, case, method="dense", batch_axes={"x": 1})
