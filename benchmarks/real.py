@@ -74,9 +74,10 @@ METHODS: dict[str, Callable[[Fraction], Setting]] = {
     "pattern": _pattern,
 }
 # fmt: off
-_SHOWS = frozenset((
-    "__main__", "command_line", "finished_run", "launch", "notebook", "pipeline", "report", "robustness", "run_folder",
-    "study", "study_results",
+_NO_PART = frozenset((
+    "__main__", "command_line", "data", "finetune", "finished_run", "launch", "mapped_replay", "method_presets", "models",
+    "notebook", "pipeline", "presets", "report", "results", "robustness", "run_folder", "study", "study_results",
+    "training",
 ))
 # fmt: on
 WHOLE = ("float", "dense")  # measured of every network, at no ratio
@@ -162,13 +163,13 @@ def in_a_process(request: Mapping[str, Any], limit: float) -> Point:
 
 def source_digest() -> str:
     """Of the package's source: code without comments, docstrings and messages of errors, chips and component figures;
-    not of what only shows results or makes many runs."""
+    not of what shows results, trains, or makes runs, which has no part in a point."""
     folder = Path(prap_pim.__file__).parent
     files = sorted(path for kind in ("py", "toml", "json") for path in folder.rglob(f"*.{kind}"))
     digest = hashlib.sha256()
     for path in files:
         name = path.relative_to(folder)
-        if not _SHOWS.intersection((*name.parts, name.stem)):
+        if not _NO_PART.intersection((*name.parts, name.stem)):
             content = _code(path.read_text()) if path.suffix == ".py" else path.read_text()
             digest.update(f"{name.as_posix()}\0{content}\0".encode())
     return digest.hexdigest()[:12]
