@@ -76,8 +76,8 @@ METHODS: dict[str, Callable[[Fraction], Setting]] = {
 # fmt: off
 _NO_PART = frozenset((
     "__main__", "command_line", "data", "finetune", "finished_run", "launch", "mapped_replay", "method_presets",
-    "models", "notebook", "pipeline", "presets", "report", "results", "robustness", "run_folder", "study", "study_results",
-    "training",
+    "models", "notebook", "pipeline", "presets", "report", "results", "robustness", "run_folder", "study",
+    "study_results", "training",
 ))
 # fmt: on
 WHOLE = ("float", "dense")  # measured of every network, at no ratio
