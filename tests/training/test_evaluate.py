@@ -1,4 +1,4 @@
-"""Accuracy and bits counted by hand."""
+"""Accuracy and bits counted by hand; batch norm's statistics against those of the layer's own inputs."""
 
 import math
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from prap_pim.training import Tally, accuracy, evaluate
+from prap_pim.models import ResNetConfig, build
+from prap_pim.training import Tally, accuracy, evaluate, settle_norms
 
 
 class Echo(nn.Module):
@@ -48,3 +49,53 @@ def test_every_label_of_a_sequence_counts() -> None:
     found = tally.quality()
     assert found.bits == pytest.approx((1 + 2 - 4 * math.log2(0.75)) / 6)
     assert found.accuracy == 5 / 6  # of equals, the first is the greatest
+
+
+def images(count: int = 30) -> torch.Tensor:
+    return 3 + 2 * torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_statistics_are_those_of_the_images() -> None:
+    model = build(ResNetConfig(depth=8, width=3), 1, 4, 0)
+    model.stem.norm.running_mean.fill_(1e3)
+    weights = {name: value.clone() for name, value in model.named_parameters()}
+    settle_norms(model, images(), batch_size=10)
+    # three batches of ten: the mean of all; for the variance, the mean of the batches' unbiased variances
+    seen = nn.functional.conv2d(images(), model.stem.conv.weight, padding=1).detach()
+    torch.testing.assert_close(model.stem.norm.running_mean, seen.mean(dim=(0, 2, 3)))
+    variance = torch.stack([part.transpose(0, 1).flatten(1).var(dim=1) for part in seen.split(10)]).mean(0)
+    torch.testing.assert_close(model.stem.norm.running_var, variance)
+    assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(norm.momentum == 0.1 and not norm.training for norm in norms)
+    assert not model.training
+
+
+def test_statistics_do_not_depend_on_what_was_there() -> None:
+    first, second = (build(ResNetConfig(depth=8, width=3), 1, 4, 0) for _ in range(2))
+    with torch.no_grad():
+        second.train()(images(7))
+    settle_norms(first, images())
+    settle_norms(second, images())
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+
+
+def test_without_batch_norm_nothing_happens() -> None:
+    class Refuses(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("it was run")
+
+    model = Refuses(3, 2).train()
+    settle_norms(model, torch.zeros(4, 5, dtype=torch.int64))
+    assert not model.training
+
+
+def test_dropout_stays_off() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(1))
+    model.append(nn.Conv2d(1, 1, 1))
+    settle_norms(model, images(), batch_size=30)
+    torch.testing.assert_close(model[1].running_mean, images().mean().reshape(1))
+
+
+def test_networks_without_batch_norm_pass() -> None:
+    settle_norms(nn.Conv2d(1, 1, 1), images())

@@ -387,3 +387,19 @@ def test_narrow_convolutions_are_trained_channels_first(filters: int, last: bool
     examples = Examples(torch.randn(8, 1, 8, 8), torch.arange(8) % 3)
     train(model, examples, TrainingConfig(epochs=2, compress_at=1, batch_size=4), 0, tmp_path)
     assert _layout(model) == (torch.channels_last if last else torch.contiguous_format)
+
+
+def test_in_the_end_batch_norm_has_the_statistics_of_the_training_inputs(tmp_path: Path) -> None:
+    """And the last checkpoint has them; before the end they are what training left."""
+    model, examples = tiny_model(), tiny_examples()
+    for stop in (2, 4):
+        saved = train(model, examples, SHORT, 0, tmp_path, stop=stop, resume=True)
+        seen = nn.functional.conv2d(examples.inputs, model.stem.conv.weight, padding=1).detach()
+        mean, variance = seen.mean((0, 2, 3)), seen.transpose(0, 1).flatten(1).var(1)
+        found = model.stem.norm.running_mean, model.stem.norm.running_var
+        at_the_end = all(
+            torch.allclose(own, its, rtol=1e-4, atol=1e-6) for own, its in zip(found, (mean, variance), strict=True)
+        )
+        assert at_the_end == (stop == 4)
+        assert same(Checkpoint.load(tmp_path / f"epoch-{stop:05}.safetensors").model, saved.model)
+        assert same(saved.model, model.state_dict())

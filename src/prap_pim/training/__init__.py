@@ -3,7 +3,7 @@
 from prap_pim.training.checkpoint import Checkpoint
 from prap_pim.training.config import PRAP_2023, TrainingConfig, learning_rate
 from prap_pim.training.descent import check_shards
-from prap_pim.training.evaluate import Quality, Tally, accuracy, evaluate
+from prap_pim.training.evaluate import Quality, Tally, accuracy, evaluate, settle_norms
 from prap_pim.training.loop import Hooks, Progress, quiet, run_epochs, train, train_along
 from prap_pim.training.processes import Lost, Processes
 
@@ -23,6 +23,7 @@ __all__ = [
     "learning_rate",
     "quiet",
     "run_epochs",
+    "settle_norms",
     "train",
     "train_along",
 ]

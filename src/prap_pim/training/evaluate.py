@@ -6,6 +6,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from prap_pim.progress import Steps, counted, unheard
 
@@ -85,6 +86,35 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
 def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
     """Share of the labels that have the greatest output. Arguments as for ``evaluate``."""
     return evaluate(model, inputs, labels, batch_size).accuracy
+
+
+@torch.inference_mode()
+def settle_norms(model: nn.Module, inputs: Tensor, batch_size: int = 256, told: Steps = unheard) -> None:
+    """The end of training: batch norm's statistics are those of ``inputs`` under the final weights.
+
+    While weights still move, the running averages lag behind them (Wu and Johnson, "Rethinking 'Batch' in BatchNorm",
+    2021). No weight changes; a model without batch norm is left as it is.
+
+    Args:
+        model: changed in place, in its batch-norm buffers only, and left in evaluation mode.
+        inputs: of the training, as in ``data.Examples``.
+        batch_size: inputs at a time, at most; the statistics are the plain average over the batches.
+        told: how many batches are done.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    momenta, device = [norm.momentum for norm in norms], next(model.parameters()).device
+    try:
+        model.eval()  # so that dropout, if any, is off
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch: a cumulative average
+            norm.train()
+        for batch in counted(batches(inputs, batch_size) if norms else (), told):
+            model(_laid_out(batch, device))
+    finally:
+        model.eval()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _laid_out(inputs: Tensor, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from prap_pim.errors import UserError
 from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
 from prap_pim.training.config import TrainingConfig, learning_rate
 from prap_pim.training.descent import Descent, check_shards
+from prap_pim.training.evaluate import settle_norms
 from prap_pim.training.processes import Processes
 
 _MOMENTUM = "momentum_buffer"  # what torch's SGD calls it
@@ -124,6 +125,7 @@ def run_epochs(
     """Train from ``origin.epoch`` to ``stop``; what ``train`` and fine-tuning have in common.
 
     The batches of an epoch depend on (seed, epoch) alone: base training and fine-tuning of every method see the same.
+    After the recipe's last epoch batch norm gets the statistics of the training inputs (``settle_norms``).
 
     Args:
         origin: the state to start from.
@@ -154,6 +156,8 @@ def run_epochs(
                 done = (epoch - origin.epoch) * descent.batches + i + 1
                 note = f"epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}"
                 progress(phase, done, (stop - origin.epoch) * descent.batches, note)
+        if epoch + 1 == config.epochs:
+            settle_norms(model, examples.inputs)
         _check(all(bool(value.isfinite().all()) for value in model.state_dict().values()), phase, epoch, config)
         current = Checkpoint.of(epoch + 1, identity, model, _momentum(model, optimizer))
         checkpoints.write(current)
