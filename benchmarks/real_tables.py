@@ -23,7 +23,8 @@ compressed one-shot: no labels, no training, only the calibration inputs. Test i
 Ratios are OU steps over those of the dense network, all layers included. Results are for one seed.
 
 - **float**: the network as published; **dense**: int8 weights and activations on the crossbars, nothing compressed.
-- **bit-true**: PyTorch networks are computed integer by integer, as the crossbars do, with int8 inputs to every layer.
+- All but float is bit-true: computed integer by integer, as the crossbars do, with int8 inputs to every layer; of an
+  ONNX network that is the file that `--bit-true` writes, run by onnxruntime.
 {onnx}- `prap` prunes kernels to 8 of 9 positions at 1/2 and to 4 of 9 below, and half of the inputs of 1x1 and linear
   layers. `structured` and `pattern` have no compute ratio: each layer keeps that share of its input channels, or
   of its positions and inputs, and *OU steps* shows what comes of it.
