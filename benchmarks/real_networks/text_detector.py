@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from real_networks.base import Answers, Array, Data, Network, Scores, package_folder
-from real_networks.text_images import LICENCE, PACKAGE, font, model, normalised, words
+from real_networks.base import Answers, Array, Network, Scores, package_folder
+from real_networks.text_images import LICENCE, PACKAGE, by_halves, font, model, normalised, words
 
 _SIDE = 320
 _LIKELY, _SURE = 0.3, 0.5  # of a pixel to be text, and of a box's mean
@@ -46,11 +46,6 @@ def _pictures(half: int, count: int, seed: int) -> tuple[Array, list[list[Box]]]
         found.append(normalised(image, rng, 6))
         truth.append(boxes)
     return np.array(found, np.float32), truth
-
-
-def _data(calibration: int, test: int, seed: int) -> Data:
-    pictures, boxes = _pictures(1, test, seed)
-    return Data({"x": _pictures(0, calibration, seed)[0]}, {"x": pictures}, boxes)
 
 
 def _boxes(probability: Array) -> list[Box]:
@@ -105,7 +100,7 @@ NETWORK = Network(
     "photographs; other words and photographs to calibrate with than to test on.",
     scored="F1 of the boxes found, where an overlap (intersection over union) of one half is a match.",
     load=lambda: model("ch_PP-OCRv4_det_infer.onnx"),
-    data=_data,
+    data=by_halves(_pictures),
     score=_score,
     calibration=16,
     test=60,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from real_networks.base import Answers, Array, Data, Network, Scores, share
-from real_networks.text_images import LICENCE, PACKAGE, line, model, normalised
+from real_networks.base import Answers, Array, Network, Scores, share
+from real_networks.text_images import LICENCE, PACKAGE, by_halves, line, model, normalised
 
 _WIDTH = 192
 
@@ -15,11 +15,6 @@ def _lines(half: int, count: int, seed: int) -> tuple[Array, Array]:
         image, _ = line(rng, half, 2, _WIDTH)
         found.append(normalised(image.rotate(180) if upside_down else image, rng, 12))
     return np.array(found, np.float32), turned
-
-
-def _data(calibration: int, test: int, seed: int) -> Data:
-    lines, turned = _lines(1, test, seed)
-    return Data({"x": _lines(0, calibration, seed)[0]}, {"x": lines}, turned)
 
 
 def _score(answers: Answers, reference: Answers, truth: Array) -> Scores:
@@ -36,7 +31,7 @@ NETWORK = Network(
     "calibrate with than to test on.",
     scored="Accuracy: upright or turned.",
     load=lambda: model("ch_ppocr_mobile_v2.0_cls_infer.onnx"),
-    data=_data,
+    data=by_halves(_lines),
     score=_score,
     calibration=128,
     test=400,

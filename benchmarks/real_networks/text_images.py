@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import inspect
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,27 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from real_networks.base import Array, package_folder
+from real_networks.base import Array, Data, package_folder
 
 PACKAGE = "rapidocr-onnxruntime"
 LICENCE = "Apache-2.0"
 HEIGHT = 48  # of a line, in pixels
 _FACES = ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "DejaVuSans-Bold", "DejaVuSerif-Italic", "STIXGeneral")
 _SOURCES = ("inspect", "subprocess", "tempfile", "json", "logging", "unittest", "tarfile", "zipfile", "random")
+
+
+def by_halves(make: Callable[[int, int, int], tuple[Array, Any]]) -> Callable[[int, int, int], Data]:
+    """A network's ``data``: inputs made of the words of half 0 to calibrate with, those of half 1 to test on.
+
+    Args:
+        make: inputs [N, ...] and what they are, of a half, for a count and a seed.
+    """
+
+    def data(calibration: int, test: int, seed: int) -> Data:
+        inputs, truth = make(1, test, seed)
+        return Data({"x": make(0, calibration, seed)[0]}, {"x": inputs}, truth)
+
+    return data
 
 
 def model(name: str) -> Path:

@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import onnx
 
-from real_networks.base import Answers, Array, Data, Network, Scores, share
-from real_networks.text_images import LICENCE, PACKAGE, line, model, normalised
+from real_networks.base import Answers, Array, Network, Scores, share
+from real_networks.text_images import LICENCE, PACKAGE, by_halves, line, model, normalised
 
 _FILE = "ch_PP-OCRv4_rec_infer.onnx"
 _WIDTH = 320
@@ -28,11 +28,6 @@ def _lines(half: int, count: int, seed: int) -> tuple[Array, list[str]]:
         found.append(normalised(image, rng, 12))
         texts.append(text)
     return np.array(found, np.float32), texts
-
-
-def _data(calibration: int, test: int, seed: int) -> Data:
-    lines, texts = _lines(1, test, seed)
-    return Data({"x": _lines(0, calibration, seed)[0]}, {"x": lines}, texts)
 
 
 def read(probability: Array) -> list[str]:
@@ -76,7 +71,7 @@ NETWORK = Network(
     scored="Character error rate: edits (insert, delete, replace) from what is read to the text, over the text's "
     "characters; less is better.",
     load=lambda: model(_FILE),
-    data=_data,
+    data=by_halves(_lines),
     score=_score,
     calibration=24,
     test=400,

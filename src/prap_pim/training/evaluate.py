@@ -89,7 +89,7 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int =
 
 
 @torch.inference_mode()
-def settle_norms(model: nn.Module, inputs: Tensor, batch_size: int = 256, told: Steps = unheard) -> None:
+def settle_norms(model: nn.Module, inputs: Tensor, batch_size: int = 256) -> None:
     """The end of training: batch norm's statistics are those of ``inputs`` under the final weights.
 
     While weights still move, the running averages lag behind them (Wu and Johnson, "Rethinking 'Batch' in BatchNorm",
@@ -99,7 +99,6 @@ def settle_norms(model: nn.Module, inputs: Tensor, batch_size: int = 256, told: 
         model: changed in place, in its batch-norm buffers only, and left in evaluation mode.
         inputs: of the training, as in ``data.Examples``.
         batch_size: inputs at a time, at most; the statistics are the plain average over the batches.
-        told: how many batches are done.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     momenta, device = [norm.momentum for norm in norms], next(model.parameters()).device
@@ -109,7 +108,7 @@ def settle_norms(model: nn.Module, inputs: Tensor, batch_size: int = 256, told: 
             norm.reset_running_stats()
             norm.momentum = None  # torch: a cumulative average
             norm.train()
-        for batch in counted(batches(inputs, batch_size) if norms else (), told):
+        for batch in batches(inputs, batch_size) if norms else ():
             model(_laid_out(batch, device))
     finally:
         model.eval()
