@@ -222,10 +222,16 @@ def donors(page):
     return [row.locator("th, td").all_inner_texts() for row in rows]
 
 
+def drawn(page):
+    """Wait until the reuse map shows the chosen layer, which is unpacked in the background."""
+    page.wait_for_selector("#reuse-map[aria-busy=false]")
+
+
 def test_the_reuse_map_works_by_click(chromium, report):
     with opened(chromium, report) as page:
         page.locator("#reuse-method").select_option("prap")
         page.locator("#reuse-layer").select_option(label="fc")
+        drawn(page)
         canvas, told = page.locator("[data-part=canvas]"), page.locator("#reuse-told")
         assert (
             told.inner_text() == "Row group 0, filter 0: +1 times donor 0 of this row group, which 3 filters use."
@@ -253,6 +259,7 @@ def test_the_reuse_map_works_by_keyboard(chromium, report):
         page.locator("#reuse-method").focus()
         page.keyboard.press("Home")  # a list: the first method
         assert page.locator("#reuse-method").input_value() == "third<b>"
+        drawn(page)
         page.keyboard.press("Tab")
         page.keyboard.press("Tab")
         page.keyboard.press("Tab")

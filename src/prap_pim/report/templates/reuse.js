@@ -45,6 +45,7 @@
 
   async function chooseLayer() {
     const wanted = layer.value;
+    root.ariaBusy = "true";
     const unpacked = JSON.parse(await page.unpack(`reuse-data-${wanted}`));
     if (wanted !== layer.value) return;  // another was chosen meanwhile
     map = unpacked;
@@ -82,6 +83,7 @@
     at = { group: map.start[0], filter: map.start[1] };  // begin where most is shared
     measure();
     move(at);
+    root.ariaBusy = "false";
   }
 
   function measure() {
