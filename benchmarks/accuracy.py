@@ -5,15 +5,15 @@
     python benchmarks/accuracy.py --quick                a tiny network, to see that everything works
     python benchmarks/accuracy.py --cached --write docs/accuracy.md   measures nothing: the tables of what is there
 
-A point is a run of the package (``prap_pim.pipeline.run``) in a folder of its own under --cache: a network trained on
-perturbed digits with one seed, and one method at one compute ratio. All points of a network and seed start from the
+A point is a run of the package (``prap_pim.runs.pipeline.run``) in a folder of its own under --cache: a network trained
+on perturbed digits with one seed, and one method at one compute ratio. All points of a network and seed start from the
 checkpoints of one training run. Killed? The same command goes on, and takes finished points as they are: remove
 the folders of a method whose code has changed. The figures of every point are kept in --points as well, a file of this
 repository, to which each run adds its own: the page is written from there.
 
 The ratio is OU steps over those of the dense network, first and last layer whole for every method, as in the paper.
-Rivals get one share for all layers that meets the ratio (``prap_pim.equal_compute``); where a method cannot, there is
-no point. Batch norm moves by what a method changes, measured on calibration images.
+Rivals get one share for all layers that meets the ratio (``prap_pim.methods.equal_compute``); where a method cannot,
+there is no point. Batch norm moves by what a method changes, measured on calibration images.
 """
 
 import argparse
@@ -34,21 +34,22 @@ from accuracy_curves import drawing
 from accuracy_tables import DRAWING, by_purpose, document
 
 from prap_pim.capture import capture
-from prap_pim.chip import Chip, load_chip
-from prap_pim.config import RunConfig
+from prap_pim.capture.evaluate import accuracy
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import read_json, write_whole
 from prap_pim.cost import cost
-from prap_pim.data import load
-from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
-from prap_pim.errors import UserError
-from prap_pim.files import read_json, write_whole
-from prap_pim.models import build
-from prap_pim.network import Network
-from prap_pim.pipeline import run
-from prap_pim.plan import NetworkPlan
-from prap_pim.prune import NoPruning, PatternPruning
-from prap_pim.results import Results
-from prap_pim.run_folder import RunFolder
-from prap_pim.training import Checkpoint, accuracy
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.ir.network import Network
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
+from prap_pim.methods.prune import NoPruning, PatternPruning
+from prap_pim.results.folder import RunFolder
+from prap_pim.results.run import Results
+from prap_pim.runs.config import RunConfig
+from prap_pim.runs.pipeline import run
+from prap_pim.training import Checkpoint
+from prap_pim.training.data import load
+from prap_pim.training.models import build
 
 CHIPS = ("prap-2023", "isaac-32nm")  # the first is that of the runs; their saved plans are costed on the other
 POINTS = Path(__file__).with_name("accuracy_points.json")

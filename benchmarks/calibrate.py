@@ -15,12 +15,12 @@ import time
 import torch
 from torch import Tensor, nn
 
-from prap_pim.calibrate import CalibratedReuse, calibrate
 from prap_pim.capture import capture
-from prap_pim.chip import load_chip
-from prap_pim.compression import CalibrationInputs
-from prap_pim.config import MethodConfig
-from prap_pim.models import ResNet18Config, VGG16Config, build
+from prap_pim.hardware.chip import load_chip
+from prap_pim.methods.calibrate import CalibratedReuse, calibrate
+from prap_pim.methods.compress import CalibrationInputs
+from prap_pim.methods.config import MethodConfig
+from prap_pim.training.models import ResNet18Config, VGG16Config, build
 
 MODELS = {"resnet18": ResNet18Config(), "vgg16": VGG16Config()}
 

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from prap_pim.capture import capture
-from prap_pim.chip import Chip, load_chip
 from prap_pim.cost import cost
-from prap_pim.models import ResNet50Config, build
-from prap_pim.network import Network
-from prap_pim.patterns import make_plan
-from prap_pim.plan import NetworkPlan
-from prap_pim.prune import NoPruning, prune
-from prap_pim.reuse import NoReuse, reuse
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.ir.network import Network
+from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.methods.prune import NoPruning, prune
+from prap_pim.methods.reuse import NoReuse, reuse
+from prap_pim.training.models import ResNet50Config, build
 
 RUNS = 5
 COST_SECONDS, WHOLE_SECONDS, GIB = 0.5, 5.0, 1.5  # targets on 2 cores

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from prap_pim.capture import Captured, capture
-from prap_pim.function import CrossbarModel, Device, LognormalVariation, exact_accuracy, measure
-from prap_pim.grain import Grain
-from prap_pim.models import ResNetConfig, build
-from prap_pim.parallel import cores
-from prap_pim.patterns import make_plan
-from prap_pim.plan import LayerPlan, NetworkPlan
-from prap_pim.prune import NoPruning, prune
-from prap_pim.quantize import InputGrid, input_grids
-from prap_pim.reuse import NoReuse, ReuseConfig, SimilarReuse, reuse
+from prap_pim.capture.quantize import InputGrid, input_grids
+from prap_pim.common.parallel import cores
+from prap_pim.crossbar import CrossbarModel, Device, LognormalVariation, exact_accuracy, measure
+from prap_pim.hardware.grain import Grain
+from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.plan import LayerPlan, NetworkPlan
+from prap_pim.methods.prune import NoPruning, prune
+from prap_pim.methods.reuse import NoReuse, ReuseConfig, SimilarReuse, reuse
+from prap_pim.training.models import ResNetConfig, build
 
 VARIED = LognormalVariation(sigma=0.2)
 IDEAL = CrossbarModel(adc_bits=4)

@@ -5,12 +5,12 @@
     python benchmarks/gpt.py --quick                     a tiny network, to see that everything works
     python benchmarks/gpt.py --write docs/gpt.md
 
-A point is a run of the package (``prap_pim.pipeline.run``) in a folder of its own under --cache: the recipe of the
+A point is a run of the package (``prap_pim.runs.pipeline.run``) in a folder of its own under --cache: the recipe of the
 example with one method. All points of a seed start from the checkpoints of one training run. Killed? The same command
 goes on, and takes finished points as they are: remove the folders of a method whose code has changed.
 
 The ratio is OU steps over those of the dense network; all linear layers are compressed. Rivals get one share for all
-layers that meets the ratio (``prap_pim.equal_compute``); where a method cannot, there is no point.
+layers that meets the ratio (``prap_pim.methods.equal_compute``); where a method cannot, there is no point.
 """
 
 import argparse
@@ -28,20 +28,20 @@ from typing import Any
 import yaml
 
 from prap_pim.capture import capture
-from prap_pim.chip import load_chip
-from prap_pim.config import RunConfig
-from prap_pim.data import load
-from prap_pim.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
-from prap_pim.errors import UserError
-from prap_pim.files import write_json, write_whole
-from prap_pim.models import build
-from prap_pim.network import Network
-from prap_pim.pipeline import run
-from prap_pim.prune import NoPruning, PatternPruning
-from prap_pim.results import Results
-from prap_pim.run_folder import RunFolder
-from prap_pim.settings import read_yaml
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import write_json, write_whole
+from prap_pim.common.settings import read_yaml
+from prap_pim.hardware.chip import load_chip
+from prap_pim.ir.network import Network
+from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
+from prap_pim.methods.prune import NoPruning, PatternPruning
+from prap_pim.results.folder import RunFolder
+from prap_pim.results.run import Results
+from prap_pim.runs.config import RunConfig
+from prap_pim.runs.pipeline import run
 from prap_pim.training import Checkpoint
+from prap_pim.training.data import load
+from prap_pim.training.models import build
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "gpt.yaml"
 RATIOS = (Fraction(1, 2), Fraction(1, 4), Fraction(1, 8))

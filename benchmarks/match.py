@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prap_pim import pattern_mask, similar_reuse
-from prap_pim.parallel import cores
-from prap_pim.presets import PublishedLayer, published
+from prap_pim.common.parallel import cores
+from prap_pim.methods.published import PublishedLayer, published
 
 RUNS = 5
 TARGET_SECONDS, TARGET_GIB = 1.0, 2.0  # 2 cores

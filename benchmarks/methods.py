@@ -10,14 +10,14 @@ from statistics import median
 
 import numpy as np
 
-from prap_pim.grain import Grain
-from prap_pim.method_presets import method_settings
-from prap_pim.models import VGG16Config, weight_shapes
-from prap_pim.network import Layer
-from prap_pim.parallel import cores
-from prap_pim.patterns import make_plan
-from prap_pim.prune import PruneConfig, prune
-from prap_pim.reuse import ReuseConfig, reuse
+from prap_pim.common.parallel import cores
+from prap_pim.hardware.grain import Grain
+from prap_pim.ir.network import Layer
+from prap_pim.ir.patterns import make_plan
+from prap_pim.methods.presets import method_settings
+from prap_pim.methods.prune import PruneConfig, prune
+from prap_pim.methods.reuse import ReuseConfig, reuse
+from prap_pim.training.models import VGG16Config, weight_shapes
 
 RUNS = 3
 METHODS = ("dense", "structured", "orc", "pattern", "identical", "similar", "structured+identical", "prap")

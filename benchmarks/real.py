@@ -34,8 +34,8 @@ from real_networks import NAMES, network
 from real_tables import document
 
 import prap_pim
-from prap_pim.errors import UserError
-from prap_pim.files import read_json, write_json, write_whole
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import read_json, write_json, write_whole
 
 POINTS = Path(__file__).with_name("real_points.json")
 CHILD = Path(__file__).with_name("real_point.py")

@@ -23,10 +23,10 @@ from real_networks.base import Answers, Array, Data, Inputs, Network, batches
 from torch import nn
 
 import prap_pim
-from prap_pim.errors import UserError, one_line
-from prap_pim.files import read_json, write_json
-from prap_pim.onnx_model import compress_onnx
-from prap_pim.plan import NetworkPlan
+from prap_pim.api.onnx import compress_onnx
+from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.files import read_json, write_json
+from prap_pim.ir.plan import NetworkPlan
 
 CHIPS = ("isaac-32nm", "prap-2023")  # plans are made for the OUs of the first; the other has the same
 FLOAT = "float"  # the network as it is

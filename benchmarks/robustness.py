@@ -25,12 +25,12 @@ from statistics import fmean, stdev
 import numpy as np
 from accuracy import DENSE, LINES, TASKS, TINY, Case
 
-from prap_pim.errors import UserError
-from prap_pim.function.slices import WeightSlices
-from prap_pim.plan import LayerPlan, NetworkPlan
-from prap_pim.results import Results
-from prap_pim.robustness import Crossbars, Request, Sweep, simulate_run
-from prap_pim.run_folder import RunFolder
+from prap_pim.common.errors import UserError
+from prap_pim.crossbar.slices import WeightSlices
+from prap_pim.ir.plan import LayerPlan, NetworkPlan
+from prap_pim.results.folder import RunFolder
+from prap_pim.results.run import Results
+from prap_pim.runs.simulate import Crossbars, Request, Sweep, simulate_run
 
 PLANS: tuple[tuple[str, Fraction], ...] = (
     ("orc", Fraction(1, 2)),

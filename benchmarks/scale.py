@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from prap_pim.api import compress, estimate
+from prap_pim.api.model import compress, estimate
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from math import isclose
 from pathlib import Path
 
-TABLE = Path(__file__).parents[1] / "src/prap_pim/cost/components/survey-32nm.toml"
+TABLE = Path(__file__).parents[1] / "src/prap_pim/hardware/tables/survey-32nm.toml"
 NODE = 32e-9  # m
 RATE = 1.2e9  # samples per second, as ISAAC's
 DIGITS = 3e-3  # relative: the table gives three or four digits

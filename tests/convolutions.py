@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prap_pim.capture import capture
-from prap_pim.grain import Grain
-from prap_pim.network import Layer
-from prap_pim.patterns import PatternSet, ReuseMap
-from prap_pim.plan import LayerPlan
-from prap_pim.prune import NoPruning, OrcPruning, PatternPruning, StructuredPruning, prune
-from prap_pim.reuse import IdenticalReuse, NoReuse, SimilarReuse, reuse
+from prap_pim.hardware.grain import Grain
+from prap_pim.ir.network import Layer
+from prap_pim.ir.patterns import PatternSet, ReuseMap
+from prap_pim.ir.plan import LayerPlan
+from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, StructuredPruning, prune
+from prap_pim.methods.reuse import IdenticalReuse, NoReuse, SimilarReuse, reuse
 from tests.layers import STYLES, fill
 
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from prap_pim.network import Layer
+from prap_pim.ir.network import Layer
 
 KERNELS = [(), (1, 1), (3, 3), (2, 2), (1, 3), (5, 5)]
 

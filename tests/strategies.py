@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from prap_pim.chip import Chip, load_chip
-from prap_pim.grain import Grain
-from prap_pim.network import Layer
-from prap_pim.patterns import ReuseMap, make_plan
-from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
-from prap_pim.prune import NoPruning, prune
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.hardware.grain import Grain
+from prap_pim.ir.network import Layer
+from prap_pim.ir.patterns import ReuseMap, make_plan
+from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
+from prap_pim.methods.prune import NoPruning, prune
 
 
 @st.composite

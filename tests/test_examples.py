@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from prap_pim.__main__ import main
-from prap_pim.chip import load_chip
-from prap_pim.config import RunConfig
-from prap_pim.data import load
-from prap_pim.pipeline import check
-from prap_pim.robustness import Crossbars
+from prap_pim.hardware.chip import load_chip
+from prap_pim.runs.config import RunConfig
+from prap_pim.runs.pipeline import check
+from prap_pim.runs.simulate import Crossbars
 from prap_pim.training import PRAP_2023
+from prap_pim.training.data import load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DEVICES = sorted(EXAMPLES.glob("device-*.yaml"))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from prap_pim.errors import UserError
+from prap_pim.common.errors import UserError
 
 Array = npt.NDArray[Any]
 Inputs = Mapping[str, Array]  # by the name that the model has for it, [N, ...] each

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prap_pim.files import read_json
+from prap_pim.common.files import read_json
 from real_networks.base import Answers, Array, Data, Network, Scores, package_folder, share
 
 _PART, _BLOCK, _NONE = 1024, 4096, 256  # bytes of each end, bytes read to find them, and no byte

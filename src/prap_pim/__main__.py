@@ -11,14 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prap_pim.command_line import Output, Parser, discard_output, open_streams, progress_bars
-from prap_pim.errors import UserError, one_line
-from prap_pim.figure_names import FIGURES, FORMATS, OF_STUDIES, WIDTHS
-from prap_pim.files import check_writable
+from prap_pim.cli.output import Output, Parser, discard_output, open_streams, progress_bars
+from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.files import check_writable
+from prap_pim.report.figure_names import FIGURES, FORMATS, OF_STUDIES, WIDTHS
 
 if TYPE_CHECKING:
-    from prap_pim.results import Results
-    from prap_pim.study_results import StudyResults
+    from prap_pim.results.run import Results
+    from prap_pim.results.study import StudyResults
 
 
 SHELLS = ("bash", "zsh", "fish")
@@ -247,8 +247,8 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from prap_pim import launch
-    from prap_pim.settings import read_yaml
+    from prap_pim.cli import launch
+    from prap_pim.common.settings import read_yaml
 
     flags = {key: getattr(arguments, key) for key in launch.Launch.model_fields}
     asked = launch.Launch.of({key: value for key, value in flags.items() if value is not None}, os.environ)
@@ -261,8 +261,8 @@ def _run(arguments: argparse.Namespace) -> int:
     with progress_bars(arguments.quiet or arguments.json or not launch.is_first(os.environ)) as progress:
         values = read_yaml(arguments.config, arguments.overrides)
         # imported here: torch takes seconds, and --help should not wait for it
-        from prap_pim.config import RunConfig
-        from prap_pim.pipeline import assist, run
+        from prap_pim.runs.config import RunConfig
+        from prap_pim.runs.pipeline import assist, run
         from prap_pim.training import Lost, Processes
 
         config = RunConfig.checked(values, str(arguments.config))
@@ -289,10 +289,10 @@ def _explore(arguments: argparse.Namespace) -> None:
     with progress_bars(arguments.quiet or arguments.json) as progress:
         from pydantic import Field
 
-        from prap_pim.settings import Settings, read_yaml
+        from prap_pim.common.settings import Settings, read_yaml
 
         values = read_yaml(arguments.config, arguments.overrides)
-        from prap_pim.study import StudyConfig, run_study  # torch, as in _run
+        from prap_pim.runs.study import StudyConfig, run_study  # torch, as in _run
 
         class Request(Settings):
             processes: int | None = Field(default=None, ge=1, le=1024)
@@ -318,9 +318,12 @@ def _show_study(arguments: argparse.Namespace, page: Path, results: "StudyResult
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from prap_pim.report import print_results, print_runs, read_runs, write_report, write_runs
+    from prap_pim.report.differences import read_runs
+    from prap_pim.report.html.run import write_report
+    from prap_pim.report.runs import print_runs, write_runs
     from prap_pim.report.study import write_study_report
-    from prap_pim.run_folder import RunFolder
+    from prap_pim.report.terminal.run import print_results
+    from prap_pim.results.folder import RunFolder
 
     folders = list({path.resolve(): RunFolder(path) for path in arguments.folders}.values())  # each once
     first = folders[0]
@@ -375,7 +378,7 @@ def _plot(arguments: argparse.Namespace) -> None:
     with progress_bars(arguments.quiet or arguments.json):
         from prap_pim.report.differences import read_runs, verdict
         from prap_pim.report.figures import figure_table, study_table, write_figure
-        from prap_pim.run_folder import RunFolder
+        from prap_pim.results.folder import RunFolder
 
         if of_study:
             table = study_table(arguments.figure, RunFolder(arguments.folders[0]).read_study())
@@ -396,10 +399,10 @@ def _plot(arguments: argparse.Namespace) -> None:
 def _simulate(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
     with progress_bars(arguments.quiet or arguments.json) as progress:
-        from prap_pim.run_folder import RunFolder
+        from prap_pim.results.folder import RunFolder
 
         RunFolder(arguments.folder).check_finished()
-        from prap_pim.robustness import Crossbars, Request, Sweep, simulate_run  # torch, as in _run
+        from prap_pim.runs.simulate import Crossbars, Request, Sweep, simulate_run  # torch, as in _run
 
         given = {key: getattr(arguments, key) for key in ("samples", "devices", "seed", "processes", "name")}
         request = Request.checked(
@@ -416,7 +419,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(simulation.model_dump_json())
     elif not arguments.quiet:
-        from prap_pim.report import print_simulation
+        from prap_pim.report.terminal.run import print_simulation
 
         console = Output()
         print_simulation(simulation, console)
@@ -427,8 +430,9 @@ def _simulate(arguments: argparse.Namespace) -> None:
 def _compress(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
     with progress_bars(arguments.quiet or arguments.json) as progress:
-        from prap_pim.onnx_model import compress_onnx, print_summary
-        from prap_pim.settings import Settings, with_overrides
+        from prap_pim.api.onnx import compress_onnx
+        from prap_pim.common.settings import Settings, with_overrides
+        from prap_pim.report.terminal.onnx import print_summary
 
         class Request(Settings):
             ratio: float | None = None
@@ -477,14 +481,14 @@ def _batch_axes(given: Sequence[str]) -> dict[str, int | None]:
 
 
 def _replay(arguments: argparse.Namespace) -> None:
-    from prap_pim.cost.replay import replay
-    from prap_pim.presets import expected_gains
-    from prap_pim.report.gains import print_gains
+    from prap_pim.methods.published import expected_gains
+    from prap_pim.replay.ratios import replay
+    from prap_pim.report.terminal.gains import print_gains
 
     asked = arguments.preset, arguments.network, arguments.method
     gains, known, source, basis = replay(*asked), expected_gains(arguments.preset), "published ratios", "expected"
     if arguments.mapped:
-        from prap_pim.mapped_replay import replay_mapped
+        from prap_pim.replay.mapped import replay_mapped
 
         with progress_bars(arguments.quiet or arguments.json) as progress:
             known, gains = gains, replay_mapped(*asked, seed=0, progress=progress)
@@ -510,7 +514,7 @@ def _completion(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace, folder: Path, results: "Results", details: bool = False) -> None:
-    from prap_pim.report import print_results
+    from prap_pim.report.terminal.run import print_results
 
     if arguments.json:
         print(results.model_dump_json())

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from prap_pim.capture import capture, outputs
-from prap_pim.function.simulate import compressed_model
-from prap_pim.grain import Grain
-from prap_pim.network import Call, Layer, Network
-from prap_pim.patterns import ReuseMap, make_plan
-from prap_pim.plan import NetworkPlan
-from prap_pim.prune import NoPruning, prune
+from prap_pim.crossbar.network import compressed_model
+from prap_pim.hardware.grain import Grain
+from prap_pim.ir.network import Call, Layer, Network
+from prap_pim.ir.patterns import ReuseMap, make_plan
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.methods.prune import NoPruning, prune
 from tests.graphs import Graph, graphs
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import prap_pim
 from prap_pim.capture import capture
-from prap_pim.errors import UserError
-from tests.calibrate.networks import compress
+from prap_pim.common.errors import UserError
+from tests.methods.calibrate.networks import compress
 
 
 class Encoder(nn.Module):

@@ -12,13 +12,13 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from prap_pim.capture import Captured, call, capture, outputs
-from prap_pim.chip import load_chip
+from prap_pim.capture.quantize import InputGrid
+from prap_pim.common.errors import UserError
 from prap_pim.cost import cost
-from prap_pim.errors import UserError
-from prap_pim.function import CrossbarModel, ExactLayer
-from prap_pim.network import Call, DigitalOp
-from prap_pim.quantize import InputGrid
-from tests.function.plans import dense_network_plan
+from prap_pim.crossbar import CrossbarModel, ExactLayer
+from prap_pim.hardware.chip import load_chip
+from prap_pim.ir.network import Call, DigitalOp
+from tests.crossbar.plans import dense_network_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

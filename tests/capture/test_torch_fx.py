@@ -11,8 +11,8 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from prap_pim.capture import capture
-from prap_pim.errors import UserError
-from prap_pim.network import DigitalOp, Layer
+from prap_pim.common.errors import UserError
+from prap_pim.ir.network import DigitalOp, Layer
 
 
 class Branched(nn.Module):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from prap_pim.capture import capture
-from prap_pim.errors import UserError
-from prap_pim.network import DigitalOp, Layer
+from prap_pim.common.errors import UserError
+from prap_pim.ir.network import DigitalOp, Layer
 from tests.capture.test_zoo import checked
 
 transformers = pytest.importorskip("transformers")

@@ -14,12 +14,12 @@ from torch import Tensor, fx, nn
 import prap_pim
 from prap_pim.capture import Captured, Pair, Probe, Walk, capture
 from prap_pim.capture.batchnorm import Statistics, move, moved
-from prap_pim.network import Layer
-from prap_pim.prune import dense_plan
-from prap_pim.quantize import InputGrid
-from prap_pim.rebuild import Decision, rebuilt
-from prap_pim.weights import sharing_weights
-from tests.calibrate.networks import GRAIN, Normed, Odd, captured_of, images
+from prap_pim.capture.quantize import InputGrid
+from prap_pim.capture.weights import sharing_weights
+from prap_pim.ir.network import Layer
+from prap_pim.methods.prune import dense_plan
+from prap_pim.methods.rebuild import Decision, rebuilt
+from tests.methods.calibrate.networks import GRAIN, Normed, Odd, captured_of, images
 
 
 class Branches(nn.Module):

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from prap_pim.capture import Captured, Inputs, call, capture, outputs, tensors
-from prap_pim.chip import load_chip
 from prap_pim.cost import cost
+from prap_pim.hardware.chip import load_chip
+from prap_pim.ir.network import Call, DigitalOp, Layer
+from prap_pim.ir.patterns import ReuseMap, make_plan
+from prap_pim.ir.plan import NetworkPlan
 from prap_pim.mapping import map_network
-from prap_pim.network import Call, DigitalOp, Layer
-from prap_pim.patterns import ReuseMap, make_plan
-from prap_pim.plan import NetworkPlan
-from prap_pim.prune import NoPruning, prune
+from prap_pim.methods.prune import NoPruning, prune
 from tests.zoo import network
 
 CHIP = load_chip("isaac-32nm")

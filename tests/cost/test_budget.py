@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prap_pim.chip import Chip, load_chip
+from prap_pim.common.errors import UserError
 from prap_pim.cost import activity, builds, cost, layer_time, load_table
-from prap_pim.errors import UserError
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import fewest_crossbars, map_layer, map_network, replicate
-from prap_pim.plan import LayerPlan
 from tests.mapping.test_mapping import conv, planned, small_network
 from tests.strategies import chips, layer_for, layer_plans
 

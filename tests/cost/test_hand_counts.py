@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from prap_pim.chip import Chip, load_chip
 from prap_pim.cost import activity, layer_time, load_table
 from prap_pim.cost.price import energy
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.ir.network import Layer
+from prap_pim.ir.patterns import ReuseMap, make_plan
+from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import map_layer
-from prap_pim.network import Layer
-from prap_pim.patterns import ReuseMap, make_plan
-from prap_pim.plan import LayerPlan
-from prap_pim.prune import NoPruning, prune
+from prap_pim.methods.prune import NoPruning, prune
 from tests.strategies import layer_for
 
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from prap_pim.chip import Chip, load_chip
 from prap_pim.cost import LayerActivity, LayerTime, activity, layer_time, load_table
 from prap_pim.cost.price import energy
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import map_layer
-from prap_pim.plan import LayerPlan
 from tests.strategies import chips, layer_for, layer_plans, merge_donors
 
 TINY = 1 + 1e-12

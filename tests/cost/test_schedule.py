@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prap_pim.cost import LayerTime, pipelined_latency
-from prap_pim.network import Call, DigitalOp, Layer, Network
+from prap_pim.ir.network import Call, DigitalOp, Layer, Network
 
 
 def conv(name: str, source: str, size: int = 4, kernel: int = 3) -> Layer:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prap_pim.chip import Chip
 from prap_pim.cost import activity, layer_time, load_table
+from prap_pim.hardware.chip import Chip
+from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import fewest_crossbars, map_layer
-from prap_pim.plan import LayerPlan
 from tests.reference.machine import crossbars_of, homes_of, ous_of, serial_seconds, simulate
 from tests.strategies import chips, grouped_plans, layer_for
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from prap_pim.__main__ import _parser, main
-from prap_pim.chip import load_chip
-from prap_pim.config import RunConfig
+from prap_pim.hardware.chip import load_chip
+from prap_pim.runs.config import RunConfig
 from tests.docs.pages import PAGES, ROOT, blocks, commands
 
 # What is added to a command that would take minutes, so that it takes a second or two. What the reader's own command

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from prap_pim.chip import load_chip
-from prap_pim.config import RunConfig
-from prap_pim.cost.table import TABLES, load_table
-from prap_pim.settings import parse_yaml, read_yaml
-from prap_pim.study import StudyConfig
-from prap_pim.study.space import SearchSpace
+from prap_pim.common.settings import parse_yaml, read_yaml
+from prap_pim.hardware.chip import load_chip
+from prap_pim.hardware.components import TABLES, load_table
+from prap_pim.runs.config import RunConfig
+from prap_pim.runs.study import StudyConfig
+from prap_pim.runs.study.space import SearchSpace
 from tests.docs.pages import PAGES, ROOT, Block, blocks, prose
 
 

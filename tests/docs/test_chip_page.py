@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from prap_pim.__main__ import main
-from prap_pim.chip import PRESETS
-from prap_pim.cost.table import TABLES
+from prap_pim.hardware.chip import PRESETS
+from prap_pim.hardware.components import TABLES
 from tests.docs.pages import ROOT
 
 CHIP, FIGURES = "my-chip.toml", "my-figures.toml"

@@ -6,11 +6,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from prap_pim.config import AnyReuse, RunConfig
-from prap_pim.data import AugmentConfig, DataConfig, Perturb
-from prap_pim.models import ModelConfig
-from prap_pim.prune import PruneConfig
-from prap_pim.settings import parse_yaml
+from prap_pim.common.settings import parse_yaml
+from prap_pim.methods.config import AnyReuse
+from prap_pim.methods.prune import PruneConfig
+from prap_pim.runs.config import RunConfig
+from prap_pim.training.data import AugmentConfig, DataConfig, Perturb
+from prap_pim.training.models import ModelConfig
 from tests.docs.pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "config.md"

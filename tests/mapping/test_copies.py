@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prap_pim.errors import UserError
+from prap_pim.common.errors import UserError
 from prap_pim.mapping import Builds, share_out
 
 

@@ -3,14 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prap_pim.chip import load_chip
+from prap_pim.common.errors import UserError
 from prap_pim.cost import cost
-from prap_pim.errors import UserError
+from prap_pim.hardware.chip import load_chip
+from prap_pim.ir.network import Call, DigitalOp, Layer, Network
+from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.plan import LayerPlan, NetworkPlan
 from prap_pim.mapping import map_layer, map_network
-from prap_pim.network import Call, DigitalOp, Layer, Network
-from prap_pim.patterns import PatternSet, ReuseMap, make_plan
-from prap_pim.plan import LayerPlan, NetworkPlan
-from prap_pim.prune import NoPruning, prune
+from prap_pim.methods.prune import NoPruning, prune
 
 CHIP = load_chip("prap-2023")
 

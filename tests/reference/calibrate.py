@@ -6,7 +6,7 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
+from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
 
 Float64 = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from prap_pim.patterns import PatternSet, ReuseMap
+from prap_pim.ir.patterns import PatternSet, ReuseMap
 
 
 def slow_steps(matrix: NDArray[np.float32], reuse: ReuseMap) -> list[float]:

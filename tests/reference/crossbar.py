@@ -2,8 +2,8 @@
 
 import math
 
-from prap_pim.grain import Grain
-from prap_pim.plan import LayerPlan
+from prap_pim.hardware.grain import Grain
+from prap_pim.ir.plan import LayerPlan
 
 
 def signed_digits(value: int, bits: int, width: int) -> tuple[list[int], list[int], int]:

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Set
 from math import ceil
 
-from prap_pim.chip import Chip
-from prap_pim.network import Layer
-from prap_pim.plan import LayerPlan
+from prap_pim.hardware.chip import Chip
+from prap_pim.ir.network import Layer
+from prap_pim.ir.plan import LayerPlan
 
 
 def bits_for(count: int) -> int:

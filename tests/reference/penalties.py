@@ -2,7 +2,7 @@
 
 import torch
 
-from prap_pim.patterns import PatternSet, ReuseMap
+from prap_pim.ir.patterns import PatternSet, ReuseMap
 
 
 def penalties(

@@ -6,7 +6,7 @@ from math import floor
 import numpy as np
 from numpy.typing import NDArray
 
-from prap_pim.patterns import PatternSet
+from prap_pim.ir.patterns import PatternSet
 
 Array = NDArray[np.float32]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from prap_pim.grain import Grain
+from prap_pim.hardware.grain import Grain
 from tests.reference.crossbar import signed_digits
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from prap_pim.plan import LayerPlan, NetworkPlan
-from prap_pim.results import (
+from prap_pim.ir.plan import LayerPlan, NetworkPlan
+from prap_pim.results.run import (
     BudgetResult,
     ChipResult,
     Figure,

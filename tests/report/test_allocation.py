@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 from rich.console import Console
 
 from prap_pim.report.allocation import HEADINGS, allocations
-from prap_pim.report.html import render
-from prap_pim.report.terminal import print_results
-from prap_pim.results import AllocationResult, CalibrationResult, Results
+from prap_pim.report.html.run import render
+from prap_pim.report.terminal.run import print_results
+from prap_pim.results.run import AllocationResult, CalibrationResult, Results
 from tests.report import made_up
 
 

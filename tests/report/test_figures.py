@@ -20,12 +20,12 @@ from matplotlib.text import Text
 from pyarrow import parquet
 
 from prap_pim.__main__ import main
-from prap_pim.errors import UserError
-from prap_pim.figure_names import FIGURES, FORMATS, OF_STUDIES
+from prap_pim.common.errors import UserError
+from prap_pim.report.figure_names import FIGURES, FORMATS, OF_STUDIES
 from prap_pim.report.figures import _drawing, figure_table, study_table, write_figure
 from prap_pim.report.figures.draw import against_compute, bars, front, per_layer, render, stacked, under_noise
 from prap_pim.report.figures.table import escape_tex
-from prap_pim.study_results import StudyResults, TrialResult
+from prap_pim.results.study import StudyResults, TrialResult
 from tests.report.made_up import LAYERS, layer, method, results, simulation
 
 EVERYTHING = results(simulations=[simulation()])

@@ -12,12 +12,11 @@ import plotly.graph_objects
 import pytest
 from plotly.offline import get_plotlyjs
 
-from prap_pim.errors import UserError
-from prap_pim.report import write_report
-from prap_pim.report.html import render
-from prap_pim.report.page import _json_for_script
-from prap_pim.results import TimingResult
-from prap_pim.run_folder import RunFolder
+from prap_pim.common.errors import UserError
+from prap_pim.report.html.frame import _json_for_script
+from prap_pim.report.html.run import render, write_report
+from prap_pim.results.folder import RunFolder
+from prap_pim.results.run import TimingResult
 from tests.report.made_up import EVIL, LAYERS, layer, method, results, simulation
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

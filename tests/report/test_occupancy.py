@@ -2,8 +2,8 @@
 
 import pytest
 
-from prap_pim.report.occupancy import occupancies, occupancy_charts, table
-from prap_pim.results import LayerResult
+from prap_pim.report.html.occupancy import occupancies, occupancy_charts, table
+from prap_pim.results.run import LayerResult
 from tests.report.made_up import layer, method, results
 
 

@@ -11,11 +11,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from prap_pim.errors import UserError
-from prap_pim.plan import NetworkPlan
-from prap_pim.report.html import Evidence, render
-from prap_pim.report.reuse_map import reuse_maps
-from prap_pim.run_folder import RunFolder
+from prap_pim.common.errors import UserError
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.report.html.reuse_map import reuse_maps
+from prap_pim.report.html.run import Evidence, render
+from prap_pim.results.folder import RunFolder
 from tests.report.made_up import layer, many, method, results, shared_layer, shared_plan
 
 ROOM = 3_000_000

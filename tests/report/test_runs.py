@@ -6,7 +6,7 @@ from rich.console import Console
 
 from prap_pim.report.differences import NamedRun, aspects, read_runs, settings, verdict
 from prap_pim.report.runs import HEADINGS, print_runs, proofs, render_runs, rows
-from prap_pim.run_folder import Manifest, RunFolder
+from prap_pim.results.folder import Manifest, RunFolder
 from tests.report.made_up import EVIL, layer, method, results
 
 

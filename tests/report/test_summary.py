@@ -3,7 +3,7 @@ import math
 import pytest
 
 from prap_pim.report.summary import Card, caveat, comparisons, exactness, headline, sections
-from prap_pim.results import TimingResult
+from prap_pim.results.run import TimingResult
 from tests.report.made_up import EVIL, layer, method, results
 
 

@@ -6,13 +6,12 @@ import re
 import pytest
 from rich.console import Console
 
-from prap_pim.presets import Gain
-from prap_pim.report import print_results, print_runs
-from prap_pim.report.gains import print_gains
-from prap_pim.report.runs import NamedRun
+from prap_pim.report.runs import NamedRun, print_runs
 from prap_pim.report.study import print_study
-from prap_pim.report.tables import print_table
-from prap_pim.results import AllocationResult, CalibrationResult
+from prap_pim.report.terminal.gains import print_gains
+from prap_pim.report.terminal.run import print_results
+from prap_pim.report.terminal.tables import print_table
+from prap_pim.results.run import AllocationResult, CalibrationResult, Gain
 from tests.report.made_up import LAYERS, method, results, simulation
 from tests.report.test_figures import study
 

@@ -3,8 +3,8 @@ import re
 
 from rich.console import Console
 
-from prap_pim.report import print_results
-from prap_pim.results import CheckResult, OutputCheck
+from prap_pim.report.terminal.run import print_results
+from prap_pim.results.run import CheckResult, OutputCheck
 from tests.report.made_up import layer, method, results, simulation
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prap_pim.report.waterfall import steps, waterfall_charts
+from prap_pim.report.html.waterfall import steps, waterfall_charts
 from tests.report.made_up import method, results
 
 

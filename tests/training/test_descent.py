@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from prap_pim.calibrate import tie
-from prap_pim.data import Examples
-from prap_pim.errors import UserError
-from prap_pim.finetune import finetune, project
-from prap_pim.models import ResNetConfig, build
+from prap_pim.common.errors import UserError
+from prap_pim.methods.calibrate import tie
+from prap_pim.methods.finetune import finetune, project
 from prap_pim.training import Checkpoint, Processes, TrainingConfig, check_shards, train, train_along
 from prap_pim.training.checkpoint import CheckpointFolder
-from tests.calibrate import test_training as donors
-from tests.training.test_finetune import tiny_assignments
+from prap_pim.training.data import Examples
+from prap_pim.training.models import ResNetConfig, build
+from tests.methods.calibrate import test_train_donors as donors
+from tests.methods.test_finetune import tiny_assignments
 from tests.training.test_training import STILL, same, tiny_gpt, tokens
 
 SHORT = TrainingConfig(epochs=4, compress_at=2, batch_size=7, learning_rate=0.02, project_every=1, shards=4)

@@ -8,12 +8,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from prap_pim.data import AffineAugment, Examples
-from prap_pim.errors import UserError
-from prap_pim.models import GPTConfig, ResNetConfig, build
-from prap_pim.training import PRAP_2023, Checkpoint, TrainingConfig, evaluate, learning_rate, train
+from prap_pim.capture.evaluate import evaluate
+from prap_pim.common.errors import UserError
+from prap_pim.training import PRAP_2023, Checkpoint, TrainingConfig, learning_rate, train
 from prap_pim.training.checkpoint import CheckpointFolder
+from prap_pim.training.data import AffineAugment, Examples
 from prap_pim.training.loop import _layout
+from prap_pim.training.models import GPTConfig, ResNetConfig, build
 
 STILL = AffineAugment(rotation=0, shift=0, scale=0, noise=0)
 SHORT = TrainingConfig(epochs=4, compress_at=2, batch_size=6)

@@ -26,7 +26,7 @@ from prap_pim.capture.inputs import (
     tensors,
     without_labels,
 )
-from prap_pim.capture.torch_fx import Captured, DigitalModule, capture
+from prap_pim.capture.trace import Captured, DigitalModule, capture
 from prap_pim.capture.walk import Pair, Probe, Walk
 
 __all__ = [

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from prap_pim.errors import UserError
-from prap_pim.settings import nearest
+from prap_pim.common.errors import UserError
+from prap_pim.common.settings import nearest
 
 Kind = Literal["classes", "values"]
 

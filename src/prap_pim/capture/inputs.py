@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map
 
-from prap_pim.errors import UserError
+from prap_pim.common.errors import UserError
 
 Inputs = (
     Any  # a tensor, a tuple or list of arguments, or a dictionary of named arguments, with tensors somewhere in them

@@ -2,9 +2,9 @@
 
 from prap_pim.cost.activity import Busiest, LayerActivity, activity
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
-from prap_pim.cost.report import CostReport, LayerCost, Timing, ZeroInput, activities, cost
+from prap_pim.cost.estimate import CostReport, LayerCost, Timing, ZeroInput, activities, cost
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency, time_positions
-from prap_pim.cost.table import ComponentTable, UsedFigure, load_table, table_names
+from prap_pim.hardware.components import ComponentTable, UsedFigure, load_table, table_names
 
 __all__ = [
     "Busiest",

@@ -30,12 +30,12 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from prap_pim.chip import Chip
-from prap_pim.errors import UserError
+from prap_pim.common.errors import UserError
+from prap_pim.hardware.chip import Chip
+from prap_pim.ir.network import DigitalOp, Layer
+from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
 from prap_pim.mapping import LayerMapping
 from prap_pim.mapping.network import Feed
-from prap_pim.network import DigitalOp, Layer
-from prap_pim.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]

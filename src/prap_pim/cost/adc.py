@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from prap_pim.chip import Chip
-from prap_pim.cost.table import ComponentTable
-from prap_pim.units import NANO, PICO
+from prap_pim.common.units import NANO, PICO
+from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.components import ComponentTable
 
 
 def _published(chip: Chip, table: ComponentTable) -> float:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prap_pim.chip import Chip
 from prap_pim.cost.activity import LayerActivity
 from prap_pim.cost.adc import conversion_energy, converter_area, converter_leakage
-from prap_pim.cost.table import ComponentTable
+from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.components import ComponentTable
 
 # (component, figure, the count of LayerActivity that it is charged for); the ADC has its conventions in adc.py
 ENERGY = (

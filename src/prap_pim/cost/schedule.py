@@ -18,12 +18,12 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from prap_pim.chip import Chip
 from prap_pim.cost.activity import Busiest, LayerActivity, activity, tile_positions
 from prap_pim.cost.adc import conversion_time
-from prap_pim.cost.table import ComponentTable
+from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.components import ComponentTable
+from prap_pim.ir.network import Call, DigitalOp, Layer, Network
 from prap_pim.mapping import Builds, LayerMapping, map_layer
-from prap_pim.network import Call, DigitalOp, Layer, Network
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from prap_pim.errors import UserError
+from prap_pim.common.errors import UserError
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

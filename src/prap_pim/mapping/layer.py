@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prap_pim.chip import Chip
-from prap_pim.errors import UserError
-from prap_pim.plan import LayerPlan
+from prap_pim.common.errors import UserError
+from prap_pim.hardware.chip import Chip
+from prap_pim.ir.plan import LayerPlan
 
 Int64 = NDArray[np.int64]
 Mode = Literal["spread", "pack"]

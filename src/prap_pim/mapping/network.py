@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import get_args
 
-from prap_pim.chip import Chip
-from prap_pim.errors import UserError
+from prap_pim.common.errors import UserError
+from prap_pim.hardware.chip import Chip
+from prap_pim.ir.network import Call, DigitalOp, Layer, Network
+from prap_pim.ir.plan import NetworkPlan
 from prap_pim.mapping.layer import LayerMapping, Mode, fewest_crossbars, map_layer
-from prap_pim.network import Call, DigitalOp, Layer, Network
-from prap_pim.plan import NetworkPlan
 
 
 @dataclass(frozen=True)

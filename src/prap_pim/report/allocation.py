@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 
 from prap_pim.report.quantities import percent, significant
-from prap_pim.results import AllocationResult, LayerResult, MethodResult, Results, unused_budget
+from prap_pim.results.run import AllocationResult, LayerResult, MethodResult, Results, unused_budget
 
 HEADINGS = ("sensitivity, nats", "donors of filters", "positions kept", "compute ratio", "output error")
 

@@ -5,8 +5,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from prap_pim.files import write_whole
-from prap_pim.results import Results
+from prap_pim.common.files import write_whole
+from prap_pim.results.run import Results
 
 _NESTED = {"layers", "copies", "copy_crossbars"}  # tables of their own, in results.json
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from prap_pim.errors import UserError
+from prap_pim.common.errors import UserError
+from prap_pim.common.settings import read_yaml
 from prap_pim.report.names import run_names
 from prap_pim.report.quantities import count, percent
 from prap_pim.report.summary import guessed
-from prap_pim.results import Results
-from prap_pim.run_folder import RunFolder
-from prap_pim.settings import read_yaml
+from prap_pim.results.folder import RunFolder
+from prap_pim.results.run import Results
 
 _SETTINGS = 2000  # of a configuration that are looked at; a run has some hundred
 _DEPTH = 12  # of settings in settings

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prap_pim import units
+from prap_pim.common import units
 
 NOT_AVAILABLE = "n/a"  # stands for NaN, as in a ratio to zero
 _MINUS = "−"  # of numbers that people read; a hyphen is shorter than the + of others, and ends a line

@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from prap_pim.errors import printable
-from prap_pim.files import write_whole
+from prap_pim.common.errors import printable
+from prap_pim.common.files import write_whole
 from prap_pim.report.differences import NamedRun, aspects, settings, verdict
-from prap_pim.report.drawing import Chart, Choice, bar_layout, color, hatch, label, room_for_text, safe, symbol
-from prap_pim.report.page import render_page
+from prap_pim.report.html.drawing import Chart, Choice, bar_layout, color, hatch, label, room_for_text, safe, symbol
+from prap_pim.report.html.frame import render_page
 from prap_pim.report.quantities import bits, percent, quantity, scale, significant, times
 from prap_pim.report.summary import Comparison, Exactness, caveat, comparisons, exactness
-from prap_pim.report.tables import print_table
+from prap_pim.report.terminal.tables import print_table
 
 _BAR = 26  # pixels
 _PLOT = 280  # pixels

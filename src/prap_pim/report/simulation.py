@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from prap_pim.report.drawing import Chart, bar_layout, color, dash, label, safe, symbol, transparent
+from prap_pim.report.html.drawing import Chart, bar_layout, color, dash, label, safe, symbol, transparent
 from prap_pim.report.quantities import count, percent
-from prap_pim.results import PointResult, SimulationResult
+from prap_pim.results.run import PointResult, SimulationResult
 
 _PLOT = 260  # pixels
 HEADINGS = ("exact", "mean", "spread", "worst", "devices", "overflows")

@@ -10,16 +10,16 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from prap_pim.errors import UserError, printable
-from prap_pim.files import write_whole
-from prap_pim.notebook import html_table
-from prap_pim.report.drawing import NUMBERS, Chart, Choice, color, safe
+from prap_pim.common.errors import UserError, printable
+from prap_pim.common.files import write_whole
+from prap_pim.common.notebook import html_table
+from prap_pim.common.settings import read_yaml
+from prap_pim.report.html.drawing import NUMBERS, Chart, Choice, color, safe
+from prap_pim.report.html.frame import config_text, render_page
 from prap_pim.report.names import endings
-from prap_pim.report.page import config_text, render_page
 from prap_pim.report.quantities import percent, quantity, scale, significant
-from prap_pim.report.tables import print_table
-from prap_pim.settings import read_yaml
-from prap_pim.study_results import SHORT, StudyResults, TrialResult
+from prap_pim.report.terminal.tables import print_table
+from prap_pim.results.study import SHORT, StudyResults, TrialResult
 
 _UNITS = {"s": "s", "j": "J", "m2": "m2", "w": "W", "bytes": "B"}  # by what a figure's name ends in
 _BASE = ("model", "data", "training", "checkpoint", "chip", "seed")  # of the run that is varied

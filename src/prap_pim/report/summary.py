@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prap_pim.report.quantities import bits, count, percent, points, quantity, relative, significant, times, words
-from prap_pim.results import LayerResult, MethodResult, Results
+from prap_pim.results.run import LayerResult, MethodResult, Results
 
 
 @dataclass(frozen=True)

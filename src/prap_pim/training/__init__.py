@@ -3,8 +3,7 @@
 from prap_pim.training.checkpoint import Checkpoint
 from prap_pim.training.config import PRAP_2023, TrainingConfig, learning_rate
 from prap_pim.training.descent import check_shards
-from prap_pim.training.evaluate import Quality, Tally, accuracy, evaluate, settle_norms
-from prap_pim.training.loop import Hooks, Progress, quiet, run_epochs, train, train_along
+from prap_pim.training.loop import Hooks, run_epochs, train, train_along
 from prap_pim.training.processes import Lost, Processes
 
 __all__ = [
@@ -13,17 +12,10 @@ __all__ = [
     "Hooks",
     "Lost",
     "Processes",
-    "Progress",
-    "Quality",
-    "Tally",
     "TrainingConfig",
-    "accuracy",
     "check_shards",
-    "evaluate",
     "learning_rate",
-    "quiet",
     "run_epochs",
-    "settle_norms",
     "train",
     "train_along",
 ]

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from prap_pim.errors import UserError
-from prap_pim.files import write_whole
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import write_whole
 
 _FORMAT = "prap-pim checkpoint 1"
 

@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from prap_pim.data import AffineAugment, AugmentConfig
-from prap_pim.settings import Settings
+from prap_pim.common.settings import Settings
+from prap_pim.training.data import AffineAugment, AugmentConfig
 
 
 class TrainingConfig(Settings):

@@ -5,32 +5,22 @@ from contextlib import closing
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prap_pim.data import Examples
-from prap_pim.errors import UserError
+from prap_pim.capture.evaluate import settle_norms
+from prap_pim.common.errors import UserError
+from prap_pim.common.progress import Progress, quiet
 from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
 from prap_pim.training.config import TrainingConfig, learning_rate
+from prap_pim.training.data import Examples
 from prap_pim.training.descent import Descent, check_shards
-from prap_pim.training.evaluate import settle_norms
 from prap_pim.training.processes import Processes
 
 _MOMENTUM = "momentum_buffer"  # what torch's SGD calls it
 _SQUARE_MOMENTUM = 0.95  # AdamW: momentum of the squared gradient
-
-
-class Progress(Protocol):
-    """What is told, after every step, about how far something is."""
-
-    def __call__(self, phase: str, done: int, total: int, note: str) -> None:
-        """``done`` of ``total`` steps of ``phase`` are done; ``note`` says where it stands, in a few words."""
-
-
-def quiet(phase: str, done: int, total: int, note: str) -> None:
-    """Progress that nobody wants to see."""
 
 
 class Hooks:

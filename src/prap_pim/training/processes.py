@@ -16,7 +16,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
 
-from prap_pim.errors import UserError
+from prap_pim.common.errors import UserError
 
 _PATIENCE = timedelta(days=365)  # while the first process compresses; one that has ended is noticed at once
 

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prap_pim.errors import UserError
-from prap_pim.figure_names import FIGURES, OF_STUDIES, Format, Width
-from prap_pim.files import write_whole
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import write_whole
+from prap_pim.report.figure_names import FIGURES, OF_STUDIES, Format, Width
 from prap_pim.report.figures import content, draw
 from prap_pim.report.figures.draw import Drawer, render
 from prap_pim.report.figures.table import Column, Table, to_csv, to_parquet, to_tex
-from prap_pim.results import LayerResult, Results
-from prap_pim.study_results import StudyResults
+from prap_pim.results.run import LayerResult, Results
+from prap_pim.results.study import StudyResults
 
 __all__ = ["Table", "figure_table", "study_table", "write_figure"]
 

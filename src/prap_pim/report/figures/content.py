@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prap_pim.errors import UserError
+from prap_pim.common.errors import UserError
+from prap_pim.common.settings import nearest
 from prap_pim.report.figures.table import Column, Kind, Table, Value
 from prap_pim.report.names import run_names
 from prap_pim.report.quantities import words
 from prap_pim.report.simulation import QUANTITIES
 from prap_pim.report.study import label, unit
 from prap_pim.report.summary import Comparison, comparisons, component_names
-from prap_pim.results import LayerResult, MethodResult, Results
-from prap_pim.settings import nearest
-from prap_pim.study_results import StudyResults
+from prap_pim.results.run import LayerResult, MethodResult, Results
+from prap_pim.results.study import StudyResults
 
 _RATIO = re.compile(r"[-_ ]?(\d+of\d+|\d*\.\d+)$")
 

@@ -9,7 +9,7 @@ from math import ceil, floor, isfinite, log2, nan
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from prap_pim.figure_names import WIDTHS, Width
+from prap_pim.report.figure_names import WIDTHS, Width
 from prap_pim.report.figures.content import DOMINATED, MISSES, ON_THE_FRONT
 from prap_pim.report.figures.frame import (
     LINE,

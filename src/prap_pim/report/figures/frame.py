@@ -5,8 +5,8 @@ from itertools import pairwise
 from math import ceil, isfinite, log10
 from typing import TYPE_CHECKING, Any, Literal
 
-from prap_pim.errors import printable
-from prap_pim.report.drawing import color
+from prap_pim.common.errors import printable
+from prap_pim.report.html.drawing import color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

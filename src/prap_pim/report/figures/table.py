@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from prap_pim.errors import printable
+from prap_pim.common.errors import printable
 from prap_pim.report.quantities import Scale, bits, count, percent, quantity, scale, significant, times
 
 Value = str | int | float | None  # None: not measured

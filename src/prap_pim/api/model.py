@@ -1,0 +1,608 @@
+"""The library: any PyTorch model compressed and costed in a line each."""
+
+import copy
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils.data import Dataset
+
+from prap_pim.capture import (
+    Captured,
+    Comparison,
+    Inputs,
+    Origin,
+    as_values,
+    call,
+    capture,
+    constants,
+    cut,
+    not_of_one_size,
+    of_arrays,
+    one_of_each_size,
+    outputs,
+    sizes,
+    tensors,
+    without_labels,
+)
+from prap_pim.capture.quantize import QuantizeConfig
+from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.names import shortened
+from prap_pim.common.notebook import html_table
+from prap_pim.common.progress import Progress, quiet
+from prap_pim.common.settings import nearest
+from prap_pim.cost import CostReport, cost
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.ir.network import DigitalOp, Layer, Network
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.methods.calibrate import Allocated, Calibration
+from prap_pim.methods.compress import Compressed, bit_true_network, compress_network, plan_for_costs
+from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
+from prap_pim.methods.prune import NoPruning, PatternPruning
+from prap_pim.results.run import CheckResult, unused_budget
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """What ``compress`` returns.
+
+    Attributes:
+        model: a copy of the user's model with the compressed weights, in evaluation mode: called as the model is. Its
+            activations are not quantised.
+        plan: the weight patterns that are stored and who uses them: what ``estimate`` costs; ``plan.save(path)``.
+        network: the model's layers and digital operations.
+        changed: names of the layers that were compressed.
+        unsupported: modules with weights that cannot be mapped and were skipped, and why.
+        chip: the plan is for its OUs.
+    """
+
+    model: nn.Module
+    plan: NetworkPlan
+    network: Network
+    changed: tuple[str, ...]
+    unsupported: Mapping[str, str]
+    chip: Chip
+    _compressed: Compressed
+    _original: Captured
+    _batch: Inputs
+    _several_sizes: bool = False
+
+    def __repr__(self) -> str:
+        whole = f"{self.network.name}: {self.plan.method}, {self.compute_ratio:.4f} of the OU steps"
+        return f"Compression({whole}, {len(self.changed)} of {len(self.network.layers)} layers, for {self.chip.name})"
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What calibrated reuse gave each layer, and which share of the inputs is classified otherwise; None for
+        another method."""
+        return self._compressed.calibration
+
+    @property
+    def check(self) -> CheckResult:
+        """How far the bit-true outputs are from the untouched model's, on inputs that were held back for it."""
+        return self._compressed.check
+
+    @property
+    def compute_ratio(self) -> float:
+        """OU steps of one inference over those of the uncompressed model, layers that were left whole included."""
+        steps = [(self._ous(layer), self._dense_ous(layer), layer.positions) for layer in self.network.layers]
+        return sum(mine * times for mine, _, times in steps) / sum(dense * times for _, dense, times in steps)
+
+    @cached_property
+    def bit_true(self) -> nn.Module:
+        """The network with every layer's integers computed exactly as the crossbars do, activations int8.
+
+        It is called as the model is, with the tensors in the same places and all else as in the first calibration
+        batch, and gives what the model gives.
+        """
+        rebuilt = bit_true_network(self._compressed.captured, self.plan, self.chip)
+        name = self.network.name
+        with torch.no_grad():
+            like = call(copy.deepcopy(self.model).eval(), tree_map(_copied, self._batch))
+        return _Called(rebuilt, inspect.signature(self.model.forward), self._batch, like, name)
+
+    @torch.no_grad()
+    def sqnr_db(self, batch: Inputs | None = None) -> float:
+        """Signal to noise of all bit-true outputs together against those of the user's model, in dB.
+
+        The signal is what varies, as in the check: each channel's distance from its mean over the batch.
+
+        Args:
+            batch: inputs as the model takes them; the first calibration batch if None, which calibrated reuse was
+                fitted to: inputs that it has not seen tell more.
+
+        Raises:
+            UserError: the model does not run on the batch.
+        """
+        given = self._batch if batch is None else without_labels(of_arrays(batch), self.model)
+        name = self.network.name
+        try:
+            wanted = outputs(self._original.module(*(each.clone() for each in tensors(given, name))), name)
+        except RuntimeError as error:
+            raise UserError(f"model {name} does not run on this batch: {one_line(error)}") from error
+        comparison = Comparison(as_values(wanted))
+        comparison.add(wanted, outputs(call(self.bit_true, tree_map(_copied, given)), name))
+        return comparison.sqnr_db
+
+    def summary(self) -> str:
+        """The result's check and the budget; what could not be mapped; a table of what was done to every layer."""
+        notes, table = self._table()
+        width = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        lines = [
+            "  ".join([row[0].ljust(width[0]), *(row[i].rjust(width[i]) for i in range(1, len(row)))]) for row in table
+        ]
+        return "\n".join([*notes, "", *lines])
+
+    def _repr_html_(self) -> str:
+        notes, (heads, *rows) = self._table()
+        return html_table(". ".join(notes), heads, rows)
+
+    def _table(self) -> tuple[list[str], list[tuple[str, ...]]]:
+        """What there is to say of all layers; headings, and a row for each."""
+        header = ("layer", "rows", "filters", "conv groups", "OU steps", "share")
+        given = {each.name: each for each in self.calibration.layers} if self.calibration else {}
+        table: list[tuple[str, ...]] = [(*header, "donors", "sensitivity", "error") if given else header]
+        names = shortened([layer.name for layer in self.network.layers])
+        for name, layer in zip(names, self.network.layers, strict=True):
+            dense = self._dense_ous(layer)
+            steps = self._ous(layer) * layer.positions * self.chip.grain.input_steps
+            share = f"{self._ous(layer) / dense:.3f}" if layer.name in self.changed else "whole"
+            sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
+            told = _told(given[layer.name], layer.kernel_positions) if given else ()
+            table.append((name, *sizes, f"{steps:,}", share, *told))
+        whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {len(self.network.layers)} layers"
+        found = self._compressed
+        not_mapped = [f"not mapped: {path}: {reason}" for path, reason in self.unsupported.items()]
+        limits = [
+            found.prepared,
+            self._costed,
+            unused_budget(self.compute_ratio, found.asked),
+            found.met,
+            found.decided,
+            self._left_whole,
+        ]
+        return [whole, *found.check.lines, *filter(None, limits), *not_mapped], table
+
+    @property
+    def _left_whole(self) -> str:
+        """Layers that were not compressed although nobody asked for that."""
+        names = ", ".join(self._original.read_twice)
+        return names and f"left whole: {names}, which read one parameter in several ways, as x @ w and x @ w.T do"
+
+    @property
+    def _costed(self) -> str:
+        """What costs are of, where the calibration batches differ in size."""
+        if not self._several_sizes:
+            return ""
+        shapes = " and ".join(str(list(size)) for size in dict.fromkeys(sizes(self._batch, self.network.name)))
+        return f"the batches differ in size: OU steps and costs are of an input {shapes}, as in the first batch"
+
+    def _ous(self, layer: Layer) -> int:
+        return sum(self.chip.grain.ous(int(count)) for count in self.plan.layers[layer.name].donors_per_group)
+
+    def _dense_ous(self, layer: Layer) -> int:
+        return self.chip.grain.dense_ous(layer.rows, layer.filters, layer.groups)
+
+
+def compress(
+    model: nn.Module,
+    calibration: Tensor | Iterable[Inputs],
+    method: str = "calibrated",
+    *,
+    compute_ratio: float | None = None,
+    chip: str = "isaac-32nm",
+    skip: str | Collection[str] = (),
+    seed: int = 0,
+    name: str = "",
+    quantize: QuantizeConfig | Mapping[str, Any] | None = None,
+    progress: Progress = quiet,
+    **options: Any,
+) -> Compression:
+    """Compress any model that torch.fx or torch.export can trace, one-shot. The model itself is not touched.
+
+    Args:
+        model: any module. Convolutions and linear layers, also those inside attention, are mapped on crossbars.
+        calibration: a tensor of inputs [N, ...], or batches as the model takes them: a tensor, a tuple of arguments or
+            a dictionary of named ones each, all with the batch in front. NumPy arrays will do. Labels are not needed:
+            from pairs (inputs, labels), as a data loader gives them, the inputs are taken if the model's ``forward``
+            has no second argument; if it has, give the inputs alone.
+        method: "calibrated", "similar", "identical", "orc", "structured", "pattern", "prap" or "dense".
+        compute_ratio: OU steps of the whole model over those of the uncompressed one.
+        chip: a preset or a TOML file, for the size of its OUs.
+        skip: names of layers, of modules that hold them, or patterns with * and ?: they keep their weights (but for
+            equalised channels, see ``quantize``). Modules that cannot be mapped are computed digitally if named.
+        seed: see ``calibrate``.
+        name: what to call the model; its class's name if empty.
+        quantize: how the int8 grids of activations are found (``QuantizeConfig``), such as ``{"zero_point": False}``.
+        progress: told after every layer.
+        options: further settings of the method, as in a configuration: ``max_drop``, ``shapes``, ... of "calibrated";
+            ``keep`` of "similar" and "prap"; ``threshold`` of "identical"; ``ratio`` of "orc" and "structured";
+            ``group_channels``, ``pointwise_group``, ``shapes`` of "pattern" and "prap".
+
+    Raises:
+        UserError: the model cannot be traced, a module cannot be mapped, a setting is wrong, or the ratio is out of
+            reach; one line that names what and why.
+    """
+    _check_model(model)
+    for what, given in (("method", method), ("name", name)):
+        if not isinstance(given, str):
+            raise UserError(f"{what} must be text, not {given!r}")
+    skip = _names(skip)
+    name = name or type(model).__name__
+    batches = _batches(calibration, model, name)
+    on_chip = load_chip(chip)
+    _check_numbers(batches, name)
+    captured = capture(model, batches[0], name, skip, batches[1:])
+    whole = (*skip, *map(_literal, captured.read_twice))
+    config = method_config(method, captured, on_chip, compute_ratio, whole, options)
+    try:
+        found = compress_network(
+            captured, batches, config, on_chip, seed=seed, quantize=QuantizeConfig.given(quantize), progress=progress
+        )
+    except RuntimeError as error:
+        raise _of_one_size(batches, name, error) from error
+    return Compression(
+        model=_drop_in(model, captured, found),
+        plan=found.plan,
+        network=found.captured.network,
+        changed=found.changed,
+        unsupported=captured.unsupported,
+        chip=on_chip,
+        _compressed=found,
+        _original=captured,
+        _batch=batches[0],
+        _several_sizes=bool(one_of_each_size(batches, name)),
+    )
+
+
+def estimate(
+    model: "nn.Module | Compression | NetworkPlan",
+    example: Inputs | None = None,
+    chip: str = "isaac-32nm",
+    skip: str | Collection[str] = (),
+    plan: NetworkPlan | None = None,
+) -> CostReport:
+    """Latency, energy and area of one inference of a model, of what ``compress`` returned, or of a plan.
+
+    Args:
+        model: a module is mapped as it is, every layer dense, or by the plan that is given with it. A plan that
+            ``compress`` or a run made holds its model's shapes, for the inputs that it was made with.
+        example: one input batch as the model takes it; sizes count, values do not. For a compression or a plan: not
+            needed; its sizes must be those that they were made with.
+        chip: a preset or a TOML file. A compression was made for OUs of one size: the chip must have it.
+        skip: as for ``compress``.
+        plan: of this model, such as one that was saved.
+
+    Raises:
+        UserError: as ``compress``; or the plan is of another model; or the chip is too small.
+    """
+    on_chip, skip, example = load_chip(chip), _names(skip), of_arrays(example)
+    if isinstance(model, NetworkPlan):
+        network = model.network()
+        _same_inputs(network, example)
+        return cost(network, model, on_chip)
+    if isinstance(model, Compression):
+        if on_chip.grain != model.chip.grain:
+            raise UserError(f"chip {on_chip.name} has other OUs than {model.chip.name}, for which the plan was made")
+        _same_inputs(model.network, example)
+        return cost(model.network, model.plan, on_chip)
+    _check_model(model)
+    if example is None:
+        raise UserError("a model needs an example of its inputs to be costed")
+    captured = capture(model, without_labels(example, model), type(model).__name__, skip)
+    if plan is not None:
+        return cost(captured.network, plan, on_chip)
+    return cost(captured.network, plan_for_costs(captured, on_chip), on_chip)
+
+
+class _Called(nn.Module):
+    """A captured network that takes a batch as the model does, and gives its outputs as the model does."""
+
+    def __init__(self, network: nn.Module, signature: inspect.Signature, batch: Inputs, like: Any, name: str) -> None:
+        super().__init__()
+        self.network, self._signature, self._name = network, signature, name
+        self._captured = batch if isinstance(batch, Mapping | tuple | list) else (batch,)
+        self._constants = constants(self._captured)
+        self._leaves, self._structure = tree_flatten(like)
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        batch = self._as_captured(given, named)
+        for place, own in self._constants.items():
+            other = constants(batch).get(place, own)
+            if other is not own and other != own:
+                raise UserError(f"model {self._name} was captured with {own!r} at {place}, not {other!r}")
+        inputs = tensors(batch, self._name)
+        found = iter(outputs(self.network(*inputs), self._name))
+        leaves = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        return tree_unflatten(leaves, self._structure)
+
+    def _as_captured(self, given: tuple[Any, ...], named: dict[str, Any]) -> Inputs:
+        """Arguments in the form of the batch that the network was captured with."""
+        kinds = self._signature.parameters
+        if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in kinds.values()):
+            return named or given
+        try:
+            bound = self._signature.bind(*given, **named)
+        except TypeError as error:
+            names = ", ".join(map(str, self._captured)) if isinstance(self._captured, Mapping) else "in order"
+            why = one_line(error)
+            raise UserError(f"model {self._name} was captured with the inputs {names}: {why}") from error
+        bound.apply_defaults()
+        values: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            values |= value if kinds[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+        known = list(self._captured) if isinstance(self._captured, Mapping) else list(values)[: len(self._captured)]
+        for name, value in values.items():
+            if name not in known and (name not in kinds or value is not kinds[name].default):
+                raise UserError(f"model {self._name} was captured with the inputs {', '.join(known)}, not with {name}")
+        if lacking := [name for name in known if name not in values]:
+            raise UserError(f"model {self._name} was captured with the inputs {', '.join(known)}: give {lacking[0]}")
+        return {k: values[k] for k in known} if isinstance(self._captured, Mapping) else tuple(values[k] for k in known)
+
+
+def _told(layer: Allocated, positions: int) -> tuple[str, str, str]:
+    """Donors, sensitivity, and relative output error of a layer whose kernel has so many positions."""
+    donors = "all" if layer.setting is None else f"{layer.setting.donors:,}"
+    if layer.setting is not None and layer.setting.positions is not None:
+        donors += f", {layer.setting.positions} of {positions}"
+    return donors, "-" if layer.sensitivity is None else f"{layer.sensitivity:.2g}", f"{layer.error:.2%}"
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _same_inputs(network: Network, example: Inputs | None) -> None:
+    """An example beside a plan must have the sizes that the plan was made with."""
+    if example is None:
+        return
+    given = sum(each[0].numel() for each in tensors(example, network.name))
+    known = sum(each.output_elements for each in network if isinstance(each, DigitalOp) and each.op == "input")
+    if given != known:
+        raise UserError(
+            f"the plan of {network.name} was made for inputs of {known:,} values each, not {given:,}: "
+            "estimate(model, example, plan=plan) costs it for others"
+        )
+
+
+def _check_model(model: Any) -> None:
+    if scripted := _scripted(model):
+        raise UserError(
+            f"{scripted} is TorchScript, which cannot be traced: give the nn.Module that it was made of (its "
+            "load_state_dict takes the state_dict() of this one), or export it to ONNX and use prap-pim compress"
+        )
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model must be a torch.nn.Module, not {getattr(model, '__name__', type(model).__name__)}")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UserError(f"{name} has no size yet: call the model once before")
+        if parameter.is_complex():
+            raise UserError(f"{name} holds complex numbers, which cells do not")
+
+
+def _scripted(model: Any) -> str:
+    """What of a model is TorchScript, in words; nothing if it is none."""
+    kinds = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+    if not isinstance(model, nn.Module):
+        return "the model" if isinstance(model, kinds) else ""
+    paths = (path for path, module in model.named_modules() if isinstance(module, kinds))
+    path = next(paths, None)
+    return "" if path is None else f"module {path} of the model" if path else "the model"
+
+
+def _names(skip: str | Collection[str]) -> tuple[str, ...]:
+    if not isinstance(skip, str | Collection):
+        raise UserError(f"skip must hold names of layers; it is {skip!r}")
+    names = (skip,) if isinstance(skip, str) else tuple(skip)
+    for name in names:
+        if not isinstance(name, str):
+            raise UserError(f"skip must hold names of layers, not {name!r}")
+    return names
+
+
+def _batches(calibration: Tensor | Iterable[Inputs], model: nn.Module, name: str) -> Sequence[Inputs]:
+    calibration = of_arrays(calibration)
+    if isinstance(calibration, Tensor):
+        return cut(calibration, _BATCH, name)
+    if isinstance(calibration, Mapping):
+        return [calibration]
+    if isinstance(calibration, str) or not isinstance(calibration, Iterable):
+        hint = " (torch.utils.data.DataLoader makes batches of it)" if isinstance(calibration, Dataset) else ""
+        kind = type(calibration).__name__
+        raise UserError(f"model {name}: the calibration must be a tensor or batches, not {kind}{hint}")
+    batches = [without_labels(of_arrays(batch), model) for batch in calibration]
+    dimensions = [[each.ndim for each in batch] for batch in cut(batches, _BATCH, name)]  # says what is wrong
+    for i, each in enumerate(dimensions):
+        if each != dimensions[0]:
+            raise UserError(
+                f"model {name}: batch {i} has tensors of {each} dimensions, the first of {dimensions[0]}: "
+                "give batches of inputs, without labels"
+            )
+    first = constants(batches[0])
+    for i, batch in enumerate(batches):
+        for place, value in constants(batch).items():
+            if value is not first.get(place) and value != first.get(place):
+                raise UserError(
+                    f"model {name}: batch {i} has {value!r} at {place}, the first {first.get(place)!r}: what is no "
+                    "tensor must be the same in all"
+                )
+    return batches
+
+
+def _check_numbers(batches: Sequence[Inputs], name: str) -> None:
+    """Infinite ones may be masks."""
+    for i, batch in enumerate(batches):
+        if any(each.is_floating_point() and each.isnan().any() for each in tensors(batch, name)):
+            raise UserError(f"model {name}: calibration batch {i} holds NaN")
+
+
+def _of_one_size(batches: Sequence[Inputs], name: str, error: RuntimeError) -> Exception:
+    """What went wrong in computing batches: if they differ in size, that."""
+    other = next(iter(one_of_each_size(batches, name)), None)
+    return error if other is None else not_of_one_size(batches, other, name)
+
+
+_BATCH = 64
+_FAMILIES: dict[str, Callable[[Mapping[str, Any]], Family]] = {
+    "similar": lambda options: similar(NoPruning()),
+    "prap": lambda options: similar(PatternPruning(**options)),
+    "identical": lambda options: IDENTICAL,
+    "orc": lambda options: ORC,
+}
+_PRUNING = {"orc": "orc", "structured": "structured", "pattern": "pattern", "prap": "pattern"}
+_REUSE = {"calibrated": "calibrated", "similar": "similar", "identical": "identical", "prap": "similar"}
+_DECIDES = {"structured": "ratio", "pattern": "group_channels and pointwise_group"}
+_OVERRULED = {  # settings that a compute ratio decides
+    "similar": frozenset({"keep"}),
+    "prap": frozenset({"keep"}),
+    "identical": frozenset({"threshold"}),
+    "orc": frozenset({"ratio"}),
+}
+_OF_REUSE = {"keep", "threshold"}  # settings that go to reuse where a method has both
+
+
+def method_config(
+    name: str,
+    captured: Captured,
+    chip: Chip,
+    compute_ratio: float | None,
+    skip: Collection[str],
+    options: Mapping[str, Any],
+) -> MethodConfig:
+    """The configuration that a call asks for."""
+    known = ["dense", *dict.fromkeys([*_REUSE, *_PRUNING])]
+    if name not in known:
+        raise UserError(f"there is no method {name!r} ({nearest(name, known)})")
+    layers = [layer.name for layer in captured.network.layers]
+    whole = [each for each in layers if any(_named(each, pattern) for pattern in skip)]
+    for pattern in skip:
+        if not any(_named(each, pattern) for each in (*layers, *captured.unsupported)):
+            raise UserError(f"skip: no layer is called {pattern!r} ({nearest(pattern, layers)})")
+    if isinstance(options.get("outputs"), Mapping):
+        options = {**options, "outputs": {str(key): weight for key, weight in options["outputs"].items()}}
+    twice = compute_ratio is not None and sorted(_OVERRULED.get(name, frozenset()) & options.keys())
+    if twice:
+        raise UserError(f"method {name}: compute_ratio decides {twice[0]}: give one of them")
+    value: dict[str, Any] = {"name": name, "exceptions": [{"layers": _literal(each)} for each in whole]}
+    if name in _FAMILIES and compute_ratio is not None:
+        settings = at_compute_ratio(_FAMILIES[name](options), captured.network, chip, compute_ratio, whole)
+        value["exceptions"] += [
+            {"layers": _literal(each), "prune": pruning.model_dump(), "reuse": reusing.model_dump()}
+            for each, (pruning, reusing) in settings.items()
+        ]
+        return MethodConfig.checked(value, f"method {name}")
+    if name != "calibrated" and (compute_ratio is not None or "compute_ratio" in options):
+        others = f"choose a method that takes one ({', '.join(['calibrated', *_FAMILIES])})"
+        if name == "dense":
+            raise UserError(
+                "method dense keeps every pattern, its compute ratio is always 1: leave compute_ratio (--ratio) out, "
+                f"or {others}"
+            )
+        raise UserError(
+            f"method {name} has no compute_ratio: how much it computes follows from its {_DECIDES[name]}; "
+            f"leave compute_ratio (--ratio) out, or {others}"
+        )
+    if compute_ratio is not None and "compute_ratio" in options:
+        raise UserError("compute_ratio is given twice")
+    given = dict(options) | ({} if compute_ratio is None else {"compute_ratio": compute_ratio})
+    both = name in _PRUNING and name in _REUSE
+    for_reuse = {key: each for key, each in given.items() if (key in _OF_REUSE if both else name in _REUSE)}
+    if name in _REUSE:
+        value["reuse"] = {"kind": _REUSE[name], **for_reuse}
+    if name in _PRUNING:
+        value["prune"] = {"kind": _PRUNING[name]} | {k: each for k, each in given.items() if k not in for_reuse}
+    if name == "dense" and given:
+        raise UserError(f"method dense has no setting {sorted(given)[0]!r}")
+    return MethodConfig.checked(value, f"method {name}")
+
+
+def _named(path: str, pattern: str) -> bool:
+    """Whether a pattern fits the path of a layer, or a module that it is in."""
+    return fnmatchcase(path, pattern) or path.startswith(f"{pattern}.")
+
+
+def _literal(layer: str) -> str:
+    """A pattern that fits this name alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in layer)
+
+
+@torch.no_grad()
+def _drop_in(model: nn.Module, captured: Captured, found: Compressed) -> nn.Module:
+    """A copy of the user's model with the weights, biases and statistics of batch norm of the compressed network."""
+    changed = copy.deepcopy(model).eval()
+    layers = {layer.name for layer in captured.network.layers}
+    own = _untied(changed, (captured.origins[layer.name].parameter for layer in captured.network.layers))
+    scaled = {name for site in found.equalised for name in (site.source, *site.readers)} & layers
+    for name in dict.fromkeys((*found.changed, *sorted(scaled))):
+        _put(changed, captured.origins[name], found.captured, name, own)
+    for path in (path for site in found.equalised for path in site.parameters):
+        _parameter(changed, _in_model(changed, path)).copy_(_parameter(found.captured.module, path))
+    for path, module in found.captured.module.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            own_norm = changed.get_submodule(path)
+            own_norm.load_state_dict({**own_norm.state_dict(), **_statistics(module)})
+    return changed
+
+
+def _statistics(norm: nn.Module) -> dict[str, Tensor]:
+    """What a batch norm computes with: how many batches it has seen is the user's, and not traced."""
+    return {name: value for name, value in norm.state_dict().items() if name != "num_batches_tracked"}
+
+
+def _in_model(model: nn.Module, path: str) -> str:
+    """Where a parameter of a traced module is in the user's model."""
+    names = dict(model.named_parameters())
+    traced = {"constants." + f"model.{name}".replace(".", "_"): name for name in names}
+    return path if path in names else traced[path]
+
+
+def _put(model: nn.Module, origin: Origin, captured: Captured, name: str, own: Mapping[str, nn.Parameter]) -> None:
+    """Write a layer's weights where the user's model has them."""
+    layer = captured.module.get_submodule(name)
+    assert isinstance(layer.weight, Tensor)
+    _without_tables(model, own[origin.parameter])
+    view = origin.of(own[origin.parameter])
+    view.copy_(layer.weight.reshape(view.shape))
+    if isinstance(layer.bias, Tensor):
+        if origin.bias is not None:
+            origin.bias.of(_parameter(model, origin.bias.parameter)).copy_(layer.bias)
+        elif origin.module is not None:
+            model.get_submodule(origin.module).bias = nn.Parameter(layer.bias.to(view).clone())
+
+
+def _parameter(model: nn.Module, path: str) -> nn.Parameter:
+    owner, _, key = path.rpartition(".")
+    parameter = getattr(model.get_submodule(owner), key)
+    assert isinstance(parameter, nn.Parameter)
+    return parameter
+
+
+def _untied(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Parameter]:
+    """The parameters of layers, by path. Where several have one, each gets its own: their biases are others, and so may
+    be their patterns."""
+    own: dict[str, nn.Parameter] = {}
+    for path in dict.fromkeys(paths):
+        parameter = _parameter(model, path)
+        if any(each is parameter for each in own.values()):
+            owner, _, key = path.rpartition(".")
+            parameter = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            setattr(model.get_submodule(owner), key, parameter)
+        own[path] = parameter
+    return own
+
+
+def _without_tables(model: nn.Module, parameter: nn.Parameter) -> None:
+    """Give a lookup table that is tied to a layer's parameter one of its own: a lookup is no product, and keeps its
+    values."""
+    holders = [(module, k) for module in model.modules() for k, p in module._parameters.items() if p is parameter]
+    tables = [(module, k) for module, k in holders if isinstance(module, nn.Embedding)]
+    if len(tables) < len(holders):
+        for module, k in tables:
+            setattr(module, k, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))

@@ -1,0 +1,101 @@
+"""Files are written whole or not at all, and never outside the folder they belong to."""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prap_pim.common.errors import UserError
+
+_LARGEST = 256 << 20  # bytes of a text: larger than any of ours, smaller than memory, as /dev/zero is not
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write ``path`` so that a reader sees the old file or the new one, never a part.
+
+    The content goes to a temporary file beside it, is flushed to disk, and takes the place of ``path`` by a rename.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; ``path`` is as it was.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary: Path | None = None
+    _check_kind(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """Find out before any work whether a file that a user names can be written; nothing is left behind.
+
+    Raises:
+        UserError: it is no file, or its folder is not there or cannot be written.
+    """
+    try:
+        _check_kind(path)
+        if not path.parent.is_dir():
+            raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _check_kind(path: Path) -> None:
+    """
+    Raises:
+        UserError: a file would take the place of a folder or a device, such as /dev/null.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'no plain file'}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        UserError: it is missing, unreadable, not text, or has no end.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise UserError(f"cannot read {path}: it is larger than {_LARGEST >> 20} MiB")
+        return content.decode("utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON (NaN and infinity are refused), whole or not at all."""
+    write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: it is not valid JSON ({error})") from error

@@ -1,0 +1,266 @@
+"""Settings that come from a user's file: read safely, checked wholly, and explained in one line when they are wrong."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import read_json, read_text, write_json
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_NUMBERS = {int, float, NoneType}  # pydantic would take true for 1
+_ALL = 20  # words that are listed; of more, as many as these
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """``did you mean 'x'?`` for the known word nearest to ``word``, or a list of those allowed."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = f" and {len(known) - _ALL} more" if len(known) > _ALL else ""
+    return f"allowed: {', '.join(sorted(known)[:_ALL])}{more}"
+
+
+class Settings(BaseModel):
+    """Base of every configuration: frozen, no unknown keys (the nearest known one is named), no NaN or infinity, no
+    yes or no for a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            known = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+            for key, given in value.items():
+                if key not in known:
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key {key} ({hint})",
+                        {"key": repr(key), "hint": nearest(str(key), list(known))},
+                    )
+                if isinstance(given, bool) and set(get_args(known[key]) or [known[key]]) <= _NUMBERS:
+                    told = {"key": key, "value": str(given).lower()}
+                    raise PydanticCustomError("no_number", "{key} must be a number, not {value}", told)
+        return value
+
+    @classmethod
+    def checked(cls, value: Any, origin: str) -> Self:
+        """Build from plain values.
+
+        Args:
+            value: what the file holds.
+            origin: the file's name, for the message.
+
+        Raises:
+            UserError: one line that says what is wrong and where.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise UserError(f"{origin}: {explain(error, value)}") from error
+
+
+class Saved(BaseModel):
+    """Base of what is kept as a JSON file."""
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(path, self.model_dump())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: it is missing, broken, or of another version.
+        """
+        value = read_json(path)
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise UserError(f"cannot read {path}: {explain(error, value)}") from error
+
+
+def explain(error: ValidationError, given: Any) -> str:
+    """The first thing that is wrong with ``given``, in one line: where, what is allowed, and what was found."""
+    first, *others = error.errors(include_url=False)
+    if first["loc"][-1:] == ("int",):  # where any number will do
+        first = next((each for each in others if each["loc"] == (*first["loc"][:-1], "float")), first)
+    where = _where(first["loc"], given, first["type"] == "missing")
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where}: {complaint(first)}" if where else complaint(first)
+
+
+def complaint(error: "ErrorDetails") -> str:
+    """One of pydantic's errors in plain words, without the place."""
+    kind, found, about = error["type"], error.get("input"), error.get("ctx", {})
+    message = error["msg"].removeprefix("Value error, ")
+    if kind in _PLAIN:
+        limits = {key: f"{each:g}" if isinstance(each, float) else each for key, each in about.items()}
+        message = _PLAIN[kind].format(**limits)
+    if kind.endswith("too_short"):
+        message = "must not be empty" if about["min_length"] == 1 else f"must have at least {about['min_length']} parts"
+    if kind == "union_tag_not_found":
+        message = f"{about['discriminator']} is missing, it says which settings follow"
+    if kind == "union_tag_invalid":
+        choice, tags = about["discriminator"].strip("'"), about["expected_tags"]
+        known = [tag.strip(" '") for tag in tags.split(",")]
+        message = f"unknown {choice} {about['tag']!r} ({nearest(about['tag'], known)})"
+    if kind in ("unknown_key", "preset") or message == "must not be empty":
+        return " ".join(message.split())
+    plain = {None: "nothing", True: "true", False: "false"}
+    if found is None or isinstance(found, bool):
+        message += f", not {plain[found]}"
+    elif isinstance(found, str | int | float):
+        message += f", not {found!r}"
+    return " ".join(message.split())
+
+
+_PLAIN = {  # what pydantic says otherwise, by type
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "must be a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be pairs of a key and a value"),
+    "string_type": "must be text",
+    "finite_number": "must be finite",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_long": "must have at most {max_length} letters",
+}
+
+
+def _where(loc: Sequence[str | int], given: Any, missing: bool) -> str:
+    """The place of a mistake as a user writes it: what pydantic puts in for the kinds of a union is left out."""
+    words = []
+    for i, part in enumerate(loc):
+        if isinstance(given, dict) and part in given:
+            words.append(str(part))
+            given = given[part]
+        elif isinstance(given, list | tuple) and isinstance(part, int) and part < len(given):
+            words.append(labels(given)[part])
+            given = given[part]
+        elif missing and i == len(loc) - 1:
+            words.append(str(part))
+    return ".".join(words)
+
+
+def labels(items: Sequence[Any]) -> list[str]:
+    """What the items of a list are called: by their name, or the layers that they are of, if no other has it."""
+    names = [
+        next((str(item[key]) for key in ("name", "layers") if isinstance(item, dict) and key in item), "")
+        for item in items
+    ]
+    sound = [re.fullmatch(r"[^\W\d][\w.+-]*", name) and names.count(name) == 1 for name in names]
+    return [name if fits else str(i) for i, (name, fits) in enumerate(zip(names, sound, strict=True))]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 1e-3 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Plain values from YAML text, with the safe loader.
+
+    Raises:
+        UserError: not YAML; one line with the line number.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{origin}{line}: {error.problem or 'this is not valid YAML'}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{origin}: this is not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def read_yaml(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """The mapping in a YAML file, with ``a.b=value`` overrides put in (values are YAML too; list items by number).
+
+    Raises:
+        UserError: missing, unreadable, not YAML, not a mapping, or an override that does not fit.
+    """
+    value = parse_yaml(read_text(path), str(path))
+    if value is None:
+        raise UserError(f"{path}: the file is empty")
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected 'key: value' lines, found a {type(value).__name__}")
+    return with_overrides(value, overrides or [])
+
+
+def with_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """``tree`` itself after ``a.b=value`` overrides were put in, as for ``read_yaml``.
+
+    Raises:
+        UserError: an override does not fit.
+    """
+    for override in overrides:
+        _put(tree, override)
+    return tree
+
+
+def _put(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"--set {override}: expected KEY=VALUE, with dots between nested keys")
+    value = parse_yaml(text, f"--set {override}")
+    place: Any = tree
+    rest = key
+    while rest:
+        if isinstance(place, dict) and rest in place:  # whole, as a setting of a study's space: chip.adc_bits
+            part, rest = rest, ""
+        else:
+            part, _, rest = rest.partition(".")
+        if isinstance(place, list):
+            index = _index(place, part, override)
+            if not rest:
+                place[index] = value
+            place = place[index]
+        elif isinstance(place, dict):
+            if not rest:
+                place[part] = value
+            place = place.setdefault(part, {})
+        else:
+            raise UserError(f"--set {override}: there is nothing below a plain value at {part!r}")
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    """Of an item of a list, by its name or number."""
+    known = labels(items)
+    if part in known:
+        return known.index(part)
+    if not part.isdigit() or int(part) >= len(items):
+        names = [name for name in known if not name.isdigit()]
+        hint = f", and no name ({nearest(part, names)})" if names else ""
+        raise UserError(f"--set {override}: {part!r} is not an item number in 0..{len(items) - 1}{hint}")
+    return int(part)

@@ -1,0 +1,345 @@
+"""The whole cost of a network plan on a chip: counts, times, energy, area."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.notebook import html_table
+from prap_pim.common.units import TERA
+from prap_pim.cost.activity import LayerActivity, activity
+from prap_pim.cost.adc import conventions
+from prap_pim.cost.price import Instances, area, energy, leakage, total
+from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency
+from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.components import ComponentTable, UsedFigure, load_table
+from prap_pim.ir.network import Network
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.mapping import Mode, NetworkMapping, map_network, replicate, share_out
+
+ZeroInput = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way of timing: seconds of one inference, inferences per second in a stream of them."""
+
+    latency_s: float
+    throughput_per_s: float
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer; counts and energy of one inference.
+
+    Attributes:
+        name: the layer.
+        activity, time: its counts and times.
+        energy_breakdown_j: by component.
+        copies: times that it is built.
+        crossbars, tiles: of all copies.
+        crossbar_ous: of one copy: OUs on a crossbar, and how many crossbars in a row hold so many.
+    """
+
+    name: str
+    activity: LayerActivity
+    time: LayerTime
+    energy_breakdown_j: Mapping[str, float]
+    copies: int
+    crossbars: int
+    tiles: int
+    crossbar_ous: tuple[tuple[int, int], ...]
+
+    def __repr__(self) -> str:
+        times = f"{self.pipelined_latency_s:.4g} s pipelined, {self.serial_latency_s:.4g} s serial"
+        return f"LayerCost({self.name}: {self.ou_steps:,} OU steps, {times}, {self.energy_j:.4g} J)"
+
+    @property
+    def energy_j(self) -> float:
+        """Sum of the breakdown."""
+        return total(self.energy_breakdown_j)
+
+    @property
+    def serial_latency_s(self) -> float:
+        """Nothing overlapping."""
+        return self.time.serial_s
+
+    @property
+    def pipelined_latency_s(self) -> float:
+        """Stages overlapping."""
+        return self.time.pipelined_s
+
+    @property
+    def ou_steps(self) -> int:
+        """OUs x input steps x positions."""
+        return self.activity.ou_steps
+
+    @property
+    def stored_cells(self) -> int:
+        """Cells that are programmed, in all copies."""
+        return self.activity.stored_cells
+
+    @property
+    def index_stored_bytes(self) -> int:
+        """Index that is stored, in all copies."""
+        return self.copies * -(-self.activity.index_bits // 8)
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """One network plan on one chip.
+
+    Attributes:
+        network: what was costed.
+        method: that made its plan.
+        mode: how it was mapped.
+        budget: crossbars that the network might take; None: what each layer takes by itself.
+        chip: on what.
+        layers: in network order.
+        macs: multiplications of one inference of the uncompressed network, whatever the method leaves of them: the
+            useful work, so that methods can be compared.
+        serial: times if nothing overlaps.
+        pipelined: times if stages and layers overlap.
+        energy_breakdown_j: of one inference, by component; leakage is not in it.
+        area_breakdown_m2: of the crossbars, PEs and tiles that the network takes, by component.
+        leakage_breakdown_w: idle power of these, by component; None if the component table says nothing of it.
+        conventions: how a conversion is timed and charged, in words.
+        figures: every figure of the table, with source.
+        warnings: of the chip.
+    """
+
+    network: str
+    method: str
+    mode: Mode
+    budget: int | None
+    chip: Chip
+    layers: tuple[LayerCost, ...]
+    macs: int
+    serial: Timing
+    pipelined: Timing
+    energy_breakdown_j: Mapping[str, float]
+    area_breakdown_m2: Mapping[str, float]
+    leakage_breakdown_w: Mapping[str, float] | None
+    conventions: tuple[str, ...]
+    figures: tuple[UsedFigure, ...]
+    warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        what = f"{self.network}, {self.method}, on {self.chip.name}: {len(self.layers)} layers"
+        times = f"{self.pipelined.latency_s:.4g} s pipelined, {self.serial.latency_s:.4g} s serial"
+        return (
+            f"CostReport({what}, {times}, {self.energy_j:.4g} J, {self.area_m2:.4g} m2, {self.crossbars:,} crossbars)"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("latency, pipelined", f"{self.pipelined.latency_s:.4g} s"),
+            ("latency, serial", f"{self.serial.latency_s:.4g} s"),
+            ("throughput, pipelined", f"{self.pipelined.throughput_per_s:.4g} /s"),
+            ("energy", f"{self.energy_j:.4g} J"),
+            ("area", f"{self.area_m2:.4g} m²"),
+            ("crossbars", f"{self.crossbars:,}"),
+            ("OU steps", f"{self.ou_steps:,}"),
+        ]
+        caption = f"{self.network} ({self.method}) on {self.chip.name}, for one inference"
+        return html_table(caption, ("figure", "value"), rows)
+
+    @property
+    def energy_j(self) -> float:
+        """Sum of the breakdown."""
+        return total(self.energy_breakdown_j)
+
+    @property
+    def serial_breakdown_s(self) -> dict[str, float]:
+        """What the serial latency is spent on."""
+        phases = [layer.time.serial_phases_s for layer in self.layers]
+        return {phase: sum(each[phase] for each in phases) for phase in phases[0]}
+
+    @property
+    def leakage_w(self) -> float | None:
+        """Sum of the breakdown."""
+        return None if self.leakage_breakdown_w is None else total(self.leakage_breakdown_w)
+
+    def leakage_energy_j(self, timing: Timing) -> float | None:
+        """What the hardware leaks from one inference to the next in a stream of them."""
+        return None if self.leakage_w is None else self.leakage_w / timing.throughput_per_s
+
+    @property
+    def tops_per_w(self) -> float:
+        """Tera-operations per joule, pipelined: two operations to each of ``macs``, over energy and leakage."""
+        return 2 * self.macs / (self.energy_j + (self.leakage_energy_j(self.pipelined) or 0.0)) / TERA
+
+    @property
+    def area_m2(self) -> float:
+        """Sum of the breakdown."""
+        return total(self.area_breakdown_m2)
+
+    @property
+    def crossbars(self) -> int:
+        """Crossbars of all layers."""
+        return sum(layer.crossbars for layer in self.layers)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of all layers."""
+        return sum(layer.tiles for layer in self.layers)
+
+    @property
+    def ou_steps(self) -> int:
+        """Of one inference."""
+        return sum(layer.ou_steps for layer in self.layers)
+
+    @property
+    def stored_cells(self) -> int:
+        """Cells that are programmed, in all copies."""
+        return sum(layer.stored_cells for layer in self.layers)
+
+    @property
+    def copies(self) -> dict[str, int]:
+        """Times that each layer is built."""
+        return {layer.name: layer.copies for layer in self.layers}
+
+    @property
+    def copy_crossbars(self) -> dict[str, int]:
+        """Crossbars of one copy of each layer."""
+        return {layer.name: layer.crossbars // layer.copies for layer in self.layers}
+
+    @property
+    def index_stored_bytes(self) -> int:
+        """Index that is stored, in all copies."""
+        return sum(layer.index_stored_bytes for layer in self.layers)
+
+    @property
+    def index_read_bytes(self) -> int:
+        """Index that is read in one inference."""
+        return sum(layer.activity.index_read_bytes for layer in self.layers)
+
+    @property
+    def partial_sum_bytes(self) -> int:
+        """Accumulators read and written in one inference."""
+        return sum(
+            layer.activity.partial_sum_read_bytes + layer.activity.partial_sum_write_bytes for layer in self.layers
+        )
+
+
+def cost(
+    network: Network,
+    plan: NetworkPlan,
+    chip: Chip,
+    mode: Mode = "spread",
+    table: ComponentTable | None = None,
+    crossbars: int | None = None,
+    zero_input: ZeroInput | None = None,
+    spread_idle: bool = True,
+) -> CostReport:
+    """Map a network plan on a chip and count, time and price one inference.
+
+    Args:
+        network: shapes and data flow.
+        plan: what is stored and computed, whatever method made it.
+        chip: hardware and conventions.
+        mode: see ``map_network``.
+        table: component figures instead of the chip's own.
+        crossbars: a budget for the whole network: each layer on its fewest crossbars, and the rest spent on copies of
+            the layers that hold up the pipeline (``share_out``), and on wider ones of those that have a copy for every
+            position.
+        zero_input: for every layer, the share of (position, input step) pairs in which the input bits of each row group
+            of its plan are all 0 (float64 [G]): these OU steps are skipped. None: nothing is skipped.
+        spread_idle: under a budget, in mode "spread": False leaves every copy on the fewest crossbars.
+
+    Raises:
+        UserError: plan and network do not belong together, the chip or the budget is too small, a component lacks a
+            figure, or ``zero_input`` does not fit the plan.
+    """
+    table = table or load_table(chip.components)
+    if zero_input is not None:
+        for layer in network.layers:
+            if layer.name not in zero_input:
+                raise UserError(f"layer {layer.name}: no zero-input shares were measured for it")
+    mapping = map_network(network, plan, chip, mode, crossbars)
+    if crossbars is not None:
+        ways = {
+            layer.name: builds(
+                mapping.layers[layer.name],
+                layer,
+                chip,
+                table,
+                crossbars - mapping.crossbars + mapping.layers[layer.name].crossbars,
+                mapping.digital_ops[layer.name],
+                None if zero_input is None else zero_input[layer.name],
+                spread_idle and mode == "spread",
+            )
+            for layer in network.layers
+        }
+        best = {name: (ways[name], way) for name, way in share_out(ways, crossbars, chip.max_tiles).items()}
+        mapping = replicate(
+            network,
+            mapping,
+            chip,
+            {name: int(found.copies[way]) for name, (found, way) in best.items()},
+            {name: int(found.copy_crossbars[way]) for name, (found, way) in best.items()},
+        )
+    counts = activities(network, mapping, chip, zero_input)
+
+    layers = tuple(
+        LayerCost(
+            name=name,
+            activity=counts[name],
+            time=layer_time(counts[name], chip, table),
+            energy_breakdown_j=energy(counts[name], chip, table),
+            copies=placed.copies,
+            crossbars=placed.total_crossbars,
+            tiles=placed.total_tiles,
+            crossbar_ous=tuple((load, len(list(alike))) for load, alike in groupby(placed.ous_per_crossbar.tolist())),
+        )
+        for name, placed in mapping.layers.items()
+    )
+    instances = Instances(
+        crossbars=mapping.crossbars,
+        pes=sum(placed.total_pes for placed in mapping.layers.values()),
+        tiles=mapping.tiles,
+        index_bytes=sum(layer.index_stored_bytes for layer in layers),
+    )
+    times = {layer.name: layer.time for layer in layers}
+    serial_s = sum(time.serial_s for time in times.values())
+    return CostReport(
+        network=network.name,
+        method=plan.method,
+        mode=mode,
+        budget=crossbars,
+        chip=chip,
+        layers=layers,
+        macs=sum(layer.weight.size * layer.positions for layer in network.layers),
+        serial=Timing(serial_s, 1 / serial_s),
+        pipelined=Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values())),
+        energy_breakdown_j={
+            component: sum(layer.energy_breakdown_j[component] for layer in layers)
+            for component in layers[0].energy_breakdown_j
+        },
+        area_breakdown_m2=area(instances, chip, table),
+        leakage_breakdown_w=leakage(instances, chip, table),
+        conventions=conventions(chip, table),
+        figures=tuple(table.figures.values()),
+        warnings=chip.warnings,
+    )
+
+
+def activities(
+    network: Network, mapping: NetworkMapping, chip: Chip, zero_input: ZeroInput | None = None
+) -> dict[str, LayerActivity]:
+    """The counts of every layer of a mapped network, by name; ``zero_input`` as for ``cost``."""
+    return {
+        layer.name: activity(
+            mapping.layers[layer.name],
+            layer,
+            chip,
+            mapping.first_tile[layer.name],
+            mapping.feeds[layer.name],
+            mapping.digital_ops[layer.name],
+            None if zero_input is None else zero_input[layer.name],
+        )
+        for layer in network.layers
+    }

@@ -1,0 +1,116 @@
+"""How often nothing drives a row group: the rate at which hardware that looks at the input bits can skip OU steps."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prap_pim.capture import Captured
+from prap_pim.capture.quantize import InputGrid, grid_in
+from prap_pim.common.errors import UserError
+from prap_pim.common.parallel import over_ranges
+from prap_pim.common.progress import Steps, counted, unheard
+from prap_pim.crossbar.im2col import im2col_by_row
+from prap_pim.crossbar.kernels import count_driven
+from prap_pim.crossbar.network import compressed_model
+from prap_pim.crossbar.slices import Slices
+from prap_pim.hardware.grain import Grain
+from prap_pim.ir.network import Layer
+from prap_pim.ir.plan import LayerPlan, NetworkPlan
+
+_BYTES_AT_A_TIME = 1 << 22  # of im2col rows: every row group reads its own of them, so they are to stay in the cache
+
+
+def zero_input_rates(
+    captured: Captured, plan: NetworkPlan, images: Tensor, grain: Grain, batch_size: int = 50, told: Steps = unheard
+) -> dict[str, NDArray[np.float64]]:
+    """Share of a row group's OU steps in which no row is driven, measured on calibration images.
+
+    Measured over all images, all output positions and all input steps: the share of (position, input step) pairs in
+    which the input bits of all rows of the group are 0, so that each of its OUs would add nothing. Inputs are those of
+    the network in float arithmetic with the plan's weights (``compressed_model``), rounded to int8 and cut into input
+    bits as ``CrossbarLayer`` does: two's complement with 1-bit DACs, so one small negative input drives almost every
+    step; with wider DACs the offset code, in which a 0 drives the highest step. A convolution's padding counts as
+    inputs of 0; an unused row is never driven.
+
+    Args:
+        captured: the network.
+        plan: a plan for each of its layers, and the steps of their inputs.
+        images: calibration inputs [N, ...], N > 0.
+        grain: bits of inputs and DAC.
+        batch_size: images at a time.
+        told: how many batches are done.
+
+    Returns:
+        by layer name, float64 [row groups of the layer's plan], in 0..1.
+
+    Raises:
+        UserError: there are no images, the plan does not fit the network, or an input exceeds the grain's bits.
+    """
+    if len(images) == 0:
+        raise UserError("there are no calibration images to measure the rate of zero inputs on")
+    model = compressed_model(captured, plan)
+    counters = {
+        layer.name: _Counter(layer, plan.layers[layer.name], grid_in(plan, layer.name), grain)
+        for layer in captured.network.layers
+    }
+    for name, counter in counters.items():
+        model.get_submodule(name).register_forward_pre_hook(counter)
+    with torch.no_grad():
+        for batch in counted(torch.split(images, batch_size), told):
+            model(batch)
+    return {name: counter.rates() for name, counter in counters.items()}
+
+
+class _Counter:
+    """Counts, for one layer, the pairs in which a row group is driven.
+
+    An input becomes a byte of flags, bit s set if the input's digit of step s is not 0. The bytes of the rows of a
+    group, ORed, then hold one position's answers of 8 steps; 8 positions are ORed at a time, as one 64-bit word.
+    """
+
+    def __init__(self, layer: Layer, plan: LayerPlan, grid: InputGrid, grain: Grain) -> None:
+        self.layer, self.plan, self.grid = layer, plan, grid
+        self.slices = Slices(grain.input_bits, grain.dac_bits)
+        self.flags = _flags(self.slices)
+        self.driven = np.zeros(plan.groups, np.int64)
+        self.positions = 0
+
+    def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        images = len(x)
+        if self.layer.kind == "conv":
+            images = max(1, _BYTES_AT_A_TIME // (self.layer.map_positions * self.layer.rows))
+        for part in torch.split(x, images):
+            values = self.grid.integers(part).cpu().numpy()
+            self.slices.check(values, f"layer {self.layer.name}: inputs")
+            for flags in self.flags:
+                positions = self._add(flags[values.view(np.uint8)], int(flags[self.grid.zero % 256]))
+            self.positions += positions
+
+    def _add(self, flags: NDArray[np.uint8], of_zero: int) -> int:
+        """Count 8 steps of a batch, given as the flags of every input and of padding; return the batch's positions."""
+        by_row = im2col_by_row(self.layer, flags, of_zero)  # [im2col row, position]
+        positions = int(by_row.shape[1])
+        words = np.zeros((len(by_row), -(-positions // 8) * 8), np.uint8)
+        words[:, :positions] = by_row
+        of_layer = words.view(np.uint64)
+        over_ranges(
+            self.plan.groups,
+            lambda first, end: count_driven(of_layer, self.plan.rows, first, end, self.driven),
+        )
+        return positions
+
+    def rates(self) -> NDArray[np.float64]:
+        pairs = self.positions * self.slices.count
+        return (pairs - self.driven) / pairs
+
+
+def _flags(slices: Slices) -> NDArray[np.uint8]:
+    """Of every int8 value, seen as a byte: which digits are not 0. uint8 [ceil(steps / 8), 256], bit s for step s."""
+    values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64) + slices.offset
+    flags = np.zeros((-(-slices.count // 8), 256), np.uint8)
+    for step in range(slices.count):
+        digit = values >> (step * slices.width) & slices.largest_digit
+        flags[step // 8] |= (digit != 0).astype(np.uint8) << np.uint8(step % 8)
+    return flags

@@ -1,0 +1,145 @@
+"""Component tables: every figure with its unit and its source, from a TOML file. A missing one is an error."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.settings import Settings, nearest
+from prap_pim.hardware.chip import read_toml
+
+TABLES = Path(__file__).parent / "tables"
+
+# What a table must give, and in which unit. Areas are of one instance; how many there are is in price.py.
+REQUIRED: Mapping[str, Mapping[str, str]] = {
+    "adc": {"power": "W", "rate": "Hz", "resolution": "bit", "area": "m2"},
+    "dac": {"energy_per_drive": "J", "latency": "s", "area": "m2"},
+    "row_decoder": {"latency": "s"},
+    "column_mux": {"latency": "s"},
+    "crossbar": {"energy_per_cell_read": "J", "latency": "s", "area": "m2"},
+    "sample_and_hold": {"energy_per_sample": "J", "area": "m2"},
+    "input_register": {"energy_per_drive": "J", "energy_per_byte_loaded": "J/B", "latency": "s", "area": "m2"},
+    "shift_add": {"energy_per_conversion": "J", "latency": "s", "area": "m2"},
+    "output_register": {"energy_per_write": "J", "latency": "s", "area": "m2"},
+    "accumulator": {"energy_per_add": "J", "energy_per_shift": "J", "latency": "s", "area": "m2"},
+    "partial_sum_buffer": {"energy_per_read": "J", "energy_per_write": "J", "latency": "s", "area": "m2"},
+    "input_buffer": {"energy_per_access": "J", "latency": "s", "area": "m2"},
+    "index_buffer": {"energy_per_access": "J", "latency": "s", "area_per_byte": "m2/B"},
+    "bus": {"energy_per_byte": "J/B", "area": "m2"},
+    "router": {"energy_per_byte_hop": "J/B", "area": "m2"},
+    "output_unit": {"energy_per_output": "J", "area": "m2"},
+    "digital_unit": {"energy_per_op": "J", "area": "m2"},
+}
+# What a table may give besides: power that an instance draws when idle. ISAAC and the PRAP authors do not.
+OPTIONAL = {"leakage": "W"}
+# And what an ADC takes at each resolution, for chips whose adc_scaling is "by table": energy is of one conversion.
+_BY_BITS = re.compile(r"(energy|area|leakage)_at_([1-9]\d*)_bits")
+_BY_BITS_UNITS = {"energy": "J", "area": "m2", "leakage": "W"}
+
+
+class _Entry(Settings):
+    value: Annotated[float, Field(ge=0)]
+    unit: str
+    source: Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class UsedFigure:
+    """A figure that entered the cost."""
+
+    component: str
+    quantity: str
+    value: float
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ComponentTable:
+    """Figures by component and quantity, in SI units."""
+
+    name: str
+    figures: Mapping[tuple[str, str], UsedFigure]
+
+    def __call__(self, component: str, quantity: str) -> float:
+        """The value of a figure.
+
+        Raises:
+            UserError: the table does not have it.
+        """
+        try:
+            return self.figures[component, quantity].value
+        except KeyError:
+            raise UserError(f"component table {self.name}: {component} has no {quantity}") from None
+
+    def of_bits(self, quantity: str, bits: int) -> float:
+        """Energy of a conversion, or area or leakage of an ADC, of that resolution.
+
+        Raises:
+            UserError: the table does not have it; the message says which it has.
+        """
+        figure = self.figures.get(("adc", f"{quantity}_at_{bits}_bits"))
+        if figure:
+            return figure.value
+        found = [_BY_BITS.fullmatch(name) for component, name in self.figures if component == "adc"]
+        has = sorted(int(match[2]) for match in found if match and match[1] == quantity)
+        raise UserError(
+            f"component table {self.name}: no {quantity} of an ADC of {bits} bits (adc_bits); "
+            + (f"it has {', '.join(map(str, has))}" if has else "it has none by bits: choose another adc_scaling")
+        )
+
+    def leakage(self, component: str) -> float:
+        """Idle power of one instance in watts; 0 where the table does not say."""
+        figure = self.figures.get((component, "leakage"))
+        return figure.value if figure else 0.0
+
+    @property
+    def has_leakage(self) -> bool:
+        """Whether the table says anything of leakage."""
+        return any(quantity == "leakage" for _, quantity in self.figures)
+
+
+def table_names() -> list[str]:
+    """The tables that come with the package."""
+    return sorted(path.stem for path in TABLES.glob("*.toml"))
+
+
+def load_table(name_or_path: str | Path) -> ComponentTable:
+    """Read a table by name, or a user's TOML file by path.
+
+    Raises:
+        UserError: there is no such table, or a figure in it is missing, unknown, without source or in another unit.
+    """
+    names, origin = table_names(), str(name_or_path)
+    path = TABLES / f"{origin}.toml" if origin in names else Path(name_or_path)
+    if not path.is_file():
+        raise UserError(f"no component table {origin!r}: give a TOML file or one of {', '.join(names)}")
+    figures: dict[tuple[str, str], UsedFigure] = {}
+    for component, entries in read_toml(path).items():
+        if component not in REQUIRED:
+            raise UserError(f"{origin}: unknown component {component!r} ({nearest(component, list(REQUIRED))})")
+        units = {**REQUIRED[component], **OPTIONAL}
+        if not isinstance(entries, dict):
+            raise UserError(f"{origin}: {component} must be a table of figures")
+        for quantity, given in entries.items():
+            where = f"{origin}: {component}.{quantity}"
+            by_bits = _BY_BITS.fullmatch(quantity) if component == "adc" else None
+            unit = _BY_BITS_UNITS[by_bits[1]] if by_bits else units.get(quantity)
+            if unit is None:
+                raise UserError(f"{where}: unknown figure ({nearest(quantity, list(units))})")
+            entry = _Entry.checked(given, where)
+            if entry.unit != unit:
+                raise UserError(f"{where}: unit must be {unit}, not {entry.unit!r}")
+            figures[component, quantity] = UsedFigure(component, quantity, entry.value, entry.unit, entry.source)
+    for component, needed in REQUIRED.items():
+        for quantity, unit in needed.items():
+            if (component, quantity) not in figures:
+                raise UserError(f"{origin}: component {component} has no {quantity} ({unit})")
+    for quantity in ("rate", "resolution"):
+        if figures["adc", quantity].value == 0:
+            raise UserError(f"{origin}: adc.{quantity} must be greater than 0")
+    return ComponentTable(origin, figures)

@@ -1,0 +1,87 @@
+"""The grain of the hardware: what one operation unit (OU) holds. The only place that knows it."""
+
+from dataclasses import dataclass
+from functools import cache
+
+from prap_pim.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Grain:
+    """Geometry of an operation unit, the cells of a crossbar that are read in one step.
+
+    Attributes:
+        ou_rows: wordlines of an OU (h); the length of a weight pattern.
+        ou_columns: bitlines of an OU (w).
+        cell_bits: bits that one cell stores.
+        weight_bits: bits of one weight.
+        input_bits: bits of one activation, applied bit-serially.
+        dac_bits: input bits applied in one step.
+
+    Source of the defaults: Shen et al., High-Confidence Computing 2023 (8x8 OU, 1-bit cells, 8-bit weights and inputs).
+    """
+
+    ou_rows: int = 8
+    ou_columns: int = 8
+    cell_bits: int = 1
+    weight_bits: int = 8
+    input_bits: int = 8
+    dac_bits: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("ou_rows", "ou_columns", "cell_bits", "weight_bits", "input_bits", "dac_bits"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.cell_bits > self.weight_bits:
+            raise UserError(f"cell_bits ({self.cell_bits}) must not exceed weight_bits ({self.weight_bits})")
+        if self.dac_bits > self.input_bits:
+            raise UserError(f"dac_bits ({self.dac_bits}) must not exceed input_bits ({self.input_bits})")
+
+    @property
+    def columns_per_weight(self) -> int:
+        """Bitlines that the cells of one weight take."""
+        return -(-self.weight_bits // self.cell_bits)
+
+    @property
+    def input_steps(self) -> int:
+        """Steps in which an activation is applied."""
+        return -(-self.input_bits // self.dac_bits)
+
+    def row_groups(self, rows: int) -> int:
+        """OU rows that ``rows`` im2col rows fill when packed densely."""
+        return -(-rows // self.ou_rows)
+
+    def dense_cut(self, rows: int, filters: int, groups: int = 1) -> tuple[int, ...]:
+        """Where the row groups of a layer without pruning or reuse begin; ``rows`` at the end.
+
+        A row group is a stretch of im2col rows, and every filter of the convolution groups that they belong to has a
+        pattern in it, those of several groups side by side, each with zeros on the others' rows. A stretch has at most
+        ``ou_rows`` rows of at most p groups, p being the one that takes the fewest OUs (of equals the least). p is 1, a
+        group by itself, where the filters of a group fill whole OUs: an OU gives each of its filters at most
+        ``ou_rows`` rows, so R rows of O filters take at least ceil(R / ou_rows) * O OUs of one filter each. Where two
+        groups' filters fit an OU, a stretch runs on from group to group, and no row is driven twice.
+        """
+        return _dense_cut(self, rows, filters // groups, groups)[0]
+
+    def dense_ous(self, rows: int, filters: int, groups: int = 1) -> int:
+        """OUs of a layer without pruning or reuse, cut as ``dense_cut`` says."""
+        return _dense_cut(self, rows, filters // groups, groups)[1]
+
+    def ous(self, patterns: int) -> int:
+        """OUs that ``patterns`` weight patterns of one row group fill."""
+        return -(-patterns * self.columns_per_weight // self.ou_columns)
+
+
+@cache
+def _dense_cut(grain: Grain, rows: int, filters: int, groups: int) -> tuple[tuple[int, ...], int]:
+    """``Grain.dense_cut`` of ``groups`` groups of ``filters`` filters each, and its OUs."""
+    fan_in = rows // groups
+    found: list[tuple[tuple[int, ...], int]] = []
+    alone = filters * grain.columns_per_weight % grain.ou_columns == 0  # a group's filters fill whole OUs
+    for most in range(1, 1 + (1 if alone else min(groups, grain.ou_rows))):
+        cut, ous = [0], 0
+        while (first := cut[-1]) < rows:
+            cut.append(min(first + grain.ou_rows, (first // fan_in + most) * fan_in, rows))
+            ous += grain.ous(((cut[-1] - 1) // fan_in - first // fan_in + 1) * filters)
+        found.append((tuple(cut), ous))
+    return min(found, key=lambda each: each[1])

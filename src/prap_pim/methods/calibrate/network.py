@@ -1,0 +1,307 @@
+"""A whole network: one budget shared out by what each layer's error does, and layer after layer compressed in order."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import log2
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prap_pim.capture import Captured, Output, classes_of, outputs, padding_mask
+from prap_pim.capture.quantize import QuantizeConfig, rounding
+from prap_pim.capture.weights import put_own_weights, sharing_weights
+from prap_pim.common.errors import UserError
+from prap_pim.common.progress import Progress, quiet
+from prap_pim.common.settings import nearest
+from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.grain import Grain
+from prap_pim.ir.network import Layer, Network
+from prap_pim.ir.plan import LayerPlan
+from prap_pim.methods.calibrate.allocate import Offer, allocate, filled
+from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.depthwise import Depthwise
+from prap_pim.methods.calibrate.layer import Setting, blocks
+from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
+from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, dense_steps, least_steps, reducible, weighed
+from prap_pim.methods.prune import dense_plan
+from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
+
+_ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
+_SLACK = 0.01  # of the budget: more must not be left over for want of an offer
+_MOST_PRICE = 0.5  # of a use, in shares of what a pattern holds on the average
+_FLOOR_LAYERS = 3  # that are named where the least is too much
+_TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Allocated:
+    """What the budget gave one layer.
+
+    Attributes:
+        name: the layer.
+        sensitivity: divergence of the network's outputs (nats of classes, relative squared error of values) when this
+            layer alone keeps an eighth of its patterns, or as few weights as it may; None for one that is left whole.
+        setting: donors and shapes; None for a layer that keeps all.
+        changed: whether its weights are others than they were: it has fewer donors, or it keeps all its patterns and
+            makes good with them what earlier layers have changed.
+        error: relative output error of the layer as compressed; 0 for one that is as it was.
+    """
+
+    name: str
+    sensitivity: float | None
+    setting: Setting | None
+    changed: bool
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A compressed network.
+
+    Attributes:
+        plans: by layer name, in the order of the network, of those that are changed. Their scale is that of the weights
+            alone, their bias what takes back the mean of the layer's error (0 where a batch norm follows, whose mean
+            moves).
+        layers: what the budget gave each, in the same order.
+        drop: share of the calibration inputs that the finished network (batch norm moved, activations int8) classifies
+            otherwise than the network itself, as it was; None where no output has classes.
+        held_back: layers that ``balance`` alone kept from a better offer.
+        rebuilt: the network with these plans.
+    """
+
+    plans: Mapping[str, LayerPlan]
+    layers: tuple[Allocated, ...]
+    drop: float | None
+    held_back: tuple[str, ...]
+    rebuilt: Rebuilt
+
+
+@torch.no_grad()
+def calibrate(
+    captured: Captured,
+    batches: Sequence[tuple[Tensor, ...]],
+    judges: tuple[Output, ...],
+    config: CalibratedReuse,
+    chip: Chip,
+    seed: int,
+    *,
+    whole: Collection[str] = (),
+    quantize: QuantizeConfig | None = None,
+    phase: str = "calibration",
+    progress: Progress = quiet,
+) -> Calibration:
+    """Compress a network to a budget by calibrated reuse.
+
+    Args:
+        captured: the network; it is not changed.
+        batches: calibration inputs as the network takes them; no labels are needed. What a layer's error does to the
+            outputs is measured on the first 64 or so.
+        judges: how the network's outputs are judged (``capture.judged``).
+        config: budget and settings.
+        chip: whose OU steps are counted.
+        seed: of which im2col rows are looked at where there are more than needed. The same seed gives the same plans.
+        whole: names of layers that stay as they are; their OU steps count towards the budget.
+        quantize: how the int8 grids of the layers' inputs are found.
+        phase: what progress is told that this is.
+        progress: told after every layer.
+
+    Raises:
+        UserError: an input is not finite, or the budget is less than the least that layers can take; or ``max_drop`` is
+            asked of a network whose outputs have no classes.
+    """
+    names = [layer.name for layer in captured.network.layers]
+    for name in whole:
+        if name not in names:
+            raise UserError(f"there is no layer {name!r} to leave whole ({nearest(name, names)})")
+    check_budget(captured.network, config, chip.grain, whole)
+    job = _Job(captured, batches, judges, config, chip, seed, whole, quantize or QuantizeConfig(), phase, progress)
+    if config.max_drop is not None and job.survey.classes is None:
+        raise UserError(
+            f"max_drop compares classes, and the outputs of {captured.network.name} have none: "
+            "give a compute_ratio instead"
+        )
+    return job.to_ratio(config.compute_ratio) if config.compute_ratio is not None else job.to_drop(config.max_drop or 0)
+
+
+def least_ratio(network: Network, config: CalibratedReuse, grain: Grain, whole: Collection[str]) -> float:
+    """The least compute ratio: as few patterns as may be in every layer but those that are left ``whole``."""
+    return sum(_least(network, config, grain, whole).values()) / sum(dense_steps(x, grain) for x in network.layers)
+
+
+def _least(network: Network, config: CalibratedReuse, grain: Grain, whole: Collection[str]) -> dict[str, int]:
+    return {
+        layer.name: dense_steps(layer, grain) if layer.name in whole else least_steps(layer, config, grain)
+        for layer in network.layers
+    }
+
+
+def check_budget(network: Network, config: CalibratedReuse, grain: Grain, whole: Collection[str]) -> None:
+    """
+    Raises:
+        UserError: the budget is less than the least that the layers can take; names those that take most of it.
+    """
+    least = least_ratio(network, config, grain, whole)
+    if config.compute_ratio is None or config.compute_ratio >= least:
+        return
+    dense = sum(dense_steps(layer, grain) for layer in network.layers)
+    shares = sorted(_least(network, config, grain, whole).items(), key=lambda each: -each[1])[:_FLOOR_LAYERS]
+    most = ", ".join(f"{name} {steps / dense:.4f}" for name, steps in shares)
+    raise UserError(
+        f"a compute ratio of {config.compute_ratio:g} is not possible here: with as few patterns as may be"
+        f"{' in the layers that are not left whole' if whole else ''} it is {np.ceil(least * 1e4) / 1e4:.4f}, "
+        f"most of it in {most}"
+    )
+
+
+class _Job:
+    """One call of ``calibrate``."""
+
+    def __init__(
+        self,
+        captured: Captured,
+        batches: Sequence[tuple[Tensor, ...]],
+        judges: tuple[Output, ...],
+        config: CalibratedReuse,
+        chip: Chip,
+        seed: int,
+        whole: Collection[str],
+        quantize: QuantizeConfig,
+        phase: str,
+        progress: Progress,
+    ) -> None:
+        self.captured, self.batches, self.judges, self.config = captured, batches, judges, config
+        self.grain, self.ous_per_crossbar, self.quantize = chip.grain, chip.ous_per_crossbar, quantize
+        self.seed, self.phase, self.progress = seed, phase, progress
+        self._name = phase
+        self.layers = {layer.name: layer for layer in captured.network.layers}
+        self.untouched = frozenset(whole)
+        free = (x.name for x in captured.network.layers if reducible(x, config, chip.grain))
+        self.free = frozenset(free) - self.untouched
+        self.later = later_calls(captured, batches)
+        self.masks = [padding_mask(batch) for batch in batches]
+        surveyor = Surveyor(
+            captured, batches, judges, config, quantize, chip.grain, seed, self.free, self.later, self.masks
+        )
+        self.survey: Survey = surveyor.survey(progress, phase)
+        self.nats = self.survey.nats
+
+    def to_ratio(self, ratio: float) -> Calibration:
+        """Share out so many of the dense OU steps, and compress."""
+        dense = {name: dense_steps(layer, self.grain) for name, layer in self.layers.items()}
+        budget = int(ratio * sum(dense.values()) * (1 + _TINY)) - sum(dense[n] for n in dense if n not in self.free)
+        every = self.survey.offers
+        chosen, rate = allocate(weighed(self._quick_enough(every, ratio), self.nats), budget)
+        left = budget - sum(offer.ou_steps for offer in chosen.values())
+        if left > _SLACK * budget:  # the ladder's rungs are too far apart
+            every = {n: [*found, *between(self.layers[n], found, self.grain)] for n, found in every.items()}
+            chosen = filled(chosen, weighed(self._quick_enough(every, ratio), self.nats), left)
+        held_back: tuple[str, ...] = ()
+        if self.config.balance:
+            freely, _ = allocate(weighed(every, self.nats), budget)
+            held_back = tuple(name for name, offer in chosen.items() if offer.ou_steps < freely[name].ou_steps)
+        return self.compress({name: offer.setting for name, offer in chosen.items()}, rate, held_back)
+
+    def _quick_enough(self, every: Mapping[str, list[Offer]], ratio: float) -> Mapping[str, list[Offer]]:
+        """The offers with which no layer takes longer than ``ratio`` times the slowest layer of the dense network, each
+        layer on the crossbars that its dense plan takes; of a layer that has none, the quickest. All without balance.
+        """
+        if not self.config.balance:
+            return every
+        crossbars = {name: self._dense_crossbars(layer) for name, layer in self.layers.items()}
+        slowest = max(dense_steps(layer, self.grain) / crossbars[name] for name, layer in self.layers.items())
+        found = {}
+        for name, offers in every.items():
+            quick = [offer for offer in offers if offer.ou_steps / crossbars[name] <= ratio * slowest]
+            found[name] = quick or [min(offers, key=lambda offer: offer.ou_steps)]
+        return found
+
+    def _dense_crossbars(self, layer: Layer) -> int:
+        return -(-self.grain.dense_ous(layer.rows, layer.filters, layer.groups) // self.ous_per_crossbar)
+
+    def to_drop(self, drop: float) -> Calibration:
+        """The least compute ratio, by quarters of an octave, that changes at most this share of the classifications.
+
+        Where even the largest ratio below 1 changes more, all layers keep all their patterns.
+        """
+        best = None
+        low, high = 0, int(4 * log2(1 / least_ratio(self.captured.network, self.config, self.grain, self.untouched)))
+        while low < high:  # ratio 2**(-low / 4) is good enough, as far as is known; one below 2**(-high / 4) is not
+            middle = (low + high + 1) // 2
+            self.phase = f"{self._name}: ratio {2 ** (-middle / 4):.3f}"
+            found = self.to_ratio(2 ** (-middle / 4))
+            if found.drop is not None and found.drop <= drop:
+                low, best = middle, found
+            else:
+                high = middle - 1
+        return best or self.compress({}, 0.0, ())
+
+    def compress(self, settings: Mapping[str, Setting], rate: float, held_back: tuple[str, ...]) -> Calibration:
+        """Layer after layer, each on what the compressed layers before it pass on.
+
+        Args:
+            settings: of the layers that do not keep all their patterns.
+            rate: what an OU step is worth, in nats.
+            held_back: see ``Calibration``.
+        """
+        found: dict[str, Allocated] = {}
+        shown = 0
+
+        def decide(layer: Layer, now: list[Tensor], then: list[Tensor] | None) -> Decision:
+            nonlocal shown
+            setting = settings.get(layer.name)
+            if setting == Setting(layer.filters // layer.groups):
+                setting = None
+            changes = setting is not None or (then is not None and layer.name not in self.untouched)
+            given = LayerInputs.of(layer, now, then, self.later.get(layer.name, []), self.quantize, self.masks)
+            plan, error = self._compressed(given, setting, rate) if changes else (None, 0.0)
+            found[layer.name] = Allocated(
+                layer.name, self.survey.sensitivity.get(layer.name), setting, plan is not None, error
+            )
+            shown += 1
+            self.progress(f"{self.phase}: layers", shown, len(self.layers), f"{layer.name}, error {error:.2%}")
+            return Decision(plan, given.grid)
+
+        network = rebuilt(self.captured, self.batches, decide)
+        layers = tuple(found[name] for name in self.layers)
+        return Calibration(network.plans, layers, self._drop(network), held_back, network)
+
+    def _compressed(self, given: LayerInputs, setting: Setting | None, rate: float) -> tuple[LayerPlan, float]:
+        """A layer's plan and its error."""
+        layer = given.layer
+        how = (_ROWS, [self.seed, list(self.layers).index(layer.name)], self.config.mimic, self.config.damping)
+        problem: Depthwise | Parts = given.depthwise(*how) if shares_nothing(layer) else given.parts(*how)
+        if setting is None:
+            plan = self._whole(layer, problem)
+        elif isinstance(problem, Depthwise):
+            plan = problem.plan(setting.positions or 0, self.grain)
+        else:
+            uses = layer.filters * len(blocks(next(layer.by_group()), setting.positions, self.grain))
+            worth = self.config.update_weight * rate * layer.positions  # of one use, in nats
+            price = min(worth / self.nats[layer.name], _MOST_PRICE / uses) * problem.energy  # no layer goes dark
+            plan = problem.priced(price).approximated(setting, self.grain, self.config.passes)
+        if layer.name not in self.captured.folded and self.captured.origins[layer.name].takes_bias:
+            with np.errstate(over="ignore"):  # the plan tells what is not finite
+                shift = (layer.matrix * problem.original_mean).sum(1) - (plan.real_weights() * problem.mean).sum(1)
+                plan = replace(plan, bias=shift.astype(np.float32))
+        return plan, problem.error(plan.real_weights())
+
+    def _whole(self, layer: Layer, problem: "Depthwise | Parts") -> LayerPlan:
+        """All patterns: with weights that make good what earlier layers have changed, or its own if they do better."""
+        wanted = problem.target.reshape(layer.weight.shape).astype(np.float32)
+        plans = dense_plan(layer, self.grain), dense_plan(replace(layer, weight=wanted), self.grain)
+        return min(plans, key=lambda plan: problem.error(plan.real_weights()))
+
+    def _drop(self, network: Rebuilt) -> float | None:
+        """See ``Calibration``."""
+        if self.survey.classes is None:
+            return None
+        module = sharing_weights(network.module)
+        for name, layer in self.layers.items():
+            if name not in network.plans:
+                put_own_weights(module, name, left_whole(layer, self.grain, network.means[name]))
+            module.get_submodule(name).register_forward_pre_hook(rounding(network.grids[name]))
+        outcome = (module(*(each.clone() for each in batch)) for batch in self.batches)  # a network may work in place
+        found = classes_of(self.judges, (outputs(each, self.captured.network.name) for each in outcome))
+        assert found is not None
+        return float((found != self.survey.classes).double().mean())

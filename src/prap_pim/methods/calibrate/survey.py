@@ -1,0 +1,219 @@
+"""What each layer's error does to the network's outputs, and what each way to compress it would leave of an error."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from prap_pim.capture import Captured, Output, Probe, Walk, classes_of, divergence, outputs
+from prap_pim.capture.quantize import QuantizeConfig
+from prap_pim.capture.weights import weight_module
+from prap_pim.common.progress import Progress
+from prap_pim.hardware.grain import Grain
+from prap_pim.ir.network import Layer
+from prap_pim.ir.plan import LayerPlan
+from prap_pim.methods.calibrate.allocate import Offer
+from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
+from prap_pim.methods.calibrate.problem import LayerInputs, shares_nothing
+
+_INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
+_LEAST_ANSWERS = 16  # where a network is so large that more would take most of the time
+_ROWS = 2048  # im2col rows, at most, of which a layer's first covariance is made
+_LADDER = 2**0.5  # from one number of donors that is offered to the next
+_PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
+_KERNEL = 9
+_LEAST_SHARE = 0.01  # of the median layer's sensitivity
+_TINY = 1e-9
+
+
+def kept_positions(layer: Layer, config: CalibratedReuse, grain: Grain) -> list[int | None]:
+    """What the settings offer the filters of a layer; None: the whole kernel. Always something."""
+    offered = [None if kept == _KERNEL else kept for kept in config.shapes]
+    return [kept for kept in offered if kept is None or shapes_fit(layer, kept, grain)] or [None]
+
+
+def depthwise_settings(layer: Layer, config: CalibratedReuse, grain: Grain) -> list[Setting]:
+    """Of a layer whose filters share nothing: whole OU rows of weights fewer, where shapes may be dropped at all."""
+    if all(kept == _KERNEL for kept in config.shapes):
+        return []
+    counts = range(grain.ou_rows, layer.fan_in, grain.ou_rows)
+    found = [Setting(1, count) for count in counts]
+    dense = dense_steps(layer, grain)
+    return [setting for setting in found if most_steps(layer, setting, grain) < dense]
+
+
+def dense_steps(layer: Layer, grain: Grain) -> int:
+    """OU steps of one inference with every pattern."""
+    return grain.dense_ous(layer.rows, layer.filters, layer.groups) * grain.input_steps * layer.positions
+
+
+def most_steps(layer: Layer, setting: Setting, grain: Grain) -> int:
+    """OU steps of one inference, at most, that a setting takes."""
+    if shares_nothing(layer):
+        assert setting.positions is not None
+        ous = layer.filters * grain.row_groups(setting.positions) * grain.ous(1)
+    else:
+        part = next(layer.by_group())
+        ous = layer.groups * len(blocks(part, setting.positions, grain)) * most_ous(setting, grain)
+    return ous * grain.input_steps * layer.positions
+
+
+def least_steps(layer: Layer, config: CalibratedReuse, grain: Grain) -> int:
+    """OU steps of one inference with as few patterns as the settings allow."""
+    if shares_nothing(layer):
+        steps = [most_steps(layer, setting, grain) for setting in depthwise_settings(layer, config, grain)]
+        return min(steps, default=dense_steps(layer, grain))
+    part = next(layer.by_group())
+    return min(most_steps(layer, Setting(1, kept), grain) for kept in kept_positions(part, config, grain))
+
+
+def reducible(layer: Layer, config: CalibratedReuse, grain: Grain) -> bool:
+    """Whether a layer can do with fewer OU steps."""
+    return not shares_nothing(layer) or bool(depthwise_settings(layer, config, grain))
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """
+    Attributes:
+        sensitivity: divergence of the outputs when a layer alone keeps an eighth of its patterns, by layer name.
+        at_probe: the layer's expected relative error then.
+        offers: ways to compress each layer, with its relative error as their loss.
+        classes: what the untouched network takes the calibration inputs for; None where no output has classes.
+    """
+
+    sensitivity: Mapping[str, float]
+    at_probe: Mapping[str, float]
+    offers: Mapping[str, list[Offer]]
+    classes: Tensor | None
+
+    @property
+    def nats(self) -> dict[str, float]:
+        """What the outputs diverge by for each unit of a layer's relative error.
+
+        No layer counts less than a hundredth of the median one: a few inputs may fail to show what it does.
+        """
+        nats = {name: value / self.at_probe[name] for name, value in self.sensitivity.items()}
+        least = max(_TINY, _LEAST_SHARE * float(np.median(list(nats.values())))) if nats else 0.0
+        return {name: max(value, least) for name, value in nats.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Surveyor:
+    """Makes a survey.
+
+    Attributes:
+        captured: the network.
+        batches: calibration inputs; what a layer's error does to the outputs is measured on the first 64 or so,
+            or fewer of a network that makes many activations of each.
+        judges: the outputs.
+        config, quantize, grain, seed: as for ``calibrate``.
+        free: names of the layers that may be compressed.
+        later: what layers that are called again read then, by name.
+        masks: of every batch (``capture.padding_mask``).
+    """
+
+    captured: Captured
+    batches: Sequence[tuple[Tensor, ...]]
+    judges: tuple[Output, ...]
+    config: CalibratedReuse
+    quantize: QuantizeConfig
+    grain: Grain
+    seed: int
+    free: frozenset[str]
+    later: Mapping[str, Sequence[Tensor]]
+    masks: Sequence[Tensor | None]
+
+    def survey(self, progress: Progress, phase: str) -> Survey:
+        """Layer after layer, each in the untouched network but for itself."""
+        layers = {layer.name: layer for layer in self.captured.network.layers if layer.name in self.free}
+        walk = Walk(self.captured.module, self.batches)
+        least = -(-_LEAST_ANSWERS // min(output.answers for output in self.judges))
+        probe = Probe(self.captured.module, self.captured.first_inputs(self.batches, _INPUTS, least))
+        sensitivity: dict[str, float] = {}
+        at_probe: dict[str, float] = {}
+        offers: dict[str, list[Offer]] = {}
+        for node in walk.nodes():
+            layer = layers.get(str(node.target)) if node.op == "call_module" else None
+            if layer is not None and layer.name not in offers:
+                plan, error, offers[layer.name] = self._looked_at(layer, walk.inputs(node))
+                changed = weight_module(self.captured.module.get_submodule(layer.name), plan)
+                sensitivity[layer.name] = self._diverged(probe.wanted, probe.from_here(node, changed))
+                at_probe[layer.name] = max(error, _TINY)
+                progress(f"{phase}: sensitivity", len(offers), len(layers), layer.name)
+            walk.run(node)
+            if len(offers) < len(layers):
+                probe.run(node)
+        name = self.captured.network.name
+        classes = classes_of(self.judges, (outputs(outcome, name) for outcome in walk.outcome))
+        return Survey(sensitivity, at_probe, offers, classes)
+
+    def _diverged(self, wanted: Sequence[Any], found: Sequence[Any]) -> float:
+        """Of the outputs of all batches together."""
+        name = self.captured.network.name
+        pairs = zip(wanted, found, strict=True)
+        return divergence(self.judges, ((outputs(own, name), outputs(other, name)) for own, other in pairs))
+
+    def _looked_at(self, layer: Layer, inputs: list[Tensor]) -> tuple[LayerPlan, float, list[Offer]]:
+        """A layer as it is probed, its error then, and its offers."""
+        given = LayerInputs.of(layer, inputs, None, self.later.get(layer.name, []), self.quantize, self.masks)
+        seed = [self.seed, [each.name for each in self.captured.network.layers].index(layer.name)]
+        how = (_ROWS, seed, 0.0, self.config.damping)
+        offers = [Offer(Setting(layer.filters // layer.groups), dense_steps(layer, self.grain), 0.0)]
+        if shares_nothing(layer):
+            problem = given.depthwise(*how)
+            settings = list(self._settings(layer))
+            errors = dict(zip(settings, problem.errors([s.positions or 0 for s in settings]), strict=True))
+            at_probe = min(errors, key=lambda setting: setting.positions or 0)
+            plan, error = problem.plan(at_probe.positions or 0, self.grain), errors[at_probe]
+        else:
+            parts = given.parts(*how)
+            probe = Setting(self._full_ous(layer.filters / layer.groups / _PROBE))
+            plan, error = parts.approximated(probe, self.grain, 0), parts.expected(probe, self.grain)
+            errors = {setting: parts.expected(setting, self.grain) for setting in self._settings(layer)}
+        return plan, error, offers + [Offer(s, most_steps(layer, s, self.grain), each) for s, each in errors.items()]
+
+    def _settings(self, layer: Layer) -> Iterator[Setting]:
+        """What is offered beside all patterns: fewer and fewer donors, whole OUs of them, for each shape."""
+        if shares_nothing(layer):
+            yield from depthwise_settings(layer, self.config, self.grain)
+            return
+        part = next(layer.by_group())
+        for kept in kept_positions(part, self.config, self.grain):
+            counts, wanted = [part.filters] if kept else [], part.filters / _LADDER
+            while wanted >= 1 / _LADDER:
+                counts.append(self._full_ous(wanted))
+                wanted /= _LADDER
+            for count in dict.fromkeys(counts):
+                if kept or count < part.filters:
+                    yield Setting(count, kept)
+
+    def _full_ous(self, donors: float) -> int:
+        """Donors, at least one, that fill whole OUs."""
+        together = donors_together(self.grain)
+        return max(1, round(donors / together)) * together
+
+
+def between(layer: Layer, offers: Sequence[Offer], grain: Grain) -> Iterator[Offer]:
+    """Every number of whole OUs between those that were looked at; the loss is taken as linear there, which is more."""
+    if shares_nothing(layer):
+        return
+    together = donors_together(grain)
+    for kept in dict.fromkeys(offer.setting.positions for offer in offers):
+        rungs = sorted((o for o in offers if o.setting.positions == kept), key=lambda offer: offer.setting.donors)
+        for low, high in pairwise(rungs):
+            for donors in range(low.setting.donors + together, high.setting.donors, together):
+                share = (donors - low.setting.donors) / (high.setting.donors - low.setting.donors)
+                setting = Setting(donors, kept)
+                steps = most_steps(layer, setting, grain)
+                if steps < high.ou_steps:
+                    yield Offer(setting, steps, low.loss + share * (high.loss - low.loss))
+
+
+def weighed(offers: Mapping[str, Sequence[Offer]], nats: Mapping[str, float]) -> dict[str, list[Offer]]:
+    """Offers whose loss is what it costs the network."""
+    return {name: [replace(o, loss=o.loss * nats[name]) for o in every] for name, every in offers.items()}

@@ -1,0 +1,469 @@
+"""A captured network compressed one-shot by any method: what the pipeline, the library and ONNX files share."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prap_pim.capture import Captured, Comparison, Inputs, Output, Spread, cut, judged, outputs
+from prap_pim.capture.equalize import Equalised, equalised
+from prap_pim.capture.quantize import InputGrid, QuantizeConfig, grid_in, grid_of, settled
+from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.memory import available_memory, kept_memory
+from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
+from prap_pim.crossbar import CrossbarModel, ExactLayer
+from prap_pim.hardware.chip import Chip
+from prap_pim.ir.network import Layer, Network
+from prap_pim.ir.outline import Outline
+from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.plan import LayerPlan, NetworkPlan
+from prap_pim.methods.calibrate import CalibratedReuse, Calibration, calibrate
+from prap_pim.methods.config import AnyReuse, MethodConfig
+from prap_pim.methods.prune import NoPruning, PruneConfig, prune
+from prap_pim.methods.rebuild import Decision, Rebuilt, channel_means, later_calls, left_whole, output_means, rebuilt
+from prap_pim.methods.reuse import NoReuse, reuse
+from prap_pim.results.run import CheckResult, OutputCheck
+
+_BATCH = 64  # inputs of one tensor at a time
+_ACTIVATION = 1 << 24  # bytes, of the largest of a batch: what caches and memory still hold
+_HELD_BACK = 10  # one in so many calibration inputs is kept for the check of the result
+_LEAST_HELD_BACK = 8
+_COVARIANCES = 5  # matrices as large as a layer's covariance, at one time
+_LIVE = 3  # activations as large as the largest: before and after a node, in two networks
+_LEAST_SQUARES = 2  # the norm that ranges have unless another one is better
+_SAME_DB = 60.0  # that a network gives the same again
+_MOST_LOST = 1e9  # times what a layer gives: more is told as that
+_NAMED = 3  # layers that a message names
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """A compressed network.
+
+    Attributes:
+        captured: the network with the compressed weights, and the statistics of batch norm that these bring.
+        plan: of all layers, those that were left whole as their dense plans.
+        changed: names of the layers that were compressed.
+        calibration: how calibrated reuse shared its budget out; None for another method.
+        asked: the compute ratio that it was to meet, if one was asked for.
+        limit: the share of the inputs that it was allowed to classify otherwise (``max_drop``), if one was asked for.
+        check: how far the outputs are from the untouched network's.
+        equalised: where channels were equalised before.
+        quantize: how the grids of the activations were found.
+        asked_quantize: what was asked for, the choice of ranges perhaps left open.
+    """
+
+    captured: Captured
+    plan: NetworkPlan
+    changed: tuple[str, ...]
+    calibration: Calibration | None
+    asked: float | None
+    limit: float | None
+    check: CheckResult
+    equalised: tuple[Equalised, ...]
+    quantize: QuantizeConfig
+    asked_quantize: QuantizeConfig
+
+    @property
+    def prepared(self) -> str:
+        """What was done for int8 inputs beyond the least error of each layer, in words."""
+        told = []
+        if self.equalised:
+            most = max(self.equalised, key=lambda site: site.gain)
+            told.append(
+                f"channels equalised at {len(self.equalised)} places, where int8 then loses less: "
+                f"up to {most.gain:.3g} times less, in front of {', '.join(most.readers[:_NAMED])}"
+            )
+        if self.quantize != self.asked_quantize and self.quantize.norm != _LEAST_SQUARES:
+            clipped = "rarely" if self.quantize.input_percentile is None else "never"
+            told.append(f"inputs of layers are {clipped} clipped, which the outputs as a whole do better with")
+        return ". ".join(told)
+
+    @property
+    def met(self) -> str:
+        """How the limit was met, in words; nothing without one."""
+        if self.limit is None or self.calibration is None or self.calibration.drop is None:
+            return ""
+        drop = self.calibration.drop
+        told = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {self.limit:.2%} allowed"
+        if drop > self.limit:
+            return f"{told}: it could not be met, every layer keeps all its patterns"
+        kept = all(layer.setting is None for layer in self.calibration.layers)
+        return f"{told}: no compute ratio below 1 that was tried meets it" if kept else told
+
+    @property
+    def decided(self) -> str:
+        """Which limit decided, in words, where it is not the budget alone."""
+        if self.calibration is None or not self.calibration.held_back:
+            return ""
+        held = self.calibration.held_back
+        more = "" if len(held) <= _NAMED else f" and {len(held) - _NAMED} more"
+        return f"balance, the interval of a pipeline, kept from more: {', '.join(held[:_NAMED])}{more}"
+
+
+@kept_memory()
+def compress_network(
+    captured: Captured,
+    inputs: Tensor | Sequence[Inputs],
+    method: MethodConfig,
+    chip: Chip,
+    *,
+    seed: int = 0,
+    quantize: QuantizeConfig | None = None,
+    divisible: bool = True,
+    progress: Progress = quiet,
+) -> Compressed:
+    """Compress a network one-shot.
+
+    Args:
+        captured: the network; it is not changed.
+        inputs: calibration inputs [N, ...], or batches of them, without labels: for calibrated reuse, for the int8
+            grids of the activations, and for what compression changes at batch norms, whatever the method. A tenth of
+            them, at least 8 where there are twice as many, is held back to check the result.
+        method: what to do to which layer; ``finetune`` is of no effect.
+        chip: decides what an OU holds.
+        seed: see ``calibrate``.
+        quantize: how the grids of the activations are found.
+        divisible: see ``CalibrationInputs.of``.
+        progress: told after every layer.
+
+    Raises:
+        UserError: the method cannot handle a layer, or the inputs or the seed are of no use.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}")
+    given = CalibrationInputs.of(captured, inputs, method, divisible)
+    asked_quantize = quantize or QuantizeConfig()
+    changed = changed_layers(method, captured.network)
+    check_memory(captured.network, given, changed if isinstance(method.reuse, CalibratedReuse) else ())
+    calibration = asked = limit = None
+    untouched, (captured, equal) = captured, equalised(captured, given.batches, asked_quantize)
+    quantize = settled(captured, given.batches, given.judges, asked_quantize)
+    if isinstance(method.reuse, CalibratedReuse):
+        calibration = calibrated(captured, given, method.reuse, changed, chip, seed, quantize, method.name, progress)
+        network, asked, limit = calibration.rebuilt, method.reuse.compute_ratio, method.reuse.max_drop
+    else:
+        told = phase(progress, f"{method.name}: layers")
+        plans = planned(assign(changed, captured.network, chip, told), captured.network)
+        network = with_plans(captured, given, plans, quantize, phase(progress, f"{method.name}: ranges of inputs"))
+    after = captured.with_module(network.module)
+    plan = whole_plan(method.name, after, network, chip)
+    errors = {layer.name: layer.error for layer in calibration.layers} if calibration is not None else None
+    check = checked(untouched, captured, after, plan, given, chip, errors)
+    return Compressed(
+        after, plan, tuple(network.plans), calibration, asked, limit, check, equal, quantize, asked_quantize
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationInputs:
+    """Inputs of a network, and how its outputs are judged.
+
+    Attributes:
+        batches: to compress with.
+        held: kept for the check of the result: a tenth, at least 8, evenly spread; none where that would be more than
+            half of all.
+        judges: of the outputs.
+    """
+
+    batches: list[tuple[Tensor, ...]]
+    held: list[tuple[Tensor, ...]]
+    judges: tuple[Output, ...]
+
+    @staticmethod
+    def of(
+        captured: Captured,
+        inputs: Tensor | Sequence[Inputs],
+        method: MethodConfig,
+        divisible: bool = True,
+        classes: bool = False,
+    ) -> "CalibrationInputs":
+        """
+        Args:
+            divisible: whether the network takes any number of inputs at a time: few where its activations are large.
+            classes: whether its outputs are known to have classes; else that is told from how they look.
+
+        Raises:
+            UserError: there are none, or the method counts an output that the network does not have.
+        """
+        batches = cut(inputs, _BATCH, captured.network.name)
+        batches, held = held_back(_divided(batches, captured) if divisible else batches)
+        return CalibrationInputs(batches, held, judges_of(captured, batches[0], method, classes))
+
+
+def check_memory(network: Network, given: CalibrationInputs, calibrated: Collection[str]) -> None:
+    """
+    Args:
+        network: to compress.
+        given: with these inputs.
+        calibrated: names of the layers of whose inputs a covariance is made.
+
+    Raises:
+        UserError: that would take more memory than there is; names what takes it, and what to do.
+    """
+    free = available_memory()
+    widest = max((x for x in network.layers if x.name in calibrated), key=lambda x: x.fan_in, default=None)
+    covariances = 8 * _COVARIANCES * widest.fan_in**2 if widest is not None else 0
+    if widest is not None and covariances > free:
+        raise UserError(
+            f"layer {widest.name}: the covariance of its {widest.fan_in:,} inputs takes {covariances / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} GiB are free: leave it whole with skip={widest.name!r}"
+        )
+    count = sum(len(batch[0]) for batch in given.batches)
+    activations = 4 * _LIVE * count * max(node.output_elements for node in network)
+    if covariances + activations > free:
+        raise UserError(
+            f"model {network.name}: the activations of {count:,} calibration inputs take about "
+            f"{activations / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: give fewer inputs"
+        )
+
+
+def calibrated(
+    captured: Captured,
+    given: CalibrationInputs,
+    reusing: CalibratedReuse,
+    changed: Collection[str],
+    chip: Chip,
+    seed: int,
+    quantize: QuantizeConfig,
+    name: str,
+    progress: Progress,
+) -> Calibration:
+    """Calibrated reuse of the layers ``changed``."""
+    whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
+    of_network = captured, given.batches, given.judges, reusing, chip, seed
+    return calibrate(*of_network, whole=whole, quantize=quantize, phase=name, progress=progress)
+
+
+def _divided(batches: list[tuple[Tensor, ...]], captured: Captured) -> list[tuple[Tensor, ...]]:
+    """Batches of whose activations none takes more than ``_ACTIVATION`` bytes, or of two inputs."""
+    most = max(2, _ACTIVATION // (4 * max(node.output_elements for node in captured.network)))
+    found = []
+    for batch in batches:
+        count = len(batch[0])
+        for places in torch.tensor_split(torch.arange(count), -(-count // most)):
+            some = tuple(x[places] if x.ndim and len(x) == count else x for x in batch)
+            found.append(tuple(map(_laid_out, some)) if captured.takes_any_layout else some)
+    return found
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Images with their channels last, as ``Captured.module`` has weights: twice as fast on a CPU, or faster."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def held_back(
+    batches: list[tuple[Tensor, ...]],
+) -> tuple[list[tuple[Tensor, ...]], list[tuple[Tensor, ...]]]:
+    """Batches to compress with, and those that are kept (``CalibrationInputs``)."""
+    total = sum(len(batch[0]) for batch in batches)
+    count = max(_LEAST_HELD_BACK, -(-total // _HELD_BACK))
+    if 2 * count > total:
+        return batches, []
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[(torch.arange(count) * total + total // 2) // count] = True
+    used: list[tuple[Tensor, ...]] = []
+    kept: list[tuple[Tensor, ...]] = []
+    first = 0
+    for batch in batches:
+        here = chosen[first : first + len(batch[0])]
+        first += len(here)
+        for which, found in ((~here, used), (here, kept)):
+            if which.any():
+                found.append(tuple(x[which] if x.ndim and len(x) == len(which) else x for x in batch))
+    return used, kept
+
+
+@torch.no_grad()
+def judges_of(
+    captured: Captured, batch: tuple[Tensor, ...], method: MethodConfig, classes: bool = False
+) -> tuple[Output, ...]:
+    """How the network's outputs are judged, by a method's weights of them if it has any."""
+    name, count = captured.network.name, len(batch[0])
+    try:
+        outcome = outputs(captured.module(*(each.clone() for each in batch)), name)
+    except RuntimeError as error:
+        raise UserError(f"model {name} does not run on {count} inputs at a time: {one_line(error)}") from error
+    half = tuple(x[: count // 2] if x.ndim and len(x) == count else x for x in batch)
+    try:
+        fewer = outputs(captured.module(*(each.clone() for each in half)), name) if count > 1 else None
+    except RuntimeError:  # it takes so many and no others
+        fewer = None
+    weights = method.reuse.outputs if isinstance(method.reuse, CalibratedReuse) else None
+    names = captured.outputs or tuple(str(i) for i in range(len(outcome)))
+    maps = captured.network.layers[-1].kind == "conv"
+    try:
+        judges = judged(captured.module, outcome, names, maps, weights, known=classes, fewer=fewer)
+    except UserError as error:
+        raise UserError(f"model {name}: {error}") from error
+    for output in judges:
+        if bool(outcome[output.place].isnan().all()):
+            raise UserError(f"model {name}: output {output.name} is NaN on the first calibration inputs")
+    return judges
+
+
+def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network) -> dict[str, LayerPlan]:
+    """Plans of the layers that pruning and reuse have decided on."""
+    layers = {layer.name: layer for layer in network.layers}
+    return {name: make_plan(name, layers[name].matrix, *assigned) for name, assigned in assignments.items()}
+
+
+def with_plans(
+    captured: Captured,
+    given: CalibrationInputs,
+    plans: Mapping[str, LayerPlan],
+    quantize: QuantizeConfig,
+    told: Steps = unheard,
+) -> Rebuilt:
+    """The network with the weights of plans that are already made.
+
+    Where no batch norm follows, whose mean would move, a layer's bias takes back the mean of its error.
+    """
+    done, count = 0, len(captured.network.layers)
+    later = later_calls(captured, given.batches)
+
+    def decide(layer: Layer, now: list[Tensor], then: list[Tensor] | None) -> Decision:
+        nonlocal done
+        done += 1
+        told(done, count)
+        plan, grid = plans.get(layer.name), grid_of(layer, [*now, *later.get(layer.name, [])], quantize)
+        takes_bias = layer.name not in captured.folded and captured.origins[layer.name].takes_bias
+        if plan is None or not takes_bias or plan.bias.any():
+            return Decision(plan, grid)
+        wanted = output_means(
+            layer, layer.matrix.astype(np.float64), channel_means(layer, now if then is None else then)
+        )
+        given = output_means(layer, plan.real_weights(), channel_means(layer, now))
+        return Decision(replace(plan, bias=(wanted - given).astype(np.float32)), grid)
+
+    return rebuilt(captured, given.batches, decide)
+
+
+@torch.no_grad()
+def checked(
+    original: Captured,
+    prepared: Captured,
+    compressed: Captured,
+    plan: NetworkPlan,
+    given: CalibrationInputs,
+    chip: Chip,
+    errors: Mapping[str, float] | None = None,
+) -> CheckResult:
+    """Compare the bit-true network with the untouched one.
+
+    Args:
+        original, compressed: the networks; ``plan`` is of the second.
+        prepared: the network whose layers were compressed: the original one, or that with equalised channels.
+        given: its inputs.
+        chip: whose crossbars compute.
+        errors: each layer's relative output error, on what it reads in the compressed network. None: measured on what
+            it reads in the untouched one.
+    """
+    batches, judges = given.held or given.batches, given.judges
+    found, losses = Comparison(judges), {layer.name: _Loss() for layer in original.network.layers if errors is None}
+    bit_true, name = bit_true_network(compressed, plan, chip), original.network.name
+    again = Comparison(judges)
+    twice = (outputs(original.module(*(each.clone() for each in batches[0])), name) for _ in range(2))
+    again.add(next(twice), next(twice))
+    hooks = [
+        prepared.module.get_submodule(layer).register_forward_hook(
+            partial(loss.add, compressed.module.get_submodule(layer))
+        )
+        for layer, loss in losses.items()
+    ]
+    try:
+        for batch in batches:
+            wanted = outputs(original.module(*(each.clone() for each in batch)), name)
+            if hooks and prepared is not original:  # the hooks have not heard of this batch
+                prepared.module(*(each.clone() for each in batch))
+            found.add(wanted, outputs(bit_true(*(each.clone() for each in batch)), name))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    lost = errors if errors is not None else {layer: loss.share for layer, loss in losses.items()}
+    worst = sorted(lost.items(), key=lambda each: -each[1])[:_NAMED]
+    return CheckResult(
+        inputs=sum(len(batch[0]) for batch in batches),
+        held_back=bool(given.held),
+        outputs=[
+            OutputCheck(
+                name=each.output.name, sqnr_db=None if each.sqnr_db == inf else each.sqnr_db, changed=each.changed
+            )
+            for each in found.differences()
+        ],
+        worst=dict(worst),
+        varies=any(each.sqnr_db < _SAME_DB for each in again.differences()),
+    )
+
+
+class _Loss:
+    """The error that a layer with new weights makes by itself, on what the untouched network gives it to read."""
+
+    def __init__(self) -> None:
+        self._noise, self._signal = 0.0, Spread()
+
+    def add(self, changed: nn.Module, layer: nn.Module, given: tuple[Tensor, ...], own: Tensor) -> None:
+        """A hook on the untouched layer."""
+        self._noise += float((own - changed(given[0])).square().sum(dtype=torch.float64))
+        self._signal.add(own, 1 if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) else -1)
+
+    @property
+    def share(self) -> float:
+        """Squared error relative to the square of the output about its mean."""
+        return min(self._noise / signal, _MOST_LOST) if (signal := self._signal.total) else 0.0
+
+
+def bit_true_network(captured: Captured, plan: NetworkPlan, chip: Chip) -> nn.Module:
+    """The network with every layer's integers computed exactly as the crossbars do, activations int8."""
+    model = CrossbarModel.of(chip)
+    return captured.rebuild(
+        {
+            layer.name: ExactLayer(layer, plan.layers[layer.name], grid_in(plan, layer.name), model)
+            for layer in captured.network.layers
+        }
+    )
+
+
+def changed_layers(method: MethodConfig, network: Network) -> dict[str, tuple[PruneConfig, AnyReuse]]:
+    """The layers that a method does not leave whole, with their settings."""
+    settings = method.layer_settings(network)
+    return {name: setting for name, setting in settings.items() if setting != (NoPruning(), NoReuse())}
+
+
+def assign(
+    settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip, told: Steps = unheard
+) -> dict[str, tuple[PatternSet, ReuseMap]]:
+    """What pruning and reuse decide, for the layers of ``settings``; ``told`` hears how many are done."""
+    assignments = {}
+    for layer in counted([layer for layer in network.layers if layer.name in settings], told):
+        pruning, reusing = settings[layer.name]
+        patterns = prune(pruning, layer, chip.grain)
+        assignments[layer.name] = patterns, reuse(reusing, layer, patterns, chip.grain)
+    return assignments
+
+
+def whole_plan(name: str, captured: Captured, network: Rebuilt, chip: Chip) -> NetworkPlan:
+    """Every layer as a plan: those that are compressed with the batch norm of ``captured``, the others dense."""
+    layers = {}
+    for layer in captured.network.layers:
+        if layer.name in network.plans:
+            layers[layer.name] = network.plans[layer.name].scaled(layer.filter_scale, layer.filter_bias)
+        else:
+            plan = left_whole(layer, chip.grain, network.means[layer.name])
+            layers[layer.name] = plan.scaled(layer.filter_scale, layer.filter_bias + layer.filter_scale * plan.bias)
+    steps = {name: network.grids[name].step for name in layers}
+    zeros = {name: network.grids[name].zero for name in layers}
+    return NetworkPlan(name, layers, steps, Outline.of(captured.network), zeros)
+
+
+def plan_for_costs(
+    captured: Captured, chip: Chip, name: str = "dense", plans: Mapping[str, LayerPlan] | None = None
+) -> NetworkPlan:
+    """Some layers as planned and the others dense. Nothing is known of the inputs, whose steps are 1."""
+    grids = {layer.name: InputGrid(1.0) for layer in captured.network.layers}
+    means = {layer.name: np.zeros(layer.channels) for layer in captured.network.layers}
+    return whole_plan(name, captured, Rebuilt(captured.module, plans or {}, grids, means), chip)

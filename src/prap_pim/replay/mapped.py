@@ -1,0 +1,93 @@
+"""The networks of published settings from real mappings: what ``cost.replay`` takes from ratios is counted here.
+
+Random weights, the real methods at the settings of every layer, plans, OUs laid on crossbars, all events counted. As in
+the replay: the chip, the crossbars of each layer (all of every tile that the authors give it), its copies, and the
+serial timing.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from pydantic import TypeAdapter
+
+from prap_pim.capture import capture
+from prap_pim.common.progress import Progress, counted, phase
+from prap_pim.cost import activities, layer_time, load_table
+from prap_pim.cost.price import energy, total
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.ir.network import Network
+from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.mapping import map_network, replicate
+from prap_pim.methods.presets import layers_by_name, method_settings
+from prap_pim.methods.prune import PruneConfig, prune
+from prap_pim.methods.published import PublishedLayer, published
+from prap_pim.methods.reuse import ReuseConfig, reuse
+from prap_pim.replay.ratios import Inference, chosen, copies, spread
+from prap_pim.results.run import Gain
+from prap_pim.training.models import ModelConfig, build
+
+CLASSES = 10  # of CIFAR-10, on which the settings were chosen
+
+
+def replay_mapped(
+    preset: str, networks: Sequence[str], methods: Sequence[str], seed: int, progress: Progress
+) -> dict[str, dict[str, Gain]]:
+    """Gains over dense of published settings on random weights, on the chip that has the preset's name.
+
+    Args:
+        preset: of published settings.
+        networks: of the preset; none means all.
+        methods: of the replay's; none means all.
+        seed: of the weights.
+        progress: told how far things are.
+
+    Raises:
+        UserError: there is no such preset, network or method.
+    """
+    networks, methods = chosen(preset, networks, methods)
+    chip = load_chip(preset)
+    gains: dict[str, dict[str, Gain]] = {}
+    for name in networks:
+        model: ModelConfig = TypeAdapter(ModelConfig).validate_python({"name": name})
+        channels, height, width = published(preset)[name].input
+        example = torch.zeros(1, channels, height, width)
+        network = capture(build(model, channels, CLASSES, seed), example, name).network
+        layers = layers_by_name(preset, model)
+
+        inferences: dict[str, Inference] = {}
+        wanted = list(dict.fromkeys(["dense", *methods]))
+        for method in counted(wanted, phase(progress, f"{name}: mapping")):
+            settings = method_settings(preset, method, model)
+            inferences[method] = _inference(network, _plan(network, method, settings, chip), layers, chip)
+        gains[name] = {method: inferences[method].gain_over(inferences["dense"]) for method in methods}
+    return gains
+
+
+def _plan(
+    network: Network, method: str, settings: Mapping[str, tuple[PruneConfig, ReuseConfig]], chip: Chip
+) -> NetworkPlan:
+    plans = {}
+    for layer in network.layers:
+        pruning, reusing = settings[layer.name]
+        patterns = prune(pruning, layer, chip.grain)
+        reused = reuse(reusing, layer, patterns, chip.grain)
+        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, reused, layer.filter_scale, layer.filter_bias)
+    return NetworkPlan(method, plans, dict.fromkeys(plans, 1.0))  # no inputs are quantised here
+
+
+def _inference(network: Network, plan: NetworkPlan, layers: Mapping[str, PublishedLayer], chip: Chip) -> Inference:
+    """One layer after another, each on the crossbars and in the copies that the authors give it."""
+    table = load_table(chip.components)
+    mapping = replicate(
+        network,
+        map_network(network, plan, chip),
+        chip,
+        {name: copies(layer) for name, layer in layers.items()},
+        {name: spread(layer, chip).tiles * chip.crossbars_per_tile for name, layer in layers.items()},
+    )
+    counts = activities(network, mapping, chip).values()
+    return Inference(
+        latency_s=sum(layer_time(layer, chip, table).serial_s for layer in counts),
+        energy_j=sum(total(energy(layer, chip, table)) for layer in counts),
+    )

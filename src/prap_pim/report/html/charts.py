@@ -1,0 +1,384 @@
+"""Results as Plotly figures: plain values, drawn by the page. No colour alone carries meaning; bars begin at 0.
+
+Plotly reads a little HTML in labels, so every name is escaped here for Plotly, as it is escaped once more for JSON.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from math import isfinite
+from typing import Any
+
+from prap_pim.report.html.drawing import (
+    NUMBERS,
+    Chart,
+    Choice,
+    bar_layout,
+    color,
+    hatch,
+    label,
+    room_for_text,
+    safe,
+    symbol,
+)
+from prap_pim.report.quantities import Scale, bits, count, percent, quantity, scale, times, words
+from prap_pim.report.summary import Comparison, comparisons, component_names
+from prap_pim.results.run import LayerResult, MethodResult, Results
+
+_PLOT = 260  # pixels of a chart of lines
+_BAR = 30  # pixels of a bar with the space around it
+_GAIN_BAR = 19  # pixels of one bar in the group of a method
+_GAP = 14  # pixels between two groups
+_LAYER_ROW = 22  # pixels of a layer in a dot plot
+_GAIN_HATCHES = ("", "/", "x", ".")
+_SLIVER = 0.015  # of a method's energy: components below it in every method share one entry of the legend
+
+
+def method_charts(results: Results) -> list[Chart]:
+    """Method against method: gains, latency, energy by component, what the network's answers are worth."""
+    compared = comparisons(results)
+    methods = [each.method for each in compared]
+    return [
+        *([] if len(methods) == 1 else [_gains_of_one_mapping(compared), _gains_at_budget(compared)]),
+        _latency(methods),
+        _energy_breakdown(methods),
+        *([] if results.float_bits_per_byte is None else [_bits_per_byte(results, methods)]),
+        *([] if results.float_accuracy is None else [_accuracy(results, methods)]),
+        *([] if results.float_accuracy is None or len(methods) < 3 else [_tradeoff(results, compared)]),
+    ]
+
+
+def layer_chart(results: Results) -> Chart:
+    """Layer by layer, a mark for every method; the reader chooses what is shown."""
+    methods = [each.method for each in comparisons(results)]
+    names = layer_names(methods)
+    measures: list[tuple[str, Callable[[LayerResult], float], str]] = [
+        ("latency, pipelined", lambda layer: layer.pipelined_latency_s, "s"),
+        ("latency, serial", lambda layer: layer.serial_latency_s, "s"),
+        ("energy", lambda layer: layer.energy_j, "J"),
+        ("OU steps", lambda layer: layer.ou_steps, ""),
+    ]
+    return Chart(
+        "layer-chart",
+        "Every layer under every method",
+        "One inference; further left is better. The axis is logarithmic. The table below holds the figures.",
+        kind="Dot plot",
+        choosing="Show",
+        choices=[_by_layer(*measure, methods, names) for measure in measures],
+    )
+
+
+def layer_names(methods: Sequence[MethodResult]) -> list[str]:
+    """Layers of all methods, each once, in network order."""
+    return list(dict.fromkeys(layer.name for method in methods for layer in method.layers))
+
+
+_Measure = tuple[str, Callable[[Comparison], float]]
+
+
+def _gains_of_one_mapping(compared: Sequence[Comparison]) -> Chart:
+    reference = compared[0].reference.name
+    return _gains(
+        "gains-chip",
+        "Gains at equal chip",
+        f"Against {reference}, every layer once, on the crossbars that {reference} takes (or more, where a method "
+        "needs them). The line is at 1: longer bars are better.",
+        compared,
+        (
+            ("speedup, serial", lambda each: each.serial_speedup),
+            ("speedup, pipelined", lambda each: each.pipelined_speedup),
+            ("throughput, pipelined", lambda each: each.throughput_gain),
+            ("energy", lambda each: each.energy_gain),
+        ),
+    )
+
+
+def _gains_at_budget(compared: Sequence[Comparison]) -> Chart:
+    return _gains(
+        "gains-budget",
+        "Gains at equal crossbars",
+        f"Against {compared[0].reference.name}, each method with {count(compared[0].method.at_budget.budget)} "
+        "crossbars: what it leaves free holds further copies of layers, and wider ones. They bring buffers and links "
+        "with them, which the gain per mm² counts. The line is at 1: longer bars are better.",
+        compared,
+        (
+            ("throughput, pipelined", lambda each: each.budget_throughput_gain),
+            ("throughput per mm²", lambda each: each.budget_throughput_gain_per_area),
+            ("speedup, serial", lambda each: each.budget_serial_speedup),
+            ("energy", lambda each: each.budget_energy_gain),
+        ),
+    )
+
+
+def _gains(id_: str, title: str, note: str, compared: Sequence[Comparison], measures: Sequence[_Measure]) -> Chart:
+    rivals = compared[1:]
+    data: list[dict[str, Any]] = []
+    for i, (name, value) in enumerate(measures):
+        gains = [value(each) for each in rivals]
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": name,
+                "y": list(range(len(rivals))),
+                "x": [gain if isfinite(gain) else None for gain in gains],
+                "text": list(map(times, gains)),
+                "textposition": "outside",
+                "textangle": 0,
+                "constraintext": "none",
+                "cliponaxis": False,
+                "hovertext": [
+                    f"{safe(each.method.name)}, {name}: {times(g)}" for each, g in zip(rivals, gains, strict=True)
+                ],
+                "hoverinfo": "text",
+                "marker": {"color": color(i), "pattern": {"shape": _GAIN_HATCHES[i]}},
+            }
+        )
+    largest = max((gain for trace in data for gain in trace["x"] if gain is not None), default=1.0)
+    height = len(rivals) * (_GAP + _GAIN_BAR * len(measures))
+    layout = bar_layout([each.method.name for each in rivals], "gain", height, legend=len(measures))
+    layout["barmode"] = "group"
+    layout["bargap"] = _GAP / (_GAP + _GAIN_BAR * len(measures))
+    layout["xaxis"]["range"] = room_for_text([max(1.0, largest)], Scale(1.0, ""))
+    layout["shapes"] = [
+        {"type": "line", "x0": 1, "x1": 1, "y0": 0, "y1": 1, "yref": "paper", "line": {"dash": "dot", "width": 2}}
+    ]
+    return Chart(id_, title, note, data, layout)
+
+
+def _latency(methods: Sequence[MethodResult]) -> Chart:
+    return Chart(
+        "latency",
+        "Latency",
+        "One inference. Serial: nothing overlaps. Pipelined: the stages of a step and the layers overlap. "
+        "Shorter is better.",
+        choosing="Timing",
+        choices=[
+            _by_method("serial", methods, lambda method: method.serial.latency_s, "s"),
+            _by_method("pipelined", methods, lambda method: method.pipelined.latency_s, "s"),
+        ],
+    )
+
+
+def _by_method(
+    timing: str, methods: Sequence[MethodResult], value: Callable[[MethodResult], float], unit: str
+) -> Choice:
+    chosen = scale(map(value, methods), unit)
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(range(len(methods))),
+        "x": [value(method) * chosen.factor for method in methods],
+        "text": [quantity(value(method), unit) for method in methods],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertext": [f"{safe(method.name)}: {quantity(value(method), unit)}" for method in methods],
+        "hoverinfo": "text",
+        "marker": {
+            "color": [color(i) for i in range(len(methods))],
+            "pattern": {"shape": [hatch(i) for i in range(len(methods))]},
+        },
+        "showlegend": False,
+    }
+    layout = bar_layout([method.name for method in methods], f"latency, {timing} / {chosen.unit}", _BAR * len(methods))
+    layout["xaxis"]["range"] = room_for_text(map(value, methods), chosen)
+    return Choice(timing, [bars], layout)
+
+
+def _tradeoff(results: Results, compared: Sequence[Comparison]) -> Chart:
+    """What the answers are worth against what a method gains."""
+    of_bytes = results.float_bits_per_byte is not None
+    measures: tuple[_Measure, ...] = (
+        ("energy gain", lambda each: each.energy_gain),
+        ("throughput gain at equal chip", lambda each: each.throughput_gain),
+        ("throughput gain at equal crossbars", lambda each: each.budget_throughput_gain),
+    )
+
+    def choice(name: str, value: Callable[[Comparison], float]) -> Choice:
+        data = []
+        for i, each in enumerate(compared):
+            told = each.method.bit_true_bits_per_byte if of_bytes else each.method.bit_true_accuracy
+            gain = value(each)
+            if told is None or not isfinite(gain):
+                continue
+            text = bits(told) if of_bytes else percent(told)
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": label(each.method.name),
+                    "x": [gain],
+                    "y": [told if of_bytes else 100 * told],
+                    "hovertext": [f"{safe(each.method.name)}: {name} {times(gain)}, {text}"],
+                    "hoverinfo": "text",
+                    "cliponaxis": False,
+                    "marker": {"color": color(i), "symbol": symbol(i), "size": 13},
+                }
+            )
+        layout = bar_layout([], name, _PLOT, legend=len(data))
+        layout["yaxis"] = {
+            "title": {"text": "bits / byte" if of_bytes else "accuracy / %"},
+            "fixedrange": True,
+            "automargin": True,
+            **({"autorange": "reversed"} if of_bytes else {}),
+        }
+        return Choice(name, data, layout)
+
+    return Chart(
+        "tradeoff",
+        f"{'Bits per byte' if of_bytes else 'Accuracy'} against gain",
+        f"Bit-true, each method's mark against its gain over {compared[0].reference.name}. Further right and further "
+        "up is better. The upright axis does not begin at 0.",
+        kind="Scatter plot",
+        choosing="Gain",
+        choices=[choice(*measure) for measure in measures],
+    )
+
+
+def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
+    chosen = scale((method.energy_j for method in methods), "J")
+    parts_of = {
+        component: [method.energy_breakdown_j.get(component, 0.0) for method in methods]
+        for component in component_names(methods)
+    }
+    slivers = [
+        component
+        for component, parts in parts_of.items()
+        if all(part < _SLIVER * method.energy_j for method, part in zip(methods, parts, strict=True))
+    ]
+    if len(slivers) > 1:
+        small = [parts_of.pop(component) for component in slivers]
+        parts_of[f"{len(slivers)} smaller ones"] = [sum(parts) for parts in zip(*small, strict=True)]
+    data = []
+    for i, (component, parts) in enumerate(parts_of.items()):
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": label(words(component)),
+                "y": list(range(len(methods))),
+                "x": [part * chosen.factor for part in parts],
+                "hovertext": [
+                    f"{safe(method.name)}, {safe(words(component))}: {quantity(part, 'J')}"
+                    for method, part in zip(methods, parts, strict=True)
+                ],
+                "hoverinfo": "text",
+                "marker": {"color": color(i), "pattern": {"shape": hatch(i)}},
+            }
+        )
+    layout = bar_layout(
+        [method.name for method in methods], f"energy / {chosen.unit}", _BAR * len(methods), legend=len(data)
+    )
+    layout["barmode"] = "stack"
+    layout["xaxis"]["range"] = room_for_text((method.energy_j for method in methods), chosen)
+    layout["annotations"] = [
+        {
+            "x": method.energy_j * chosen.factor,
+            "y": i,
+            "text": quantity(method.energy_j, "J"),
+            "showarrow": False,
+            "xanchor": "left",
+        }
+        for i, method in enumerate(methods)
+    ]
+    return Chart(
+        "energy",
+        "Energy, by component",
+        "One inference. Shorter is better. The table below lists every component.",
+        data,
+        layout,
+    )
+
+
+def _accuracy(results: Results, methods: Sequence[MethodResult]) -> Chart:
+    layout = {"range": [0, 145], "tickvals": [0, 25, 50, 75, 100]}
+    pairs = [(method.compressed_accuracy, method.bit_true_accuracy) for method in methods]
+    title = "Accuracy" if results.inputs == "images" else "Accuracy of the next byte"
+    told = [100 * (share or 0.0) for share in (results.float_accuracy, *chain(*pairs))]
+    texts = [percent(share or 0.0) for share in (results.float_accuracy, *chain(*pairs))]
+    return _quality("accuracy", title, "Longer is better.", methods, told, texts, "accuracy / %", layout)
+
+
+def _bits_per_byte(results: Results, methods: Sequence[MethodResult]) -> Chart:
+    pairs = [(method.compressed_bits_per_byte, method.bit_true_bits_per_byte) for method in methods]
+    told = [value or 0.0 for value in (results.float_bits_per_byte, *chain(*pairs))]
+    layout = {"range": room_for_text(told, Scale(1.0, ""))}
+    note = "What the next byte costs on the average when it is coded by the network's probabilities. Shorter is better."
+    return _quality("bits-per-byte", "Bits per byte", note, methods, told, list(map(bits, told)), "bits / byte", layout)
+
+
+def _quality(
+    id_: str,
+    title: str,
+    note: str,
+    methods: Sequence[MethodResult],
+    told: Sequence[float],
+    texts: Sequence[str],
+    axis: str,
+    axis_layout: dict[str, Any],
+) -> Chart:
+    """Of the float network, then of each method compressed and bit-true."""
+    # the float network is one for all methods, so it has one bar and the neutral colour
+    bars = [("float network", "#999999", "")]
+    for i, method in enumerate(methods):
+        bars += [(f"{method.name}, compressed", color(i), "/"), (f"{method.name}, bit-true", color(i), "")]
+    data = {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(range(len(bars))),
+        "x": list(told),
+        "text": list(texts),
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertext": [f"{safe(name)}: {text}" for (name, *_), text in zip(bars, texts, strict=True)],
+        "hoverinfo": "text",
+        "marker": {"color": [bar[1] for bar in bars], "pattern": {"shape": [bar[2] for bar in bars]}},
+        "showlegend": False,
+    }
+    layout = bar_layout([name for name, *_ in bars], axis, _BAR * len(bars))
+    layout["xaxis"] |= axis_layout
+    return Chart(
+        id_,
+        title,
+        "Float network: as trained. Compressed: the method's weights, float arithmetic, batch norm moved on the "
+        "calibration inputs (so even dense can differ from the float network). Bit-true: int8 on the "
+        f"simulated crossbars. {note}",
+        [data],
+        layout,
+    )
+
+
+def _by_layer(
+    name: str,
+    value: Callable[[LayerResult], float],
+    unit: str,
+    methods: Sequence[MethodResult],
+    names: Sequence[str],
+) -> Choice:
+    place = {layer: i for i, layer in enumerate(names)}
+    chosen = scale((value(layer) for method in methods for layer in method.layers), unit)
+    data = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": label(method.name),
+            "y": [place[layer.name] for layer in method.layers],
+            "x": [value(layer) * chosen.factor or None for layer in method.layers],  # a logarithmic axis knows no 0
+            "hovertext": [
+                f"{safe(layer.name)}, {safe(method.name)}: {name} "
+                + (quantity(value(layer), unit) if unit else count(int(value(layer))))
+                for layer in method.layers
+            ],
+            "hoverinfo": "text",
+            "cliponaxis": False,
+            "marker": {"color": color(i), "symbol": symbol(i), "size": 10, "opacity": 0.9},
+        }
+        for i, method in enumerate(methods)
+    ]
+    layout = bar_layout(
+        names, f"{name} / {chosen.unit}" if chosen.unit else name, _LAYER_ROW * len(names), legend=len(methods)
+    )
+    layout["xaxis"] = {"title": layout["xaxis"]["title"], "type": "log", "fixedrange": True, "automargin": True}
+    layout["xaxis"] |= {"tickformat": "~s" if not unit else NUMBERS, "dtick": 1, "tickangle": 0}
+    layout["yaxis"] |= {"showgrid": True, "range": [len(names) - 0.5, -0.5]}
+    del layout["yaxis"]["autorange"]
+    return Choice(name, data, layout)

@@ -1,0 +1,315 @@
+"""The folder of one run: who may write there, what it holds, and how a killed run is found again."""
+
+import fcntl
+import os
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import read_json, write_json, write_whole
+from prap_pim.common.settings import Settings, read_yaml
+from prap_pim.results.run import Results
+from prap_pim.results.study import STUDY, StudyResults
+
+_LOCK = ".lock"
+
+
+class Manifest(Settings):
+    """What a run's figures depend on beside its configuration.
+
+    Attributes:
+        format: of the folder.
+        seed: of everything random.
+        threads: that share the sums of floats.
+        versions: of Python and the packages that compute.
+        arithmetic: accelerator and precision of the training.
+        inputs: digests of what the configuration only names: chip, component figures, data, the user's weights.
+        plans: digests of the plans by method (``NetworkPlan.digest``, over values, not file bytes), once finished.
+    """
+
+    format: Literal["prap-pim run 1", "prap-pim study 1"] = "prap-pim run 1"
+    seed: int
+    threads: int = Field(ge=1, le=1024)
+    versions: dict[str, str]
+    arithmetic: dict[str, str] = Field(default={"accelerator": "cpu", "precision": "32-true"})  # before it was noted
+    inputs: dict[str, str]
+    plans: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder. Every file there is whole, because files are written aside and renamed."""
+
+    path: Path
+
+    @property
+    def kind(self) -> str:
+        """What the folder holds, for messages."""
+        return "run"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """See ``Manifest``."""
+        return self.path / "manifest.json"
+
+    def read_manifest(self) -> Manifest:
+        """The manifest that the folder holds.
+
+        Raises:
+            UserError: it is missing or broken.
+        """
+        return Manifest.checked(read_json(self.manifest), str(self.manifest))
+
+    @property
+    def results(self) -> Path:
+        """Every figure, with its unit."""
+        return self.path / "results.json"
+
+    def read_results(self) -> Results:
+        """The results of a finished run.
+
+        Raises:
+            UserError: the folder holds no finished run, or they are broken.
+        """
+        self._check(self.results)
+        return Results.load(self.results)
+
+    def check_finished(self) -> None:
+        """
+        Raises:
+            UserError: the folder holds no finished run with its configuration.
+        """
+        self._check(self.results, self.config)
+
+    def read_study(self) -> StudyResults:
+        """The results of a finished study.
+
+        Raises:
+            UserError: the folder holds no finished study, or they are broken.
+        """
+        self._check(self.study)
+        return StudyResults.load(self.study)
+
+    @property
+    def study(self) -> Path:
+        """See ``StudyResults``; a run has none."""
+        return self.path / STUDY
+
+    def _check(self, *files: Path) -> None:
+        """
+        Raises:
+            UserError: one of these is not there; what the folder holds instead is said.
+        """
+        try:
+            missing = [file for file in files if not file.is_file()]
+            if missing:
+                raise UserError(self._instead(missing[0]))
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
+
+    def _instead(self, missing: Path) -> str:
+        if not self.path.is_dir():
+            return f"{self.path} is a file, not a folder" if self.path.exists() else f"there is no folder {self.path}"
+        asked = "study" if missing == self.study else "run"
+        if not any(file.exists() for file in (self.config, self.results, self.study)):
+            return f"{self.path} is not the folder of a {asked}: it holds no {missing.name}"
+        if self.study.exists():
+            return f"{self.path} is the folder of a study, not of a run: see prap-pim plot --figure pareto"
+        if _begun_as_study(self.manifest):
+            return f"the study in {self.path} has not finished: go on with prap-pim explore ... --resume"
+        if asked == "study":
+            return f"{self.path} is the folder of a run, not of a study (prap-pim explore makes one)"
+        if self.results.exists():
+            return f"{self.path} is not the whole folder of a run: it holds no {missing.name}"
+        return f"the run in {self.path} has not finished: go on with prap-pim run ... --resume"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
+    def comparison(self) -> Path:
+        """Every figure of every method, a line each."""
+        return self.path / "comparison.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of the base training."""
+        return self.path / "checkpoints"
+
+    def method(self, name: str) -> Path:
+        """The folder of one method: its checkpoints, plan.safetensors, digital.safetensors and result.json.
+
+        Raises:
+            UserError: the name, which may come from a file of somebody else's, would lead elsewhere.
+        """
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise UserError(f"{self.path}: a method cannot be called {name!r}")
+        return self.path / "methods" / name
+
+    @property
+    def simulations(self) -> Path:
+        """What simulations have found so far, a file for each point."""
+        return self.path / "simulations"
+
+
+def _begun_as_study(manifest: Path) -> bool:
+    try:
+        return str(read_json(manifest)["format"]).startswith("prap-pim study")
+    except (UserError, KeyError, TypeError):
+        return False
+
+
+@contextmanager
+def open_run(path: Path, config: dict[str, Any], manifest: Manifest, resume: bool) -> Iterator[RunFolder]:
+    """Take a folder for one run and hold it against a second process until the block ends.
+
+    Args:
+        path: the folder; made when missing.
+        config: the resolved configuration as plain values.
+        manifest: what else the figures depend on.
+        resume: go on with the run that the folder holds, if its configuration is the same.
+
+    Raises:
+        UserError: the folder holds another run, something else, or is in use; or it cannot be written.
+    """
+    folder = RunFolder(path)
+    refuse_foreign(folder)
+    with _held(path):
+        claim(folder, config, manifest, resume)
+        if resume:
+            remove_leftovers(folder)
+        yield folder
+
+
+@contextmanager
+def open_finished(path: Path) -> Iterator[RunFolder]:
+    """Take the folder of a finished run and hold it against a second process until the block ends.
+
+    Raises:
+        UserError: the folder holds no run or an unfinished one, or is in use; or it cannot be written.
+    """
+    folder = RunFolder(path)
+    folder.check_finished()
+    with _held(path):
+        yield folder
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """The lock of a run's folder, which is made when missing."""
+    handle = open_lock(path)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"the output folder {path} is in use by another process") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def open_lock(path: Path) -> int:
+    """The file that holds the locks of a folder, open; the folder is made when missing.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return os.open(path / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot use the output folder {path}: {error.strerror or error}") from error
+
+
+def refuse_foreign(folder: RunFolder) -> None:
+    """A run writes its config first: files without one belong to somebody else.
+
+    Raises:
+        UserError: there are such files, or the folder cannot be read.
+    """
+    try:
+        if not folder.path.exists() or folder.config.exists():
+            return
+        others = [p.name for p in folder.path.iterdir() if p.name != _LOCK and not p.name.endswith(".part")]
+    except OSError as error:
+        raise UserError(f"cannot use the output folder {folder.path}: {error.strerror or error}") from error
+    if others:
+        raise UserError(
+            f"the output folder {folder.path} is not empty and holds no {folder.kind}: choose another with --output"
+        )
+
+
+def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume: bool) -> None:
+    """Make an empty folder that of a run, or see that it is that run's already.
+
+    Raises:
+        UserError: it holds another run, or this one and it is not to be resumed, or this one begun with other versions
+            or inputs; or it cannot be written.
+    """
+    if not folder.config.exists():
+        write_whole(folder.config, yaml.safe_dump(config, sort_keys=False))
+        write_json(folder.manifest, manifest.model_dump())
+        return
+    difference = _first_difference(config, read_yaml(folder.config))
+    if difference:
+        raise UserError(
+            f"the output folder {folder.path} holds another {folder.kind} ({difference}): choose another with --output"
+        )
+    if not resume:
+        raise UserError(
+            f"the output folder {folder.path} holds this {folder.kind} already: "
+            "go on with --resume, or choose another with --output"
+        )
+    if not folder.manifest.exists():  # killed between the two files
+        write_json(folder.manifest, manifest.model_dump())
+        return
+    before = folder.read_manifest()
+    for what, old, new in (
+        ("another version of", before.versions, manifest.versions),
+        ("other content of", before.inputs, manifest.inputs),
+    ):
+        changed = [key for key in new if old.get(key) != new[key]]
+        if changed:
+            raise UserError(
+                f"the {folder.kind} in {folder.path} was begun with {what} {changed[0]}: "
+                "its figures would differ; choose another folder with --output"
+            )
+    for key, value in before.arithmetic.items():
+        if manifest.arithmetic.get(key) != value:
+            raise UserError(f"the run in {folder.path} was begun with --{key} {value}: go on with that")
+
+
+def remove_leftovers(folder: RunFolder) -> None:
+    """Remove the unfinished files of processes that were killed; nobody else may be writing there."""
+    for leftover in folder.path.rglob(".*.part"):
+        leftover.unlink(missing_ok=True)
+
+
+def _first_difference(new: Any, old: Any, where: str = "") -> str | None:
+    if isinstance(new, dict) and isinstance(old, dict):
+        for key in [*new, *(key for key in old if key not in new)]:
+            found = _first_difference(new.get(key), old.get(key), f"{where}.{key}" if where else str(key))
+            if found:
+                return found
+        return None
+    if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
+        for index, (one, other) in enumerate(zip(new, old, strict=True)):
+            found = _first_difference(one, other, f"{where}.{index}")
+            if found:
+                return found
+        return None
+    return None if new == old else f"its {where} is {reprlib.repr(old)}, not {reprlib.repr(new)}"

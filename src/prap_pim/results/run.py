@@ -1,0 +1,302 @@
+"""What a run leaves in results.json: every figure, its unit in its name (SI: s, J, m2). Read back with full checks."""
+
+from textwrap import wrap
+from typing import Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from prap_pim.common.names import shortened
+from prap_pim.common.settings import Saved, Settings
+
+_MOST_CHANGED = 0.1  # of the classes: more is said in a warning
+_LEAST_DB = 10.0  # of outputs without classes: less is said in a warning
+_WIDTH = 80  # characters of a line
+_USED = 0.97  # of a budget of OU steps: less is told
+
+
+class _Frozen(Saved):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Figure(_Frozen):
+    """A component figure that entered the cost, and where it comes from."""
+
+    component: str
+    quantity: str  # "energy per conversion", "area", ...
+    value: float
+    unit: str
+    source: str
+
+
+class ChipResult(_Frozen):
+    """The chip that was costed: its geometry in words and every figure with its source."""
+
+    name: str
+    description: str
+    geometry: dict[str, int | float | str]
+    figures: list[Figure]
+    conventions: list[str]  # how a conversion is timed and charged, in words
+    warnings: list[str]  # about the chip itself, such as an ADC too small for its OU
+    cells_per_crossbar: int | None = None  # None: written before this was told, as with every None below of that kind
+    ous_per_crossbar: int | None = None
+
+
+class TimingResult(_Frozen):
+    """One way of timing. Serial: nothing overlaps. Pipelined: stages of an OU step overlap, and layers overlap."""
+
+    latency_s: float  # of one inference
+    throughput_per_s: float  # inferences
+
+
+class CostFigures(_Frozen):
+    """What a plan costs in one mapping; events and energy of one inference."""
+
+    crossbars: int
+    stored_cells: int  # of all copies of a layer, as area and index
+    serial: TimingResult
+    pipelined: TimingResult
+    energy_j: float  # leakage not included
+    energy_breakdown_j: dict[str, float]  # by component; sums to energy_j
+    area_m2: float
+    leakage_w: float | None  # idle power of what the network takes; None: the component table says nothing of it
+    tops_per_w: float  # two operations for each multiplication of the uncompressed network, per joule with leakage
+    index_stored_bytes: int
+    index_read_bytes: int
+    partial_sum_bytes: int  # read and written
+
+
+class BudgetResult(CostFigures):
+    """The same plan when it may fill as many crossbars as every other method: layers are replicated, and spread."""
+
+    budget: int  # crossbars that there are
+    copies: dict[str, int]  # by layer
+    copy_crossbars: dict[str, int] = Field(default_factory=dict)  # of one copy; older results do not have it
+
+
+class LayerResult(_Frozen):
+    """One layer under one method; counts are of one inference."""
+
+    name: str
+    kind: str
+    weight_shape: list[int]
+    positions: int
+    row_groups: int
+    donors: int
+    uses: int
+    ou_steps: int
+    dense_ou_steps: int
+    crossbars: int
+    serial_latency_s: float
+    pipelined_latency_s: float
+    energy_j: float
+    checked_outputs: int  # integers of the bit-true model that were compared with the integer matmul
+    mismatches: int
+    overflows: int = 0  # dot products and sums of the bit-true model that did not fit the chip's registers
+    bottleneck: str | None = None  # the resource that sets the pipelined latency
+    stored_cells: int | None = None  # programmed
+    crossbar_ous: list[tuple[int, int]] | None = None  # (OUs on a crossbar, crossbars in a row that hold so many)
+
+    @model_validator(mode="after")
+    def _every_crossbar(self) -> Self:
+        if self.crossbar_ous is not None:
+            if any(ous < 0 or crossbars < 1 for ous, crossbars in self.crossbar_ous):
+                raise ValueError("crossbar_ous: OUs are at least 0, crossbars at least 1")
+            if sum(crossbars for _, crossbars in self.crossbar_ous) != self.crossbars:
+                raise ValueError("crossbar_ous: they are not as many crossbars as the layer's")
+        return self
+
+
+class AllocationResult(_Frozen):
+    """What calibrated reuse gave one layer of its budget."""
+
+    name: str
+    sensitivity_nats: float | None  # divergence of the network's outputs when this layer alone keeps an eighth
+    donors: int | None  # of a row group that all filters share; None: every pattern is kept
+    kept_positions: int | None  # of a kernel's, by each filter; None: all
+    output_error: float  # squared error of the layer's output relative to its square, on calibration inputs
+
+
+class CalibrationResult(_Frozen):
+    """How calibrated reuse shared out its budget."""
+
+    inputs: int
+    changed: float | None  # share of them classified otherwise than by the network itself, 0..1; None: no classes
+    limit: float | None  # of that share, where one was asked for
+    asked: float | None = None  # compute ratio, where one was asked for; None also: written before this was told
+    tuned: bool = False  # donors were trained afterwards: what is told here was found before
+    layers: list[AllocationResult]
+
+
+class OutputCheck(_Frozen):
+    """An output of the bit-true network beside the untouched network's."""
+
+    name: str
+    sqnr_db: float | None  # signal to noise; None: no difference
+    changed: float | None  # share of the classes that are others, 0..1; None: it has no classes
+
+    @property
+    def too_far(self) -> bool:
+        """Whether it has changed beyond the stated limit."""
+        if self.changed is not None:
+            return self.changed > _MOST_CHANGED
+        return self.sqnr_db is not None and self.sqnr_db < _LEAST_DB
+
+
+class CheckResult(_Frozen):
+    """How far a finished, bit-true network's outputs are from the untouched network's."""
+
+    inputs: int  # that were looked at
+    held_back: bool  # whether compression has not seen them; there were too few otherwise
+    outputs: list[OutputCheck]  # every one that counts
+    worst: dict[str, float]  # layers that lost most: relative error of their outputs; none where training went on
+    varies: bool = False  # whether the untouched network gives other outputs again for the same inputs
+
+    @property
+    def lines(self) -> list[str]:
+        """In words; a warning last, if an output has changed too much, in lines of about a terminal's width."""
+        return [*self.findings, *wrap(self.warning, _WIDTH, subsequent_indent="  ")]
+
+    @property
+    def findings(self) -> list[str]:
+        """What was found of each output, in words."""
+        which = "inputs held back for it" if self.held_back else "calibration inputs, which it was fitted to"
+        found = [f"check: the bit-true network against the untouched one on {self.inputs:,} {which}"]
+        for output in self.outputs:
+            noise = "no difference" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
+            classes = "" if output.changed is None else f", {output.changed:.1%} of the classes changed"
+            found.append(f"  output {output.name}: {noise}{classes}")
+        return found
+
+    @property
+    def warning(self) -> str:
+        """What is wrong and what to try; empty if all outputs are near enough."""
+        if self.varies:
+            return (
+                "warning: the untouched network gives other outputs each time for the same inputs, so what is told of "
+                "the outputs is in part that. Does it draw random numbers? Compress it without them"
+            )
+        far = ", ".join(output.name for output in self.outputs if output.too_far)
+        worst = zip(shortened(list(self.worst)), self.worst.values(), strict=True)
+        layers = ", ".join(f"{name} ({error:.1%})" for name, error in worst)
+        return far and (
+            f"warning: too much of output {far} has changed (more than {_MOST_CHANGED:.0%} of the classes, or values "
+            f"below {_LEAST_DB:g} dB); most is lost in {layers}. Try to compress less, skip these layers, or give "
+            "more and more varied calibration inputs"
+        )
+
+
+def unused_budget(used: float, asked: float | None) -> str:
+    """That much less of a compute ratio was used than asked for, in words; nothing if it was not, or none was asked."""
+    if asked is None or used >= _USED * asked:
+        return ""
+    return (
+        f"{used:#.3g} of the dense OU steps are used, {asked:#.3g} were allowed: "
+        "the rest is less than whole OUs take, or withheld by balance where that is asked for"
+    )
+
+
+class MethodResult(CostFigures):
+    """One method on the trained network."""
+
+    name: str
+    description: str
+    compressed_accuracy: float | None  # compressed weights, float arithmetic; 0..1; None: not measured
+    bit_true_accuracy: float | None  # int8 inputs and donors on the bit-true crossbars; 0..1; None: not measured
+    compressed_bits_per_byte: float | None = None  # cross-entropy of the next byte; None: no bytes, or not measured
+    bit_true_bits_per_byte: float | None = None
+    checked_images: int | None = None  # test inputs that went through every cell; None: written before this was told
+    compute_ratio: float  # OU steps / OU steps of the dense plan on the same chip
+    ou_steps: int
+    serial_breakdown_s: dict[str, float] | None = None  # by what takes the time; sums to the serial latency
+    at_budget: BudgetResult
+    plan_sha256: str
+    calibration: CalibrationResult | None = None  # of calibrated reuse
+    check: CheckResult | None = None  # against the network that was compressed; None: written before there was one
+    layers: list[LayerResult]
+
+
+class ParameterResult(_Frozen):
+    """A setting of simulated crossbars, and where it was said."""
+
+    name: str  # dots between nested settings: "device.variation.sigma"
+    value: str
+    source: str  # "chip NAME", a file, "--set", "--sweep" or "default"
+
+
+class PointResult(_Frozen):
+    """One method on simulated crossbars of one kind."""
+
+    method: str
+    value: float | None  # of the swept quantity; None: nothing is swept
+    mean: float  # accuracy over the devices; 0..1
+    spread: float  # its standard deviation from device to device (n - 1); 0 for one device
+    worst: float
+    accuracies: list[float] = Field(min_length=1)  # by device; one where nothing differs between devices
+    overflows: int  # dot products and sums that did not fit their registers, over all devices and images
+    layers_by_cell: int  # layers whose cells were visited; the others can lose nothing and took the integer product
+
+
+class SimulationResult(_Frozen):
+    """Accuracy of finished methods on crossbars with device effects."""
+
+    name: str
+    command: str
+    versions: dict[str, str]
+    images: int  # the first of the run's test images
+    devices: int
+    seed: int
+    parameters: list[ParameterResult]
+    sweep: Literal["sigma", "adc-bits", "fault-rate"] | None
+    exact_accuracy: dict[str, float]  # by method: on the same images where crossbars lose nothing; 0..1
+    points: list[PointResult] = Field(min_length=1)  # method after method, values as they were asked for
+
+
+class Results(_Frozen):
+    """A whole run."""
+
+    schema_version: Literal[1]
+    name: str
+    command: str
+    seed: int
+    versions: dict[str, str]
+    data: str
+    inputs: Literal["images", "sequences"] = "images"
+    images: dict[str, int]  # how many inputs, by split
+    classes: int | None = None  # that the network tells apart, or tokens; None: written before this was told
+    network: str
+    parameters: int
+    weights: str  # where they come from
+    zero_input_skipping: bool  # for all methods alike: OUs whose input bits are all 0 are not read
+    float_accuracy: float | None  # the trained network before compression; 0..1; None: not measured
+    float_bits_per_byte: float | None = None  # of the same network; None: no bytes, or not measured
+    chip: ChipResult
+    methods: list[MethodResult] = Field(min_length=1)  # the first is the one that the others are compared with
+    simulations: list[SimulationResult] = Field(default=[])  # of the finished run, one by one
+
+    @model_validator(mode="after")
+    def _distinct_methods(self) -> Self:
+        if len({method.name for method in self.methods}) < len(self.methods):
+            raise ValueError("two methods have one name")
+        if len({simulation.name for simulation in self.simulations}) < len(self.simulations):
+            raise ValueError("two simulations have one name")
+        return self
+
+    @property
+    def warnings(self) -> list[str]:
+        """Of the chip, and of methods that have changed the outputs too much: of those that were trained further, or
+        whose weights are random, that tells nothing."""
+        checks = {m.name: m.check for m in self.methods if m.check and self.float_accuracy is not None}
+        told = {name: check.warning.removeprefix("warning: ") for name, check in checks.items() if check.worst}
+        return [*self.chip.warnings, *(f"{name}: {text}" for name, text in told.items() if text)]
+
+    def with_simulation(self, simulation: SimulationResult) -> Self:
+        """With one simulation more, the last; it takes the place of an older one of its name."""
+        others = [other for other in self.simulations if other.name != simulation.name]
+        return self.model_copy(update={"simulations": [*others, simulation]})
+
+
+class Gain(Settings):
+    """What a method gains over dense: dense latency / its own, dense energy / its own."""
+
+    speedup: float
+    energy_gain: float

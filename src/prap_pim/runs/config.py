@@ -1,0 +1,87 @@
+"""The configuration of one run, as a user's YAML file gives it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from prap_pim.capture.quantize import QuantizeConfig
+from prap_pim.common.errors import UserError
+from prap_pim.common.settings import Settings, nearest, read_yaml
+from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.presets import with_presets
+from prap_pim.training import PRAP_2023, TrainingConfig
+from prap_pim.training.data import DataConfig, DigitsConfig
+from prap_pim.training.models import ModelConfig, ResNetConfig
+
+_SCHEDULES = {"prap-2023": PRAP_2023}
+
+
+def _schedule(value: Any) -> Any:
+    """A schedule's name stands for its settings, "none" for no training."""
+    if value == "none":
+        return None
+    if isinstance(value, str):
+        if value not in _SCHEDULES:
+            raise ValueError(f"unknown schedule ({nearest(value, ['none', *_SCHEDULES])})")
+        return _SCHEDULES[value]
+    return value
+
+
+class RunConfig(Settings):
+    """Everything that a run depends on: the same configuration gives the same plan and figures."""
+
+    name: str = Field(min_length=1, max_length=200)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    data: DataConfig = DigitsConfig()
+    model: ModelConfig = ResNetConfig()
+    checkpoint: Path | None = None  # start from these weights instead of random ones
+    training: Annotated[TrainingConfig | None, BeforeValidator(_schedule)] = PRAP_2023
+    methods: tuple[MethodConfig, ...] = Field(min_length=1)
+    quantize: QuantizeConfig = QuantizeConfig()
+    chip: str = "isaac-32nm"  # a preset, or a TOML file
+    mapping: Literal["spread", "pack"] = "spread"
+    crossbar_budget: int | None = Field(default=None, ge=1)  # that every method may fill; None: what dense takes
+    checked_images: int | None = Field(default=None, ge=0)  # test images that go through every cell; None: all
+    zero_input_skipping: bool = False  # do not read OUs whose input bits are all 0, for all methods alike
+    output: Path = Path("runs/run")
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _presets(cls, methods: Any, info: ValidationInfo) -> Any:
+        model = info.data.get("model")  # absent if it is wrong itself, which is complained of first
+        return with_presets(methods, model) if model is not None else methods
+
+    @model_validator(mode="after")
+    def _distinct_methods(self) -> Self:
+        names = [method.name.lower() for method in self.methods]  # they name folders
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"methods.{index}.name: two methods are called {self.methods[index].name!r}")
+        return self
+
+    @staticmethod
+    def load(path: Path, overrides: list[str] | None = None) -> "RunConfig":
+        """Read and check a configuration file.
+
+        Raises:
+            UserError: one line that says what is wrong and where.
+        """
+        return RunConfig.checked(read_yaml(path, overrides), str(path))
+
+    def only(self, names: list[str]) -> "RunConfig":
+        """The same with some of the methods, in the order of ``names``.
+
+        Raises:
+            UserError: there is no such method.
+        """
+        known = {method.name: method for method in self.methods}
+        for name in names:
+            if name not in known:
+                raise UserError(f"no method {name!r} in the configuration ({nearest(name, list(known))})")
+        return self.model_copy(update={"methods": tuple(known[name] for name in dict.fromkeys(names))})
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values with every default written out, without the place where the run is kept."""
+        values: dict[str, Any] = self.model_dump(mode="json", exclude={"output"})
+        return values

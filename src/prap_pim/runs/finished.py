@@ -1,0 +1,72 @@
+"""A finished run opened again: its compressed networks as they were, without training anything."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prap_pim.capture import Captured
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.runs.config import RunConfig
+from prap_pim.training.data import Splits, load
+from prap_pim.common.errors import UserError
+from prap_pim.runs.pipeline import PLAN, digests, saved_method
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.results.run import Results
+from prap_pim.results.folder import RunFolder, open_finished
+from prap_pim.common.settings import nearest, read_yaml
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What the folder of a finished run holds and names.
+
+    Attributes:
+        folder: it is held until the block of ``reopen`` ends.
+        config: as it was written.
+        results: as they were written.
+        splits: read again; the same as in the run.
+        chip: likewise.
+        inputs: digests of what the configuration only names.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    results: Results
+    splits: Splits
+    chip: Chip
+    inputs: dict[str, str]
+
+    def method(self, name: str) -> tuple[Captured, NetworkPlan]:
+        """The compressed network of a method and its plan, as ``saved_method`` gives them.
+
+        Raises:
+            UserError: the run has no such method, or its files are missing or not those of the run.
+        """
+        digest = {method.name: method.plan_sha256 for method in self.results.methods}
+        if name not in digest:
+            raise UserError(f"no method {name!r} in the run {self.folder.path} ({nearest(name, list(digest))})")
+        place = self.folder.method(name)
+        captured, plan = saved_method(self.config, self.splits, place)
+        if plan.digest() != digest[name]:
+            raise UserError(f"{place / PLAN} is not the plan of this run's results")
+        return captured, plan
+
+
+@contextmanager
+def reopen(path: Path) -> Iterator[FinishedRun]:
+    """Open the folder of a finished run, and hold it until the block ends.
+
+    Raises:
+        UserError: it is not the folder of a finished run, or is in use; or the data or the chip, which the run's
+            configuration only names, are missing or have changed.
+    """
+    with open_finished(path) as folder:
+        config = RunConfig.checked(read_yaml(folder.config), str(folder.config))
+        results, manifest = Results.load(folder.results), folder.read_manifest()
+        splits, chip = load(config.data, config.seed), load_chip(config.chip)
+        found = digests(config.model_copy(update={"checkpoint": None}), splits, chip)
+        for what in ("data", "chip"):
+            if found[what] != manifest.inputs.get(what):
+                raise UserError(f"the run in {path} was made with other content of {what}")
+        yield FinishedRun(folder, config, results, splits, chip, found)

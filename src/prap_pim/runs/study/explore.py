@@ -1,0 +1,169 @@
+"""A whole study: checked, begun or joined, run in as many processes as asked for, and its results written."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.memory import available_memory
+from prap_pim.common.parallel import cores
+from prap_pim.runs.pipeline import versions
+from prap_pim.report.study import front_table, summary, write_study_report
+from prap_pim.results.folder import Manifest
+from prap_pim.common.settings import read_yaml
+from prap_pim.runs.study.config import StudyConfig
+from prap_pim.runs.study.folder import Locks, StudyFolder, open_study
+from prap_pim.runs.study.processes import in_processes
+from prap_pim.runs.study.search import Search
+from prap_pim.runs.study.trial import Stages
+from prap_pim.runs.study.tables import write_tables
+from prap_pim.runs.study.work import Kind, one_by_one, work
+from prap_pim.results.study import StudyResults
+from prap_pim.common.progress import Progress, quiet
+
+_PROCESS_BYTES = 2 << 30  # that a process may need: torch itself, a network and its plans, images
+
+
+class Study(StudyResults):
+    """What ``explore`` returns: the trials of a study and its front."""
+
+    def __repr__(self) -> str:
+        return f"Study({self.name}: {summary(self)})"
+
+    def _repr_html_(self) -> str:
+        return front_table(self)
+
+
+def explore(
+    config: Mapping[str, Any] | str | Path,
+    output: str | Path | None = None,
+    *,
+    resume: bool = False,
+    processes: int | None = 1,
+    scheduler: str | None = None,
+    progress: Progress = quiet,
+) -> Study:
+    """Search a space of chips and compressions for the points that no other is better than.
+
+    Args:
+        config: a study's configuration: its values, or the path of a YAML file (docs/explore.md).
+        output: the study's folder; None: as the configuration says.
+        resume: go on with the study in the folder, or join those who work on it.
+        processes: that work at once; None: one for each core, as far as memory allows. A script that asks for more
+            than one needs ``if __name__ == "__main__"``.
+        scheduler: instead: address of a Dask scheduler, as tcp://host:port, whose workers run the trials.
+        progress: told how far things are.
+
+    Raises:
+        UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched.
+    """
+    if isinstance(config, str | Path):
+        study = StudyConfig.checked(read_yaml(Path(config)), str(config))
+    else:
+        study = StudyConfig.checked(dict(config), "study")
+    folder = study.output if output is None else Path(output)
+    return run_study(study, folder, "prap_pim.runs.study", resume, processes, scheduler, progress)
+
+
+def run_study(
+    config: StudyConfig,
+    output: Path,
+    command: str,
+    resume: bool,
+    processes: int | None,
+    scheduler: str | None,
+    progress: Progress,
+    kind: Kind = Stages,
+) -> Study:
+    """``explore`` with a checked configuration; what is not said here is as there.
+
+    Args:
+        command: how the user called it, for the report.
+        kind: what finds the figures.
+
+    Raises:
+        UserError: as ``explore``.
+    """
+    manifest = Manifest(
+        format="prap-pim study 1",
+        seed=config.seed,
+        threads=config.threads,
+        versions=versions(),
+        inputs=kind.check(config),
+    )
+    with ExitStack() as stack:
+        client = None
+        if scheduler is not None:  # before there is a folder
+            from prap_pim.runs.study.cluster import connected, on_cluster
+
+            client = stack.enter_context(connected(scheduler))
+        folder, locks = stack.enter_context(open_study(output, config.resolved(), manifest, resume))
+        search = Search(config, folder, locks)
+        if search.finished < search.total or not _whole(folder.study):
+            progress("trials", search.finished, search.total, "")
+            if client is not None:
+                on_cluster(client, config, search, folder, locks, kind, progress)
+            else:
+                _here(config, search, folder, locks, processes, kind, progress)
+            _write(config, command, search, folder, locks)
+        return Study.load(folder.study)
+
+
+def _whole(path: Path) -> bool:
+    """Whether the study's results can be read; if not, they are made of its trials anew."""
+    try:
+        Study.load(path)
+    except UserError:
+        return False
+    return True
+
+
+def _here(
+    config: StudyConfig,
+    search: Search,
+    folder: StudyFolder,
+    locks: Locks,
+    processes: int | None,
+    kind: Kind,
+    progress: Progress,
+) -> None:
+    count = processes or max(1, min(cores(), available_memory() // _PROCESS_BYTES))
+    if count > 1:
+        in_processes(count, config, folder.path, kind, lambda: search.finished, progress)
+        return
+    with _threads(config.threads):
+        work(search, folder, locks, one_by_one(config, kind(config, folder, locks, progress)), progress)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write(config: StudyConfig, command: str, search: Search, folder: StudyFolder, locks: Locks) -> None:
+    """The results. Processes that finish together write the same, one after the other."""
+    trials = [trial for number in range(search.total) if (trial := folder.load_trial(number)) is not None]
+    results = StudyResults(
+        name=config.name,
+        command=command,
+        seed=config.seed,
+        sampler=config.sampler,
+        versions=versions(),
+        objectives=config.objectives,
+        constraints={name: str(limit) for name, limit in config.constraints.items()},
+        space={name: str(values) for name, values in config.space.items()},
+        trials=trials,
+        front=search.front(),
+    )
+    with locks.order():
+        write_tables(results, folder)
+        write_study_report(results, folder.report, folder.config)
+        results.save(folder.study)  # last: it says that the study has finished

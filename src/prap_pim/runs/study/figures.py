@@ -1,0 +1,47 @@
+"""The figures that a study can be asked for: those of results.json, with dots between nested names."""
+
+from collections.abc import Iterator
+
+from prap_pim.cost.price import COMPONENTS
+from prap_pim.common.errors import UserError
+from prap_pim.results.run import CostFigures, TimingResult
+from prap_pim.common.settings import nearest
+from prap_pim.results.study import SHORT, Direction
+
+QUALITY = ("compressed_accuracy", "bit_true_accuracy", "compressed_bits_per_byte", "bit_true_bits_per_byte")
+BUDGET = "at_budget."  # figures of the plan when layers are replicated to fill the crossbar budget
+
+
+def _of_costs() -> Iterator[str]:
+    for name, field in CostFigures.model_fields.items():
+        if field.annotation is TimingResult:
+            yield from (f"{name}.{figure}" for figure in TimingResult.model_fields)
+        elif name == "energy_breakdown_j":
+            yield from (f"{name}.{component}" for component in COMPONENTS)
+        else:
+            yield name
+
+
+_COST = tuple(_of_costs())
+FIGURES = (*QUALITY, "compute_ratio", "ou_steps", *_COST, *(f"{BUDGET}{name}" for name in ("budget", *_COST)))
+_MORE_IS_BETTER = ("bit_true_accuracy", "compressed_accuracy", "throughput_per_s", "tops_per_w")
+
+
+def figure_name(name: str) -> str:
+    """The whole name of a figure.
+
+    Raises:
+        UserError: there is no such figure.
+    """
+    whole = SHORT.get(name, name)
+    if whole not in FIGURES:
+        hint = nearest(name, [*SHORT, *FIGURES])
+        if not hint.startswith("did"):
+            hint = f"allowed: {', '.join(SHORT)}, and those of results.json, as energy_j or serial.latency_s"
+        raise UserError(f"there is no figure {name!r} ({hint})")
+    return whole
+
+
+def better(name: str) -> Direction:
+    """Which way a figure gets better."""
+    return "maximize" if name.rpartition(".")[2] in _MORE_IS_BETTER else "minimize"

@@ -1,0 +1,187 @@
+"""The folder of a study: what it holds, and the locks by which any number of processes share it."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import read_json, write_json
+from prap_pim.results.folder import Manifest, RunFolder, claim, open_lock, refuse_foreign, remove_leftovers
+from prap_pim.results.study import TrialResult
+
+# bytes of the lock file, whose locks the system takes back from a process that dies
+_ORDER = 0  # who proposes trials and writes the journal
+_PRESENCE = 1  # shared by all who work on the study
+_TRIALS = 1 << 20
+_STAGES = 1 << 40
+
+
+class Locks:
+    """Locks on single bytes of a file. They are the process's: its threads do not exclude one another.
+
+    A file system that several machines share must support POSIX locks, as NFS does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Args:
+            path: the folder; made when missing.
+
+        Raises:
+            UserError: it cannot be made or written.
+        """
+        self._path, self._handle = path, open_lock(path)
+
+    def close(self) -> None:
+        """Give back all locks."""
+        os.close(self._handle)
+
+    def take(self, byte: int, *, wait: bool, shared: bool = False) -> bool:
+        """Take one lock; False: another process has it.
+
+        Raises:
+            UserError: the file system has no locks.
+        """
+        how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+        try:
+            fcntl.lockf(self._handle, how, 1, byte)
+        except OSError as error:
+            if not wait and error.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            raise UserError(f"cannot lock files in {self._path}: {error.strerror or error}") from error
+        return True
+
+    def give_back(self, byte: int) -> None:
+        """Let others have a lock."""
+        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
+
+    @contextmanager
+    def _held(self, byte: int) -> Iterator[None]:
+        self.take(byte, wait=True)
+        try:
+            yield
+        finally:
+            self.give_back(byte)
+
+    def order(self) -> AbstractContextManager[None]:
+        """The right to propose trials and to write the journal, until the block ends."""
+        return self._held(_ORDER)
+
+    def stage(self, key: str) -> AbstractContextManager[None]:
+        """The right to compute the stage with this key, until the block ends."""
+        return self._held(_STAGES + int(key[:14], 16))
+
+    def take_trial(self, number: int) -> bool:
+        """The right to run a trial; False: another process has it."""
+        return self.take(_TRIALS + number, wait=False)
+
+    def give_back_trial(self, number: int) -> None:
+        """Let others run a trial."""
+        self.give_back(_TRIALS + number)
+
+
+@dataclass(frozen=True)
+class StudyFolder(RunFolder):
+    """Paths inside a study's folder. Every file there is whole but the journal, to which lines are added."""
+
+    @property
+    def kind(self) -> str:
+        """What the folder holds, for messages."""
+        return "study"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's journal: finished trials in the order of their numbers, a line each."""
+        return self.path / "journal.log"
+
+    @property
+    def proposals(self) -> Path:
+        """Trials as they were proposed, a file for each batch."""
+        return self.path / "proposals"
+
+    @property
+    def trials_table(self) -> Path:
+        """Every trial, a row each."""
+        return self.path / "trials.parquet"
+
+    @property
+    def front_table(self) -> Path:
+        """The trials of the front, a row each."""
+        return self.path / "front.parquet"
+
+    def stage(self, kind: str, key: str) -> Path:
+        """The folder of a stage's results: what depends on the same things has the same key."""
+        return self.path / "stages" / f"{kind}-{key}"
+
+    def trial(self, number: int) -> Path:
+        """The result of a trial; it is there when the trial has finished."""
+        return self.path / "trials" / f"{number:06d}.json"
+
+    def save_trial(self, trial: TrialResult) -> None:
+        """Keep the result of a trial.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        values = trial.model_dump()
+        write_json(self.trial(trial.number), {"sha256": _digest(trial), "trial": values})
+
+    def load_trial(self, number: int) -> TrialResult | None:
+        """The result of a trial; None if it has not finished, or if its file is not what was written."""
+        path = self.trial(number)
+        if not path.exists():
+            return None
+        try:
+            saved = read_json(path)
+            trial = TrialResult.model_validate(saved["trial"])
+            if saved["sha256"] == _digest(trial) and trial.number == number:
+                return trial
+        except (UserError, ValueError, KeyError, TypeError):
+            pass
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _digest(trial: TrialResult) -> str:
+    return sha256(trial.model_dump_json().encode()).hexdigest()
+
+
+@contextmanager
+def open_study(
+    path: Path, config: dict[str, Any], manifest: Manifest, resume: bool
+) -> Iterator[tuple[StudyFolder, Locks]]:
+    """Take part in the study that a folder holds, or begin it there, until the block ends.
+
+    Raises:
+        UserError: the folder holds another study or something else, or this one and it is not to be resumed; or it
+            cannot be written.
+    """
+    folder = StudyFolder(path)
+    refuse_foreign(folder)
+    locks = Locks(path)
+    try:
+        with locks.order():
+            claim(folder, config, manifest, resume)
+            if locks.take(_PRESENCE, wait=False):  # nobody else is there
+                remove_leftovers(folder)
+        locks.take(_PRESENCE, wait=True, shared=True)
+        yield folder, locks
+    finally:
+        locks.close()
+
+
+@contextmanager
+def join_study(path: Path) -> Iterator[tuple[StudyFolder, Locks]]:
+    """Take part in a study that another process of ours has opened, until the block ends."""
+    locks = Locks(path)
+    try:
+        locks.take(_PRESENCE, wait=True, shared=True)
+        yield StudyFolder(path), locks
+    finally:
+        locks.close()

@@ -1,6 +1,0 @@
-"""Studies: which chip and which compression to choose. A search by Optuna over the stages of a run."""
-
-from prap_pim.study.config import StudyConfig
-from prap_pim.study.explore import explore, run_study
-
-__all__ = ["StudyConfig", "explore", "run_study"]

@@ -1,0 +1,36 @@
+"""Inputs and labels: where they come from, how they are split, and how training images are varied.
+
+A source is one file with a config and a handler of ``load``; one is chosen by its ``name`` in the configuration.
+To add one: its import here, and its place in ``DataConfig``.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from prap_pim.training.data.arrays import ArraysConfig
+from prap_pim.training.data.augment import AffineAugment, AugmentConfig, CropFlipAugment, augment
+from prap_pim.training.data.cifar import CifarConfig
+from prap_pim.training.data.digits import DigitsConfig
+from prap_pim.training.data.perturb import Perturb
+from prap_pim.training.data.source_text import SourceTextConfig
+from prap_pim.training.data.splits import Examples, Splits, load, stratified_order
+
+DataConfig = Annotated[DigitsConfig | ArraysConfig | CifarConfig | SourceTextConfig, Field(discriminator="name")]
+
+__all__ = [
+    "AffineAugment",
+    "ArraysConfig",
+    "AugmentConfig",
+    "CifarConfig",
+    "CropFlipAugment",
+    "DataConfig",
+    "DigitsConfig",
+    "Examples",
+    "Perturb",
+    "SourceTextConfig",
+    "Splits",
+    "augment",
+    "load",
+    "stratified_order",
+]

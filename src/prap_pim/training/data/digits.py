@@ -1,0 +1,43 @@
+"""Handwritten digits: real images that are always there."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch.nn import functional
+
+from prap_pim.training.data.perturb import Perturb, perturb
+from prap_pim.training.data.splits import SplitConfig, Splits, cut, load, normalised, split
+
+
+class DigitsConfig(SplitConfig):
+    """The 1797 handwritten digits that ship with scikit-learn, 8x8 pixels, resized.
+
+    Easy as they are; ``perturb`` makes all three parts harder, the test part as well.
+    """
+
+    name: Literal["digits"] = "digits"
+    size: int = Field(default=32, ge=4, le=512)  # pixels of a side
+    perturb: Perturb | None = None
+
+
+@load.register
+def _(config: DigitsConfig, seed: int) -> Splits:
+    from sklearn.datasets import load_digits  # takes a second, and only this source needs it
+
+    bunch = load_digits()
+    pixels = torch.from_numpy(bunch.images).float()[:, None] / 16  # 4-bit grey values 0..16
+    shrinks = config.size < pixels.shape[-1]
+    images = functional.interpolate(pixels, (config.size, config.size), mode="bilinear", antialias=shrinks)
+    labels = torch.from_numpy(bunch.target).long()
+    description = f"scikit-learn's handwritten digits, 8x8 resized to {config.size}x{config.size}"
+    if config.perturb is None:
+        return split(description, images, labels, config, seed)
+    how, (train, calibration, test) = config.perturb, cut(description, labels, config, seed)
+    varied = [perturb(how, images[train], train.numpy(), seed, copy) for copy in range(how.copies)]
+    return normalised(
+        f"{description}, perturbed",
+        int(labels.max()) + 1,
+        (torch.cat(varied), labels[train].repeat(how.copies)),
+        *((perturb(how, images[part], part.numpy(), seed), labels[part]) for part in (calibration, test)),
+    )

@@ -1,0 +1,388 @@
+"""What every command promises: help, quiet, JSON, completion, exit codes, one line for a mistake."""
+
+import io
+import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from prap_pim.__main__ import _parser, main
+from prap_pim.cli import output
+from prap_pim.common.errors import UserError
+from tests.capture.onnx.models import save
+from tests.capture.onnx.test_compress import network
+from tests.report.made_up import method, results, simulation
+
+COMMANDS = list(_parser().commands)
+TINY = {
+    "name": "tiny",
+    "data": {"name": "digits", "size": 8, "train": 120, "calibration": 40, "test": 40},
+    "model": {"name": "cnn", "width": 4},
+    "training": {"epochs": 2, "compress_at": 1, "batch_size": 40},
+    "methods": [{"name": "dense"}],
+}
+ENTRY = [sys.executable, "-m", "prap_pim"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the commands below take."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    base = {**TINY, "training": "none"}
+    space = {"chip.adc_bits": [6, 7]}
+    study = {"name": "study", "base": base, "space": space, "objectives": ["energy"], "sampler": "grid"}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    results(simulations=[simulation()]).save(folder / "told" / "results.json")
+    case = network()
+    save(case, folder)
+    np.savez(folder / "data.npz", **case.inputs)
+    assert main(["run", str(folder / "tiny.yaml"), "--output", str(folder / "real"), "--quiet"]) == 0
+    return folder
+
+
+# every command, as small as it goes; {n} differs from call to call
+SMALLEST = {
+    "run": "run tiny.yaml --output run{n} --set training=null",
+    "compare": "compare tiny.yaml --output compare{n} --set training=null --methods dense",
+    "explore": "explore study.yaml --output study{n} --processes 1",
+    "report": "report told",
+    "plot": "plot told --figure energy",
+    "simulate": "simulate real --sweep adc-bits=4 --samples 4 --processes 1 --name s{n}",
+    "compress": "compress model.onnx --calibration data.npz --method structured --set ratio=0.5 -o out{n}.onnx",
+    "replay": "replay prap-2023 --network vgg16 --method prap",
+    "completion": "completion bash",
+}
+REPORTING = [name for name in COMMANDS if name != "completion"]  # which prints its script and nothing else
+
+
+def given(place: Path, monkeypatch: pytest.MonkeyPatch, command: str, *flags: str) -> int:
+    monkeypatch.chdir(place)
+    number = len(list(place.iterdir()))
+    return main([*shlex.split(SMALLEST[command].format(n=f"{number}-{'-'.join(flags)}")), *flags])
+
+
+def test_all_commands_are_tried() -> None:
+    assert list(SMALLEST) == COMMANDS
+
+
+@pytest.mark.parametrize("command", REPORTING)
+def test_quiet_prints_nothing(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert given(place, monkeypatch, command, "--quiet") == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", REPORTING)
+def test_json_is_one_document_and_nothing_else(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert given(place, monkeypatch, command, "--json") == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert isinstance(json.loads(out), dict)
+    assert out.count("\n") == 1
+
+
+def test_quiet_takes_nothing_from_json(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert given(place, monkeypatch, "report", "--json") == 0
+    alone = capfd.readouterr()
+    assert given(place, monkeypatch, "report", "--json", "--quiet") == 0
+    assert capfd.readouterr() == alone
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "report told --output new/page.html",
+        "report told real --output new/page.html",
+        "plot told --figure energy -o new/e.pdf",
+        "compress model.onnx --calibration data.npz --ratio 0.5 -o new/m.onnx",
+        "compress model.onnx --calibration data.npz --ratio 0.5 -o m.onnx --plan new/m.safetensors",
+    ],
+)
+def test_folders_are_not_made_for_a_file(
+    line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt folder is a mistake; docs/cli.md says so."""
+    monkeypatch.chdir(place)
+    file = re.search(r"new/\S+", line)
+    assert file
+    assert main(shlex.split(line)) == 2
+    assert capfd.readouterr() == ("", f"prap-pim: cannot write {file[0]}: there is no folder new\n")
+    assert not Path("new").exists()
+    assert not Path("m.onnx").exists()
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_an_example_that_parses(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")  # a narrow terminal does not break it
+    with pytest.raises(SystemExit, match="0"):
+        main([*command.split(), "--help"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("example")]
+    examples = re.findall(r"prap-pim ([^;\n)]+)", "\n".join(lines))
+    assert examples
+    for example in examples:
+        arguments = _parser().parse_args(shlex.split(example.strip(' "')))
+        assert arguments.command == command or not command
+
+
+def test_without_arguments_it_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for command, parser in _parser().commands.items():
+        assert re.search(rf"^    {command}\b", shown, re.MULTILINE)
+        assert parser.epilog
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("plto x", "unknown command 'plto' (did you mean 'plot'?); see prap-pim --help"),
+        ("--versoin", "unknown option '--versoin' (did you mean '--version'?); see prap-pim --help"),
+        ("run x --outptu=y", "unknown option '--outptu' (did you mean '--output'?); see prap-pim run --help"),
+        ("plot x --figur energy", "unknown option '--figur' (did you mean '--figure'?); see prap-pim plot --help"),
+        ("plot x --figure enrgy", "unknown figure 'enrgy' (did you mean 'energy'?); see prap-pim plot --help"),
+        ("compress m -o x", "the following arguments are required: --calibration; see prap-pim compress --help"),
+        ("replay qqqqq -z", "unrecognized arguments: -z; see prap-pim --help"),
+        ("simulate 'a\n\x1bb' 'c\n\x1bd'", None),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_nearest(
+    line: str, complaint: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(shlex.split(line))
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert told.err == f"prap-pim: {complaint}\n" if complaint else "\x1b" not in told.err
+
+
+def test_a_word_after_two_dashes_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--", "--nowhere"]) == 2
+    assert "there is no folder --nowhere" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_is_one_line_and_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("no\nsuch thing")
+
+    monkeypatch.delenv("PRAP_PIM_TRACEBACK")
+    monkeypatch.setattr("prap_pim.results.folder.RunFolder.read_results", broken)
+    assert main(["report", "x"]) == 1
+    told = "prap-pim: a fault of the program: ValueError: no such thing (with PRAP_PIM_TRACEBACK=1 it says where)\n"
+    assert capsys.readouterr().err == told
+    monkeypatch.setattr("prap_pim.results.folder.RunFolder.read_results", lambda _: bytearray(1 << 62))
+    assert main(["report", "x"]) == 1
+    assert capsys.readouterr().err == "prap-pim: out of memory\n"
+
+
+def in_a_process(line: str, place: Path, *, shell: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = f"{shlex.join(ENTRY)} {line}{shell}"
+    return subprocess.run(["bash", "-c", command], cwd=place, env={**os.environ, **environment}, capture_output=True)
+
+
+def test_output_that_nobody_reads(place: Path) -> None:
+    """A reader that goes away, and streams that are closed."""
+    for line in ("report told", "--help", "completion bash"):
+        gone = in_a_process(line, place, shell=" | true; exit ${PIPESTATUS[0]}")
+        assert (gone.returncode, gone.stderr) == (0, b""), line
+    closed = in_a_process("report told", place, shell=" >&-")
+    assert (closed.returncode, closed.stderr) == (0, b"")
+    assert in_a_process("report nowhere", place, shell=" 2>&-").returncode == 2
+    full = in_a_process("report told", place, shell=" > /dev/full")
+    assert full.returncode == 2
+    assert full.stderr == b"prap-pim: cannot write to the output: No space left on device\n"
+
+
+def test_a_terminal_that_knows_ascii_only(place: Path) -> None:
+    plain = in_a_process("report told", place, PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
+    assert (plain.returncode, plain.stderr) == (0, b"")
+    shown = plain.stdout.decode("ascii")
+    assert re.search(r"area +2.13 mm2 ", shown)
+    assert re.search(r"latency, pipelined +900 us +600 us", shown)
+
+
+def on_a_terminal(words: Sequence[str], place: Path, columns: int, **environment: str) -> str:
+    """All that a terminal of so many columns is sent."""
+    ours, theirs = pty.openpty()
+    there = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), **environment}
+    at_once = "import prap_pim.cli.output as output, prap_pim.__main__ as start; output._PATIENCE = 0; start.main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", at_once, *words], cwd=place, env=there, stdout=theirs, stderr=theirs, stdin=theirs
+    )
+    os.close(theirs)
+    sent = b""
+    try:
+        while part := os.read(ours, 65536):
+            sent += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    return sent.decode()
+
+
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def test_forty_columns_and_no_color(place: Path) -> None:
+    words = [*shlex.split(SMALLEST["simulate"].format(n="-terminal"))]
+    sent = on_a_terminal(words, place, 40, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", sent)  # no colour
+    assert "%" in sent  # a bar
+    lines = [line for line in re.split(r"[\r\n]+", CONTROL.sub("", sent)) if "report: " not in line]
+    assert max(map(len, lines)) <= 40
+    assert re.search(r"\x1b\[[0-9;]*3[0-9]", on_a_terminal(["report", "told"], place, 100))
+
+
+def test_what_is_piped_is_not_wrapped(place: Path) -> None:
+    names = ["dense", *(f"a method of some length, number {i}" for i in range(1, 9))]
+    made_up = results(methods=[method(i % 2, name=name) for i, name in enumerate(names)])
+    made_up.save(place / "wide" / "results.json")
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    piped = subprocess.run([*ENTRY, "report", "wide"], cwd=place, env=environment, capture_output=True, text=True)
+    (head,) = (line for line in piped.stdout.splitlines() if line.split()[:1] == ["dense"] and "number 8" in line)
+    assert [name for name in names if name in head] == names
+
+
+@pytest.mark.parametrize("width", [40, 60, 100, 200])
+def test_progress_fits_its_line_and_tells_the_time_left(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, now = io.StringIO(), [0.0]
+    console = Console(file=screen, width=width, force_terminal=True, color_system=None, get_time=lambda: now[0])
+    monkeypatch.setattr(output, "Output", lambda **_: console)
+    monkeypatch.setattr(output, "_PATIENCE", 0)
+    with output.progress_bars(quiet=False) as progress:
+        for done in range(6):
+            now[0] += 2  # 20 s for all: 8 are left at last
+            progress("a phase with a name of some length", done, 9, "a note [red]of it")
+    lines = re.split(r"[\r\n]+", CONTROL.sub("", screen.getvalue()))
+    last = [line for line in lines if line.strip()][-1]
+    assert len(last.rstrip()) <= width
+    assert last.startswith("a phase")
+    assert re.search(r"\b0?0:08\b", last)
+    assert ("[red]" in last) == (width >= 100)
+
+
+def test_what_comes_before_the_first_phase_is_shown_as_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=100, force_terminal=True, color_system=None)
+    monkeypatch.setattr(output, "Output", lambda **_: console)
+    monkeypatch.setattr(output, "_PATIENCE", 0)
+    with output.progress_bars(quiet=False) as progress:
+        assert "starting" in screen.getvalue()
+        progress("the first", 0, 2)
+        screen.truncate(0)
+        progress("the first", 1, 2)
+    assert "the first" in screen.getvalue()
+    assert "starting" not in screen.getvalue()
+
+
+def completed(place: Path, *words: str) -> set[str]:
+    """What a real bash offers for the last of these words."""
+    script = place / "completion.bash"
+    if not script.exists():
+        script.write_bytes(in_a_process("completion bash", place).stdout)
+    ask = (
+        f"source {shlex.quote(str(script))}\n"
+        f"COMP_WORDS=({shlex.join(['prap-pim', *words])}); COMP_CWORD={len(words)}\n"
+        "registered=$(complete -p prap-pim); [[ $registered =~ -F\\ ([^ ]+) ]]; ${BASH_REMATCH[1]}\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    told = subprocess.run(["bash", "--norc", "-c", ask], cwd=place, capture_output=True, text=True)
+    assert told.stderr == ""
+    return set(told.stdout.split())
+
+
+def test_bash_completes(place: Path) -> None:
+    assert completed(place, "") == set(COMMANDS)
+    assert completed(place, "com") == {"compare", "compress", "completion"}
+    assert completed(place, "plot", "--fi") == {"--figure"}
+    assert completed(place, "plot", "told", "--figure", "layer-s") == {"layer-steps"}
+    assert completed(place, "plot", "told", "--figure", "energy", "--format", "") == {
+        "pdf",
+        "svg",
+        "png",
+        "tex",
+        "csv",
+        "parquet",
+    }
+    assert completed(place, "run", "tin") == {"tiny.yaml"}
+    assert completed(place, "report", "to") == {"told"}
+    assert completed(place, "report", "tin") == set()  # a file is no run
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes(place: Path) -> None:
+    (place / "completion.fish").write_bytes(in_a_process("completion fish", place).stdout)
+    told = subprocess.run(
+        ["fish", "--no-config", "-c", "source completion.fish; complete -C 'prap-pim com'"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert {line.split("\t")[0] for line in told.stdout.splitlines()} == {"compare", "compress", "completion"}
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_takes_its_script(place: Path) -> None:
+    script = in_a_process("completion zsh", place).stdout
+    load = 'autoload -U compinit; compinit -D; eval "$(cat)"; print $_comps[prap-pim]'
+    told = subprocess.run(["zsh", "-f", "-c", load], input=script, capture_output=True)
+    assert (told.stdout, told.stderr) == (b"_shtab_prap_pim\n", b"")
+
+
+def test_mistakes_are_user_errors_that_end_in_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(*_: object) -> None:
+        raise UserError("two\nlines")
+
+    monkeypatch.setattr("prap_pim.results.folder.RunFolder.read_results", wrong)
+    assert main(["report", "x", "--json"]) == 2
+    assert capsys.readouterr() == ("", "prap-pim: two lines\n")
+
+
+def test_an_interruption_ends_in_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prap_pim.results.folder.RunFolder.read_results", stopped)
+    assert main(["report", "x"]) == 130
+    assert capsys.readouterr().err == "prap-pim: interrupted; nothing was written\n"
+
+
+def test_the_page_of_commands_is_whole() -> None:
+    """Every command has its part and an example there, and the exit codes are those of the help."""
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    parts = dict(
+        zip(
+            re.findall(r"^## `prap-pim ([a-z]+)`", page, re.MULTILINE),
+            re.split(r"^## `.*$", page, flags=re.MULTILINE)[1:],
+            strict=True,
+        )
+    )
+    assert list(parts) == COMMANDS
+    for command, part in parts.items():
+        assert f"prap-pim {command} " in part.split("```sh")[1].split("```")[0]
+    codes = re.findall(r"^\| (\d+) \|", page, re.MULTILINE)
+    assert codes == re.findall(r"\b(\d+) [a-z]", (_parser().epilog or "").split("example")[0])

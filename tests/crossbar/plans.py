@@ -1,0 +1,39 @@
+"""Plans of layers, for tests that need a whole network."""
+
+import numpy as np
+
+from prap_pim.capture import Captured
+from prap_pim.capture.quantize import InputGrid
+from prap_pim.ir.network import Float32
+from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.plan import LayerPlan, NetworkPlan
+
+
+def dense_plan(
+    name: str, matrix: Float32, scale: Float32 | None = None, bias: Float32 | None = None, height: int = 8
+) -> LayerPlan:
+    """Every pattern of ``height`` consecutive rows stored and computed."""
+    filters, inputs = matrix.shape
+    groups = -(-inputs // height)
+    rows = np.arange(groups * height, dtype=np.int32)
+    rows = np.where(rows < inputs, rows, -1).astype(np.int32).reshape(groups, height)
+    shape = np.tile(np.arange(groups, dtype=np.int32), (filters, 1))
+    patterns = PatternSet(inputs, rows, np.arange(groups + 1, dtype=np.int64), shape)
+    scale = np.ones(filters, np.float32) if scale is None else scale
+    bias = np.zeros(filters, np.float32) if bias is None else bias
+    return make_plan(name, matrix, patterns, ReuseMap.none(patterns), scale, bias)
+
+
+def dense_network_plan(captured: Captured, grids: dict[str, InputGrid]) -> NetworkPlan:
+    """Dense plans for every layer."""
+    plans = {
+        layer.name: dense_plan(layer.name, layer.matrix, layer.filter_scale, layer.filter_bias)
+        for layer in captured.network.layers
+    }
+    return network_plan("dense", plans, grids)
+
+
+def network_plan(method: str, plans: dict[str, LayerPlan], grids: dict[str, InputGrid]) -> NetworkPlan:
+    """Of layers' plans and the grids of their inputs."""
+    steps = {name: grid.step for name, grid in grids.items()}
+    return NetworkPlan(method, plans, steps, input_zero={name: grid.zero for name, grid in grids.items()})

@@ -1,0 +1,117 @@
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from prap_pim.common.errors import UserError
+from prap_pim.cost import load_table, table_names
+from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
+from prap_pim.hardware.chip import load_chip
+from prap_pim.hardware.components import REQUIRED, TABLES
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_figure_has_value_unit_and_source(name: str) -> None:
+    table = load_table(name)
+    assert {key for key in table.figures} >= {(part, what) for part, needed in REQUIRED.items() for what in needed}
+    assert all(len(figure.source) > 5 and figure.unit for figure in table.figures.values())
+    assert table.has_leakage == (name == "survey-32nm")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("[adc]\npower", "[adc]\nenergy", "unknown figure"),
+        ('unit = "Hz"', 'unit = "GHz"', "unit must be Hz, not 'GHz'"),
+        ("value = 1.2e9", "value = -1", "must be at least 0, not -1"),
+        ("value = 1.2e9", "value = 0", "adc.rate must be greater than 0"),
+        ("[dac]", "[dacs]", "did you mean 'dac'?"),
+        ('source = "authors: 1.2 GS/s"', 'source = ""', "source"),
+        ("[adc]", "adc", "not valid TOML"),
+    ],
+)
+def test_mistakes_are_one_clear_line(tmp_path: Path, old: str, new: str, says: str) -> None:
+    text = (TABLES / "prap-2023.toml").read_text()
+    assert old in text
+    (tmp_path / "mine.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError) as caught:
+        load_table(tmp_path / "mine.toml")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_figure_is_named(tmp_path: Path) -> None:
+    lines = (TABLES / "prap-2023.toml").read_text().splitlines()
+    (tmp_path / "mine.toml").write_text("\n".join(line for line in lines if "energy_per_shift" not in line))
+    with pytest.raises(UserError, match=r"component accumulator has no energy_per_shift \(J\)"):
+        load_table(tmp_path / "mine.toml")
+    with pytest.raises(UserError, match="no component table 'nothing'"):
+        load_table("nothing")
+
+
+def test_adc_conventions() -> None:
+    """Against components.json's notes: SRE's 6-bit ADC 0.535 or 4.28 pJ; ISAAC's 8-bit 1.667, scaled to 6 0.536 pJ."""
+    paper, isaac = load_chip("prap-2023"), load_chip("isaac-32nm")
+    sre, isaac_table = load_table("prap-2023"), load_table("isaac-32nm")
+    assert conversion_energy(paper, sre) == pytest.approx(4.28e-12, rel=1e-3)
+    assert conversion_energy(paper.model_copy(update={"adc_energy": "power/rate"}), sre) == pytest.approx(
+        0.535e-12, rel=2e-3
+    )
+    assert conversion_time(paper, sre) == pytest.approx(6.667e-9, rel=1e-3)
+    for bits, picojoules in ((4, 0.188), (5, 0.312), (6, 0.536), (7, 0.938), (8, 1.667)):
+        chip = isaac.model_copy(update={"adc_bits": bits})
+        assert conversion_energy(chip, isaac_table) == pytest.approx(picojoules * 1e-12, rel=3e-3)
+        assert conversion_time(chip, isaac_table) == pytest.approx(0.833e-9, rel=1e-3)
+
+
+def test_leakage_is_charged_where_given(tmp_path: Path) -> None:
+    from prap_pim.cost.price import Instances, leakage
+
+    text = (TABLES / "prap-2023.toml").read_text()
+    given = '[router]\nleakage = { value = 1e-3, unit = "W", source = "a test" }'
+    (tmp_path / "mine.toml").write_text(text.replace("[router]", given))
+    chip, two_tiles = load_chip("prap-2023"), Instances(crossbars=130, pes=17, tiles=2, index_bytes=0)
+    watts = leakage(two_tiles, chip, load_table(tmp_path / "mine.toml"))
+    assert watts is not None
+    assert {component: value for component, value in watts.items() if value} == {"router": pytest.approx(2e-3)}
+    assert leakage(two_tiles, chip, load_table("prap-2023")) is None
+
+
+def test_resolution_that_the_table_lacks() -> None:
+    """It names those that it has; a table without any says what to do."""
+    survey, paper = load_chip("survey-32nm"), load_chip("prap-2023")
+    with pytest.raises(
+        UserError, match=r"survey-32nm: no energy of an ADC of 9 bits \(adc_bits\); it has 4, 5, 6, 7, 8"
+    ):
+        conversion_energy(survey.model_copy(update={"adc_bits": 9}), load_table("survey-32nm"))
+    with pytest.raises(UserError, match="it has none by bits: choose another adc_scaling"):
+        conversion_energy(paper.model_copy(update={"adc_scaling": "by table"}), load_table("prap-2023"))
+    for wrong in ("energy_at_0_bits", "energy_at_six_bits", "power_at_6_bits"):
+        with pytest.raises(UserError, match=f"adc.{wrong}: unknown figure"):
+            _with_line(wrong, "J")
+    with pytest.raises(UserError, match=r"adc\.area_at_6_bits: unit must be m2, not 'um2'"):
+        _with_line("area_at_6_bits", "um2")
+
+
+def _with_line(quantity: str, unit: str) -> None:
+    text = (TABLES / "prap-2023.toml").read_text()
+    line = f'[adc]\n{quantity} = {{ value = 1, unit = "{unit}", source = "a test" }}'
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "mine.toml").write_text(text.replace("[adc]", line, 1))
+        load_table(Path(folder) / "mine.toml")
+
+
+def test_conventions_are_said_in_words() -> None:
+    words = {name: conventions(load_chip(name), load_table(name)) for name in table_names()}
+    assert words["prap-2023"] == (
+        "a conversion of 6 bits takes (bits+2)/rate = 6.667 ns",
+        "a conversion costs power*(bits+2)/rate = 4.283 pJ, power as published for 6 bits",
+        "an OU is driven anew for every round of conversions",
+    )
+    assert words["isaac-32nm"][1:] == (
+        "a conversion costs power/rate = 0.536 pJ, power scaled from 8 bits by 2^b/(b+1)",
+        "an OU is driven once and its columns are sampled",
+    )
+    assert words["survey-32nm"][1] == (
+        "a conversion costs power/rate = 0.852 pJ, power from the table's row of that resolution"
+    )

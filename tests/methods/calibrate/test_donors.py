@@ -1,0 +1,159 @@
+"""Gain-shape k-means against every donor and gain tried, and against every assignment of a few patterns."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN
+from prap_pim.methods.calibrate.donors import choose, fit, seeds
+from tests.reference.calibrate import GAINS, slow_best_saving, slow_two_donors
+
+
+def error(patterns: np.ndarray, donors: np.ndarray, weight: np.ndarray) -> float:
+    """What is left after every pattern has taken what is best for it."""
+    saving = choose(patterns, donors, np.zeros(len(patterns), np.float32)).saving
+    return float(weight @ ((patterns.astype(np.float64) ** 2).sum(1) - saving))
+
+
+@st.composite
+def whole_numbers(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Patterns and donors of few bits: float32 is exact, ties are common; some are far apart in size, some are 0."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    height, count, patterns = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 12))
+    sizes = [rng.choice([1, 1, 0, 30], n)[:, None] for n in (patterns, count)]
+    values = [rng.integers(-5, 6, (n, height)) * size for n, size in zip((patterns, count), sizes, strict=True)]
+    return values[0].astype(np.float32), values[1].astype(np.float32)
+
+
+@given(whole_numbers())
+@settings(max_examples=30, deadline=None)
+def test_a_pattern_takes_the_best_of_all_donors_and_gains(case: tuple[np.ndarray, np.ndarray]):
+    patterns, donors = case
+    choice = choose(patterns, donors, np.zeros(len(patterns), np.float32))
+    assert choice.donor.dtype == np.int32
+    for n, pattern in enumerate(patterns.astype(np.float64)):
+        assert choice.saving[n] == np.float32(slow_best_saving(pattern, donors.astype(np.float64)))
+        if choice.donor[n] < 0:
+            assert (choice.gain[n], choice.saving[n]) == (0, 0)
+        else:  # and what it says of its choice is so
+            assert choice.gain[n] in GAINS
+            left = pattern - float(choice.gain[n]) * donors[choice.donor[n]]
+            assert choice.saving[n] == (pattern**2).sum() - (left**2).sum()
+
+
+def test_no_gain_is_out_of_range():
+    donor = np.array([[1.0, 0.0]], np.float32)
+    patterns = np.array([[1e6, 0], [-1e6, 1], [1e-6, 0], [-(2.0**-8), 0], [0, 1]], np.float32)
+    choice = choose(patterns, donor, np.zeros(5, np.float32))
+    largest, least = 2.0**EXPONENT_MAX, 2.0**EXPONENT_MIN
+    assert choice.gain.tolist() == [largest, -largest, 0, -least, 0]  # 1e-6: the least gain would be worse than none
+    assert choice.donor.tolist() == [0, 0, -1, 0, -1]
+    saving = [
+        gain * (2 * pattern - gain) for gain, pattern in zip(choice.gain.tolist(), patterns[:, 0].tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(choice.saving, saving, rtol=1e-6)
+
+
+def test_gains_round_to_the_nearest_power_of_two():
+    donor = np.array([[2.0, 0.0]], np.float32)
+    wanted = [1.0, 1.49, 1.51, 0.76, 0.74, -2.9, -3.1]  # between 2**k and 2**(k + 1) the middle is 1.5 * 2**k
+    patterns = np.array([[2 * x, 1] for x in wanted], np.float32)
+    assert choose(patterns, donor, np.zeros(7, np.float32)).gain.tolist() == [1, 1, 2, 1, 0.5, -2, -4]
+
+
+def test_a_use_must_be_worth_its_price():
+    patterns = np.array([[2, 0], [3, 0], [3, 1]], np.float32)
+    donor = np.array([[1, 0]], np.float32)
+    saving = choose(patterns, donor, np.zeros(3, np.float32)).saving
+    assert saving.tolist() == [4, 8, 8]  # 2 -> 2 is exact; 3 -> 2 or 4 leaves 1
+    assert choose(patterns, donor, np.array([3.9, 8, 7.9], np.float32)).donor.tolist() == [0, -1, 0]
+
+
+def test_extreme_donors_give_no_nonsense():
+    patterns = np.array([[1, 0], [0, 0], [1e-20, 0], [1e15, 0]], np.float32)
+    donors = np.array([[0, 0], [1e-22, 0], [1e18, 0]], np.float32)
+    choice = choose(patterns, donors, np.zeros(4, np.float32))
+    assert np.isfinite(choice.saving).all()
+    assert choice.donor[1] == -1
+    assert (np.isin(choice.gain, [0, *GAINS])).all()
+
+
+def clustered(seed: int, count: int = 60, height: int = 8, kinds: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    kernel = rng.standard_normal((kinds, height))[rng.integers(0, kinds, count)]
+    gain = rng.choice([-1, 1], count) * 2.0 ** rng.integers(-3, 3, count)
+    patterns = kernel * gain[:, None] + 0.05 * rng.standard_normal((count, height))
+    return patterns.astype(np.float32), rng.uniform(0.1, 1, count).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rounds_lower_the_weighted_error_and_stop_at_a_fixed_point(seed: int):
+    patterns, weight = clustered(seed)
+    worth = np.zeros(len(patterns), np.float32)
+    start = seeds(patterns, weight, 5)
+    errors = [error(patterns, fit(patterns, weight, worth, start, rounds), weight) for rounds in range(8)]
+    assert errors[0] == error(patterns, start, weight)
+    assert all(after <= before * (1 + 1e-5) for before, after in pairwise(errors))
+    # where it has settled, each donor is the least-squares one of those who take it
+    donors = fit(patterns, weight, worth, start, 100)
+    choice = choose(patterns, donors, worth)
+    for k, donor in enumerate(donors):
+        mine = choice.donor == k
+        shares = weight[mine] * choice.gain[mine]
+        best = shares @ patterns[mine] / (shares @ choice.gain[mine])
+        np.testing.assert_allclose(donor, best, rtol=0.05, atol=0.05 * np.abs(donor).max())
+
+
+def test_few_kinds_are_found_without_error():
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(-9, 10, (4, 8))
+    patterns = (kinds[rng.integers(0, 4, 40)] * (2.0 ** rng.integers(-3, 4, 40))[:, None]).astype(np.float32)
+    weight = np.ones(40, np.float32)
+    found = seeds(patterns, weight, 10)
+    assert len(found) == 4  # no more are needed
+    assert error(patterns, found, weight) == 0
+
+
+def test_seeds_start_with_what_is_worst():
+    patterns = np.array([[1, 0], [0, 3], [2, 2], [0, 0]], np.float32)
+    assert seeds(patterns, np.ones(4, np.float32), 2).tolist() == [[0, 3], [2, 2]]
+    assert seeds(patterns, np.array([100, 1, 1, 1], np.float32), 1).tolist() == [[1, 0]]
+    assert seeds(np.zeros((5, 3), np.float32), np.ones(5, np.float32), 4).tolist() == [[0, 0, 0]]
+    assert seeds(patterns, np.ones(4, np.float32), 0).shape == (1, 2)
+
+
+def test_a_donor_that_nobody_takes_moves_to_the_pattern_served_worst():
+    patterns = np.array([[1, 0], [2, 0], [0, 4]], np.float32)
+    donors = np.array([[1, 0], [1, 0]], np.float32)  # the second loses every tie
+    ones = np.ones(3, np.float32)
+    found = fit(patterns, ones, np.zeros(3, np.float32), donors, 5)
+    assert error(patterns, found, ones) == 0
+
+
+@pytest.mark.parametrize("height", [1, 2])
+def test_two_donors_are_near_the_best_of_all_assignments(height: int):
+    """Brute force: every way to share 5 patterns out, every relative gain in -8..8. K-means finds a local optimum."""
+    gains = [sign * 2.0**exponent for exponent in range(-3, 4) for sign in (1, -1)]
+    found, best = [], []
+    for seed in range(12):
+        rng = np.random.default_rng([seed, height])
+        patterns = rng.standard_normal((5, height)).astype(np.float32)
+        weight = rng.uniform(0.3, 1, 5).astype(np.float32)
+        best.append(slow_two_donors(patterns.astype(np.float64), weight.astype(np.float64), gains))
+        donors = fit(patterns, weight, np.zeros(5, np.float32), seeds(patterns, weight, 2), 50)
+        found.append(error(patterns, donors, weight))
+    assert all(f <= 2 * b for f, b in zip(found, best, strict=True))
+    assert sum(found) <= 1.2 * sum(best)
+
+
+def test_same_input_same_bits():
+    patterns, weight = clustered(3)
+    start, worth = seeds(patterns, weight, 4), np.zeros(len(patterns), np.float32)
+    before = patterns.copy(), start.copy()
+    first, second = (fit(patterns, weight, worth, start, 12) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert np.array_equal(patterns, before[0])
+    assert np.array_equal(start, before[1])
