@@ -17,14 +17,15 @@ import pytest
 import yaml
 from rich.console import Console
 
-from prap_pim.__main__ import _parser, main
+from prap_pim.__main__ import main
 from prap_pim.cli import output
+from prap_pim.cli.parser import build_parser
 from prap_pim.common.errors import UserError
+from tests.api.test_onnx import network
 from tests.capture.onnx.models import save
-from tests.capture.onnx.test_compress import network
 from tests.report.made_up import method, results, simulation
 
-COMMANDS = list(_parser().commands)
+COMMANDS = list(build_parser().commands)
 TINY = {
     "name": "tiny",
     "data": {"name": "digits", "size": 8, "train": 120, "calibration": 40, "test": 40},
@@ -139,14 +140,14 @@ def test_help_has_an_example_that_parses(
     examples = re.findall(r"prap-pim ([^;\n)]+)", "\n".join(lines))
     assert examples
     for example in examples:
-        arguments = _parser().parse_args(shlex.split(example.strip(' "')))
+        arguments = build_parser().parse_args(shlex.split(example.strip(' "')))
         assert arguments.command == command or not command
 
 
 def test_without_arguments_it_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     shown = capsys.readouterr().out
-    for command, parser in _parser().commands.items():
+    for command, parser in build_parser().commands.items():
         assert re.search(rf"^    {command}\b", shown, re.MULTILINE)
         assert parser.epilog
 
@@ -385,4 +386,4 @@ def test_the_page_of_commands_is_whole() -> None:
     for command, part in parts.items():
         assert f"prap-pim {command} " in part.split("```sh")[1].split("```")[0]
     codes = re.findall(r"^\| (\d+) \|", page, re.MULTILINE)
-    assert codes == re.findall(r"\b(\d+) [a-z]", (_parser().epilog or "").split("example")[0])
+    assert codes == re.findall(r"\b(\d+) [a-z]", (build_parser().epilog or "").split("example")[0])

@@ -21,7 +21,7 @@ from prap_pim.crossbar import (
     integer_matmul,
 )
 from prap_pim.crossbar.array import kept_fraction_bits, loses_nothing
-from prap_pim.crossbar.kernels import _converted
+from prap_pim.crossbar.kernels.bits import converted
 from prap_pim.hardware.chip import load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
@@ -179,13 +179,13 @@ def one_filter_each(donors: np.ndarray) -> LayerPlan:
 def test_adc_transfer_by_hand(bits: int, adc_range: str, expected: list[int]) -> None:
     step = CrossbarModel(adc_bits=bits, adc_range=adc_range).adc_step(8)
     assert adc_codes(8, bits, step).tolist() == expected
-    assert [_converted(float(count), step, 2**bits - 1) for count in range(9)] == expected
+    assert [converted(float(count), step, 2**bits - 1) for count in range(9)] == expected
     # and between the counts: a code reaches from half a step below to half a step above
     edges = [(code - 0.5) * step for code in range(1, 2**bits)]
     for edge in edges:
-        assert _converted(edge, step, 2**bits - 1) - _converted(edge - 1e-9, step, 2**bits - 1) == step
-    assert _converted(-3.0, step, 2**bits - 1) == 0
-    assert _converted(1e9, step, 2**bits - 1) == (2**bits - 1) * step
+        assert converted(edge, step, 2**bits - 1) - converted(edge - 1e-9, step, 2**bits - 1) == step
+    assert converted(-3.0, step, 2**bits - 1) == 0
+    assert converted(1e9, step, 2**bits - 1) == (2**bits - 1) * step
 
 
 @pytest.mark.parametrize("positions", [1, 64])

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from prap_pim.__main__ import _parser, main
+from prap_pim.__main__ import main
+from prap_pim.cli.parser import build_parser
 from prap_pim.hardware.chip import load_chip
 from prap_pim.runs.config import RunConfig
 from tests.docs.pages import PAGES, ROOT, blocks, commands
@@ -60,7 +61,7 @@ class Reader:
         """Give the first command on the pages that leaves this run folder."""
         for each in commands():
             if each.text != command and each.text.startswith(("prap-pim run ", "prap-pim compare ")):
-                arguments = _parser().parse_args(shlex.split(each.text)[1:])
+                arguments = build_parser().parse_args(shlex.split(each.text)[1:])
                 with self._inside():
                     output = arguments.output or RunConfig.load(arguments.config, arguments.overrides).output
                 if str(output) == run:
@@ -106,7 +107,7 @@ class Reader:
                 return shlex.split(more)
         if words[0] not in ("run", "compare"):
             return []
-        arguments = _parser().parse_args(words)
+        arguments = build_parser().parse_args(words)
         config = RunConfig.load(arguments.config, arguments.overrides)
         load_chip(config.chip)
         more = [*SMALL_RUN[config.data.name], *([SMALL_TRAINING] if config.training else [])]

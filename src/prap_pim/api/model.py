@@ -2,9 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +16,6 @@ from prap_pim.capture import (
     Captured,
     Comparison,
     Inputs,
-    Origin,
     as_values,
     call,
     capture,
@@ -32,20 +30,18 @@ from prap_pim.capture import (
     without_labels,
 )
 from prap_pim.capture.quantize import QuantizeConfig
+from prap_pim.capture.weights import parameter_at, put_layer, untied
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.names import shortened
 from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
-from prap_pim.common.settings import nearest
 from prap_pim.cost import CostReport, cost
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import DigitalOp, Layer, Network
 from prap_pim.ir.plan import NetworkPlan
+from prap_pim.methods.by_name import literal, method_config
 from prap_pim.methods.calibrate import Allocated, Calibration
 from prap_pim.methods.compress import Compressed, bit_true_network, compress_network, plan_for_costs
-from prap_pim.methods.config import MethodConfig
-from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
-from prap_pim.methods.prune import NoPruning, PatternPruning
 from prap_pim.results.run import CheckResult, unused_budget
 
 
@@ -240,7 +236,7 @@ def compress(
     on_chip = load_chip(chip)
     _check_numbers(batches, name)
     captured = capture(model, batches[0], name, skip, batches[1:])
-    whole = (*skip, *map(_literal, captured.read_twice))
+    whole = (*skip, *map(literal, captured.read_twice))
     config = method_config(method, captured, on_chip, compute_ratio, whole, options)
     try:
         found = compress_network(
@@ -450,87 +446,6 @@ def _of_one_size(batches: Sequence[Inputs], name: str, error: RuntimeError) -> E
 
 
 _BATCH = 64
-_FAMILIES: dict[str, Callable[[Mapping[str, Any]], Family]] = {
-    "similar": lambda options: similar(NoPruning()),
-    "prap": lambda options: similar(PatternPruning(**options)),
-    "identical": lambda options: IDENTICAL,
-    "orc": lambda options: ORC,
-}
-_PRUNING = {"orc": "orc", "structured": "structured", "pattern": "pattern", "prap": "pattern"}
-_REUSE = {"calibrated": "calibrated", "similar": "similar", "identical": "identical", "prap": "similar"}
-_DECIDES = {"structured": "ratio", "pattern": "group_channels and pointwise_group"}
-_OVERRULED = {  # settings that a compute ratio decides
-    "similar": frozenset({"keep"}),
-    "prap": frozenset({"keep"}),
-    "identical": frozenset({"threshold"}),
-    "orc": frozenset({"ratio"}),
-}
-_OF_REUSE = {"keep", "threshold"}  # settings that go to reuse where a method has both
-
-
-def method_config(
-    name: str,
-    captured: Captured,
-    chip: Chip,
-    compute_ratio: float | None,
-    skip: Collection[str],
-    options: Mapping[str, Any],
-) -> MethodConfig:
-    """The configuration that a call asks for."""
-    known = ["dense", *dict.fromkeys([*_REUSE, *_PRUNING])]
-    if name not in known:
-        raise UserError(f"there is no method {name!r} ({nearest(name, known)})")
-    layers = [layer.name for layer in captured.network.layers]
-    whole = [each for each in layers if any(_named(each, pattern) for pattern in skip)]
-    for pattern in skip:
-        if not any(_named(each, pattern) for each in (*layers, *captured.unsupported)):
-            raise UserError(f"skip: no layer is called {pattern!r} ({nearest(pattern, layers)})")
-    if isinstance(options.get("outputs"), Mapping):
-        options = {**options, "outputs": {str(key): weight for key, weight in options["outputs"].items()}}
-    twice = compute_ratio is not None and sorted(_OVERRULED.get(name, frozenset()) & options.keys())
-    if twice:
-        raise UserError(f"method {name}: compute_ratio decides {twice[0]}: give one of them")
-    value: dict[str, Any] = {"name": name, "exceptions": [{"layers": _literal(each)} for each in whole]}
-    if name in _FAMILIES and compute_ratio is not None:
-        settings = at_compute_ratio(_FAMILIES[name](options), captured.network, chip, compute_ratio, whole)
-        value["exceptions"] += [
-            {"layers": _literal(each), "prune": pruning.model_dump(), "reuse": reusing.model_dump()}
-            for each, (pruning, reusing) in settings.items()
-        ]
-        return MethodConfig.checked(value, f"method {name}")
-    if name != "calibrated" and (compute_ratio is not None or "compute_ratio" in options):
-        others = f"choose a method that takes one ({', '.join(['calibrated', *_FAMILIES])})"
-        if name == "dense":
-            raise UserError(
-                "method dense keeps every pattern, its compute ratio is always 1: leave compute_ratio (--ratio) out, "
-                f"or {others}"
-            )
-        raise UserError(
-            f"method {name} has no compute_ratio: how much it computes follows from its {_DECIDES[name]}; "
-            f"leave compute_ratio (--ratio) out, or {others}"
-        )
-    if compute_ratio is not None and "compute_ratio" in options:
-        raise UserError("compute_ratio is given twice")
-    given = dict(options) | ({} if compute_ratio is None else {"compute_ratio": compute_ratio})
-    both = name in _PRUNING and name in _REUSE
-    for_reuse = {key: each for key, each in given.items() if (key in _OF_REUSE if both else name in _REUSE)}
-    if name in _REUSE:
-        value["reuse"] = {"kind": _REUSE[name], **for_reuse}
-    if name in _PRUNING:
-        value["prune"] = {"kind": _PRUNING[name]} | {k: each for k, each in given.items() if k not in for_reuse}
-    if name == "dense" and given:
-        raise UserError(f"method dense has no setting {sorted(given)[0]!r}")
-    return MethodConfig.checked(value, f"method {name}")
-
-
-def _named(path: str, pattern: str) -> bool:
-    """Whether a pattern fits the path of a layer, or a module that it is in."""
-    return fnmatchcase(path, pattern) or path.startswith(f"{pattern}.")
-
-
-def _literal(layer: str) -> str:
-    """A pattern that fits this name alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in layer)
 
 
 @torch.no_grad()
@@ -538,12 +453,12 @@ def _drop_in(model: nn.Module, captured: Captured, found: Compressed) -> nn.Modu
     """A copy of the user's model with the weights, biases and statistics of batch norm of the compressed network."""
     changed = copy.deepcopy(model).eval()
     layers = {layer.name for layer in captured.network.layers}
-    own = _untied(changed, (captured.origins[layer.name].parameter for layer in captured.network.layers))
+    own = untied(changed, (captured.origins[layer.name].parameter for layer in captured.network.layers))
     scaled = {name for site in found.equalised for name in (site.source, *site.readers)} & layers
     for name in dict.fromkeys((*found.changed, *sorted(scaled))):
-        _put(changed, captured.origins[name], found.captured, name, own)
+        put_layer(changed, captured.origins[name], found.captured, name, own)
     for path in (path for site in found.equalised for path in site.parameters):
-        _parameter(changed, _in_model(changed, path)).copy_(_parameter(found.captured.module, path))
+        parameter_at(changed, _in_model(changed, path)).copy_(parameter_at(found.captured.module, path))
     for path, module in found.captured.module.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
             own_norm = changed.get_submodule(path)
@@ -561,48 +476,3 @@ def _in_model(model: nn.Module, path: str) -> str:
     names = dict(model.named_parameters())
     traced = {"constants." + f"model.{name}".replace(".", "_"): name for name in names}
     return path if path in names else traced[path]
-
-
-def _put(model: nn.Module, origin: Origin, captured: Captured, name: str, own: Mapping[str, nn.Parameter]) -> None:
-    """Write a layer's weights where the user's model has them."""
-    layer = captured.module.get_submodule(name)
-    assert isinstance(layer.weight, Tensor)
-    _without_tables(model, own[origin.parameter])
-    view = origin.of(own[origin.parameter])
-    view.copy_(layer.weight.reshape(view.shape))
-    if isinstance(layer.bias, Tensor):
-        if origin.bias is not None:
-            origin.bias.of(_parameter(model, origin.bias.parameter)).copy_(layer.bias)
-        elif origin.module is not None:
-            model.get_submodule(origin.module).bias = nn.Parameter(layer.bias.to(view).clone())
-
-
-def _parameter(model: nn.Module, path: str) -> nn.Parameter:
-    owner, _, key = path.rpartition(".")
-    parameter = getattr(model.get_submodule(owner), key)
-    assert isinstance(parameter, nn.Parameter)
-    return parameter
-
-
-def _untied(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Parameter]:
-    """The parameters of layers, by path. Where several have one, each gets its own: their biases are others, and so may
-    be their patterns."""
-    own: dict[str, nn.Parameter] = {}
-    for path in dict.fromkeys(paths):
-        parameter = _parameter(model, path)
-        if any(each is parameter for each in own.values()):
-            owner, _, key = path.rpartition(".")
-            parameter = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-            setattr(model.get_submodule(owner), key, parameter)
-        own[path] = parameter
-    return own
-
-
-def _without_tables(model: nn.Module, parameter: nn.Parameter) -> None:
-    """Give a lookup table that is tied to a layer's parameter one of its own: a lookup is no product, and keeps its
-    values."""
-    holders = [(module, k) for module in model.modules() for k, p in module._parameters.items() if p is parameter]
-    tables = [(module, k) for module, k in holders if isinstance(module, nn.Embedding)]
-    if len(tables) < len(holders):
-        for module, k in tables:
-            setattr(module, k, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))

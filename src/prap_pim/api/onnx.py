@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prap_pim.api.model import method_config
 from prap_pim.capture import Spread, decibel
 from prap_pim.capture.onnx.calibration import read_inputs
 from prap_pim.capture.onnx.file import Array, OnnxFile
@@ -25,6 +24,7 @@ from prap_pim.common.progress import Progress, counted, phase, quiet
 from prap_pim.cost import CostReport, cost
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
+from prap_pim.methods.by_name import method_config
 from prap_pim.methods.compress import Compressed, compress_network, plan_for_costs
 from prap_pim.methods.prune import dense_plan
 from prap_pim.results.onnx import CostSummary, LayerSummary, OnnxSummary, OutputSummary

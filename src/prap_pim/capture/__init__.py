@@ -11,7 +11,7 @@ from prap_pim.capture.compare import (
     divergence,
     judged,
 )
-from prap_pim.capture.export import Origin
+from prap_pim.capture.graph import Captured, DigitalModule, Origin
 from prap_pim.capture.inputs import (
     Inputs,
     call,
@@ -26,7 +26,7 @@ from prap_pim.capture.inputs import (
     tensors,
     without_labels,
 )
-from prap_pim.capture.trace import Captured, DigitalModule, capture
+from prap_pim.capture.trace import capture
 from prap_pim.capture.walk import Pair, Probe, Walk
 
 __all__ = [

@@ -11,7 +11,7 @@ import operator
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from prap_pim.capture.graph import Origin
 from prap_pim.capture.inputs import Inputs, call, outputs
 from prap_pim.common.errors import UserError
 
@@ -44,36 +45,6 @@ _UNMAPPED = {
     "linalg_multi_dot": "a chain of products with a weight cannot be mapped: use linear layers",
 }
 _ROOT = "model"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a layer's weight is in the user's model: a parameter, and the views that lead from it to the weight.
-
-    Attributes:
-        parameter: its path.
-        views: functions with their further arguments, applied one after another; each gives a view.
-        bias: where what is added is; None if there is nothing.
-        module: path of a linear layer or convolution that takes a bias, if it has none.
-    """
-
-    parameter: str
-    views: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...] = ()
-    bias: "Origin | None" = None
-    module: str | None = None
-
-    @property
-    def takes_bias(self) -> bool:
-        """Whether something can be added to what the layer gives."""
-        return self.bias is not None or self.module is not None
-
-    def of(self, parameter: Tensor) -> Tensor:
-        """The weight in the parameter, [O, ...] in the layer's order; written to, the parameter changes."""
-        value: Any = parameter
-        for function, arguments in self.views:
-            value = function(value, *arguments)
-        assert isinstance(value, Tensor)
-        return value
 
 
 class OneSize(Exception):

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from prap_pim.capture import Captured, Origin
 from prap_pim.common.errors import UserError
 from prap_pim.ir.plan import LayerPlan
 
@@ -151,3 +152,48 @@ def weight_module(module: nn.Module, plan: LayerPlan) -> nn.Module:
     changed = copy.deepcopy(module)
     put_weights(changed, "", plan)
     return changed
+
+
+def put_layer(model: nn.Module, origin: Origin, captured: Captured, name: str, own: Mapping[str, nn.Parameter]) -> None:
+    """Write a layer's weights where the user's model has them."""
+    layer = captured.module.get_submodule(name)
+    assert isinstance(layer.weight, Tensor)
+    _without_tables(model, own[origin.parameter])
+    view = origin.of(own[origin.parameter])
+    view.copy_(layer.weight.reshape(view.shape))
+    if isinstance(layer.bias, Tensor):
+        if origin.bias is not None:
+            origin.bias.of(parameter_at(model, origin.bias.parameter)).copy_(layer.bias)
+        elif origin.module is not None:
+            model.get_submodule(origin.module).bias = nn.Parameter(layer.bias.to(view).clone())
+
+
+def parameter_at(model: nn.Module, path: str) -> nn.Parameter:
+    owner, _, key = path.rpartition(".")
+    parameter = getattr(model.get_submodule(owner), key)
+    assert isinstance(parameter, nn.Parameter)
+    return parameter
+
+
+def untied(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Parameter]:
+    """The parameters of layers, by path. Where several have one, each gets its own: their biases are others, and so may
+    be their patterns."""
+    own: dict[str, nn.Parameter] = {}
+    for path in dict.fromkeys(paths):
+        parameter = parameter_at(model, path)
+        if any(each is parameter for each in own.values()):
+            owner, _, key = path.rpartition(".")
+            parameter = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            setattr(model.get_submodule(owner), key, parameter)
+        own[path] = parameter
+    return own
+
+
+def _without_tables(model: nn.Module, parameter: nn.Parameter) -> None:
+    """Give a lookup table that is tied to a layer's parameter one of its own: a lookup is no product, and keeps its
+    values."""
+    holders = [(module, k) for module in model.modules() for k, p in module._parameters.items() if p is parameter]
+    tables = [(module, k) for module, k in holders if isinstance(module, nn.Embedding)]
+    if len(tables) < len(holders):
+        for module, k in tables:
+            setattr(module, k, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))

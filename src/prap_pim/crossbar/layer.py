@@ -2,9 +2,12 @@
 
 import math
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prap_pim.capture.quantize import InputGrid
@@ -13,7 +16,7 @@ from prap_pim.common.parallel import over_ranges
 from prap_pim.crossbar.array import LayerCrossbars, check_fit, check_inputs, kept_fraction_bits
 from prap_pim.crossbar.exact import ExactProduct
 from prap_pim.crossbar.im2col import Windows
-from prap_pim.crossbar.kernels import to_real
+from prap_pim.crossbar.kernels.bits import Float64, Int64
 from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan
@@ -149,3 +152,22 @@ class CrossbarLayer(ExactLayer):
         scale = self.scale.numpy() * self._unit
         over_ranges(images, partial(to_real, integers, scale, self.bias.numpy(), y))
         return torch.from_numpy(y).reshape(shape).to(x.device, x.dtype)
+
+
+@njit(cache=True, nogil=True)
+def to_real(accumulator: Int64, scale: Float64, bias: Float64, out: NDArray[Any], begin: int, end: int) -> None:
+    """``out[n, f, p] = scale[f] * accumulator[f, n * P + p] + bias[f]``, rounded to the type of ``out`` at the end.
+
+    Args:
+        accumulator: int64 [filters, images * P].
+        scale, bias: float64 [filters].
+        out: [images, filters, P].
+        begin, end: the images to do.
+    """
+    places = out.shape[2]
+    for n in range(begin, end):
+        for f in range(out.shape[1]):
+            integers = accumulator[f, n * places : (n + 1) * places]
+            real = out[n, f]
+            for p in range(len(real)):
+                real[p] = integers[p] * scale[f] + bias[f]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.common.progress import Steps, counted, unheard
 from prap_pim.crossbar.im2col import im2col_by_row
-from prap_pim.crossbar.kernels import count_driven
+from prap_pim.crossbar.kernels.bits import Int32, Int64, Uint64, popcount
 from prap_pim.crossbar.network import compressed_model
 from prap_pim.crossbar.slices import Slices
 from prap_pim.hardware.grain import Grain
@@ -114,3 +115,26 @@ def _flags(slices: Slices) -> NDArray[np.uint8]:
         digit = values >> (step * slices.width) & slices.largest_digit
         flags[step // 8] |= (digit != 0).astype(np.uint8) << np.uint8(step % 8)
     return flags
+
+
+@njit(cache=True, nogil=True)
+def count_driven(flags: Uint64, rows: Int32, first: int, end: int, driven: Int64) -> None:
+    """Add to driven[g] the bits that are set on any of the rows of row group g, for g in first .. end.
+
+    Args:
+        flags: uint64 [im2col rows, words].
+        rows: int32 [groups, h], -1 where unused.
+        driven: int64 [groups].
+    """
+    any_row = np.empty(flags.shape[1], np.uint64)
+    for g in range(first, end):
+        any_row[:] = 0
+        for row in rows[g]:
+            if row >= 0:
+                words = flags[row]
+                for w in range(len(any_row)):
+                    any_row[w] |= words[w]
+        total = np.int64(0)
+        for w in range(len(any_row)):
+            total += popcount(any_row[w])
+        driven[g] += total

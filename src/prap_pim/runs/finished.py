@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prap_pim.capture import Captured
-from prap_pim.hardware.chip import Chip, load_chip
-from prap_pim.runs.config import RunConfig
-from prap_pim.training.data import Splits, load
 from prap_pim.common.errors import UserError
-from prap_pim.runs.pipeline import PLAN, digests, saved_method
-from prap_pim.ir.plan import NetworkPlan
-from prap_pim.results.run import Results
-from prap_pim.results.folder import RunFolder, open_finished
 from prap_pim.common.settings import nearest, read_yaml
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.results.folder import RunFolder, open_finished
+from prap_pim.results.run import Results
+from prap_pim.runs.config import RunConfig
+from prap_pim.runs.stages import PLAN, digests, saved_method
+from prap_pim.training.data import Splits, load
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from prap_pim.hardware.chip import Chip
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_json, write_json
-from prap_pim.runs.finished import FinishedRun, reopen
+from prap_pim.common.memory import available_memory
+from prap_pim.common.parallel import cores
+from prap_pim.common.progress import Progress
+from prap_pim.common.settings import Settings, nearest, parse_yaml, read_yaml, with_overrides
 from prap_pim.crossbar import (
     PUBLISHED_VARIATIONS,
     CrossbarModel,
@@ -24,13 +26,11 @@ from prap_pim.crossbar import (
     exact_accuracy,
     measure_each,
 )
-from prap_pim.common.memory import available_memory
-from prap_pim.common.parallel import cores
-from prap_pim.runs.pipeline import versions
+from prap_pim.hardware.chip import Chip
 from prap_pim.report.html.run import write_report
 from prap_pim.results.run import ParameterResult, PointResult, Results, SimulationResult
-from prap_pim.common.settings import Settings, nearest, parse_yaml, read_yaml, with_overrides
-from prap_pim.common.progress import Progress
+from prap_pim.runs.finished import FinishedRun, reopen
+from prap_pim.runs.stages import versions
 
 _PROCESS_BYTES = 2 << 30  # that a process may need: tables of cells (1 GiB), images, torch itself
 _SWEPT: dict[str, tuple[str, ...]] = {  # quantity: the settings that it changes

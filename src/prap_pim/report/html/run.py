@@ -14,9 +14,10 @@ from prap_pim.report.html import occupancy, waterfall
 from prap_pim.report.html.charts import layer_chart, layer_names, method_charts
 from prap_pim.report.html.frame import config_text, render_page
 from prap_pim.report.html.reuse_map import ReuseMaps, reuse_maps, shares
+from prap_pim.report.html.simulation import simulation_chart
 from prap_pim.report.quantities import given, words
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
-from prap_pim.report.simulation import QUANTITIES, row_cells, simulation_chart, summary, value_text
+from prap_pim.report.simulation import QUANTITIES, row_cells, summary, value_text
 from prap_pim.report.summary import caveat, comparisons, component_names, exactness, headline, sections
 from prap_pim.results.folder import RunFolder
 from prap_pim.results.run import Results

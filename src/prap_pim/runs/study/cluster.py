@@ -15,15 +15,15 @@ from uuid import uuid4
 import torch
 
 from prap_pim.common.errors import UserError
-from prap_pim.runs.pipeline import versions
+from prap_pim.common.progress import Progress, quiet
 from prap_pim.results.folder import Manifest
+from prap_pim.results.study import TrialResult
+from prap_pim.runs.stages import versions
 from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.folder import Locks, StudyFolder, join_study
 from prap_pim.runs.study.search import Proposal, Search
 from prap_pim.runs.study.trial import Evaluate
 from prap_pim.runs.study.work import Kind, attempt, work
-from prap_pim.results.study import TrialResult
-from prap_pim.common.progress import Progress, quiet
 
 _ANSWER = 20  # seconds that a scheduler has to answer and workers to come
 

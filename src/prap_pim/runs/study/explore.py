@@ -10,19 +10,19 @@ import torch
 from prap_pim.common.errors import UserError
 from prap_pim.common.memory import available_memory
 from prap_pim.common.parallel import cores
-from prap_pim.runs.pipeline import versions
+from prap_pim.common.progress import Progress, quiet
+from prap_pim.common.settings import read_yaml
 from prap_pim.report.study import front_table, summary, write_study_report
 from prap_pim.results.folder import Manifest
-from prap_pim.common.settings import read_yaml
+from prap_pim.results.study import StudyResults
+from prap_pim.runs.stages import versions
 from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.folder import Locks, StudyFolder, open_study
 from prap_pim.runs.study.processes import in_processes
 from prap_pim.runs.study.search import Search
-from prap_pim.runs.study.trial import Stages
 from prap_pim.runs.study.tables import write_tables
+from prap_pim.runs.study.trial import Stages
 from prap_pim.runs.study.work import Kind, one_by_one, work
-from prap_pim.results.study import StudyResults
-from prap_pim.common.progress import Progress, quiet
 
 _PROCESS_BYTES = 2 << 30  # that a process may need: torch itself, a network and its plans, images
 
@@ -65,7 +65,7 @@ def explore(
     else:
         study = StudyConfig.checked(dict(config), "study")
     folder = study.output if output is None else Path(output)
-    return run_study(study, folder, "prap_pim.runs.study", resume, processes, scheduler, progress)
+    return run_study(study, folder, "prap_pim.explore", resume, processes, scheduler, progress)
 
 
 def run_study(

@@ -15,37 +15,36 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import nn
 
-from prap_pim.methods.calibrate import CalibratedReuse
 from prap_pim.capture import Captured
-from prap_pim.runs.config import RunConfig
-from prap_pim.cost import ZeroInput, cost
-from prap_pim.training.data import Splits, load
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_json, write_json, write_whole
+from prap_pim.common.progress import Progress
+from prap_pim.cost import ZeroInput, cost
 from prap_pim.crossbar import CrossbarModel
 from prap_pim.ir.network import Network
-from prap_pim.runs.pipeline import (
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.methods.calibrate import CalibratedReuse
+from prap_pim.runs.config import RunConfig
+from prap_pim.runs.record import compute_ratio, figures
+from prap_pim.runs.stages import (
     PLAN,
     capture_network,
     check,
     compress_method,
-    compute_ratio,
     crossbar_budget,
     digests,
-    figures,
     has_meaning,
     prove,
     saved_method,
     train_network,
     zero_inputs,
 )
-from prap_pim.ir.plan import NetworkPlan
 from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.figures import BUDGET, QUALITY
 from prap_pim.runs.study.folder import Locks, StudyFolder
 from prap_pim.runs.study.space import Point, SearchSpace
 from prap_pim.training import Checkpoint
-from prap_pim.common.progress import Progress
+from prap_pim.training.data import Splits, load
 
 _PLANS = 8  # that a process keeps in memory, beside one trained network and one data set of each kind
 _DONE = "done.json"  # of a stage's folder, written last

@@ -13,7 +13,8 @@ import prap_pim
 from prap_pim.__main__ import main
 from prap_pim.common.errors import UserError
 from prap_pim.results.run import Results
-from prap_pim.runs.study import StudyConfig, stages
+from prap_pim.runs.study import StudyConfig
+from prap_pim.runs.study import trial as stages
 from prap_pim.runs.study.space import SearchSpace
 
 BASE: dict[str, Any] = {

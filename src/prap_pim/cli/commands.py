@@ -1,0 +1,283 @@
+"""What each command does: thin, and torch is loaded only where a command needs it."""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prap_pim.cli.output import Output, progress_bars
+from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.files import check_writable
+from prap_pim.report.figure_names import FORMATS, OF_STUDIES
+from prap_pim.results.run import Results
+from prap_pim.results.study import StudyResults
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from prap_pim.cli import launch
+    from prap_pim.common.settings import read_yaml
+
+    flags = {key: getattr(arguments, key) for key in launch.Launch.model_fields}
+    asked = launch.Launch.of({key: value for key, value in flags.items() if value is not None}, os.environ)
+    if asked.devices * asked.nodes > 1 and not launch.is_one_of_many(os.environ):
+        return launch.start(arguments.given, asked)
+    launched = launch.follow()
+    # torch's threads spin while they wait for one another, which ruins them where a core is busy with something else
+    # (8.8 instead of 5.6 s an epoch here): let them sleep sooner. Must be said before torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    with progress_bars(arguments.quiet or arguments.json or not launch.is_first(os.environ)) as progress:
+        values = read_yaml(arguments.config, arguments.overrides)
+        # imported here: torch takes seconds, and --help should not wait for it
+        from prap_pim.runs.config import RunConfig
+        from prap_pim.runs.pipeline import assist, run
+        from prap_pim.training import Lost, Processes
+
+        config = RunConfig.checked(values, str(arguments.config))
+        if arguments.methods is not None:
+            config = config.only(arguments.methods.split(","))
+        folder = arguments.output if arguments.output is not None else config.output
+        command = shlex.join(["prap-pim", *sys.argv[1:]])
+        try:
+            processes = Processes(asked.accelerator, asked.precision, asked.devices, asked.nodes)
+            if not processes.first:
+                assist(config, processes)
+                return 0
+            results = run(config, folder, command, arguments.resume, progress, processes)
+        except Lost:
+            if launched:
+                return launch.LOST
+            raise
+    _show(arguments, folder, results, details=arguments.command == "compare")
+    return 0
+
+
+def _explore(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
+    with progress_bars(arguments.quiet or arguments.json) as progress:
+        from pydantic import Field
+
+        from prap_pim.common.settings import Settings, read_yaml
+
+        values = read_yaml(arguments.config, arguments.overrides)
+        from prap_pim.runs.study import StudyConfig, run_study  # torch, as in _run
+
+        class Request(Settings):
+            processes: int | None = Field(default=None, ge=1, le=1024)
+
+        request = Request.checked({"processes": arguments.processes}, "explore")
+        config = StudyConfig.checked(values, str(arguments.config))
+        folder = arguments.output if arguments.output is not None else config.output
+        command = shlex.join(["prap-pim", *sys.argv[1:]])
+        how = arguments.resume, request.processes, arguments.scheduler
+        results = run_study(config, folder, command, *how, progress)
+    _show_study(arguments, folder / "report.html", results)
+
+
+def _show_study(arguments: argparse.Namespace, page: Path, results: "StudyResults") -> None:
+    from prap_pim.report.study import print_study
+
+    if arguments.json:
+        print(results.model_dump_json())
+    elif not arguments.quiet:
+        console = Output()
+        print_study(results, console)
+        console.print(f"report: {page}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from prap_pim.report.differences import read_runs
+    from prap_pim.report.html.run import write_report
+    from prap_pim.report.runs import print_runs, write_runs
+    from prap_pim.report.study import write_study_report
+    from prap_pim.report.terminal.run import print_results
+    from prap_pim.results.folder import RunFolder
+
+    folders = list({path.resolve(): RunFolder(path) for path in arguments.folders}.values())  # each once
+    first = folders[0]
+    output = arguments.output or (first.report if len(folders) == 1 else first.path / "runs.html")
+    if arguments.output is not None:
+        if output.suffix != ".html":
+            raise UserError(f"--output {output}: the page is a file that ends in .html")
+        check_writable(output)
+    is_study = len(folders) == 1 and first.study.exists()
+    if arguments.reuse and (is_study or len(folders) > 1):
+        raise UserError("--reuse: only the page of one run has reuse maps")
+    if is_study:
+        study = first.read_study()
+        write_study_report(study, output, first.config)
+        _show_study(arguments, output, study)
+        return
+    if len(folders) > 1 and output.resolve() in [folder.report.resolve() for folder in folders]:
+        raise UserError(f"--output {output}: that is the page of one run, which stays; choose another name")
+    with progress_bars(arguments.quiet or arguments.json) as progress:
+        runs = read_runs(folders)
+        if len(runs) == 1:
+            reuse = [(method, layer) for method, layer in arguments.reuse]
+            write_report(runs[0].results, first, output, progress, reuse)
+        else:
+            write_runs(runs, output)
+    if arguments.json:
+        plain = {str(folder.path): run.results.model_dump() for folder, run in zip(folders, runs, strict=True)}
+        print(runs[0].results.model_dump_json() if len(runs) == 1 else json.dumps(plain))
+    elif not arguments.quiet:
+        console = Output()
+        if len(runs) == 1:
+            print_results(runs[0].results, console)
+        else:
+            print_runs(runs, console)
+        console.print(f"report: {output}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _plot(arguments: argparse.Namespace) -> None:
+    output, format_ = arguments.output, arguments.format
+    if format_ is None:
+        format_ = output.suffix[1:] if output is not None else "pdf"
+        if format_ not in FORMATS:
+            raise UserError(f"{output}: say what to write with --format ({', '.join(FORMATS)})")
+    if output is None:
+        output = Path(f"{arguments.figure}.{format_}")
+    check_writable(output)
+    methods = arguments.methods.split(",") if arguments.methods is not None else []
+    of_study = arguments.figure in OF_STUDIES
+    if of_study and (methods or len(arguments.folders) > 1):
+        raise UserError(f"--figure {arguments.figure} shows one study, whose trials are not told apart by methods")
+    told = ""
+    with progress_bars(arguments.quiet or arguments.json):
+        from prap_pim.report.differences import read_runs, verdict
+        from prap_pim.report.figures import figure_table, study_table, write_figure
+        from prap_pim.results.folder import RunFolder
+
+        if of_study:
+            table = study_table(arguments.figure, RunFolder(arguments.folders[0]).read_study())
+        else:
+            runs = read_runs([RunFolder(folder) for folder in arguments.folders])
+            table = figure_table(arguments.figure, arguments.folders, [run.results for run in runs], methods)
+            found = verdict(runs)
+            told = "" if len(runs) == 1 or found.alike else " ".join(found.sentences)
+        write_figure(arguments.figure, table, output, format_, arguments.width)
+    if told and not arguments.quiet:
+        print(f"prap-pim: {one_line(told)}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"figure": arguments.figure, "file": str(output), **table.as_json()}, allow_nan=False))
+    elif not arguments.quiet:
+        print(f"written: {output}")
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
+    with progress_bars(arguments.quiet or arguments.json) as progress:
+        from prap_pim.results.folder import RunFolder
+
+        RunFolder(arguments.folder).check_finished()
+        from prap_pim.runs.simulate import Crossbars, Request, Sweep, simulate_run  # torch, as in _run
+
+        given = {key: getattr(arguments, key) for key in ("samples", "devices", "seed", "processes", "name")}
+        request = Request.checked(
+            {
+                **{key: value for key, value in given.items() if value is not None},
+                "methods": arguments.methods.split(",") if arguments.methods is not None else None,
+                "sweep": Sweep.parse(arguments.sweep) if arguments.sweep is not None else None,
+            },
+            "simulate",
+        )
+        crossbars = Crossbars.read(arguments.device, arguments.overrides)
+        command = shlex.join(["prap-pim", *sys.argv[1:]])
+        _, simulation = simulate_run(arguments.folder, request, crossbars, command, progress)
+    if arguments.json:
+        print(simulation.model_dump_json())
+    elif not arguments.quiet:
+        from prap_pim.report.terminal.run import print_simulation
+
+        console = Output()
+        print_simulation(simulation, console)
+        report = arguments.folder / "report.html"
+        console.print(f"report: {report}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _compress(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
+    with progress_bars(arguments.quiet or arguments.json) as progress:
+        from prap_pim.api.onnx import compress_onnx
+        from prap_pim.common.settings import Settings, with_overrides
+        from prap_pim.report.terminal.onnx import print_summary
+
+        class Request(Settings):
+            ratio: float | None = None
+            max_drop: float | None = None
+            seed: int = 0
+
+        given = {key: value for key in Request.model_fields if (value := getattr(arguments, key)) is not None}
+        request = Request.checked(given, "compress")
+        options = with_overrides({}, arguments.overrides)
+        quantize = options.pop("quantize", None)
+        if request.max_drop is not None:
+            options["max_drop"] = request.max_drop
+        summary = compress_onnx(
+            arguments.model,
+            arguments.calibration,
+            arguments.output,
+            arguments.method,
+            compute_ratio=request.ratio,
+            chip=arguments.chip,
+            skip=arguments.skip,
+            seed=request.seed,
+            plan=arguments.plan,
+            options=options,
+            quantize=quantize,
+            bit_true=arguments.bit_true,
+            batch_axes=_batch_axes(arguments.batch_axes),
+            progress=progress,
+        )
+    if arguments.json:
+        print(summary.model_dump_json())
+    elif not arguments.quiet:
+        print_summary(summary, Output())
+
+
+def _batch_axes(given: Sequence[str]) -> dict[str, int | None]:
+    """Of ``NAME=AXIS``; an input's name may hold any sign."""
+    axes: dict[str, int | None] = {}
+    for text in given:
+        name, _, axis = text.rpartition("=")
+        if not name or not re.fullmatch(r"\d{1,9}|none", axis):
+            raise UserError(f"--batch-axis takes NAME=AXIS with an axis from 0, or NAME=none, not {text!r}")
+        if name in axes:
+            raise UserError(f"--batch-axis names {name!r} twice")
+        axes[name] = None if axis == "none" else int(axis)
+    return axes
+
+
+def _replay(arguments: argparse.Namespace) -> None:
+    from prap_pim.methods.published import expected_gains
+    from prap_pim.replay.ratios import replay
+    from prap_pim.report.terminal.gains import print_gains
+
+    asked = arguments.preset, arguments.network, arguments.method
+    gains, known, source, basis = replay(*asked), expected_gains(arguments.preset), "published ratios", "expected"
+    if arguments.mapped:
+        from prap_pim.replay.mapped import replay_mapped
+
+        with progress_bars(arguments.quiet or arguments.json) as progress:
+            known, gains = gains, replay_mapped(*asked, seed=0, progress=progress)
+        source, basis = "mapped random weights", "by ratios"
+    if arguments.json:
+        print(json.dumps({network: {m: g.model_dump() for m, g in by.items()} for network, by in gains.items()}))
+    elif not arguments.quiet:
+        for network, by_method in gains.items():
+            title = f"{network} on {arguments.preset}: gains over dense, from {source}"
+            print_gains(title, by_method, known.get(network, {}), basis, Output())
+
+
+def _show(arguments: argparse.Namespace, folder: Path, results: "Results", details: bool = False) -> None:
+    from prap_pim.report.terminal.run import print_results
+
+    if arguments.json:
+        print(results.model_dump_json())
+    elif not arguments.quiet:
+        console = Output()
+        print_results(results, console, details)
+        console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
