@@ -46,8 +46,8 @@ def plan_of(captured: Captured, grids: dict[str, InputGrid], reusing: ReuseConfi
     for layer in captured.network.layers:
         patterns = prune(NoPruning(), layer, Grain())
         decided = reuse(reusing, layer, patterns, Grain())
-        plans[layer.name] = make_plan(
-            layer.name, layer.matrix, patterns, decided, layer.filter_scale, layer.filter_bias
+        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, decided).scaled(
+            layer.filter_scale, layer.filter_bias
         )
     steps, zeros = ({name: getattr(grid, key) for name, grid in grids.items()} for key in ("step", "zero"))
     return NetworkPlan("benchmark", plans, steps, input_zero=zeros)

@@ -21,13 +21,13 @@ def dense_plan(
     patterns = PatternSet(inputs, rows, np.arange(groups + 1, dtype=np.int64), shape)
     scale = np.ones(filters, np.float32) if scale is None else scale
     bias = np.zeros(filters, np.float32) if bias is None else bias
-    return make_plan(name, matrix, patterns, ReuseMap.none(patterns), scale, bias)
+    return make_plan(name, matrix, patterns, ReuseMap.none(patterns)).scaled(scale, bias)
 
 
 def dense_network_plan(captured: Captured, grids: dict[str, InputGrid]) -> NetworkPlan:
     """Dense plans for every layer."""
     plans = {
-        layer.name: dense_plan(layer.name, layer.matrix, layer.filter_scale, layer.filter_bias)
+        layer.name: dense_plan(layer.name, layer.matrix).scaled(layer.filter_scale, layer.filter_bias)
         for layer in captured.network.layers
     }
     return network_plan("dense", plans, grids)

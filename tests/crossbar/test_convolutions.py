@@ -39,7 +39,7 @@ def test_every_method_computes_its_compressed_weights(method: str, case: Convolu
         return
     layer = case.layer
     patterns, reused = decided(method, layer, grain)
-    plan = make_plan(layer.name, layer.matrix, patterns, reused, layer.filter_scale, layer.filter_bias)
+    plan = make_plan(layer.name, layer.matrix, patterns, reused).scaled(layer.filter_scale, layer.filter_bias)
     assert plan.convolution_groups == layer.groups
     unit = Fraction(1, 2**plan.fraction_bits)
     slow = slow_compressed_weights(layer.matrix, patterns, reused)
@@ -106,7 +106,7 @@ def test_a_file_and_the_rates_of_zero_inputs(
     captured = capture(nn.Sequential(case.module), x, "m")
     layer = captured.network.layers[0]
     patterns, reused = decided(method, layer, grain)
-    plan = make_plan("0", layer.matrix, patterns, reused, layer.filter_scale, layer.filter_bias)
+    plan = make_plan("0", layer.matrix, patterns, reused).scaled(layer.filter_scale, layer.filter_bias)
     network = NetworkPlan("any", {"0": plan}, {"0": 1.0})
     path = Path(tmp_path_factory.mktemp("plan")) / "plan.safetensors"
     network.save(path)

@@ -20,7 +20,7 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.outline import Outline
 from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
-from prap_pim.ir.plan import LayerPlan, NetworkPlan
+from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.methods.calibrate import CalibratedReuse, Calibration, calibrate
 from prap_pim.methods.config import AnyReuse, MethodConfig
 from prap_pim.methods.prune import NoPruning, PruneConfig, prune
@@ -306,7 +306,7 @@ def judges_of(
     return judges
 
 
-def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network) -> dict[str, LayerPlan]:
+def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network) -> dict[str, LayerWeights]:
     """Plans of the layers that pruning and reuse have decided on."""
     layers = {layer.name: layer for layer in network.layers}
     return {name: make_plan(name, layers[name].matrix, *assigned) for name, assigned in assignments.items()}
@@ -315,7 +315,7 @@ def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Net
 def with_plans(
     captured: Captured,
     given: CalibrationInputs,
-    plans: Mapping[str, LayerPlan],
+    plans: Mapping[str, LayerWeights],
     quantize: QuantizeConfig,
     told: Steps = unheard,
 ) -> Rebuilt:
@@ -461,7 +461,7 @@ def whole_plan(name: str, captured: Captured, network: Rebuilt, chip: Chip) -> N
 
 
 def plan_for_costs(
-    captured: Captured, chip: Chip, name: str = "dense", plans: Mapping[str, LayerPlan] | None = None
+    captured: Captured, chip: Chip, name: str = "dense", plans: Mapping[str, LayerWeights] | None = None
 ) -> NetworkPlan:
     """Some layers as planned and the others dense. Nothing is known of the inputs, whose steps are 1."""
     grids = {layer.name: InputGrid(1.0) for layer in captured.network.layers}

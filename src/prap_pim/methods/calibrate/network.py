@@ -17,7 +17,7 @@ from prap_pim.common.settings import nearest
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer, Network
-from prap_pim.ir.plan import LayerPlan
+from prap_pim.ir.plan import LayerWeights
 from prap_pim.methods.calibrate.allocate import Offer, allocate, filled
 from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.calibrate.depthwise import Depthwise
@@ -70,7 +70,7 @@ class Calibration:
         rebuilt: the network with these plans.
     """
 
-    plans: Mapping[str, LayerPlan]
+    plans: Mapping[str, LayerWeights]
     layers: tuple[Allocated, ...]
     drop: float | None
     held_back: tuple[str, ...]
@@ -266,7 +266,7 @@ class _Job:
         layers = tuple(found[name] for name in self.layers)
         return Calibration(network.plans, layers, self._drop(network), held_back, network)
 
-    def _compressed(self, given: LayerInputs, setting: Setting | None, rate: float) -> tuple[LayerPlan, float]:
+    def _compressed(self, given: LayerInputs, setting: Setting | None, rate: float) -> tuple[LayerWeights, float]:
         """A layer's plan and its error."""
         layer = given.layer
         how = (_ROWS, [self.seed, list(self.layers).index(layer.name)], self.config.mimic, self.config.damping)
@@ -286,7 +286,7 @@ class _Job:
                 plan = replace(plan, bias=shift.astype(np.float32))
         return plan, problem.error(plan.real_weights())
 
-    def _whole(self, layer: Layer, problem: "Depthwise | Parts") -> LayerPlan:
+    def _whole(self, layer: Layer, problem: "Depthwise | Parts") -> LayerWeights:
         """All patterns: with weights that make good what earlier layers have changed, or its own if they do better."""
         wanted = problem.target.reshape(layer.weight.shape).astype(np.float32)
         plans = dense_plan(layer, self.grain), dense_plan(replace(layer, weight=wanted), self.grain)

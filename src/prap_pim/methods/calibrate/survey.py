@@ -14,7 +14,7 @@ from prap_pim.capture.weights import weight_module
 from prap_pim.common.progress import Progress
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.plan import LayerPlan
+from prap_pim.ir.plan import LayerWeights
 from prap_pim.methods.calibrate.allocate import Offer
 from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
@@ -158,7 +158,7 @@ class Surveyor:
         pairs = zip(wanted, found, strict=True)
         return divergence(self.judges, ((outputs(own, name), outputs(other, name)) for own, other in pairs))
 
-    def _looked_at(self, layer: Layer, inputs: list[Tensor]) -> tuple[LayerPlan, float, list[Offer]]:
+    def _looked_at(self, layer: Layer, inputs: list[Tensor]) -> tuple[LayerWeights, float, list[Offer]]:
         """A layer as it is probed, its error then, and its offers."""
         given = LayerInputs.of(layer, inputs, None, self.later.get(layer.name, []), self.quantize, self.masks)
         seed = [self.seed, [each.name for each in self.captured.network.layers].index(layer.name)]
