@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.crossbar.adc import adc_codes
-from prap_pim.crossbar.im2col import Windows
 from prap_pim.crossbar.kernels.bits import POSITIONS_PER_TASK
 from prap_pim.crossbar.kernels.direct import accumulate_by_cell, accumulate_by_count
 from prap_pim.crossbar.kernels.table import accumulate_by_noisy_table, accumulate_by_table, respond
 from prap_pim.crossbar.model import CrossbarModel
+from prap_pim.crossbar.windows import Windows
 from prap_pim.crossbar.wires import effective_conductances
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
