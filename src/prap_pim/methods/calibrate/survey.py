@@ -15,7 +15,7 @@ from prap_pim.common.progress import Progress
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerWeights
-from prap_pim.mapping.steps import dense_steps
+from prap_pim.mapping.steps import dense_steps, ou_steps
 from prap_pim.methods.calibrate.allocate import Offer
 from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
