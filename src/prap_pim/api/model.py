@@ -41,7 +41,14 @@ from prap_pim.ir.network import DigitalOp, Network
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.mapping.steps import compute_ratio, dense_steps, ou_steps, ous
 from prap_pim.methods.calibrate import Allocated, Calibration
-from prap_pim.methods.compress import Compressed, bit_true_network, compress_network, plan_for_costs
+from prap_pim.methods.compress import (
+    CalibrationInputs,
+    Compressed,
+    Request,
+    bit_true_network,
+    compress_network,
+    plan_for_costs,
+)
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.method import Method, config_of, literal, method_of
 from prap_pim.results.run import CheckResult, unused_budget
@@ -231,10 +238,10 @@ def compress(
     captured = capture(model, batches[0], name, skip, batches[1:])
     whole = (*skip, *map(literal, captured.read_twice))
     config = config_of(asked, captured, on_chip, whole)
+    request = Request(config, on_chip, seed, QuantizeConfig.given(quantize))
     try:
-        found = compress_network(
-            captured, batches, config, on_chip, seed=seed, quantize=QuantizeConfig.given(quantize), progress=progress
-        )
+        inputs = CalibrationInputs.of(captured, batches, config)
+        found = compress_network(captured, inputs, request, progress=progress)
     except RuntimeError as error:
         raise _of_one_size(batches, name, error) from error
     return Compression(

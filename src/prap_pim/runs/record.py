@@ -22,7 +22,7 @@ from prap_pim.results.run import (
     TimingResult,
 )
 from prap_pim.runs.config import RunConfig
-from prap_pim.runs.stages import CompressedMethod, dense_ous, capture_network, has_meaning, versions
+from prap_pim.runs.stages import CompressedMethod, capture_network, dense_ous, has_meaning, versions
 from prap_pim.training.data import Splits
 
 

@@ -68,14 +68,14 @@ class Calibration:
         drop: share of the calibration inputs that the finished network (batch norm moved, activations int8) classifies
             otherwise than the network itself, as it was; None where no output has classes.
         held_back: layers that ``balance`` alone kept from a better offer.
-        rebuilt: the network with these plans.
+        rebuilt: the network with these plans; None of one that was read back.
     """
 
     plans: Mapping[str, LayerWeights]
     layers: tuple[Allocated, ...]
     drop: float | None
     held_back: tuple[str, ...]
-    rebuilt: Rebuilt
+    rebuilt: Rebuilt | None
 
 
 @torch.no_grad()
