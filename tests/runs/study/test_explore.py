@@ -18,9 +18,9 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.progress import quiet
 from prap_pim.runs.study import StudyConfig, run_study
 from prap_pim.runs.study.explore import Study
-from prap_pim.common.progress import quiet
 from tests.runs.study.analytic import SLOW, Analytic, Dying, DyingTwice, OnFullDisk, runs, study
 
 
