@@ -300,6 +300,8 @@ _add(
 @click.argument("shell", type=Choice(SHELLS), metavar="SHELL", help=", ".join(SHELLS))
 def completion(shell: str) -> None:
     """Print a script that makes a shell complete commands, options and files."""
-    from click.shell_completion import shell_complete  # imported here: only this command needs it
+    from click.shell_completion import get_completion_class  # imported here: only this command needs it
 
-    shell_complete(cli, {}, "prap-pim", COMPLETE, f"{shell}_source")
+    script = get_completion_class(shell)
+    assert script is not None  # Click knows these three
+    print(script(cli, {}, "prap-pim", COMPLETE).source(), end="")
