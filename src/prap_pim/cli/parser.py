@@ -75,38 +75,42 @@ def _add(name: str, summary: str, parameters: Sequence[click.Parameter], example
     )
 
 
-def _names(text: str) -> list[str]:
-    return text.split(",")
+def _option(*names: str, **settings: Any) -> click.Option:
+    settings["help"] += "; may be repeated" if settings.get("multiple") else ""
+    return click.Option(names, **settings)
+
+
+def _set(help_text: str) -> click.Option:
+    return _option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=help_text)
+
+
+def _methods(help_text: str) -> click.Option:
+    return _option("--methods", type=lambda text: text.split(","), metavar="NAME,NAME", help=help_text)
 
 
 OUTPUT_FLAGS = [
-    click.Option(["--quiet"], is_flag=True, help="print only errors, and with --json the results"),
-    click.Option(["--json"], is_flag=True, help="print the results as JSON and nothing else"),
+    _option("--quiet", is_flag=True, help="print only errors, and with --json the results"),
+    _option("--json", is_flag=True, help="print the results as JSON and nothing else"),
 ]
 CONFIG_OPTIONS = [
-    click.Option(["--output"], type=FOLDER, metavar="FOLDER", help="run folder (default: `output` of the config)"),
-    click.Option(["--resume"], is_flag=True, help="continue an unfinished run in that folder"),
-    click.Option(
-        ["--set", "overrides"],
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="change a setting, with dots between nested keys; may be repeated",
-    ),
+    _option("--output", type=FOLDER, metavar="FOLDER", help="run folder (default: `output` of the config)"),
+    _option("--resume", is_flag=True, help="continue an unfinished run in that folder"),
+    _set("change a setting, with dots between nested keys"),
     *OUTPUT_FLAGS,
 ]
 RUN_ARGUMENTS = [
     click.Argument(["config"], type=FILE, help="a YAML file, see examples/digits.yaml"),
     *CONFIG_OPTIONS,
-    click.Option(["--devices"], metavar="N", help="training processes, with a GPU each if there are any (default: 1)"),
-    click.Option(["--nodes"], metavar="M", help="machines with N processes each, see docs/training.md (default: 1)"),
-    click.Option(["--accelerator"], metavar="NAME", help="train on cpu, cuda or auto (default: auto)"),
-    click.Option(["--precision"], metavar="P", help="train with 32-true or bf16-mixed (default: 32-true)"),
+    _option("--devices", metavar="N", help="training processes, with a GPU each if there are any (default: 1)"),
+    _option("--nodes", metavar="M", help="machines with N processes each, see docs/training.md (default: 1)"),
+    _option("--accelerator", metavar="NAME", help="train on cpu, cuda or auto (default: auto)"),
+    _option("--precision", metavar="P", help="train with 32-true or bf16-mixed (default: 32-true)"),
 ]
-PROCESSES = click.Option(
-    ["--processes"],
-    type=Count(1, 1024),
-    metavar="P",
-    help="parallel processes (default: one per core, as far as memory allows)",
+RUNS = click.Argument(
+    ["folders"], type=FOLDER, nargs=-1, required=True, metavar="RUN...", help="folders of runs, or of one study"
+)
+PROCESSES = _option(
+    "--processes", type=Count(1, 1024), metavar="P", help="parallel processes (default: one per core, if memory allows)"
 )
 
 _add(
@@ -120,12 +124,7 @@ _add(
 _add(
     "compare",
     "like run, for chosen methods; prints every figure and writes comparison.csv",
-    [
-        *RUN_ARGUMENTS,
-        click.Option(
-            ["--methods"], type=_names, metavar="NAME,NAME", help="methods of the configuration, in this order"
-        ),
-    ],
+    [*RUN_ARGUMENTS, _methods("methods of the configuration, in this order")],
     "example: prap-pim compare examples/digits-compare.yaml --methods dense,orc,prap --output runs/three",
 )
 _add(
@@ -135,9 +134,7 @@ _add(
         click.Argument(["config"], type=FILE, help="a YAML file, see examples/explore.yaml"),
         *CONFIG_OPTIONS,
         PROCESSES,
-        click.Option(
-            ["--scheduler"], metavar="ADDRESS", help="run the trials on a Dask cluster instead: tcp://host:port"
-        ),
+        _option("--scheduler", metavar="ADDRESS", help="run the trials on a Dask cluster instead: tcp://host:port"),
     ],
     "example: prap-pim explore examples/explore.yaml --output runs/mine --set trials=50",
 )
@@ -145,21 +142,19 @@ _add(
     "report",
     "print a finished run's table and write its report.html again; of several runs, compare them on one page",
     [
-        click.Argument(
-            ["folders"], type=FOLDER, nargs=-1, required=True, metavar="RUN...", help="folders of runs, or of one study"
-        ),
-        click.Option(
-            ["--output"],
+        RUNS,
+        _option(
+            "--output",
             type=FILE,
             metavar="FILE",
             help="the page (default: report.html of the run; of several runs, runs.html in the first one's folder)",
         ),
-        click.Option(
-            ["--reuse"],
+        _option(
+            "--reuse",
             nargs=2,
             multiple=True,
             metavar="METHOD LAYER",
-            help="show the whole reuse map of this layer, and no parts of other layers; may be repeated",
+            help="show this layer's whole reuse map, and no other",
         ),
         *OUTPUT_FLAGS,
     ],
@@ -169,24 +164,14 @@ _add(
     "plot",
     "a figure for a paper, or the table behind it, from one finished run or several",
     [
-        click.Argument(
-            ["folders"], type=FOLDER, nargs=-1, required=True, metavar="RUN...", help="folders of runs, or of one study"
+        RUNS,
+        _option("--figure", type=Choice(FIGURES), required=True, metavar="NAME", help="see above"),
+        _option(
+            "--format", type=Choice(FORMATS), metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: suffix, or pdf)"
         ),
-        click.Option(["--figure"], type=Choice(FIGURES), required=True, metavar="NAME", help="see above"),
-        click.Option(
-            ["--format"],
-            type=Choice(FORMATS),
-            metavar="FORMAT",
-            help=f"{', '.join(FORMATS)} (default: the file's suffix, or pdf)",
-        ),
-        click.Option(["-o", "--output"], type=FILE, metavar="FILE", help="default: FIGURE.FORMAT, here"),
-        click.Option(
-            ["--methods"],
-            type=_names,
-            metavar="NAME,NAME",
-            help="methods of the runs, in this order; gains are over the first",
-        ),
-        click.Option(["--width"], type=Choice(WIDTHS), metavar="WIDTH", help="column (3.5 in) or page (7.16 in)"),
+        _option("-o", "--output", type=FILE, metavar="FILE", help="default: FIGURE.FORMAT, here"),
+        _methods("methods of the runs, in this order; gains are over the first"),
+        _option("--width", type=Choice(WIDTHS), metavar="WIDTH", help="column (3.5 in) or page (7.16 in)"),
         *OUTPUT_FLAGS,
     ],
     "example: prap-pim plot runs/digits --figure speedup --format pdf",
@@ -197,24 +182,17 @@ _add(
     "accuracy of a finished run's methods on crossbars with device effects; added to its results and report",
     [
         click.Argument(["folder"], type=FOLDER, metavar="RUN", help="the folder of a finished run"),
-        click.Option(["--methods"], type=_names, metavar="NAME,NAME", help="methods of the run (default: all)"),
-        click.Option(["--device"], type=FILE, metavar="FILE", help="settings of the crossbars and their cells, YAML"),
-        click.Option(
-            ["--set", "overrides"],
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="change one of these settings, as device.variation.sigma=0.1; may be repeated",
+        _methods("methods of the run (default: all)"),
+        _option("--device", type=FILE, metavar="FILE", help="settings of the crossbars and their cells, YAML"),
+        _set("change one of these settings, as device.variation.sigma=0.1"),
+        _option(
+            "--sweep", metavar="NAME=VALUES", help="try several values: sigma=0,0.1, adc-bits=3,4 or fault-rate=0,0.01"
         ),
-        click.Option(
-            ["--sweep"],
-            metavar="NAME=VALUES",
-            help="try several values: sigma=0,0.1,0.2, adc-bits=3,4,5 or fault-rate=0,0.01",
-        ),
-        click.Option(["--samples"], type=int, metavar="N", help="use the first N test images (default: all)"),
-        click.Option(["--devices"], type=int, metavar="M", help="simulated devices with random errors (default: 5)"),
-        click.Option(["--seed"], type=int, metavar="S", help="seed of the devices' errors (default: 0)"),
+        _option("--samples", type=int, metavar="N", help="use the first N test images (default: all)"),
+        _option("--devices", type=int, metavar="M", help="simulated devices with random errors (default: 5)"),
+        _option("--seed", type=int, metavar="S", help="seed of the devices' errors (default: 0)"),
         PROCESSES,
-        click.Option(["--name"], metavar="NAME", help="name in the report; an earlier one of this name is replaced"),
+        _option("--name", metavar="NAME", help="name in the report; an earlier one of this name is replaced"),
         *OUTPUT_FLAGS,
     ],
     "example: prap-pim simulate runs/digits --device examples/device-variation.yaml --sweep sigma=0,0.1,0.2",
@@ -224,57 +202,36 @@ _add(
     "compress the weights of an ONNX model on calibration inputs, without labels or training",
     [
         click.Argument(["model"], type=FILE, help="an ONNX file, opset 9 or newer"),
-        click.Option(
-            ["--calibration"],
-            type=FILE,
-            required=True,
-            metavar="FILE",
-            help="npz file with an array [N, ...] for each input",
+        _option(
+            "--calibration", type=FILE, required=True, metavar="FILE", help="npz file: an array [N, ...] per input"
         ),
-        click.Option(["-o", "--output"], type=FILE, required=True, metavar="FILE", help="the compressed model"),
-        click.Option(
-            ["--method"],
+        _option("-o", "--output", type=FILE, required=True, metavar="FILE", help="the compressed model"),
+        _option(
+            "--method",
             default="calibrated",
             metavar="NAME",
             help="calibrated (default), similar, identical, orc, structured, pattern, prap or dense",
         ),
-        click.Option(
-            ["--ratio"], type=float, metavar="R", help="OU steps of the whole model over those of the dense one"
-        ),
-        click.Option(
-            ["--max-drop"],
+        _option("--ratio", type=float, metavar="R", help="OU steps of the whole model over those of the dense one"),
+        _option(
+            "--max-drop",
             type=float,
             metavar="D",
-            help="calibrated: share of the inputs that may change class; not with --ratio",
+            help="calibrated, instead of --ratio: share of inputs that may change class",
         ),
-        click.Option(
-            ["--set", "overrides"],
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="another setting of the method, as keep=0.25 of similar, or quantize.KEY of int8 inputs; "
-            "may be repeated",
-        ),
-        click.Option(
-            ["--skip"],
-            multiple=True,
-            metavar="NAME",
-            help="leave this layer as it is; a pattern with * and ? fits several; may be repeated",
-        ),
-        click.Option(
-            ["--batch-axis", "batch_axes"],
+        _set("another setting of the method, as keep=0.25 of similar, or quantize.KEY of int8 inputs"),
+        _option("--skip", multiple=True, metavar="NAME", help="leave this layer as it is; * and ? match several"),
+        _option(
+            "--batch-axis",
+            "batch_axes",
             multiple=True,
             metavar="NAME=AXIS",
-            help="batch axis of an input if it cannot be inferred, or none for an input without a batch; "
-            "may be repeated",
+            help="batch axis of an input if it cannot be inferred; none: it has no batch",
         ),
-        click.Option(
-            ["--chip"], default="isaac-32nm", metavar="CHIP", help="a preset, or a TOML file (default: isaac-32nm)"
-        ),
-        click.Option(["--seed"], type=int, default=0, metavar="S", help="seed of the calibration (default: 0)"),
-        click.Option(
-            ["--bit-true"], type=FILE, metavar="FILE", help="also write a model that computes as the crossbars do"
-        ),
-        click.Option(["--plan"], type=FILE, metavar="FILE", help="also save the plan (.safetensors)"),
+        _option("--chip", default="isaac-32nm", metavar="CHIP", help="a preset, or a TOML file (default: isaac-32nm)"),
+        _option("--seed", type=int, default=0, metavar="S", help="seed of the calibration (default: 0)"),
+        _option("--bit-true", type=FILE, metavar="FILE", help="also write a model that computes as the crossbars do"),
+        _option("--plan", type=FILE, metavar="FILE", help="also save the plan (.safetensors)"),
         *OUTPUT_FLAGS,
     ],
     "example: prap-pim compress model.onnx --calibration data.npz --ratio 0.25 --output small.onnx",
@@ -284,9 +241,9 @@ _add(
     "run the cost model on published per-layer ratios, to compare it with the authors' own",
     [
         click.Argument(["preset"], help="published settings, and the chip of that name: prap-2023"),
-        click.Option(["--network"], multiple=True, metavar="NAME", help="default: all; may be repeated"),
-        click.Option(["--method"], multiple=True, metavar="NAME", help="default: all; may be repeated"),
-        click.Option(["--mapped"], is_flag=True, help="map random weights and count, instead of using ratios"),
+        _option("--network", multiple=True, metavar="NAME", help="default: all"),
+        _option("--method", multiple=True, metavar="NAME", help="default: all"),
+        _option("--mapped", is_flag=True, help="map random weights and count, instead of using ratios"),
         *OUTPUT_FLAGS,
     ],
     "example: prap-pim replay prap-2023 --network vgg16 --method prap",
