@@ -112,7 +112,7 @@ def report(arguments: SimpleNamespace) -> None:
         _show_study(arguments, output, study)
         return
     if len(folders) > 1 and output.resolve() in [folder.report.resolve() for folder in folders]:
-        raise UserError(f"--output {output}: this is the page of one of the runs; choose another name")
+        raise UserError(f"--output {output}: that is the page of one run; choose another name")
     with progress_bars(arguments.quiet or arguments.json) as progress:
         runs = read_runs(folders)
         if len(runs) == 1:
