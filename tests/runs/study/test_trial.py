@@ -250,7 +250,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([*arguments, "--resume", "--set", "seed=3"]) == 2
     assert "holds another study (its seed is 0, not 3)" in capsys.readouterr().err
     assert main([*arguments[:-1], "no"]) == 2
-    assert "explore: processes: must be a whole number" in capsys.readouterr().err
+    assert "'--processes': 'no' is not a valid whole number" in capsys.readouterr().err
 
 
 def test_names_are_text_on_the_page_and_in_a_notebook(tmp_path: Path):
