@@ -15,13 +15,13 @@ import torch
 import yaml
 
 from prap_pim.__main__ import main
-from prap_pim.runs.finished import reopen
-from prap_pim.crossbar import CrossbarModel, ExactLayer
-from prap_pim.training.models import build
-from prap_pim.ir.plan import NetworkPlan
 from prap_pim.capture.quantize import InputGrid
+from prap_pim.crossbar import CrossbarModel, ExactLayer
+from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.run import MethodResult, Results
+from prap_pim.runs.finished import reopen
 from prap_pim.training import Checkpoint
+from prap_pim.training.models import build
 
 REUSE = {"kind": "calibrated", "compute_ratio": 0.4, "shapes": [9]}
 TINY = {
@@ -198,7 +198,7 @@ def test_it_is_not_found_again_where_it_is_there(config: Path, finished: Path, t
     (folder / "results.json").unlink()
     shutil.rmtree(folder / "methods/trained/checkpoints")
     (folder / "methods/trained/result.json").unlink()
-    monkeypatch.setattr("prap_pim.runs.pipeline.calibrated", None)
+    monkeypatch.setattr("prap_pim.runs.stages.calibrated", None)
     assert resume(config, folder) == 0
     assert figures(folder) == figures(finished)
 

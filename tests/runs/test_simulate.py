@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from prap_pim.__main__ import main
-from prap_pim.hardware.chip import load_chip
 from prap_pim.common.errors import UserError
-from prap_pim.runs.finished import reopen
 from prap_pim.crossbar import CrossbarModel, Device, LognormalVariation, exact_accuracy, monte_carlo
+from prap_pim.hardware.chip import load_chip
 from prap_pim.results.run import Results
+from prap_pim.runs.finished import reopen
 from prap_pim.runs.simulate import Crossbars, Sweep
 
 TINY = {

@@ -18,9 +18,9 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.progress import quiet
 from prap_pim.runs.study import StudyConfig, run_study
 from prap_pim.runs.study.explore import Study
-from prap_pim.common.progress import quiet
 from tests.runs.study.analytic import SLOW, Analytic, Dying, DyingTwice, OnFullDisk, runs, study
 
 
@@ -206,7 +206,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from prap_pim.runs.study import run_study
-from prap_pim.training import quiet
+from prap_pim.common.progress import quiet
 from tests.runs.study.analytic import Analytic, study
 if __name__ == "__main__":
     config = study(sampler="nsga2", trials=24, batch=6)

@@ -150,7 +150,7 @@ def _threads(count: int) -> Iterator[None]:
 
 def _write(config: StudyConfig, command: str, search: Search, folder: StudyFolder, locks: Locks) -> None:
     """The results. Processes that finish together write the same, one after the other."""
-    trials = [trial for number in range(search.total) if (trial := folder.load_trial(number)) is not None]
+    trials = [trial for _, trial in search.trials() if trial is not None]
     results = StudyResults(
         name=config.name,
         command=command,

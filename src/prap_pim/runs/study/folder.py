@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import read_json, write_json
 from prap_pim.results.folder import Manifest, RunFolder, claim, open_lock, refuse_foreign, remove_leftovers
 from prap_pim.results.study import TrialResult
+from prap_pim.runs.store import Entry
 
 # bytes of the lock file, whose locks the system takes back from a process that dies
 _ORDER = 0  # who proposes trials and writes the journal
@@ -129,27 +128,17 @@ class StudyFolder(RunFolder):
         Raises:
             UserError: it cannot be written.
         """
-        values = trial.model_dump()
-        write_json(self.trial(trial.number), {"sha256": _digest(trial), "trial": values})
+        self._entry(trial.number, trial.values).save(trial)
 
-    def load_trial(self, number: int) -> TrialResult | None:
-        """The result of a trial; None if it has not finished, or if its file is not what was written."""
-        path = self.trial(number)
-        if not path.exists():
-            return None
-        try:
-            saved = read_json(path)
-            trial = TrialResult.model_validate(saved["trial"])
-            if saved["sha256"] == _digest(trial) and trial.number == number:
-                return trial
-        except (UserError, ValueError, KeyError, TypeError):
-            pass
-        path.unlink(missing_ok=True)
-        return None
+    def load_trial(self, number: int, values: dict[str, Any]) -> TrialResult | None:
+        """The result of the trial with these values; None, and its file is removed, if that is not what was written."""
+        entry = self._entry(number, values)
+        if (trial := entry.load(TrialResult)) is None:
+            entry.path.unlink(missing_ok=True)
+        return trial
 
-
-def _digest(trial: TrialResult) -> str:
-    return sha256(trial.model_dump_json().encode()).hexdigest()
+    def _entry(self, number: int, values: dict[str, Any]) -> Entry:
+        return Entry(self.trial(number), {"number": number, "values": values})
 
 
 @contextmanager
