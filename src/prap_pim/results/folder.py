@@ -151,7 +151,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def method(self, name: str) -> Path:
-        """The folder of one method: its checkpoints, plan.safetensors, digital.safetensors and result.json.
+        """The folder of one method: checkpoints, plan.safetensors, digital.safetensors, and what its stages found.
 
         Raises:
             UserError: the name, which may come from a file of somebody else's, would lead elsewhere.
@@ -162,7 +162,7 @@ class RunFolder:
 
     @property
     def simulations(self) -> Path:
-        """What simulations have found so far, a file for each point."""
+        """What simulations have measured so far, a file for each device."""
         return self.path / "simulations"
 
 

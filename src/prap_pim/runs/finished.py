@@ -59,7 +59,7 @@ def check_method(folder: RunFolder, method: MethodResult) -> None:
     place = folder.method(method.name)
     check_whole(place)
     if NetworkPlan.load(place / PLAN).digest() != method.plan_sha256:
-        raise UserError(f"{place / PLAN} is not the plan of this run's results")
+        raise UserError(f"{place / PLAN} is damaged: it is not the plan of this run's results")
 
 
 @contextmanager

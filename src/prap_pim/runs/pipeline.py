@@ -16,7 +16,7 @@ from prap_pim.methods.calibrate import tie
 from prap_pim.report.comparison import write_comparison
 from prap_pim.report.html.run import write_report
 from prap_pim.results.folder import Manifest, RunFolder, open_run
-from prap_pim.results.run import Results
+from prap_pim.results.run import MethodResult, Results
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.finished import check_method
 from prap_pim.runs.record import result_of, results_of
@@ -95,14 +95,18 @@ def _compute(
 ) -> None:
     """All stages that are left, and the results."""
     trained = train_network(config, splits, folder.checkpoints, progress, processes)
-    network, methods = capture_network(config, splits, trained[0]).network, []
+    network = capture_network(config, splits, trained[0]).network
     of_network = depends_on(config, folder.read_manifest().inputs["data"])
-    for name in (method.name for method in config.methods):
-        here = config.only([name]), splits, chip, of_network, lambda: trained, Store(folder.method(name))
+
+    def method_result(name: str) -> MethodResult:
+        store = Store(folder.method(name))
+        here = config.only([name]), splits, chip, of_network, lambda: trained, lambda key: store
         stages = MethodStages(*here, progress, processes)
-        compression, plan = stages.compressed(), NetworkPlan.load(folder.method(name) / PLAN)
+        compression, plan = stages.compressed(), NetworkPlan.load(store.path / PLAN)
         costs = stages.costs(network, plan)
-        methods.append(result_of(stages, network, plan, compression, costs, stages.accuracy()))
+        return result_of(stages, network, plan, compression, costs, stages.accuracy())
+
+    methods = [method_result(method.name) for method in config.methods]
     results = results_of(config, command, splits, chip, trained[0], methods, progress)
     write_report(results, folder, progress=progress)
     write_comparison(results, folder.comparison)

@@ -199,7 +199,8 @@ class MethodStages:
         chip: decides what an OU holds.
         network: all that the trained network depends on (``depends_on``).
         trained: trains it, if that is not done: ``train_network``.
-        store: where to keep what stages find; the plan and checkpoints of fine-tuning are in its folder, too.
+        place: the store for what stages find, by the key of the compressed network (``depends_on``); the plan and the
+            checkpoints of fine-tuning are in its folder, too.
         progress: told how far things are.
         processes: who trains.
     """
@@ -209,7 +210,7 @@ class MethodStages:
     chip: Chip
     network: dict[str, Any]
     trained: Callable[[], tuple[nn.Module, Checkpoint | None]]
-    store: Store
+    place: Callable[[str], Store]
     progress: Progress = quiet
     processes: Processes | None = None
 
@@ -229,6 +230,11 @@ class MethodStages:
             # calibrated reuse balances layers over crossbars
             "load": self.chip.ous_per_crossbar if isinstance(self.method.reuse, CalibratedReuse) else None,
         }
+
+    @cached_property
+    def store(self) -> Store:
+        """Of this method."""
+        return self.place(key_of(self.depends_on))
 
     def compressed(self) -> Compression:
         """The compressed network, which the store's folder then holds: ``saved_method`` reads it.

@@ -99,8 +99,10 @@ class Stages:
         """Those of a run of one method, in a folder of the study that is named by what they depend on."""
         text, splits = _plain(point.config), self._data(point.config)[0]
         here = point.config, splits, point.chip, self._of_network(text), lambda: self._trained(text)
-        key = key_of(MethodStages(*here, Store(self._folder.path)).depends_on)
-        return MethodStages(*here, Store(self._folder.stage("compressed", key), self._locks.stage), self._progress)
+        return MethodStages(*here, self._place, self._progress)
+
+    def _place(self, key: str) -> Store:
+        return Store(self._folder.stage("compressed", key), self._locks.stage)
 
     def _plan(self, stages: MethodStages) -> NetworkPlan:
         key = stages.store.path.name
