@@ -1,8 +1,7 @@
 """The whole flow, one stage a line: train, compress, quantise, map, cost, prove, report."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ from prap_pim.runs.stages import (
     versions,
 )
 from prap_pim.runs.store import Store
-from prap_pim.training import Processes, TrainingConfig, check_shards, train_along
+from prap_pim.training import Processes, TrainingConfig, check_shards, torch_threads, train_along
 from prap_pim.training.data import Splits, load
 
 
@@ -74,7 +73,9 @@ def run(
         arithmetic=processes.arithmetic,
         inputs=digests(config, splits, chip),
     )
-    with open_run(output, config.resolved(), manifest, resume) as folder, _as_many_threads_as_begun(folder):
+    with ExitStack() as stack:
+        folder = stack.enter_context(open_run(output, config.resolved(), manifest, resume))
+        stack.enter_context(torch_threads(folder.read_manifest().threads))  # go on with those that it was begun with
         if not folder.results.exists():
             _compute(config, command, splits, chip, folder, progress, processes)
         processes.tell({})
@@ -138,14 +139,3 @@ def _threads(schedule: TrainingConfig | None) -> int:
     threads = torch.get_num_threads()
     shards = schedule.shards if schedule is not None else None
     return threads if shards is None or "OMP_NUM_THREADS" in os.environ else max(1, threads // shards)
-
-
-@contextmanager
-def _as_many_threads_as_begun(folder: RunFolder) -> Iterator[None]:
-    """Sums of floats depend on how many threads share them: a resumed run goes on with those that it was begun with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(folder.read_manifest().threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from numpy.random import SeedSequence
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -230,55 +229,16 @@ class _Device(Settings):
         return _Device(accuracy=report.accuracy, overflows=sum(report.overflows.values()), layers_by_cell=by_cell)
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """A method, a value of the swept quantity, the crossbars with it, and what is known of their devices.
+@dataclass
+class _Measurement:
+    """One device with one method and setting, where what is measured on it is kept, and that, once it is."""
 
-    Attributes:
-        seeds: of the devices' errors.
-        entries: where what is measured on each device is kept.
-        measured: devices that are done, by their numbers.
-    """
+    trial: Trial
+    entry: Entry
+    device: _Device | None
 
-    method: str
-    value: float | None
-    model: CrossbarModel
-    seeds: list[SeedSequence]
-    entries: list[Entry]
-    measured: dict[int, _Device]
 
-    @staticmethod
-    def of(
-        method: str, value: float | None, model: CrossbarModel, request: Request, store: Store, basis: dict[str, Any]
-    ) -> "_Setting":
-        """With what an earlier call has measured.
-
-        Args:
-            basis: what the figures depend on beside crossbars and device.
-        """
-        seeds = device_seeds(model, request.devices, request.seed)
-        crossbars = {**basis, "seed": request.seed, "crossbars": model.model_dump(mode="json")}
-        entries = [store.entry("device", {**crossbars, "device": number}) for number in range(len(seeds))]
-        kept = {number: entry.load(_Device) for number, entry in enumerate(entries)}
-        measured = {number: device for number, device in kept.items() if device is not None}
-        return _Setting(method, value, model, seeds, entries, measured)
-
-    def add(self, number: int, device: _Device) -> None:
-        """Keep what was measured."""
-        self.measured[number] = device
-        self.entries[number].save(device)
-
-    def result(self) -> PointResult:
-        devices = [self.measured[number] for number in range(len(self.seeds))]
-        accuracies = [device.accuracy for device in devices]
-        return PointResult(
-            method=self.method,
-            value=self.value,
-            **OverDevices.of(accuracies)._asdict(),
-            accuracies=accuracies,
-            overflows=sum(device.overflows for device in devices),
-            layers_by_cell=max(device.layers_by_cell for device in devices),
-        )
+_Points = dict[tuple[str, float | None], list[_Measurement]]  # by method and value of the swept quantity
 
 
 def simulate_run(
@@ -330,7 +290,8 @@ def _simulate(
             for layer in plan.layers.values():
                 check_fit(layer, model)
 
-    store, settings = Store(run.folder.simulations), []
+    store = Store(run.folder.simulations)
+    points: _Points = {}
     for name in names:
         digital = run.folder.method(name) / DIGITAL
         basis = {
@@ -338,16 +299,21 @@ def _simulate(
             "digital": file_digest(digital) if digital.exists() else None,
             "data": run.inputs["data"],
             "images": samples,
+            "seed": request.seed,
             "versions": versions(),
         }
-        of_method = [(name, value, model) for value, model in zip(values, models, strict=True)]
-        settings += [_Setting.of(*setting, request, store, basis) for setting in of_method]
+        for value, model in zip(values, models, strict=True):
+            here = points.setdefault((name, value), [])
+            for number, seed in enumerate(device_seeds(model, request.devices, request.seed)):
+                of_device = {**basis, "crossbars": model.model_dump(mode="json"), "device": number}
+                entry = store.entry("device", of_device)
+                here.append(_Measurement(Trial(name, model, seed), entry, entry.load(_Device)))
     exact = {}
     for number, (name, (captured, plan)) in enumerate(networks.items()):
         progress("without device effects", number, len(networks), name)
         exact[name] = exact_accuracy(captured, plan, run.chip.grain, images, labels)
     progress("without device effects", len(networks), len(networks), "")
-    _measure(settings, networks, images, labels, request, progress)
+    _measure(points, networks, images, labels, request, progress)
 
     title = [crossbars.title or "the chip as it is", *([f"sweep of {sweep.quantity}"] if sweep is not None else [])]
     return SimulationResult(
@@ -360,23 +326,37 @@ def _simulate(
         parameters=crossbars.parameters(run.chip, sweep),
         sweep=sweep.quantity if sweep is not None else None,
         exact_accuracy=exact,
-        points=[setting.result() for setting in settings],
+        points=[_point(*key, [one.device for one in here if one.device]) for key, here in points.items()],
     )
 
 
 def _measure(
-    settings: list[_Setting], networks: _Networks, images: Tensor, labels: Tensor, request: Request, progress: Progress
+    points: _Points, networks: _Networks, images: Tensor, labels: Tensor, request: Request, progress: Progress
 ) -> None:
     """All devices that are left, one after the other or in several processes."""
-    left = [(s, number) for s in settings for number in range(len(s.seeds)) if number not in s.measured]
-    trials = [Trial(setting.method, setting.model, setting.seeds[number]) for setting, number in left]
-    total = sum(len(setting.seeds) for setting in settings)
+    left = [(value, one) for (_, value), here in points.items() for one in here if one.device is None]
+    total = sum(map(len, points.values()))
     done = total - len(left)
     progress("with device effects", done, total, "devices")
     processes = request.processes or max(1, min(cores(), available_memory() // _PROCESS_BYTES))
+    trials = [one.trial for _, one in left]
     for place, report in measure_each(networks, trials, images, labels, processes=processes):
-        setting, number = left[place]
-        setting.add(number, _Device.of(report))
+        value, one = left[place]
+        one.device = _Device.of(report)
+        one.entry.save(one.device)
         done += 1
-        at = "" if setting.value is None or request.sweep is None else f" {request.sweep.quantity} {setting.value:g}"
-        progress("with device effects", done, total, f"devices; {setting.method}{at}: {100 * report.accuracy:.1f} %")
+        at = "" if value is None or request.sweep is None else f" {request.sweep.quantity} {value:g}"
+        note = f"devices; {one.trial.network}{at}: {100 * report.accuracy:.1f} %"
+        progress("with device effects", done, total, note)
+
+
+def _point(method: str, value: float | None, devices: list[_Device]) -> PointResult:
+    accuracies = [device.accuracy for device in devices]
+    return PointResult(
+        method=method,
+        value=value,
+        **OverDevices.of(accuracies)._asdict(),
+        accuracies=accuracies,
+        overflows=sum(device.overflows for device in devices),
+        layers_by_cell=max(device.layers_by_cell for device in devices),
+    )

@@ -50,8 +50,8 @@ from prap_pim.methods.rebuild import Rebuilt
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.store import Store
-from prap_pim.training import Checkpoint, Processes, TrainingConfig, train
-from prap_pim.training.data import Examples, Splits
+from prap_pim.training import Checkpoint, Processes, train
+from prap_pim.training.data import Splits
 from prap_pim.training.models import build
 
 PLAN = "plan.safetensors"  # of a method's folder, as these
@@ -109,25 +109,14 @@ def train_network(
 
     What ``checkpoints``, a folder, holds of it is not trained again.
     """
-    model = untrained(config, splits)
-    schedule = config.training
+    model, schedule = untrained(config, splits), config.training
     if schedule is None:
         return model, None
-    stops = (schedule.compress_at, schedule.epochs)
+    basis = model, splits.train, schedule, config.seed, checkpoints
+    how: dict[str, Any] = {"resume": True, "progress": progress, "processes": processes}
     branch, _ = (
-        train(
-            model,
-            splits.train,
-            schedule,
-            config.seed,
-            checkpoints,
-            stop=stop,
-            resume=True,
-            phase=f"training to epoch {stop}",
-            progress=progress,
-            processes=processes,
-        )
-        for stop in stops
+        train(*basis, stop=stop, phase=f"training to epoch {stop}", **how)
+        for stop in (schedule.compress_at, schedule.epochs)
     )
     return model, branch
 
@@ -145,9 +134,6 @@ def depends_on(config: RunConfig, data: str) -> dict[str, Any]:
     return {**settings, "data": data, "checkpoint": config.checkpoint and file_digest(config.checkpoint)}
 
 
-_Tuned = tuple[nn.Module, Examples, TrainingConfig, int, Checkpoint]
-
-
 class Compression(Settings):
     """What is known of a compressed network beside its plan: how calibrated reuse went about it, and its check."""
 
@@ -155,23 +141,18 @@ class Compression(Settings):
     check: CheckResult
 
 
-class LayerProof(Settings):
-    """A layer of the bit-true network beside the integer product; as in ``LayerResult``."""
-
-    checked_outputs: int = 0
-    mismatches: int = 0
-    overflows: int = 0
-
-
 class Accuracy(Settings):
-    """How well a compressed network tells the test labels; None: its weights were never trained, or not of text."""
+    """How well a compressed network tells the test labels; None: its weights were never trained, or are not of text.
+
+    ``layers`` counts the integers of the bit-true network as ``LayerResult`` does.
+    """
 
     compressed_accuracy: float | None = None
     bit_true_accuracy: float | None = None
     compressed_bits_per_byte: float | None = None
     bit_true_bits_per_byte: float | None = None
     checked_images: int = 0
-    layers: dict[str, LayerProof] = Field(default={})
+    layers: dict[str, dict[str, int]] = Field(default={})
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,12 +162,6 @@ class Costs:
     own: CostReport
     budget: int | None
     at_budget: CostReport | None
-
-
-class _ZeroInputs(Settings):
-    """Layers whose shares of zero inputs are in the file beside."""
-
-    layers: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,22 +222,21 @@ class MethodStages:
     @cached_property
     def saved(self) -> tuple[Captured, NetworkPlan]:
         """What ``compressed`` left in the folder."""
+        self.compressed()  # which sees that it is whole
         return saved_method(self.config, self.splits, self.store.path)
 
     def zero_inputs(self) -> ZeroInput | None:
         """The shares of OU steps that need not be done, if they are to be skipped; measured on calibration inputs."""
         if not self.config.zero_input_skipping:
             return None
-        path = self.store.path / _ZERO_INPUTS
 
-        def rates() -> tuple[_ZeroInputs, dict[str, bytes]]:
+        def rates() -> tuple[Settings, dict[str, bytes]]:
             told = phase(self.progress, f"{self.method.name}: zero inputs")
             of_layers = zero_input_rates(*self.saved, self.splits.calibration.inputs, self.chip.grain, _BATCH, told)
-            return _ZeroInputs(layers=list(of_layers)), {path.name: save_arrays(dict(of_layers))}
+            return Settings(), {_ZERO_INPUTS: save_arrays(dict(of_layers))}
 
-        kept = self.store.get("zero-inputs", self.depends_on, _ZeroInputs, rates)
-        arrays = load_file(path)
-        return {name: arrays[name] for name in kept.layers}
+        self.store.get("zero-inputs", self.depends_on, Settings, rates)
+        return dict(load_file(self.store.path / _ZERO_INPUTS))
 
     def costs(self, network: Network, plan: NetworkPlan, at_budget: bool = True) -> Costs:
         """What the plan costs. It is not kept: to count it takes no longer than to read it would."""
@@ -310,12 +284,8 @@ class MethodStages:
             bit_true_bits_per_byte=proof.quality.bits if test.are_tokens else None,
             checked_images=proof.checked_images,
             layers={
-                name: LayerProof(
-                    checked_outputs=of_layer.checked,
-                    mismatches=of_layer.mismatches,
-                    overflows=proof.overflows[name],
-                )
-                for name, of_layer in proof.layers.items()
+                name: {"checked_outputs": x.checked, "mismatches": x.mismatches, "overflows": proof.overflows[name]}
+                for name, x in proof.layers.items()
             },
         )
 
@@ -332,7 +302,8 @@ class MethodStages:
         given = CalibrationInputs.of(untouched, splits.calibration.inputs, method, classes=True)
         changed = changed_layers(method, untouched.network)
         check_memory(untouched.network, given, changed if isinstance(method.reuse, CalibratedReuse) else ())
-        start = branch if method.finetune and changed else None
+        schedule = config.training if method.finetune and changed else None
+        start = branch if schedule is not None else None
         if start is not None:
             start.restore(model)
         captured, calibration = capture_network(config, splits, model), None
@@ -342,20 +313,23 @@ class MethodStages:
             captured = prepared
         quantize = settled(captured, given.batches, given.judges, config.quantize)
         ranges = phase(self.progress, f"{method.name}: ranges of inputs")
+        told: dict[str, Any] = {"phase": f"{method.name}: fine-tuning", "progress": self.progress}
+        training = {"folder": self.store.path / "checkpoints", "resume": True, "processes": self.processes, **told}
         if isinstance(method.reuse, CalibratedReuse):
             network, calibration = self._calibrated(method.reuse, quantize, captured, given, changed)
             calibration = calibration.model_copy(update={"tuned": start is not None})
-            if start is not None:
+            if start is not None and schedule is not None:
                 for name, plan in network.plans.items():
                     put_weights(model, name, plan)
-                plans = train_donors(*self._tuned(model, start), network.plans, **self._training)
+                tuned = model, splits.train, schedule, config.seed, start
+                plans = train_donors(*tuned, network.plans, **training)
                 captured = capture_network(config, splits, model)  # its statistics are of the weights that it has
                 network = replace(with_plans(captured, given, {}, quantize, ranges), plans=plans)
         else:
-            told = phase(self.progress, f"{method.name}: layers")
-            assignments = assign(changed, captured.network, chip, told)
-            if start is not None:
-                finetune(*self._tuned(model, start), assignments, **self._training)
+            layers = phase(self.progress, f"{method.name}: layers")
+            assignments = assign(changed, captured.network, chip, layers)
+            if start is not None and schedule is not None:
+                finetune(model, splits.train, schedule, config.seed, start, assignments, **training)
                 captured = capture_network(config, splits, model)
             network = with_plans(captured, given, planned(assignments, captured.network), quantize, ranges)
         captured = captured.with_module(network.module)
@@ -367,19 +341,6 @@ class MethodStages:
         digital = digital_part(captured).state_dict()
         files = {PLAN: whole.packed(), **({DIGITAL: save(digital)} if digital else {})}
         return Compression(calibration=calibration, check=check), files
-
-    def _tuned(
-        self, model: nn.Module, start: Checkpoint
-    ) -> tuple[nn.Module, Examples, TrainingConfig, int, Checkpoint]:
-        """What fine-tuning trains, from ``start`` on."""
-        assert self.config.training is not None
-        return model, self.splits.train, self.config.training, self.config.seed, start
-
-    @property
-    def _training(self) -> dict[str, Any]:
-        """How fine-tuning goes about it."""
-        told = {"phase": f"{self.method.name}: fine-tuning", "progress": self.progress}
-        return {"folder": self.store.path / "checkpoints", "resume": True, "processes": self.processes, **told}
 
     def _calibrated(
         self,

@@ -1,11 +1,9 @@
 """A whole study: checked, begun or joined, run in as many processes as asked for, and its results written."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.memory import available_memory
@@ -23,6 +21,7 @@ from prap_pim.runs.study.search import Search
 from prap_pim.runs.study.tables import write_tables
 from prap_pim.runs.study.trial import Stages
 from prap_pim.runs.study.work import Kind, one_by_one, work
+from prap_pim.training import torch_threads
 
 _PROCESS_BYTES = 2 << 30  # that a process may need: torch itself, a network and its plans, images
 
@@ -134,18 +133,8 @@ def _here(
     if count > 1:
         in_processes(count, config, folder.path, kind, lambda: search.finished, progress)
         return
-    with _threads(config.threads):
+    with torch_threads(config.threads):
         work(search, folder, locks, one_by_one(config, kind(config, folder, locks, progress)), progress)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write(config: StudyConfig, command: str, search: Search, folder: StudyFolder, locks: Locks) -> None:

@@ -4,13 +4,13 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prap_pim.common.errors import UserError
-from prap_pim.results.folder import Manifest, RunFolder, claim, open_lock, refuse_foreign, remove_leftovers
+from prap_pim.results.folder import Inside, Manifest, RunFolder, claim, open_lock, refuse_foreign, remove_leftovers
 from prap_pim.results.study import TrialResult
 from prap_pim.runs.store import Entry
 
@@ -56,17 +56,13 @@ class Locks:
             raise UserError(f"cannot lock files in {self._path}: {error.strerror or error}") from error
         return True
 
-    def give_back(self, byte: int) -> None:
-        """Let others have a lock."""
-        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
-
     @contextmanager
     def _held(self, byte: int) -> Iterator[None]:
         self.take(byte, wait=True)
         try:
             yield
         finally:
-            self.give_back(byte)
+            fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
 
     def order(self) -> AbstractContextManager[None]:
         """The right to propose trials and to write the journal, until the block ends."""
@@ -82,37 +78,18 @@ class Locks:
 
     def give_back_trial(self, number: int) -> None:
         """Let others run a trial."""
-        self.give_back(_TRIALS + number)
+        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, _TRIALS + number)
 
 
 @dataclass(frozen=True)
 class StudyFolder(RunFolder):
     """Paths inside a study's folder. Every file there is whole but the journal, to which lines are added."""
 
-    @property
-    def kind(self) -> str:
-        """What the folder holds, for messages."""
-        return "study"
-
-    @property
-    def journal(self) -> Path:
-        """Optuna's journal: finished trials in the order of their numbers, a line each."""
-        return self.path / "journal.log"
-
-    @property
-    def proposals(self) -> Path:
-        """Trials as they were proposed, a file for each batch."""
-        return self.path / "proposals"
-
-    @property
-    def trials_table(self) -> Path:
-        """Every trial, a row each."""
-        return self.path / "trials.parquet"
-
-    @property
-    def front_table(self) -> Path:
-        """The trials of the front, a row each."""
-        return self.path / "front.parquet"
+    kind = "study"
+    journal = Inside("journal.log")  # Optuna's: finished trials in the order of their numbers, a line each
+    proposals = Inside("proposals")  # trials as they were proposed, a file for each batch
+    trials_table = Inside("trials.parquet")  # every trial, a row each
+    front_table = Inside("front.parquet")  # the trials of the front, a row each
 
     def stage(self, kind: str, key: str) -> Path:
         """The folder of a stage's results: what depends on the same things has the same key."""
@@ -153,24 +130,18 @@ def open_study(
     """
     folder = StudyFolder(path)
     refuse_foreign(folder)
-    locks = Locks(path)
-    try:
+    with closing(Locks(path)) as locks:
         with locks.order():
             claim(folder, config, manifest, resume)
             if locks.take(_PRESENCE, wait=False):  # nobody else is there
                 remove_leftovers(folder)
         locks.take(_PRESENCE, wait=True, shared=True)
         yield folder, locks
-    finally:
-        locks.close()
 
 
 @contextmanager
 def join_study(path: Path) -> Iterator[tuple[StudyFolder, Locks]]:
     """Take part in a study that another process of ours has opened, until the block ends."""
-    locks = Locks(path)
-    try:
+    with closing(Locks(path)) as locks:
         locks.take(_PRESENCE, wait=True, shared=True)
         yield StudyFolder(path), locks
-    finally:
-        locks.close()
