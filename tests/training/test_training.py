@@ -199,7 +199,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, flipped: boo
     content = newest.read_bytes()
     newest.write_bytes(content[:-50] + bytes([content[-50] ^ 1]) + content[-49:] if flipped else content[:-50])
     resumed = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path, stop=4, resume=True)
-    assert same(resumed.model, whole.model)
+    assert resumed.digest() == whole.digest()  # of weights and momentum
 
 
 def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from optuna.trial import TrialState
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import quiet
+from prap_pim.results.study import TrialResult
 from prap_pim.runs.study import StudyConfig, run_study
 from prap_pim.runs.study.explore import Study
+from prap_pim.runs.study.folder import StudyFolder
 from tests.runs.study.analytic import SLOW, Analytic, Dying, DyingTwice, OnFullDisk, runs, study
 
 
@@ -170,6 +172,16 @@ def test_a_damaged_trial_is_run_again(lost: tuple[str, ...], tmp_path: Path):
     trial.write_text(trial.read_text().replace('"energy_j": ', '"energy_j": 1'))
     assert run(config, tmp_path / "s", resume=True) == whole
     assert len(runs(tmp_path / "s")) == 7
+
+
+def test_a_trial_is_that_of_its_number_and_values(tmp_path: Path):
+    folder, trial = StudyFolder(tmp_path), TrialResult(number=3, values={"x": 1, "y": [2.5]})
+    folder.save_trial(trial)
+    assert folder.load_trial(3, trial.values) == trial
+    folder.trial(3).rename(folder.trial(4))
+    assert folder.load_trial(4, trial.values) is None
+    folder.save_trial(trial)
+    assert folder.load_trial(3, {**trial.values, "x": 2}) is None
 
 
 @pytest.mark.parametrize("broken", ["", "{", "{}", '{"schema_version": 7}'])
