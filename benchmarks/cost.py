@@ -36,7 +36,9 @@ def dense(network: Network, chip: Chip) -> NetworkPlan:
     for layer in network.layers:
         patterns = prune(NoPruning(), layer, chip.grain)
         shared = reuse(NoReuse(), layer, patterns, chip.grain)
-        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, shared, layer.filter_scale, layer.filter_bias)
+        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, shared).scaled(
+            layer.filter_scale, layer.filter_bias
+        )
     return NetworkPlan("dense", plans, dict.fromkeys(plans, 1.0))
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from prap_pim.capture import Captured, capture
 from prap_pim.capture.quantize import InputGrid, input_grids
 from prap_pim.common.parallel import cores
-from prap_pim.crossbar import CrossbarModel, Device, LognormalVariation, exact_accuracy, measure
+from prap_pim.crossbar import CrossbarModel, Device, LognormalVariation, measure
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.patterns import make_plan
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
@@ -46,8 +46,8 @@ def plan_of(captured: Captured, grids: dict[str, InputGrid], reusing: ReuseConfi
     for layer in captured.network.layers:
         patterns = prune(NoPruning(), layer, Grain())
         decided = reuse(reusing, layer, patterns, Grain())
-        plans[layer.name] = make_plan(
-            layer.name, layer.matrix, patterns, decided, layer.filter_scale, layer.filter_bias
+        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, decided).scaled(
+            layer.filter_scale, layer.filter_bias
         )
     steps, zeros = ({name: getattr(grid, key) for name, grid in grids.items()} for key in ("step", "zero"))
     return NetworkPlan("benchmark", plans, steps, input_zero=zeros)
@@ -105,8 +105,8 @@ def main() -> None:
 
     for plan in (dense, eighth):
         print(f"compute ratio {compute_ratio(captured, plan):.3f}")
-        show("exact path", partial(exact_accuracy, captured, plan, Grain(), images, labels, arguments.batch))
         cells = partial(measure, captured, plan, images=images, labels=labels, batch_size=arguments.batch)
+        show("exact path", partial(cells, model=CrossbarModel(adc_bits=62)))  # no bitline counts further
         show("every cell, checked", partial(cells, model=IDEAL, check=True))
         for name, crossbars in LINES:
             show(name, partial(cells, model=crossbars))

@@ -46,7 +46,7 @@ def compress(layers: list[Layer], settings: dict[str, tuple[PruneConfig, ReuseCo
         patterns = prune(pruning, layer, grain)
         decided = reuse(reusing, layer, patterns, grain)
         between = time.perf_counter()
-        made = make_plan(layer.name, layer.matrix, patterns, decided, layer.filter_scale, layer.filter_bias)
+        made = make_plan(layer.name, layer.matrix, patterns, decided).scaled(layer.filter_scale, layer.filter_bias)
         decide, plan = decide + between - started, plan + time.perf_counter() - between
         left += sum(grain.ous(int(donors)) for donors in made.donors_per_group)
         dense += grain.row_groups(layer.rows) * grain.ous(layer.filters)

@@ -250,7 +250,7 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: x[:, :3], {"compute_ratio": 0.5}, "does not run on an input"),
         (_nan, {"compute_ratio": 0.5}, "calibration batch 0 holds NaN"),
         (lambda x: None, {"compute_ratio": 0.5}, "must be a tensor or batches, not NoneType"),
-        (lambda x: x, {"method": None}, "method must be text, not None"),
+        (lambda x: x, {"method": None}, "method must be a name, or an object such as .*, not None"),
         (lambda x: x, {"compute_ratio": 0.5, "name": 5}, "name must be text, not 5"),
         (lambda x: x, {"compute_ratio": 0.5, "chip": None}, "a chip is a preset's name or a TOML file, not None"),
         (lambda x: x, {"compute_ratio": 0.5, "skip": 7}, "skip must hold names of layers; it is 7"),
@@ -715,7 +715,7 @@ def test_what_cannot_be_copied_says_what_to_do() -> None:
 def test_inputs_that_are_no_numbers_and_settings_that_contradict_are_refused() -> None:
     model, x = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10)), torch.randn(64, 16)
     for method, setting in {"similar": "keep", "identical": "threshold", "orc": "ratio"}.items():
-        with pytest.raises(UserError, match=f"method {method}: compute_ratio decides {setting}"):
+        with pytest.raises(UserError, match=f"method {method}: give either {setting} or compute_ratio"):
             prap_pim.compress(model, x, method, compute_ratio=0.5, **{setting: 0.25})
     x[3, 2] = torch.nan
     with pytest.raises(UserError, match="calibration batch 0 holds NaN"):

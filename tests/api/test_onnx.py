@@ -214,7 +214,7 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
             raise ImportError(name)
         return there(name, *rest)
 
-    for name in [each for each in sys.modules if each.startswith("prap_pim.capture.onnx")]:
+    for name in [each for each in sys.modules if each.startswith(("prap_pim.capture.onnx", "prap_pim.api.onnx"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", gone)
     assert main(["compress", "model.onnx", "--calibration", "data.npz", "-o", "out.onnx"]) == 2

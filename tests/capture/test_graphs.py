@@ -75,7 +75,7 @@ def check(model: Graph, exported: bool) -> None:
         for layer in captured.network.layers:
             patterns = prune(NoPruning(), layer, Grain())
             every = ReuseMap.none(patterns)
-            one = make_plan(layer.name, layer.matrix, patterns, every, layer.filter_scale, layer.filter_bias)
+            one = make_plan(layer.name, layer.matrix, patterns, every).scaled(layer.filter_scale, layer.filter_bias)
             plans[layer.name] = one
         plan = NetworkPlan("dense", plans, dict.fromkeys(plans, 1.0))
         quantized = compressed_model(captured, plan)

@@ -52,7 +52,9 @@ def checked(
     for layer in layers:
         patterns = prune(NoPruning(), layer, CHIP.grain)
         every = ReuseMap.none(patterns)
-        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, every, layer.filter_scale, layer.filter_bias)
+        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, every).scaled(
+            layer.filter_scale, layer.filter_bias
+        )
     plan = NetworkPlan("dense", plans, dict.fromkeys(plans, 0.1))
     mapping = map_network(captured.network, plan, CHIP)
     placed = Counter(op.name for done in mapping.digital_ops.values() for op in done)

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prap_pim.capture import capture
+from prap_pim.capture.im2col import Rows
 from prap_pim.capture.quantize import InputGrid
-from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, im2col, zero_input_rates
-from prap_pim.crossbar.im2col import Windows, im2col_by_row
+from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, zero_input_rates
+from prap_pim.crossbar.windows import Windows
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.patterns import make_plan
 from prap_pim.ir.plan import NetworkPlan
 from tests.convolutions import METHODS, Convolution, convolutions, decided, integer_convolution
 from tests.reference.compress import slow_compressed_weights
+from tests.reference.im2col import im2col
 from tests.reference.zero_inputs import slow_zero_input_rates
 
 GRAINS = [Grain(), Grain(ou_columns=32), Grain(ou_rows=4, cell_bits=2), Grain(ou_rows=4, ou_columns=16, cell_bits=4)]
@@ -39,7 +41,7 @@ def test_every_method_computes_its_compressed_weights(method: str, case: Convolu
         return
     layer = case.layer
     patterns, reused = decided(method, layer, grain)
-    plan = make_plan(layer.name, layer.matrix, patterns, reused, layer.filter_scale, layer.filter_bias)
+    plan = make_plan(layer.name, layer.matrix, patterns, reused).scaled(layer.filter_scale, layer.filter_bias)
     assert plan.convolution_groups == layer.groups
     unit = Fraction(1, 2**plan.fraction_bits)
     slow = slow_compressed_weights(layer.matrix, patterns, reused)
@@ -71,7 +73,7 @@ def test_im2col_is_the_convolution_s_inputs_in_three_ways(case: Convolution) -> 
     expected = picked.movedim(1, -1).flatten(0, -2).numpy()
     integers = x.numpy().astype(np.int8)
     np.testing.assert_array_equal(im2col(layer, integers), expected)
-    np.testing.assert_array_equal(im2col_by_row(layer, integers.view(np.uint8), 0).view(np.int8), expected.T)
+    np.testing.assert_array_equal(Rows(layer, torch.from_numpy(integers)).transposed(), expected.T)
     windows = Windows.of_batch(layer, integers)
     np.testing.assert_array_equal(windows.inputs[windows.base[:, None] + windows.offset], expected)
     assert len(expected) == 2 * layer.map_positions
@@ -106,7 +108,7 @@ def test_a_file_and_the_rates_of_zero_inputs(
     captured = capture(nn.Sequential(case.module), x, "m")
     layer = captured.network.layers[0]
     patterns, reused = decided(method, layer, grain)
-    plan = make_plan("0", layer.matrix, patterns, reused, layer.filter_scale, layer.filter_bias)
+    plan = make_plan("0", layer.matrix, patterns, reused).scaled(layer.filter_scale, layer.filter_bias)
     network = NetworkPlan("any", {"0": plan}, {"0": 1.0})
     path = Path(tmp_path_factory.mktemp("plan")) / "plan.safetensors"
     network.save(path)

@@ -93,7 +93,9 @@ def orc_plan(captured: Captured, grids: dict[str, InputGrid]) -> NetworkPlan:
     for layer in captured.network.layers:
         patterns = prune(OrcPruning(ratio=0.4), layer, Grain())
         every = ReuseMap.none(patterns)
-        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, every, layer.filter_scale, layer.filter_bias)
+        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, every).scaled(
+            layer.filter_scale, layer.filter_bias
+        )
     return network_plan("orc", plans, grids)
 
 

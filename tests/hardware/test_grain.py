@@ -89,8 +89,8 @@ def test_the_dense_plan_has_these_ous_and_no_fewer_are_possible(
         "test",
     )
     patterns = prune(NoPruning(), layer, grain)
-    ones = np.ones(layer.filters, np.float32)
-    plan = make_plan("dw", layer.matrix, patterns, ReuseMap.none(patterns), ones, 0 * ones)
+    np.ones(layer.filters, np.float32)
+    plan = make_plan("dw", layer.matrix, patterns, ReuseMap.none(patterns))
     ous = grain.dense_ous(layer.rows, layer.filters, groups)
     assert len(ous_of(plan, chip)) == dense_ous_of(plan, chip) == ous == map_layer(plan, chip).ous
     assert patterns.mask().all()

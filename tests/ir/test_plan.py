@@ -43,7 +43,7 @@ def test_a_plan_computes_the_compressed_weights(
     decided = reuse(reusing, layer, patterns, Grain())
     rng = np.random.default_rng(seed)
     scale, bias = rng.standard_normal((2, len(weight))).astype(np.float32)
-    plan = make_plan(layer.name, layer.matrix, patterns, decided, scale, bias)
+    plan = make_plan(layer.name, layer.matrix, patterns, decided).scaled(scale, bias)
     slow = slow_compressed_weights(layer.matrix, patterns, decided)
     unit = Fraction(1, 2**plan.fraction_bits)
     assert [[int(value) * unit for value in row] for row in plan.weights()] == slow
@@ -67,8 +67,8 @@ def test_any_signs_exponents_and_sources(weight: np.ndarray, seed: int) -> None:
     sign = np.where(donor, 1, rng.choice([-1, 1], donor.shape)).astype(np.int8)
     exponent = np.where(donor, 0, rng.integers(-8, 8, donor.shape)).astype(np.int8)
     decided = ReuseMap(source, sign, exponent)
-    ones = np.ones(layer.filters, np.float32)
-    plan = make_plan(layer.name, layer.matrix, patterns, decided, ones, ones)
+    np.ones(layer.filters, np.float32)
+    plan = make_plan(layer.name, layer.matrix, patterns, decided)
     unit = Fraction(1, 2**plan.fraction_bits)
     slow = slow_compressed_weights(layer.matrix, patterns, decided)
     assert [[int(value) * unit for value in row] for row in plan.weights()] == slow
@@ -78,7 +78,7 @@ def test_dense_by_hand() -> None:
     weight = np.array([[127, -1, 0.5, 1.5], [2, 4, 0, 63.5]], np.float32)  # steps 1 and 0.5
     layer = layer_of(weight)
     patterns = prune(NoPruning(), layer, Grain(ou_rows=3))
-    plan = make_plan("fc", weight, patterns, ReuseMap.none(patterns), np.ones(2, np.float32), np.zeros(2, np.float32))
+    plan = make_plan("fc", weight, patterns, ReuseMap.none(patterns))
     np.testing.assert_array_equal(plan.step, [1, 0.5])
     np.testing.assert_array_equal(plan.weights(), [[127, -1, 0, 2], [4, 8, 0, 127]])
     np.testing.assert_array_equal(plan.rows, [[0, 1, 2], [3, -1, -1]])
@@ -117,14 +117,14 @@ def test_filters_that_reuse_one_another_share_a_step() -> None:
 def test_plan_of_weights_that_do_not_match() -> None:
     layer = layer_of(np.ones((4, 20), np.float32))
     patterns = prune(NoPruning(), layer, Grain())
-    ones = np.ones(4, np.float32)
+    np.ones(4, np.float32)
     with pytest.raises(UserError, match="do not match"):
-        make_plan("fc", np.ones((4, 21), np.float32), patterns, ReuseMap.none(patterns), ones, ones)
+        make_plan("fc", np.ones((4, 21), np.float32), patterns, ReuseMap.none(patterns))
     with pytest.raises(UserError, match="layer fc: its weight holds NaN"):
-        make_plan("fc", layer.matrix * np.nan, patterns, ReuseMap.none(patterns), ones, ones)
+        make_plan("fc", layer.matrix * np.nan, patterns, ReuseMap.none(patterns))
     none_there = PatternSet(20, patterns.rows, patterns.block_start, np.full((4, 3), -1, np.int32))
     with pytest.raises(UserError, match="a donor that has no pattern"):
-        make_plan("fc", layer.matrix, none_there, ReuseMap.none(patterns), ones, ones)
+        make_plan("fc", layer.matrix, none_there, ReuseMap.none(patterns))
 
 
 @settings(deadline=None, max_examples=30)

@@ -40,7 +40,7 @@ def planned(layer: Layer, keep: float = 1.0) -> LayerPlan:
     source = np.arange(layer.filters, dtype=np.int32) % max(1, int(layer.filters * keep))
     sources = np.tile(source[:, None], (1, groups))
     reuse = ReuseMap(sources, np.ones(sources.shape, np.int8), np.zeros(sources.shape, np.int8))
-    return make_plan(layer.name, layer.matrix, patterns, reuse, layer.filter_scale, layer.filter_bias)
+    return make_plan(layer.name, layer.matrix, patterns, reuse).scaled(layer.filter_scale, layer.filter_bias)
 
 
 def small_network(keep: float = 1.0) -> tuple[Network, NetworkPlan]:
@@ -77,8 +77,8 @@ def test_a_plan_larger_than_dense_fills_more_crossbars() -> None:
     rows = np.full((9, 8), -1, np.int32)
     rows[:, 0] = np.arange(9)
     patterns = PatternSet(9, rows, np.arange(10, dtype=np.int64), shape)
-    ones = np.ones(32, np.float32)
-    plan = make_plan("c", layer.matrix, patterns, ReuseMap.none(patterns), ones, ones * 0)
+    np.ones(32, np.float32)
+    plan = make_plan("c", layer.matrix, patterns, ReuseMap.none(patterns))
     assert map_layer(plan, CHIP).ous_per_crossbar.tolist() == [256, 32]
     assert map_layer(plan, CHIP, mode="pack").ous_per_crossbar.tolist() == [64, 64, 64, 64, 32]
     with pytest.raises(UserError, match="288 OUs do not fit 1 crossbars of 256; at least 2"):
@@ -188,6 +188,6 @@ def test_a_grouped_layer_is_mapped_as_its_dense_plan() -> None:
     weight = np.random.default_rng(0).standard_normal((512, 1, 3, 3)).astype(np.float32)
     layer = Layer("dw", "conv", weight, one, one, (512, 4, 4), (512, 2, 2), ("x",), groups=512)
     patterns = prune(NoPruning(), layer, CHIP.grain)
-    plan = make_plan("dw", layer.matrix, patterns, ReuseMap.none(patterns), one, one)
+    plan = make_plan("dw", layer.matrix, patterns, ReuseMap.none(patterns))
     for mode in ("spread", "pack"):
         assert map_layer(plan, CHIP, mode=mode).ous_per_crossbar.tolist() == [256] * 4

@@ -33,8 +33,8 @@ def _measured(network: Network, settings: dict[str, Setting]) -> float:
         pruning, reusing = settings.get(layer.name, (NoPruning(), NoReuse()))
         patterns = prune(pruning, layer, CHIP.grain)
         chosen = reuse(reusing, layer, patterns, CHIP.grain)
-        layers[layer.name] = make_plan(
-            layer.name, layer.matrix, patterns, chosen, layer.filter_scale, layer.filter_bias
+        layers[layer.name] = make_plan(layer.name, layer.matrix, patterns, chosen).scaled(
+            layer.filter_scale, layer.filter_bias
         )
         dense += CHIP.grain.dense_ous(layer.rows, layer.filters) * layer.positions * CHIP.grain.input_steps
     plan = NetworkPlan("test", layers, dict.fromkeys(layers, 1.0))

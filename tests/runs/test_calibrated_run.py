@@ -167,7 +167,7 @@ def test_it_is_not_found_again_where_it_is_there(config: Path, finished: Path, t
     shutil.rmtree(folder / "methods/trained/checkpoints")
     for path in folder.glob("methods/trained/compressed-*"):
         path.unlink()
-    monkeypatch.setattr("prap_pim.runs.stages.calibrated", None)
+    monkeypatch.setattr("prap_pim.methods.compress.calibrate", None)
     assert resume(config, folder) == 0
     assert figures(folder) == figures(finished)
 

@@ -37,11 +37,20 @@ from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.cost import CostReport, cost
 from prap_pim.hardware.chip import Chip, load_chip
-from prap_pim.ir.network import DigitalOp, Layer, Network
+from prap_pim.ir.network import DigitalOp, Network
 from prap_pim.ir.plan import NetworkPlan
-from prap_pim.methods.by_name import literal, method_config
+from prap_pim.mapping.steps import compute_ratio, dense_steps, ou_steps, ous
 from prap_pim.methods.calibrate import Allocated, Calibration
-from prap_pim.methods.compress import Compressed, bit_true_network, compress_network, plan_for_costs
+from prap_pim.methods.compress import (
+    CalibrationInputs,
+    Compressed,
+    Request,
+    bit_true_network,
+    compress_network,
+    plan_for_costs,
+)
+from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.method import Method, config_of, literal, method_of
 from prap_pim.results.run import CheckResult, unused_budget
 
 
@@ -88,8 +97,7 @@ class Compression:
     @property
     def compute_ratio(self) -> float:
         """OU steps of one inference over those of the uncompressed model, layers that were left whole included."""
-        steps = [(self._ous(layer), self._dense_ous(layer), layer.positions) for layer in self.network.layers]
-        return sum(mine * times for mine, _, times in steps) / sum(dense * times for _, dense, times in steps)
+        return compute_ratio(self.network, self.plan, self.chip.grain)
 
     @cached_property
     def bit_true(self) -> nn.Module:
@@ -145,11 +153,10 @@ class Compression:
         header = ("layer", "rows", "filters", "conv groups", "OU steps", "share")
         given = {each.name: each for each in self.calibration.layers} if self.calibration else {}
         table: list[tuple[str, ...]] = [(*header, "donors", "sensitivity", "error") if given else header]
-        names = shortened([layer.name for layer in self.network.layers])
+        names, grain = shortened([layer.name for layer in self.network.layers]), self.chip.grain
         for name, layer in zip(names, self.network.layers, strict=True):
-            dense = self._dense_ous(layer)
-            steps = self._ous(layer) * layer.positions * self.chip.grain.input_steps
-            share = f"{self._ous(layer) / dense:.3f}" if layer.name in self.changed else "whole"
+            steps = ou_steps(layer, ous(self.plan.layers[layer.name], grain), grain)
+            share = f"{steps / dense_steps(layer, grain):.3f}" if layer.name in self.changed else "whole"
             sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
             told = _told(given[layer.name], layer.kernel_positions) if given else ()
             table.append((name, *sizes, f"{steps:,}", share, *told))
@@ -180,17 +187,11 @@ class Compression:
         shapes = " and ".join(str(list(size)) for size in dict.fromkeys(sizes(self._batch, self.network.name)))
         return f"the batches differ in size: OU steps and costs are of an input {shapes}, as in the first batch"
 
-    def _ous(self, layer: Layer) -> int:
-        return sum(self.chip.grain.ous(int(count)) for count in self.plan.layers[layer.name].donors_per_group)
-
-    def _dense_ous(self, layer: Layer) -> int:
-        return self.chip.grain.dense_ous(layer.rows, layer.filters, layer.groups)
-
 
 def compress(
     model: nn.Module,
     calibration: Tensor | Iterable[Inputs],
-    method: str = "calibrated",
+    method: str | Method | MethodConfig = "calibrated",
     *,
     compute_ratio: float | None = None,
     chip: str = "isaac-32nm",
@@ -209,7 +210,8 @@ def compress(
             a dictionary of named ones each, all with the batch in front. NumPy arrays will do. Labels are not needed:
             from pairs (inputs, labels), as a data loader gives them, the inputs are taken if the model's ``forward``
             has no second argument; if it has, give the inputs alone.
-        method: "calibrated", "similar", "identical", "orc", "structured", "pattern", "prap" or "dense".
+        method: ``Calibrated(...)``, ``Similar``, ``Identical``, ``Prap``, ``Orc``, ``Structured``, ``Pattern`` or
+            ``Dense()``; or the name of one ("calibrated", ...), whose settings are then keywords of this call.
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
         chip: a preset or a TOML file, for the size of its OUs.
         skip: names of layers, of modules that hold them, or patterns with * and ?: they keep their weights (but for
@@ -218,18 +220,16 @@ def compress(
         name: what to call the model; its class's name if empty.
         quantize: how the int8 grids of activations are found (``QuantizeConfig``), such as ``{"zero_point": False}``.
         progress: told after every layer.
-        options: further settings of the method, as in a configuration: ``max_drop``, ``shapes``, ... of "calibrated";
-            ``keep`` of "similar" and "prap"; ``threshold`` of "identical"; ``ratio`` of "orc" and "structured";
-            ``group_channels``, ``pointwise_group``, ``shapes`` of "pattern" and "prap".
+        options: further settings of a method that is given by its name, such as ``keep`` of "similar".
 
     Raises:
         UserError: the model cannot be traced, a module cannot be mapped, a setting is wrong, or the ratio is out of
             reach; one line that names what and why.
     """
     _check_model(model)
-    for what, given in (("method", method), ("name", name)):
-        if not isinstance(given, str):
-            raise UserError(f"{what} must be text, not {given!r}")
+    if not isinstance(name, str):
+        raise UserError(f"name must be text, not {name!r}")
+    asked = method_of(method, {"compute_ratio": compute_ratio, **options})
     skip = _names(skip)
     name = name or type(model).__name__
     batches = _batches(calibration, model, name)
@@ -237,11 +237,11 @@ def compress(
     _check_numbers(batches, name)
     captured = capture(model, batches[0], name, skip, batches[1:])
     whole = (*skip, *map(literal, captured.read_twice))
-    config = method_config(method, captured, on_chip, compute_ratio, whole, options)
+    config = config_of(asked, captured, on_chip, whole)
+    request = Request(config, on_chip, seed, QuantizeConfig.given(quantize))
     try:
-        found = compress_network(
-            captured, batches, config, on_chip, seed=seed, quantize=QuantizeConfig.given(quantize), progress=progress
-        )
+        inputs = CalibrationInputs.of(captured, batches, config)
+        found = compress_network(captured, inputs, request, progress=progress)
     except RuntimeError as error:
         raise _of_one_size(batches, name, error) from error
     return Compression(

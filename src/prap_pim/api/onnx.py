@@ -24,8 +24,8 @@ from prap_pim.common.progress import Progress, counted, phase, quiet
 from prap_pim.cost import CostReport, cost
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
-from prap_pim.methods.by_name import method_config
-from prap_pim.methods.compress import Compressed, compress_network, plan_for_costs
+from prap_pim.methods.compress import CalibrationInputs, Compressed, Request, compress_network, plan_for_costs
+from prap_pim.methods.method import Method, config_of, method_of
 from prap_pim.methods.prune import dense_plan
 from prap_pim.results.onnx import CostSummary, LayerSummary, OnnxSummary, OutputSummary
 
@@ -37,7 +37,7 @@ def compress_onnx(
     model: Path,
     calibration: Path,
     output: Path,
-    method: str = "calibrated",
+    method: str | Method = "calibrated",
     *,
     compute_ratio: float | None = None,
     chip: str = "isaac-32nm",
@@ -74,24 +74,18 @@ def compress_onnx(
     """
     _check_places(model, calibration, output, plan, bit_true)
     on_chip = load_chip(chip)
+    asked = method_of(method, {"compute_ratio": compute_ratio, **(options or {})})
     file = OnnxFile.read(model)
     for what, path in (("the output", output), ("the plan", plan), ("the bit-true model", bit_true)):
         if path is not None and any(_same(path, each) for each in file.external):
             raise UserError(f"cannot write {what} to {path}: weights of {model} are in it")
     file, batches = read_inputs(file, calibration, batch_axes)
     found = capture_onnx(file, batches[0] if file.batch else tuple(x[:_EXAMPLE] for x in batches[0]))
-    config = method_config(method, found.captured, on_chip, compute_ratio, skip, options or {})
+    config = config_of(asked, found.captured, on_chip, skip)
+    request = Request(config, on_chip, seed, QuantizeConfig.given(quantize))
     inputs = together(found, batches)
-    compressed = compress_network(
-        found.captured,
-        inputs,
-        config,
-        on_chip,
-        seed=seed,
-        quantize=QuantizeConfig.given(quantize),
-        divisible=file.batch is None,
-        progress=progress,
-    )
+    given = CalibrationInputs.of(found.captured, inputs, config, divisible=file.batch is None)
+    compressed = compress_network(found.captured, given, request, progress=progress)
     dense = plan_for_costs(found.captured, on_chip)
     costing = counted((dense, compressed.plan), phase(progress, "costs"))
     costs = [cost(found.captured.network, each, on_chip) for each in costing]
@@ -113,7 +107,7 @@ def compress_onnx(
         model=str(model),
         output=str(output),
         files=[str(each) for each in files],
-        method=method,
+        method=config.name,
         chip=on_chip.name,
         seed=seed,
         inputs=sum(len(batch[0]) for batch in batches),

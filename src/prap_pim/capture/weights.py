@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prap_pim.capture import Captured, Origin
 from prap_pim.common.errors import UserError
-from prap_pim.ir.plan import LayerPlan
+from prap_pim.ir.plan import LayerWeights
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts keep the weights among other things
@@ -119,7 +119,7 @@ def layer_weight(model: nn.Module, name: str) -> nn.Parameter:
     return weight
 
 
-def put_weights(model: nn.Module, name: str, plan: LayerPlan) -> None:
+def put_weights(model: nn.Module, name: str, plan: LayerWeights) -> None:
     """Give a layer the weights that its plan computes, and add the plan's bias to the layer's.
 
     Raises:
@@ -135,7 +135,7 @@ def put_weights(model: nn.Module, name: str, plan: LayerPlan) -> None:
             layer.bias = nn.Parameter(shift if before is None else before + shift, requires_grad=weight.requires_grad)
 
 
-def put_own_weights(model: nn.Module, name: str, plan: LayerPlan) -> None:
+def put_own_weights(model: nn.Module, name: str, plan: LayerWeights) -> None:
     """``put_weights`` into a layer that may share its weights with another one, which keeps them."""
     weight = layer_weight(model, name)
     model.get_submodule(name).weight = nn.Parameter(torch.empty_like(weight), requires_grad=False)
@@ -147,7 +147,7 @@ def sharing_weights(module: _Module) -> _Module:
     return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
 
 
-def weight_module(module: nn.Module, plan: LayerPlan) -> nn.Module:
+def weight_module(module: nn.Module, plan: LayerWeights) -> nn.Module:
     """A copy of a layer with the weights that a plan computes."""
     changed = copy.deepcopy(module)
     put_weights(changed, "", plan)

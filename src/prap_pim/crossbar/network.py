@@ -22,6 +22,7 @@ from prap_pim.ir.plan import LayerPlan, NetworkPlan
 Progress = Callable[[int, int], object]
 
 _TABLE_BYTES = 1 << 30  # of programmed cells and their answers that a network keeps; others are made anew in each batch
+
 _WIDEST_ADC = 62  # bits: no bitline counts further
 
 
@@ -63,27 +64,6 @@ class SimulationReport:
     def mismatches(self) -> int:
         """Over all layers."""
         return sum(check.mismatches for check in self.layers.values())
-
-
-def simulate(
-    captured: Captured,
-    plan: NetworkPlan,
-    grain: Grain,
-    adc_bits: int,
-    images: Tensor,
-    labels: Tensor,
-    batch_size: int = 50,
-    progress: Progress | None = None,
-    check: bool | int = True,
-) -> SimulationReport:
-    """``measure`` on crossbars of ideal cells and wide accumulators, with an ADC that clips; every image is checked.
-
-    Args:
-        grain, adc_bits: of the chip.
-        others: as for ``measure``.
-    """
-    model = CrossbarModel.checked({"grain": grain, "adc_bits": adc_bits}, "crossbars")
-    return measure(captured, plan, model, images, labels, batch_size=batch_size, progress=progress, check=check)
 
 
 def measure(
@@ -129,22 +109,23 @@ def measure(
     for layers, part, compare in halves:
         if not layers:
             continue
-        for layer in by_cell.values():
-            layer.check = compare
+        cells = [layer for layer in layers.values() if isinstance(layer, CrossbarLayer)]
         network = captured.rebuild(layers)
         for batch, expected in zip(
             torch.split(images[part], batch_size), torch.split(labels[part], batch_size), strict=True
         ):
+            for layer in cells:
+                layer.begin(done, compare)
             with torch.no_grad():
                 tally.add(network(batch), expected)
             done += len(batch)
             if progress is not None:
                 progress(done, len(images))
-    cells = {name: layer for name, layer in {**quick, **by_cell}.items() if isinstance(layer, CrossbarLayer)}
+    read = {name: layer for name, layer in {**quick, **by_cell}.items() if isinstance(layer, CrossbarLayer)}
     checks = {name: LayerCheck(0, 0) for name in plan.layers}
-    checks |= {name: LayerCheck(layer.checked, layer.mismatches) for name, layer in cells.items()}
+    checks |= {name: LayerCheck(layer.checked, layer.mismatches) for name, layer in read.items()}
     overflows = {name: 0 for name in plan.layers}
-    overflows |= {name: layer.crossbars.dot_overflows + layer.crossbars.sum_overflows for name, layer in cells.items()}
+    overflows |= {name: layer.crossbars.dot_overflows + layer.crossbars.sum_overflows for name, layer in read.items()}
     paths = {name: layer.path for name, layer in quick.items()}
     return SimulationReport(len(images), tally.quality(), checks, checked, paths, overflows)
 
@@ -167,9 +148,8 @@ def _layers(
         of_layer = np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, number))
         exact = loses_nothing(layer_plan, model)
         if some_checked or not exact:
-            cells = CrossbarLayer(layer, layer_plan, grid, model, some_checked, of_layer)
-            cells.crossbars.keep = cells.crossbars.table_bytes <= free
-            free -= cells.crossbars.table_bytes if cells.crossbars.keep else 0
+            cells = CrossbarLayer(layer, layer_plan, grid, model, some_checked, of_layer, free)
+            free -= cells.crossbars.kept_bytes
             if some_checked:
                 by_cell[layer.name] = cells
         if some_not:
@@ -188,7 +168,7 @@ def exact_accuracy(
 ) -> float:
     """Accuracy on crossbars that lose nothing, by the exact product alone: no cell is visited.
 
-    Args, Raises: as ``simulate``.
+    Args, Raises: as ``measure``.
     """
     model = CrossbarModel(grain=grain, adc_bits=_WIDEST_ADC)
     return measure(captured, plan, model, images, labels, batch_size=batch_size, progress=progress).accuracy

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
-from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
+from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerWeights
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -199,9 +199,7 @@ def make_plan(
     matrix: Float32,
     patterns: PatternSet,
     reuse: ReuseMap,
-    filter_scale: Float32 | None = None,
-    filter_bias: Float32 | None = None,
-) -> LayerPlan:
+) -> LayerWeights:
     """Round the donors of ``matrix`` to int8 and arrange them as a plan.
 
     One row group for every shape that has a donor, in the order of blocks and shapes; in it the donors in the order of
@@ -212,8 +210,6 @@ def make_plan(
         matrix: float32 [O, fan_in], current weights; only the donors' values are read (and the largest, for the steps).
         patterns: what pruning decided for this layer.
         reuse: what reuse decided for it.
-        filter_scale: float32 [O], batch norm's factor as ``Layer`` holds it; 1 if None.
-        filter_bias: float32 [O], what is added after it; 0 if None.
 
     Raises:
         UserError: the weights are not finite, or the shapes do not match.
@@ -248,7 +244,7 @@ def make_plan(
     over_ranges(len(donors), store)
     donor_index = np.full(shape.shape, -1, np.int32)  # row of donors, by (filter, block)
     donor_index[donor_filter, donor_block] = np.arange(len(donor_filter), dtype=np.int32)
-    return LayerPlan(
+    return LayerWeights(
         name=name,
         inputs=patterns.inputs,
         rows=rows.astype(np.int32),
@@ -259,7 +255,7 @@ def make_plan(
         use_donor=donor_index[reuse.source[filters, blocks], blocks],
         use_sign=reuse.sign[filters, blocks],
         use_exponent=reuse.exponent[filters, blocks],
-        step=(steps * (1.0 if filter_scale is None else filter_scale)).astype(np.float32),
-        bias=np.zeros(len(matrix), np.float32) if filter_bias is None else np.asarray(filter_bias, np.float32),
+        step=steps.astype(np.float32),
+        bias=np.zeros(len(matrix), np.float32),
         convolution_groups=patterns.groups,
     )

@@ -9,9 +9,9 @@ takes which donor's result with which power of two (uses):
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numba import njit
@@ -43,8 +43,8 @@ _ARRAYS = {
 
 
 @dataclass(frozen=True, eq=False)
-class LayerPlan:
-    """One layer as stored and computed on crossbars. G row groups, D donors, U uses, O filters, h rows of an OU.
+class LayerWeights:
+    """A layer's weights as patterns and their uses. G row groups, D donors, U uses, O filters, h rows of an OU.
 
     Attributes:
         name: the layer's name.
@@ -57,8 +57,8 @@ class LayerPlan:
         use_donor: int32 [U], row of ``donors``, in the same row group.
         use_sign: int8 [U], +1 or -1.
         use_exponent: int8 [U], power of two in EXPONENT_MIN..EXPONENT_MAX.
-        step: float32 [O], the real weight that integer 1 stands for, batch norm's factor included.
-        bias: float32 [O], added to the real result.
+        step: float32 [O], the real weight that integer 1 stands for.
+        bias: float32 [O], added to what the weights give, in front of a batch norm.
         convolution_groups: of a grouped convolution: a filter has weights on the inputs of its group alone.
 
     Arrays are read-only. An instance that breaks a rule above cannot be built: ``UserError`` names the rule.
@@ -80,7 +80,7 @@ class LayerPlan:
 
     def __repr__(self) -> str:
         sizes = f"{len(self.rows):,} row groups, {len(self.donors):,} donors, {self.uses:,} uses"
-        return f"LayerPlan({self.name}: {self.inputs:,} inputs, {len(self.step):,} filters, {sizes})"
+        return f"{type(self).__name__}({self.name}: {self.inputs:,} inputs, {len(self.step):,} filters, {sizes})"
 
     def __post_init__(self) -> None:
         for key, dtype in _ARRAYS.items():
@@ -199,16 +199,22 @@ class LayerPlan:
         return matrix
 
     def real_weights(self) -> NDArray[np.float64]:
-        """The compressed weights as real numbers, float64 [O, fan_in], batch norm's factor included."""
+        """The weights as real numbers, float64 [O, fan_in]: ``weights()`` times ``step``."""
         return self.weights() * (self.step[:, None].astype(np.float64) * 2.0**-self.fraction_bits)
 
     def scaled(self, filter_scale: NDArray[np.float32], filter_bias: NDArray[np.float32]) -> "LayerPlan":
-        """With ``step`` times ``filter_scale``, and with ``filter_bias``: float32 [O], as ``Layer`` has them."""
-        step = (self.step.astype(np.float64) * filter_scale).astype(np.float32)
-        return replace(self, step=step, bias=np.asarray(filter_bias, np.float32))
+        """On crossbars: ``step`` times ``filter_scale``, and ``filter_bias``, float32 [O], as ``Layer`` has them."""
+        arrays: dict[str, Any] = {key: getattr(self, key) for key in _ARRAYS}
+        arrays["step"] = (self.step.astype(np.float64) * filter_scale).astype(np.float32)
+        arrays["bias"] = np.asarray(filter_bias, np.float32)
+        return LayerPlan(self.name, self.inputs, convolution_groups=self.convolution_groups, **arrays)
 
-    @staticmethod
-    def of_groups(name: str, parts: Sequence["LayerPlan"]) -> "LayerPlan":
+    def alone(self) -> "LayerPlan":
+        """On crossbars, with no batch norm behind."""
+        return self.scaled(np.ones(self.filters, np.float32), self.bias)
+
+    @classmethod
+    def of_groups(cls, name: str, parts: Sequence[Self]) -> Self:
         """One plan of those of a convolution's groups, which have equally many filters and inputs each."""
         filters, fan_in = parts[0].filters, parts[0].inputs
         donors = np.cumsum([0, *(len(part.donors) for part in parts)])
@@ -225,7 +231,7 @@ class LayerPlan:
             for key in _ARRAYS:
                 every[key].append(moved.get(key, getattr(part, key)))
         arrays: dict[str, Any] = {key: np.concatenate(values).astype(_ARRAYS[key]) for key, values in every.items()}
-        return LayerPlan(name=name, inputs=fan_in * len(parts), convolution_groups=len(parts), **arrays)
+        return cls(name=name, inputs=fan_in * len(parts), convolution_groups=len(parts), **arrays)
 
     def digest(self) -> str:
         """SHA-256 over every value."""
@@ -235,12 +241,19 @@ class LayerPlan:
             total.update(getattr(self, key).tobytes())
         return total.hexdigest()
 
-    def same_as(self, other: "LayerPlan") -> bool:
+    def same_as(self, other: "LayerWeights") -> bool:
         """Whether every field is equal, bit for bit."""
         plain = ("name", "inputs", "convolution_groups")
         return all(getattr(self, key) == getattr(other, key) for key in plain) and all(
             np.array_equal(getattr(self, key), getattr(other, key)) for key in _ARRAYS
         )
+
+
+class LayerPlan(LayerWeights):
+    """A layer as stored and computed on crossbars: ``LayerWeights`` with the batch norm that follows.
+
+    ``step`` includes batch norm's factor, and ``bias`` is added to the real result, behind it.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,4 +406,4 @@ def _add_up(
                     matrix[name, row % fan_in] += donors[donor, i] * gain[use]
 
 
-assert {field.name for field in fields(LayerPlan)} == {"name", "inputs", "convolution_groups", *_ARRAYS}
+assert {field.name for field in fields(LayerWeights)} == {"name", "inputs", "convolution_groups", *_ARRAYS}

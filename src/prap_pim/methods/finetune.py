@@ -18,7 +18,7 @@ from prap_pim.capture.weights import layer_weight, put_weights
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.ir.patterns import PatternSet, ReuseMap, effective_shape, make_plan
-from prap_pim.ir.plan import LayerPlan
+from prap_pim.ir.plan import LayerWeights
 from prap_pim.training import Checkpoint, Hooks, Processes, TrainingConfig, run_epochs
 from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.training.data import Examples
@@ -36,11 +36,11 @@ def matrix(model: nn.Module, name: str) -> Float32:
     return _matrix(layer_weight(model, name)).cpu().numpy().copy()
 
 
-def project(model: nn.Module, assignments: Assignments) -> dict[str, LayerPlan]:
+def project(model: nn.Module, assignments: Assignments) -> dict[str, LayerWeights]:
     """Replace the weights of the named layers by those that their plans compute: one-shot compression.
 
     Returns:
-        the plans by layer name, with the scale of the weights alone and no bias: see ``LayerPlan.scaled``.
+        the plans by layer name, with the scale of the weights alone and no bias: see ``LayerWeights.scaled``.
 
     Raises:
         UserError: a layer is missing, or does not match its assignment.

@@ -15,7 +15,7 @@ from prap_pim.capture.quantize import InputGrid
 from prap_pim.capture.weights import put_own_weights, sharing_weights
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Call, Layer
-from prap_pim.ir.plan import LayerPlan
+from prap_pim.ir.plan import LayerWeights
 from prap_pim.methods.prune import dense_plan
 
 Float64 = NDArray[np.float64]
@@ -30,7 +30,7 @@ class Decision:
         grid: int8, of its inputs.
     """
 
-    plan: LayerPlan | None
+    plan: LayerWeights | None
     grid: InputGrid
 
 
@@ -51,7 +51,7 @@ def output_means(layer: Layer, weights: Float64, means: Float64) -> Float64:
     return np.asarray(np.einsum("gfc,gc->gf", by_channel, means.reshape(layer.groups, channels)).ravel())
 
 
-def left_whole(layer: Layer, grain: Grain, means: Float64) -> LayerPlan:
+def left_whole(layer: Layer, grain: Grain, means: Float64) -> LayerWeights:
     """Every pattern of a layer as int8; its bias takes back the mean of what rounding changes, before batch norm.
 
     Args:
@@ -73,7 +73,7 @@ class Rebuilt:
     """
 
     module: fx.GraphModule
-    plans: Mapping[str, LayerPlan]
+    plans: Mapping[str, LayerWeights]
     grids: Mapping[str, InputGrid]
     means: Mapping[str, Float64]
 
@@ -116,7 +116,7 @@ def rebuilt(captured: Captured, batches: Sequence[tuple[Tensor, ...]], decide: D
     module = sharing_weights(captured.module)
     pair = Pair(captured.module, module, batches)
     layers = {layer.name: layer for layer in captured.network.layers}
-    plans: dict[str, LayerPlan] = {}
+    plans: dict[str, LayerWeights] = {}
     grids: dict[str, InputGrid] = {}
     means: dict[str, Float64] = {}
     *_, last = (x for x in pair.nodes() if x.target in layers or pair.after.norm(x) is not None)

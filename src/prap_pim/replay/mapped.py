@@ -72,7 +72,9 @@ def _plan(
         pruning, reusing = settings[layer.name]
         patterns = prune(pruning, layer, chip.grain)
         reused = reuse(reusing, layer, patterns, chip.grain)
-        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, reused, layer.filter_scale, layer.filter_bias)
+        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, reused).scaled(
+            layer.filter_scale, layer.filter_bias
+        )
     return NetworkPlan(method, plans, dict.fromkeys(plans, 1.0))  # no inputs are quantised here
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import platform
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -16,37 +16,33 @@ from safetensors.torch import save
 from torch import nn
 
 from prap_pim.capture import Captured, capture
-from prap_pim.capture.equalize import equalised
 from prap_pim.capture.evaluate import evaluate
-from prap_pim.capture.quantize import QuantizeConfig, settled
 from prap_pim.capture.weights import load_weights, put_weights
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of, file_digest, key_of
-from prap_pim.common.memory import kept_memory
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.common.settings import Settings
 from prap_pim.cost import CostReport, ZeroInput, cost, load_table
 from prap_pim.crossbar import CrossbarModel, compressed_model, measure, zero_input_rates
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer, Network
-from prap_pim.ir.plan import NetworkPlan
+from prap_pim.ir.patterns import PatternSet, ReuseMap
+from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.mapping import fewest_crossbars
-from prap_pim.methods.calibrate import CalibratedReuse, check_budget, train_donors
+from prap_pim.methods.calibrate import CalibratedReuse, Calibration, check_budget, train_donors
+from prap_pim.methods.calibrate.layer import Setting
+from prap_pim.methods.calibrate.network import Allocated
 from prap_pim.methods.compress import (
     CalibrationInputs,
+    Request,
     assign,
-    calibrated,
     changed_layers,
-    check_memory,
-    checked,
+    compress_network,
     plan_for_costs,
     planned,
-    whole_plan,
-    with_plans,
 )
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.finetune import finetune
-from prap_pim.methods.rebuild import Rebuilt
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.store import Store
@@ -289,75 +285,61 @@ class MethodStages:
             },
         )
 
-    @kept_memory()
     def _compress(self) -> tuple[Compression, dict[str, bytes]]:
         """The compressed network, and its files.
 
         With fine-tuning a method branches from the base training's checkpoint; one-shot it starts from the network that
         is trained to the end, as does a method that changes no layer.
         """
-        config, method, splits, chip = self.config, self.method, self.splits, self.chip
         trained, branch = self.trained()
-        model, untouched = copy.deepcopy(trained), capture_network(config, splits, trained)
-        given = CalibrationInputs.of(untouched, splits.calibration.inputs, method, classes=True)
-        changed = changed_layers(method, untouched.network)
-        check_memory(untouched.network, given, changed if isinstance(method.reuse, CalibratedReuse) else ())
-        schedule = config.training if method.finetune and changed else None
-        start = branch if schedule is not None else None
-        if start is not None:
-            start.restore(model)
-        captured, calibration = capture_network(config, splits, model), None
-        prepared = untouched
-        if start is None:  # training goes on with the channels that it began with
-            prepared, _ = equalised(captured, given.batches, config.quantize)
-            captured = prepared
-        quantize = settled(captured, given.batches, given.judges, config.quantize)
-        ranges = phase(self.progress, f"{method.name}: ranges of inputs")
-        told: dict[str, Any] = {"phase": f"{method.name}: fine-tuning", "progress": self.progress}
-        training = {"folder": self.store.path / "checkpoints", "resume": True, "processes": self.processes, **told}
-        if isinstance(method.reuse, CalibratedReuse):
-            network, calibration = self._calibrated(method.reuse, quantize, captured, given, changed)
-            calibration = calibration.model_copy(update={"tuned": start is not None})
-            if start is not None and schedule is not None:
-                for name, plan in network.plans.items():
-                    put_weights(model, name, plan)
-                tuned = model, splits.train, schedule, config.seed, start
-                plans = train_donors(*tuned, network.plans, **training)
-                captured = capture_network(config, splits, model)  # its statistics are of the weights that it has
-                network = replace(with_plans(captured, given, {}, quantize, ranges), plans=plans)
-        else:
-            layers = phase(self.progress, f"{method.name}: layers")
-            assignments = assign(changed, captured.network, chip, layers)
-            if start is not None and schedule is not None:
-                finetune(model, splits.train, schedule, config.seed, start, assignments, **training)
-                captured = capture_network(config, splits, model)
-            network = with_plans(captured, given, planned(assignments, captured.network), quantize, ranges)
-        captured = captured.with_module(network.module)
-        whole = whole_plan(method.name, captured, network, chip)
-        errors = {x.name: x.output_error for x in calibration.layers} if calibration is not None else None
-        if start is not None:  # training changes every layer, and its loss is what counts
-            errors = {}
-        check = checked(untouched, prepared, captured, whole, given, chip, errors)
-        digital = digital_part(captured).state_dict()
-        files = {PLAN: whole.packed(), **({DIGITAL: save(digital)} if digital else {})}
-        return Compression(calibration=calibration, check=check), files
+        untouched, method = capture_network(self.config, self.splits, trained), self.method
+        given = CalibrationInputs.of(untouched, self.splits.calibration.inputs, method, classes=True)
+        tuned = branch if method.finetune and changed_layers(method, untouched.network) else None
+        compressed = compress_network(
+            untouched,
+            given,
+            Request(method, self.chip, self.config.seed, self.config.quantize),
+            tuning=_Tuned(self, copy.deepcopy(trained), tuned) if tuned is not None else None,
+            remember=self._remember,
+            progress=self.progress,
+        )
+        result = None
+        if compressed.calibration is not None and compressed.budget is not None:
+            kept, asked = _Calibrated.of(compressed.calibration), compressed.budget
+            result = CalibrationResult(
+                inputs=given.count,
+                changed=kept.changed,
+                limit=asked.max_drop,
+                asked=asked.compute_ratio,
+                tuned=tuned is not None,
+                layers=kept.layers,
+            )
+        digital = digital_part(compressed.captured).state_dict()
+        files = {PLAN: compressed.plan.packed(), **({DIGITAL: save(digital)} if digital else {})}
+        return Compression(calibration=result, check=compressed.check), files
 
-    def _calibrated(
-        self,
-        reusing: CalibratedReuse,
-        quantize: QuantizeConfig,
-        captured: Captured,
-        given: CalibrationInputs,
-        free: Collection[str],
-    ) -> tuple[Rebuilt, CalibrationResult]:
-        """Calibrated reuse of the layers ``free``, or what an interrupted run has found."""
+    def _remember(self, captured: Captured, compute: Callable[[], Calibration]) -> Calibration:
+        """Calibrated reuse of this network, or what an interrupted run has found."""
         before = digest_of(*(layer.weight.tobytes() for layer in captured.network.layers))
         entry = self.store.entry("calibration", {**self.depends_on, "weights": before})
-        if (kept := entry.load(CalibrationResult)) is not None:
-            plans = NetworkPlan.load(self.store.path / _CALIBRATED).layers
-            return with_plans(captured, given, plans, quantize), kept
-        how = self.chip, self.config.seed, quantize, self.method.name, self.progress
-        calibration = calibrated(captured, given, reusing, free, *how)
+        if (kept := entry.load(_Calibrated)) is not None:
+            return kept.calibration(NetworkPlan.load(self.store.path / _CALIBRATED).layers)
+        calibration = compute()
+        if calibration.plans:
+            plans = {name: plan.alone() for name, plan in calibration.plans.items()}
+            plan = NetworkPlan(self.method.name, plans, dict.fromkeys(plans, 1.0))
+            entry.save(_Calibrated.of(calibration), {_CALIBRATED: plan.packed()})
+        return calibration
+
+
+class _Calibrated(Settings):
+    """A calibration without its plans."""
+
+    changed: float | None
+    layers: list[AllocationResult]
+
+    @staticmethod
+    def of(calibration: Calibration) -> "_Calibrated":
         layers = [
             AllocationResult(
                 name=layer.name,
@@ -368,17 +350,50 @@ class MethodStages:
             )
             for layer in calibration.layers
         ]
-        result = CalibrationResult(
-            inputs=sum(len(batch[0]) for batch in given.batches),
-            changed=calibration.drop,
-            limit=reusing.max_drop,
-            asked=reusing.compute_ratio,
-            layers=layers,
+        return _Calibrated(changed=calibration.drop, layers=layers)
+
+    def calibration(self, plans: Mapping[str, LayerWeights]) -> Calibration:
+        """With its plans; which layers were held back is not kept."""
+        layers = tuple(
+            Allocated(
+                layer.name,
+                layer.sensitivity_nats,
+                Setting(layer.donors, layer.kept_positions) if layer.donors is not None else None,
+                layer.name in plans,
+                layer.output_error,
+            )
+            for layer in self.layers
         )
-        if calibration.plans:
-            plan = NetworkPlan(self.method.name, calibration.plans, dict.fromkeys(calibration.plans, 1.0))
-            entry.save(result, {_CALIBRATED: plan.packed()})
-        return calibration.rebuilt, result
+        return Calibration(plans, layers, self.changed, (), None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tuned:
+    """Fine-tuning of a method from the base training's checkpoint: a ``Tuning``."""
+
+    stages: MethodStages
+    model: nn.Module
+    branch: Checkpoint
+
+    def start(self) -> Captured:
+        self.branch.restore(self.model)
+        return capture_network(self.stages.config, self.stages.splits, self.model)
+
+    def towards(self, assignments: Mapping[str, tuple[PatternSet, ReuseMap]]) -> Captured:
+        return self._trained(finetune, assignments)[0]
+
+    def donors(self, plans: Mapping[str, LayerWeights]) -> tuple[Captured, Mapping[str, LayerWeights]]:
+        for name, plan in plans.items():
+            put_weights(self.model, name, plan)
+        return self._trained(train_donors, plans)
+
+    def _trained(self, train: Callable[..., Any], towards: Any) -> tuple[Captured, Any]:
+        """The network with its new weights, and the statistics that belong to them; and what ``train`` returned."""
+        of, config = self.stages, self.stages.config
+        basis = self.model, of.splits.train, config.training, config.seed, self.branch, towards
+        told = {"phase": f"{of.method.name}: fine-tuning", "progress": of.progress}
+        given = train(*basis, of.store.path / "checkpoints", resume=True, processes=of.processes, **told)
+        return capture_network(config, of.splits, self.model), given
 
 
 def digital_part(captured: Captured) -> nn.Module:

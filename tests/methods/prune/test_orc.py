@@ -54,8 +54,8 @@ def test_every_ou_gathers_its_inputs_and_pays_for_their_indices() -> None:
     weight = np.random.default_rng(1).permuted(np.tile(np.arange(1, 31, dtype=np.float32), (6, 1)), axis=1)
     layer, chip = layer_of(weight), load_chip("prap-2023")
     patterns = prune(OrcPruning(ratio=0.5), layer, chip.grain)
-    ones = np.ones(6, np.float32)
-    plan = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns), ones, ones)
+    np.ones(6, np.float32)
+    plan = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns))
     counts = activity(map_layer(plan, chip), layer, chip)
     assert counts.ou_steps == 12 * 8
     assert counts.input_register_loads == counts.input_buffer_reads == 12

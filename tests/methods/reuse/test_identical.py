@@ -126,8 +126,8 @@ def test_one_filter_and_zero_layers(theta: float) -> None:
     zero = layer_of(np.zeros((5, 20), np.float32))
     found = reuse(IdenticalReuse(threshold=theta), zero, prune(NoPruning(), zero, Grain()), Grain())
     assert (found.source == -1).all()
-    ones = np.ones(5, np.float32)
-    plan = make_plan("fc", zero.matrix, prune(NoPruning(), zero, Grain()), found, ones, ones)
+    np.ones(5, np.float32)
+    plan = make_plan("fc", zero.matrix, prune(NoPruning(), zero, Grain()), found)
     assert (plan.groups, plan.uses) == (0, 0)
 
 
@@ -137,9 +137,9 @@ def test_the_highest_threshold_loses_nothing(weight: np.ndarray) -> None:
     """Of the integers on the layer's grid, by which patterns are compared: those that are 0 there are dropped."""
     layer = layer_of(weight)
     patterns = prune(NoPruning(), layer, Grain())
-    ones = np.ones(len(weight), np.float32)
+    np.ones(len(weight), np.float32)
     decided = reuse(IdenticalReuse(threshold=1), layer, patterns, Grain())
-    shared = make_plan(layer.name, layer.matrix, patterns, decided, ones, ones)
+    shared = make_plan(layer.name, layer.matrix, patterns, decided)
     largest = np.abs(layer.matrix).max(1, keepdims=True).astype(float)
     common, own = (np.where(most > 0, most, 127) / 127 for most in (largest.max(), largest))
     integers = np.rint(layer.matrix / common)

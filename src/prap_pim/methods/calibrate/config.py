@@ -1,8 +1,9 @@
 """The settings of calibrated reuse."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from prap_pim.common.settings import Settings
 
@@ -40,6 +41,11 @@ class CalibratedReuse(Settings):
     damping: float = Field(default=0.03, ge=1e-6, le=10)
     update_weight: float = Field(default=0.05, ge=0, le=1000)
     outputs: dict[str, float] | None = Field(default=None, min_length=1)
+
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _by_number(cls, outputs: Any) -> Any:
+        return {str(name): weight for name, weight in outputs.items()} if isinstance(outputs, Mapping) else outputs
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

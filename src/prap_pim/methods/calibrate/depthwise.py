@@ -14,12 +14,12 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prap_pim.capture.im2col import Rows
 from prap_pim.capture.quantize import InputGrid
 from prap_pim.common.parallel import over_ranges
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.plan import LayerPlan
-from prap_pim.methods.calibrate.hessian import Rows
+from prap_pim.ir.plan import LayerWeights
 
 Float64 = NDArray[np.float64]
 
@@ -139,7 +139,7 @@ class Depthwise:
     def _cost(self, error: Float64) -> float:
         return float(np.einsum("ot,otu,ou->o", error, self.hessian, error) @ self.weight)
 
-    def plan(self, count: int, grain: Grain) -> LayerPlan:
+    def plan(self, count: int, grain: Grain) -> LayerWeights:
         """With ``count`` weights of each filter, int8, each filter's step its own."""
         weights, kept = self.kept(count)
         filters, taps = weights.shape
@@ -153,7 +153,7 @@ class Depthwise:
         donors = np.zeros((filters, padded), np.int8)
         donors[:, :count] = np.rint(np.take_along_axis(weights, chosen, 1) / steps[:, None])
         total = filters * groups
-        return LayerPlan(
+        return LayerWeights(
             name=self.layer.name,
             inputs=self.layer.rows,
             rows=rows.reshape(total, grain.ou_rows),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prap_pim.common.parallel import over_ranges
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
+from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerWeights
 from prap_pim.methods.calibrate.donors import Choice, choose, fit, seeds
 from prap_pim.methods.calibrate.hessian import Metric
 
@@ -159,7 +159,7 @@ def shapes_fit(layer: Layer, positions: int, grain: Grain) -> bool:
     return fills and layer.kernel_positions == _KERNEL
 
 
-def approximate(layer: Layer, problem: Problem, setting: Setting, grain: Grain, passes: int) -> LayerPlan:
+def approximate(layer: Layer, problem: Problem, setting: Setting, grain: Grain, passes: int) -> LayerWeights:
     """The layer with few donors, as near to the target as found. The plan's steps are those of the weights alone, its
     bias 0.
 
@@ -236,7 +236,7 @@ class _Solver:
         cost, energy = (float(((part @ own) ** 2).sum(1) @ self.problem.weight) for part in (error, wanted))
         return cost, energy
 
-    def plan(self, steps: Float64) -> LayerPlan:
+    def plan(self, steps: Float64) -> LayerWeights:
         """As integers times the filters' ``steps``, without donors that nobody takes and groups without donors."""
         height = self.grain.ou_rows
         parts = [part for groups in self.groups for group in groups for part in _trimmed(group, height)]
@@ -245,7 +245,7 @@ class _Solver:
         donor_start = np.concatenate([[0], np.cumsum(stored)]).astype(np.int64)
         use_start = np.concatenate([[0], np.cumsum([len(part) for part in filters])]).astype(np.int64)
         gain = np.concatenate([*gains, np.ones(0)])
-        return LayerPlan(
+        return LayerWeights(
             name=self.layer.name,
             inputs=self.layer.rows,
             rows=np.array(rows, np.int32).reshape(-1, height),

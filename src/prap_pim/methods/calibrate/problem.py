@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prap_pim.capture.im2col import Rows, positions_of
 from prap_pim.capture.quantize import LARGEST, InputGrid, QuantizeConfig, grid_of
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.plan import LayerPlan
+from prap_pim.ir.plan import LayerWeights
 from prap_pim.methods.calibrate.depthwise import Depthwise
-from prap_pim.methods.calibrate.hessian import Metric, Moments, Rows, positions_of
+from prap_pim.methods.calibrate.hessian import Metric, Moments
 from prap_pim.methods.calibrate.layer import Problem, Setting, approximate, expected
 
 Float64 = NDArray[np.float64]
@@ -82,10 +83,10 @@ class Parts:
         """With what a use must save."""
         return replace(self, groups=tuple(replace(p, problem=replace(p.problem, price=price)) for p in self.groups))
 
-    def approximated(self, setting: Setting, grain: Grain, passes: int) -> LayerPlan:
+    def approximated(self, setting: Setting, grain: Grain, passes: int) -> LayerWeights:
         """As near to the target as few donors come."""
         plans = [approximate(part.layer, part.problem, setting, grain, passes) for part in self.groups]
-        return plans[0] if len(plans) == 1 else LayerPlan.of_groups(self.layer.name, plans)
+        return plans[0] if len(plans) == 1 else LayerWeights.of_groups(self.layer.name, plans)
 
     def expected(self, setting: Setting, grain: Grain) -> float:
         """The relative error that a setting would leave, from some of the blocks."""

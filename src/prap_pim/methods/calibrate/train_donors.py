@@ -16,7 +16,7 @@ from prap_pim.capture.weights import layer_weight, put_weights
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import write_whole
 from prap_pim.common.progress import Progress, quiet
-from prap_pim.ir.plan import LayerPlan, NetworkPlan
+from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.training import Checkpoint, Hooks, Processes, TrainingConfig, run_epochs
 from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.training.data import Examples
@@ -28,14 +28,14 @@ def train_donors(
     config: TrainingConfig,
     seed: int,
     start: Checkpoint,
-    plans: Mapping[str, LayerPlan],
+    plans: Mapping[str, LayerWeights],
     folder: Path,
     *,
     resume: bool = False,
     phase: str = "training donors",
     progress: Progress = quiet,
     processes: Processes | None = None,
-) -> dict[str, LayerPlan]:
+) -> dict[str, LayerWeights]:
     """Train from epoch ``start.epoch`` to ``config.epochs`` with the named layers' donors in place of their weights.
 
     The loss is base training's, cross-entropy and weight decay, without PRAP's penalties. In every forward pass donors
@@ -100,7 +100,7 @@ def tie(model: nn.Module, structure: bytes) -> None:
         _tie(model, NetworkPlan.load(path).layers)
 
 
-def _tie(model: nn.Module, plans: Mapping[str, LayerPlan]) -> None:
+def _tie(model: nn.Module, plans: Mapping[str, LayerWeights]) -> None:
     for name, plan in plans.items():
         donors = Donors(plan, layer_weight(model, name).shape)
         parametrize.register_parametrization(model.get_submodule(name), "weight", donors)
@@ -120,7 +120,7 @@ class Donors(nn.Module):
         UserError: the plan is of another shape, or a filter uses two patterns on one row.
     """
 
-    def __init__(self, plan: LayerPlan, shape: torch.Size) -> None:
+    def __init__(self, plan: LayerWeights, shape: torch.Size) -> None:
         super().__init__()
         if (plan.filters, plan.fan_in) != (shape[0], shape.numel() // shape[0]):
             raise UserError(f"layer {plan.name}: a plan of {plan.filters} x {plan.fan_in} weights for {tuple(shape)}")
@@ -167,7 +167,7 @@ class Donors(nn.Module):
 class _Tied(Hooks):
     """Nothing beyond descending the loss; tells one set of plans from another, and what model they make."""
 
-    def __init__(self, model: nn.Module, plans: Mapping[str, LayerPlan]) -> None:
+    def __init__(self, model: nn.Module, plans: Mapping[str, LayerWeights]) -> None:
         self._plans = plans
 
     def digest(self) -> str:
@@ -181,16 +181,17 @@ class _Tied(Hooks):
         """The plans, as a file has them."""
         if not self._plans:
             return b""
-        return NetworkPlan("", self._plans, dict.fromkeys(self._plans, 1.0)).packed()
+        layers = {name: plan.alone() for name, plan in self._plans.items()}
+        return NetworkPlan("", layers, dict.fromkeys(layers, 1.0)).packed()
 
 
-def _with_donors(plan: LayerPlan, donors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> LayerPlan:
+def _with_donors(plan: LayerWeights, donors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> LayerWeights:
     """The plan with other donors, real [D, h], and the int8 step that they need."""
     step = max(np.abs(plan.step).max(), np.float32(np.abs(donors).max(initial=0.0) / 127))  # the grid of ``Donors``
     whole = np.clip(np.rint(donors / np.float64(step)), -127, 127).astype(np.int8)
     return replace(plan, donors=whole, step=(step * relative_steps(plan)).astype(np.float32))
 
 
-def relative_steps(plan: LayerPlan) -> NDArray[np.float64]:
+def relative_steps(plan: LayerWeights) -> NDArray[np.float64]:
     """The filters' steps in the largest of them, float64 [O]."""
     return np.asarray(plan.step / np.abs(plan.step).max().astype(np.float64))

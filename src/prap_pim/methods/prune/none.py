@@ -6,9 +6,9 @@ import numpy as np
 
 from prap_pim.common.settings import Settings
 from prap_pim.hardware.grain import Grain
-from prap_pim.ir.network import Float32, Layer
+from prap_pim.ir.network import Layer
 from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
-from prap_pim.ir.plan import LayerPlan
+from prap_pim.ir.plan import LayerWeights
 from prap_pim.methods.prune.base import packed, prune, prune_groups, prune_method
 
 
@@ -43,9 +43,7 @@ def _(config: NoPruning, layer: Layer, grain: Grain) -> PatternSet:
     )
 
 
-def dense_plan(
-    layer: Layer, grain: Grain, filter_scale: Float32 | None = None, filter_bias: Float32 | None = None
-) -> LayerPlan:
-    """Of a layer that keeps every pattern. Scale and bias: see ``make_plan``."""
+def dense_plan(layer: Layer, grain: Grain) -> LayerWeights:
+    """Of a layer that keeps every pattern."""
     patterns = prune(NoPruning(), layer, grain)
-    return make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns), filter_scale, filter_bias)
+    return make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns))

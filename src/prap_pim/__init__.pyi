@@ -1,0 +1,61 @@
+from .api.model import Compression, compress, estimate
+from .api.onnx import compress_onnx
+from .capture.quantize import QuantizeConfig
+from .common.errors import UserError
+from .cost import CostReport
+from .crossbar import CrossbarModel, Device, MonteCarloReport, measure, monte_carlo
+from .hardware.chip import Chip, load_chip
+from .hardware.components import ComponentTable, load_table
+from .hardware.grain import Grain
+from .ir.network import Layer, Network
+from .ir.patterns import PatternSet, ReuseMap
+from .ir.plan import LayerPlan, NetworkPlan
+from .methods.method import Calibrated, Dense, Identical, Orc, Pattern, Prap, Similar, Structured
+from .methods.prune.pattern import pattern_mask
+from .methods.reuse.similar import similar_reuse
+from .results.run import Results
+from .results.study import StudyResults, TrialResult
+from .runs.finished import reopen
+from .runs.study.explore import Study, explore
+
+__all__ = [
+    "Calibrated",
+    "Chip",
+    "ComponentTable",
+    "Compression",
+    "CostReport",
+    "CrossbarModel",
+    "Dense",
+    "Device",
+    "Grain",
+    "Identical",
+    "Layer",
+    "LayerPlan",
+    "MonteCarloReport",
+    "Network",
+    "NetworkPlan",
+    "Orc",
+    "Pattern",
+    "PatternSet",
+    "Prap",
+    "QuantizeConfig",
+    "Results",
+    "ReuseMap",
+    "Similar",
+    "Structured",
+    "Study",
+    "StudyResults",
+    "TrialResult",
+    "UserError",
+    "compress",
+    "compress_onnx",
+    "estimate",
+    "explore",
+    "load_chip",
+    "load_table",
+    "measure",
+    "monte_carlo",
+    "pattern_mask",
+    "reopen",
+    "similar_reuse",
+]

@@ -1,0 +1,248 @@
+"""Methods as a caller asks for them: config objects, or their names with keyword settings."""
+
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Self, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+
+from prap_pim.capture import Captured
+from prap_pim.common.errors import UserError
+from prap_pim.common.settings import Settings, explain, nearest
+from prap_pim.hardware.chip import Chip
+from prap_pim.ir.network import Network
+from prap_pim.methods.calibrate import CalibratedReuse
+from prap_pim.methods.config import AnyReuse, LayerRule, MethodConfig
+from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
+from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, PruneConfig, StructuredPruning
+from prap_pim.methods.reuse import IdenticalReuse, NoReuse, SimilarReuse
+
+_Config = TypeVar("_Config", bound=Settings)
+
+
+class Method(Settings):
+    """What to do to the layers of a network; the same to all that are not left whole."""
+
+    name: ClassVar[str]
+    decides: ClassVar[str] = ""  # the settings that say how much it computes
+
+    def __init__(self, **settings: Any) -> None:
+        """
+        Raises:
+            UserError: a setting is wrong; one line that says which and what is allowed.
+        """
+        if settings.get("compute_ratio") is not None and "compute_ratio" not in type(self).model_fields:
+            raise UserError(self._without_ratio())
+        if settings and not type(self).model_fields:
+            raise UserError(f"method {self.name} has no setting {min(settings)!r}")
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise UserError(f"method {self.name}: {explain(error, settings)}") from error
+
+    def _without_ratio(self) -> str:
+        others = [name for name, other in METHODS.items() if "compute_ratio" in other.model_fields]
+        others_named = f"choose a method that takes one ({', '.join(others)})"
+        if not self.decides:
+            return (
+                f"method {self.name} keeps every pattern, its compute ratio is always 1: leave compute_ratio (--ratio) "
+                f"out, or {others_named}"
+            )
+        return (
+            f"method {self.name} has no compute_ratio: how much it computes follows from its {self.decides}; "
+            f"leave compute_ratio (--ratio) out, or {others_named}"
+        )
+
+    def parts(self) -> tuple[PruneConfig, AnyReuse]:
+        """How it prunes, and whose patterns it reuses."""
+        return NoPruning(), NoReuse()
+
+    def config(self, network: Network, chip: Chip, whole: Sequence[str]) -> MethodConfig:
+        """The same as a configuration for one network.
+
+        Args:
+            network: its layers.
+            chip: decides what an OU holds.
+            whole: names of the layers that are left as they are.
+
+        Raises:
+            UserError: the compute ratio is out of reach.
+        """
+        pruning, reusing = self.parts()
+        return MethodConfig(name=self.name, prune=pruning, reuse=reusing, exceptions=_left_whole(whole))
+
+    def _as(self, config: type[_Config]) -> _Config:
+        """The settings of ``config`` among those of this method."""
+        return config(**self.model_dump(include=set(config.model_fields) - {"kind"}))
+
+
+class _ByShare(Method):
+    """A method that computes in each layer by one number, ``decides``; a compute ratio finds it for every layer."""
+
+    compute_ratio: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.compute_ratio is None) == (getattr(self, self.decides) is None):
+            raise ValueError(f"give either {self.decides} or compute_ratio (--ratio), which decides it")
+        return self
+
+    def family(self) -> Family:
+        """Its settings as a function of the number."""
+        raise NotImplementedError
+
+    def config(self, network: Network, chip: Chip, whole: Sequence[str]) -> MethodConfig:
+        if self.compute_ratio is None:
+            return super().config(network, chip, whole)
+        settings = at_compute_ratio(self.family(), network, chip, self.compute_ratio, whole)
+        rules = (
+            LayerRule(layers=literal(layer), prune=pruning, reuse=reusing)
+            for layer, (pruning, reusing) in settings.items()
+        )
+        return MethodConfig(name=self.name, exceptions=(*_left_whole(whole), *rules))
+
+
+class Dense(Method):
+    """Every weight pattern stored and computed."""
+
+    name = "dense"
+
+
+class Calibrated(Method, CalibratedReuse):
+    __doc__ = CalibratedReuse.__doc__
+    name = "calibrated"
+
+    def parts(self) -> tuple[PruneConfig, AnyReuse]:
+        return NoPruning(), self._as(CalibratedReuse)
+
+
+class Similar(_ByShare):
+    """Patterns similar up to a power of two computed once: PRAP's step 2 alone (``SimilarReuse``)."""
+
+    name = "similar"
+    decides = "keep"
+    keep: float | None = Field(default=None, gt=0, le=1)
+
+    def parts(self) -> tuple[PruneConfig, AnyReuse]:
+        return NoPruning(), self._as(SimilarReuse)
+
+    def family(self) -> Family:
+        return similar(NoPruning())
+
+
+class Prap(_ByShare, PatternPruning):
+    """Pattern pruning and reuse of similar patterns: PRAP (``PatternPruning``, ``SimilarReuse``)."""
+
+    name = "prap"
+    decides = "keep"
+    keep: float | None = Field(default=None, gt=0, le=1)
+
+    def parts(self) -> tuple[PruneConfig, AnyReuse]:
+        return self._as(PatternPruning), self._as(SimilarReuse)
+
+    def family(self) -> Family:
+        return similar(self._as(PatternPruning))
+
+
+class Identical(_ByShare):
+    """Nearly identical patterns computed once, after PattPIM (``IdenticalReuse``)."""
+
+    name = "identical"
+    decides = "threshold"
+    threshold: float | None = Field(default=None, gt=0, le=1)
+
+    def parts(self) -> tuple[PruneConfig, AnyReuse]:
+        return NoPruning(), self._as(IdenticalReuse)
+
+    def family(self) -> Family:
+        return IDENTICAL
+
+
+class Orc(_ByShare):
+    """Small weights dropped and each filter's rest packed anew, after SRE (``OrcPruning``)."""
+
+    name = "orc"
+    decides = "ratio"
+    ratio: float | None = Field(default=None, gt=0, le=1)
+
+    def parts(self) -> tuple[PruneConfig, AnyReuse]:
+        return self._as(OrcPruning), NoReuse()
+
+    def family(self) -> Family:
+        return ORC
+
+
+class Structured(Method, StructuredPruning):
+    """Input channels of little weight dropped (``StructuredPruning``)."""
+
+    name = "structured"
+    decides = "ratio"
+
+    def parts(self) -> tuple[PruneConfig, AnyReuse]:
+        return self._as(StructuredPruning), NoReuse()
+
+
+class Pattern(Method, PatternPruning):
+    """Pattern pruning: PRAP's step 1 alone (``PatternPruning``)."""
+
+    name = "pattern"
+    decides = "group_channels and pointwise_group"
+
+    def parts(self) -> tuple[PruneConfig, AnyReuse]:
+        return self._as(PatternPruning), NoReuse()
+
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Dense, Calibrated, Similar, Prap, Identical, Orc, Structured, Pattern)
+}
+
+
+def method_of(method: "str | Method | MethodConfig", settings: Mapping[str, Any]) -> Method | MethodConfig:
+    """The method that a call asks for: an object, or a name with its settings; settings that are None are left out.
+
+    Raises:
+        UserError: there is no such method, or a setting is wrong.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise UserError(f"there is no method {method!r} ({nearest(method, list(METHODS))})")
+        return METHODS[method](**given)
+    if not isinstance(method, Method | MethodConfig):
+        raise UserError(f"method must be a name, or an object such as Calibrated(compute_ratio=0.25), not {method!r}")
+    if given:
+        raise UserError(f"method {method.name} is given as an object: give {min(given)} to it")
+    return method
+
+
+def config_of(method: Method | MethodConfig, captured: Captured, chip: Chip, skip: Collection[str]) -> MethodConfig:
+    """A method as the configuration for one network, with layers that are left whole.
+
+    Args:
+        skip: names of layers, of modules that hold them, or patterns with * and ?.
+
+    Raises:
+        UserError: no layer is called so, or the compute ratio is out of reach.
+    """
+    layers = [layer.name for layer in captured.network.layers]
+    for pattern in skip:
+        if not any(_named(path, pattern) for path in (*layers, *captured.unsupported)):
+            raise UserError(f"skip: no layer is called {pattern!r} ({nearest(pattern, layers)})")
+    whole = [layer for layer in layers if any(_named(layer, pattern) for pattern in skip)]
+    if isinstance(method, Method):
+        return method.config(captured.network, chip, whole)
+    return method.model_copy(update={"exceptions": (*_left_whole(whole), *method.exceptions)})
+
+
+def _left_whole(layers: Sequence[str]) -> tuple[LayerRule, ...]:
+    return tuple(LayerRule(layers=literal(layer)) for layer in layers)
+
+
+def _named(path: str, pattern: str) -> bool:
+    """Whether a pattern fits the path of a layer, or a module that it is in."""
+    return fnmatchcase(path, pattern) or path.startswith(f"{pattern}.")
+
+
+def literal(layer: str) -> str:
+    """A pattern that fits this name alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in layer)
