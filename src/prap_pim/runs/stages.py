@@ -4,7 +4,7 @@ import copy
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -300,71 +300,55 @@ class MethodStages:
             given,
             Request(method, self.chip, self.config.seed, self.config.quantize),
             tuning=_Tuned(self, copy.deepcopy(trained), tuned) if tuned is not None else None,
-            remember=self._remember,
+            remember=partial(self._remember, given.count),
             progress=self.progress,
         )
-        result = None
-        if compressed.calibration is not None and compressed.budget is not None:
-            kept, asked = _Calibrated.of(compressed.calibration), compressed.budget
-            result = CalibrationResult(
-                inputs=given.count,
-                changed=kept.changed,
-                limit=asked.max_drop,
-                asked=asked.compute_ratio,
-                tuned=tuned is not None,
-                layers=kept.layers,
-            )
+        calibration = compressed.calibration
+        result = _calibration_result(calibration, self.method, given.count) if calibration is not None else None
+        if result is not None:
+            result = result.model_copy(update={"tuned": tuned is not None})
         digital = digital_part(compressed.captured).state_dict()
         files = {PLAN: compressed.plan.packed(), **({DIGITAL: save(digital)} if digital else {})}
         return Compression(calibration=result, check=compressed.check), files
 
-    def _remember(self, captured: Captured, compute: Callable[[], Calibration]) -> Calibration:
+    def _remember(self, inputs: int, captured: Captured, compute: Callable[[], Calibration]) -> Calibration:
         """Calibrated reuse of this network, or what an interrupted run has found."""
         before = digest_of(*(layer.weight.tobytes() for layer in captured.network.layers))
         entry = self.store.entry("calibration", {**self.depends_on, "weights": before})
-        if (kept := entry.load(_Calibrated)) is not None:
-            return kept.calibration(NetworkPlan.load(self.store.path / _CALIBRATED).layers)
+        if (kept := entry.load(CalibrationResult)) is not None:
+            return _calibration(kept, NetworkPlan.load(self.store.path / _CALIBRATED).layers)
         calibration = compute()
         if calibration.plans:
             plans = {name: plan.alone() for name, plan in calibration.plans.items()}
             plan = NetworkPlan(self.method.name, plans, dict.fromkeys(plans, 1.0))
-            entry.save(_Calibrated.of(calibration), {_CALIBRATED: plan.packed()})
+            entry.save(_calibration_result(calibration, self.method, inputs), {_CALIBRATED: plan.packed()})
         return calibration
 
 
-class _Calibrated(Settings):
-    """A calibration without its plans."""
-
-    changed: float | None
-    layers: list[AllocationResult]
-
-    @staticmethod
-    def of(calibration: Calibration) -> "_Calibrated":
-        layers = [
-            AllocationResult(
-                name=layer.name,
-                sensitivity_nats=layer.sensitivity,
-                donors=layer.setting.donors if layer.setting else None,
-                kept_positions=layer.setting.positions if layer.setting else None,
-                output_error=layer.error,
-            )
-            for layer in calibration.layers
-        ]
-        return _Calibrated(changed=calibration.drop, layers=layers)
-
-    def calibration(self, plans: Mapping[str, LayerWeights]) -> Calibration:
-        """With its plans; which layers were held back is not kept."""
-        layers = tuple(
-            Allocated(
-                layer.name,
-                layer.sensitivity_nats,
-                Setting(layer.donors, layer.kept_positions) if layer.donors is not None else None,
-                layer.name in plans,
-                layer.output_error,
-            )
-            for layer in self.layers
+def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: int) -> CalibrationResult:
+    assert isinstance(method.reuse, CalibratedReuse)
+    layers = [
+        AllocationResult(
+            name=layer.name,
+            sensitivity_nats=layer.sensitivity,
+            donors=layer.setting.donors if layer.setting else None,
+            kept_positions=layer.setting.positions if layer.setting else None,
+            output_error=layer.error,
         )
-        return Calibration(plans, layers, self.changed, (), None)
+        for layer in calibration.layers
+    ]
+    limits: dict[str, Any] = {"limit": method.reuse.max_drop, "asked": method.reuse.compute_ratio}
+    return CalibrationResult(inputs=inputs, changed=calibration.drop, layers=layers, **limits)
+
+
+def _calibration(result: CalibrationResult, plans: Mapping[str, LayerWeights]) -> Calibration:
+    """What a result and plans tell of; which layers were held back they do not."""
+    settings = [Setting(x.donors, x.kept_positions) if x.donors is not None else None for x in result.layers]
+    layers = tuple(
+        Allocated(layer.name, layer.sensitivity_nats, setting, layer.name in plans, layer.output_error)
+        for layer, setting in zip(result.layers, settings, strict=True)
+    )
+    return Calibration(plans, layers, result.changed, (), None)
 
 
 @dataclass(frozen=True, eq=False)

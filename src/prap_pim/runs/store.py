@@ -33,11 +33,6 @@ class Entry:
     path: Path
     depends_on: Any
 
-    @property
-    def key(self) -> str:
-        """See ``key_of``."""
-        return key_of(self.depends_on)
-
     def read(self, kind: type[Value]) -> Value:
         """The value.
 
@@ -45,7 +40,7 @@ class Entry:
             UserError: it is missing, or of an earlier version; a file is damaged, which is named.
         """
         saved = _whole(self.path)
-        if key_of(saved["depends_on"]) != self.key:
+        if key_of(saved["depends_on"]) != key_of(self.depends_on):
             raise UserError(f"{self.path} is damaged: what it holds belongs elsewhere")
         try:
             return kind.model_validate(saved["value"])
@@ -102,7 +97,7 @@ class Store:
         """
         entry = self.entry(name, depends_on)
         if (value := entry.load(kind)) is None:
-            with self.lock(entry.key):
+            with self.lock(key_of(depends_on)):
                 if (value := entry.load(kind)) is None:  # nobody was faster
                     value, files = compute()
                     entry.save(value, files)

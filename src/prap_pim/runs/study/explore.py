@@ -1,7 +1,7 @@
 """A whole study: checked, begun or joined, run in as many processes as asked for, and its results written."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,23 +101,16 @@ def run_study(
             client = stack.enter_context(connected(scheduler))
         folder, locks = stack.enter_context(open_study(output, config.resolved(), manifest, resume))
         search = Search(config, folder, locks)
-        if search.finished < search.total or not _whole(folder.study):
-            progress("trials", search.finished, search.total, "")
-            if client is not None:
-                on_cluster(client, config, search, folder, locks, kind, progress)
-            else:
-                _here(config, search, folder, locks, processes, kind, progress)
-            _write(config, command, search, folder, locks)
+        with suppress(UserError):  # results that cannot be read are made of the trials anew
+            if search.finished == search.total:
+                return Study.load(folder.study)
+        progress("trials", search.finished, search.total, "")
+        if client is not None:
+            on_cluster(client, config, search, folder, locks, kind, progress)
+        else:
+            _here(config, search, folder, locks, processes, kind, progress)
+        _write(config, command, search, folder, locks)
         return Study.load(folder.study)
-
-
-def _whole(path: Path) -> bool:
-    """Whether the study's results can be read; if not, they are made of its trials anew."""
-    try:
-        Study.load(path)
-    except UserError:
-        return False
-    return True
 
 
 def _here(
