@@ -167,6 +167,12 @@ class Captured:
         built = _Builder(module, self.batch, self.network.name, self.origins, self.unsupported).build()
         return replace(built, outputs=self.outputs, read_twice=self.read_twice)
 
+    def with_state(self, state: Mapping[str, Tensor]) -> "Captured":
+        """The same graph with other parameters and buffers, by their names in ``module``."""
+        module = copy.deepcopy(self.module)
+        module.load_state_dict(dict(state))
+        return self.with_module(module)
+
     def rebuild(self, layers: Mapping[str, nn.Module]) -> nn.Module:
         """A deep copy in eval mode where each named layer, with its folded batch norm, is replaced by a given module.
 
