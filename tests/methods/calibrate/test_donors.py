@@ -4,12 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN
 from prap_pim.methods.calibrate.donors import choose, fit, seeds
 from tests.reference.calibrate import GAINS, slow_best_saving, slow_two_donors
+from tests.strategies import examples
 
 
 def error(patterns: np.ndarray, donors: np.ndarray, weight: np.ndarray) -> float:
@@ -29,7 +30,7 @@ def whole_numbers(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(whole_numbers())
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_a_pattern_takes_the_best_of_all_donors_and_gains(case: tuple[np.ndarray, np.ndarray]):
     patterns, donors = case
     choice = choose(patterns, donors, np.zeros(len(patterns), np.float32))
