@@ -121,7 +121,7 @@ def grouped_plans(draw: st.DrawFn, height: int = 4) -> LayerPlan:
     layer = Layer("layer", "conv", weight.astype(np.float32), one, 0 * one, *shapes, (), groups=groups)
     wide = Grain(ou_rows=height, ou_columns=draw(st.sampled_from([8, 16, 64])))
     patterns = prune(NoPruning(), layer, wide)
-    return make_plan("layer", layer.matrix, patterns, ReuseMap.none(patterns), one, 0 * one)
+    return make_plan("layer", layer.matrix, patterns, ReuseMap.none(patterns)).scaled(one, 0 * one)
 
 
 def merge_donors(plan: LayerPlan, donors: np.ndarray) -> LayerPlan:

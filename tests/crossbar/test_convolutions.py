@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prap_pim.capture import capture
+from prap_pim.capture.im2col import Rows
 from prap_pim.capture.quantize import InputGrid
-from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, im2col, zero_input_rates
-from prap_pim.crossbar.im2col import Windows, im2col_by_row
+from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, zero_input_rates
+from prap_pim.crossbar.windows import Windows
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.patterns import make_plan
 from prap_pim.ir.plan import NetworkPlan
 from tests.convolutions import METHODS, Convolution, convolutions, decided, integer_convolution
 from tests.reference.compress import slow_compressed_weights
+from tests.reference.im2col import im2col
 from tests.reference.zero_inputs import slow_zero_input_rates
 from tests.strategies import examples
 
@@ -72,7 +74,7 @@ def test_im2col_is_the_convolution_s_inputs_in_three_ways(case: Convolution) -> 
     expected = picked.movedim(1, -1).flatten(0, -2).numpy()
     integers = x.numpy().astype(np.int8)
     np.testing.assert_array_equal(im2col(layer, integers), expected)
-    np.testing.assert_array_equal(im2col_by_row(layer, integers.view(np.uint8), 0).view(np.int8), expected.T)
+    np.testing.assert_array_equal(Rows(layer, torch.from_numpy(integers)).transposed(), expected.T)
     windows = Windows.of_batch(layer, integers)
     np.testing.assert_array_equal(windows.inputs[windows.base[:, None] + windows.offset], expected)
     assert len(expected) == 2 * layer.map_positions

@@ -13,7 +13,7 @@ from torch.nn import functional
 from prap_pim.capture import capture
 from prap_pim.capture.quantize import InputGrid
 from prap_pim.common.errors import UserError
-from prap_pim.crossbar import CrossbarLayer, CrossbarModel
+from prap_pim.crossbar import CrossbarLayer, CrossbarModel, Device
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan
@@ -121,3 +121,31 @@ def test_a_plan_of_another_layer_is_refused() -> None:
     plan = dense_plan("0", np.ones((4, 19), np.float32))
     with pytest.raises(UserError, match="layer 0 has 4 filters of 20 inputs, its plan 4 of 19"):
         CrossbarLayer(layer, plan, InputGrid(1.0), CrossbarModel(adc_bits=4))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"), [(nn.Conv2d(2, 3, 3, padding=1), (6, 2, 5, 5)), (nn.Linear(8, 3), (6, 4, 8))]
+)
+@pytest.mark.parametrize("at_a_time", [1 << 25, 900])
+def test_read_noise_of_an_input_depends_on_its_number_and_the_call_alone(
+    module: nn.Module, shape: tuple[int, ...], at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that a network calls twice, on batches of any size in any order."""
+    torch.manual_seed(0)
+    x, again = torch.randn(shape), torch.randn(shape)
+    layer = _layer(module, x)
+    plan = dense_plan(layer.name, layer.matrix)
+
+    def made() -> CrossbarLayer:
+        model = CrossbarModel(adc_bits=4, device=Device(read_noise=0.3))
+        return CrossbarLayer(layer, plan, InputGrid(0.02), model, check=False)
+
+    whole = made()
+    first, second = whole(x), whole(again)
+    assert (whole(x) != first).any()  # another read
+    monkeypatch.setattr("prap_pim.crossbar.layer._BYTES_AT_A_TIME", at_a_time)
+    parts = made()
+    for place in (slice(4, 6), slice(0, 1), slice(1, 4)):
+        parts.begin(place.start, check=False)
+        torch.testing.assert_close(parts(x[place]), first[place], rtol=0, atol=0)
+        torch.testing.assert_close(parts(again[place]), second[place], rtol=0, atol=0)

@@ -1,12 +1,7 @@
 """Whole runs of calibrated reuse, one-shot and with donors trained: figures, mistakes, kills."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +10,15 @@ import torch
 import yaml
 
 from prap_pim.__main__ import main
-from prap_pim.runs.finished import reopen
-from prap_pim.crossbar import CrossbarModel, ExactLayer
-from prap_pim.training.models import build
-from prap_pim.ir.plan import NetworkPlan
 from prap_pim.capture.quantize import InputGrid
+from prap_pim.crossbar import CrossbarModel, ExactLayer
+from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.run import MethodResult, Results
+from prap_pim.runs.config import RunConfig
+from prap_pim.runs.finished import reopen
+from prap_pim.runs.pipeline import run
 from prap_pim.training import Checkpoint
+from prap_pim.training.models import build
 
 REUSE = {"kind": "calibrated", "compute_ratio": 0.4, "shapes": [9]}
 TINY = {

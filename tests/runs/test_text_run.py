@@ -13,9 +13,9 @@ import yaml
 from torch.nn import functional
 
 from prap_pim.__main__ import main
-from prap_pim.runs.finished import reopen
 from prap_pim.crossbar import CrossbarModel, compressed_model, measure
 from prap_pim.results.run import Results
+from prap_pim.runs.finished import reopen
 from prap_pim.training import Checkpoint
 
 TINY = {

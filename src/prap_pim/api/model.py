@@ -37,10 +37,18 @@ from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.cost import CostReport, cost
 from prap_pim.hardware.chip import Chip, load_chip
-from prap_pim.ir.network import DigitalOp, Layer, Network
+from prap_pim.ir.network import DigitalOp, Network
 from prap_pim.ir.plan import NetworkPlan
+from prap_pim.mapping.steps import compute_ratio, dense_steps, ou_steps, ous
 from prap_pim.methods.calibrate import Allocated, Calibration
-from prap_pim.methods.compress import Compressed, bit_true_network, compress_network, plan_for_costs
+from prap_pim.methods.compress import (
+    CalibrationInputs,
+    Compressed,
+    Request,
+    bit_true_network,
+    compress_network,
+    plan_for_costs,
+)
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.method import Method, config_of, literal, method_of
 from prap_pim.results.run import CheckResult, unused_budget
@@ -89,8 +97,7 @@ class Compression:
     @property
     def compute_ratio(self) -> float:
         """OU steps of one inference over those of the uncompressed model, layers that were left whole included."""
-        steps = [(self._ous(layer), self._dense_ous(layer), layer.positions) for layer in self.network.layers]
-        return sum(mine * times for mine, _, times in steps) / sum(dense * times for _, dense, times in steps)
+        return compute_ratio(self.network, self.plan, self.chip.grain)
 
     @cached_property
     def bit_true(self) -> nn.Module:
@@ -146,11 +153,10 @@ class Compression:
         header = ("layer", "rows", "filters", "conv groups", "OU steps", "share")
         given = {each.name: each for each in self.calibration.layers} if self.calibration else {}
         table: list[tuple[str, ...]] = [(*header, "donors", "sensitivity", "error") if given else header]
-        names = shortened([layer.name for layer in self.network.layers])
+        names, grain = shortened([layer.name for layer in self.network.layers]), self.chip.grain
         for name, layer in zip(names, self.network.layers, strict=True):
-            dense = self._dense_ous(layer)
-            steps = self._ous(layer) * layer.positions * self.chip.grain.input_steps
-            share = f"{self._ous(layer) / dense:.3f}" if layer.name in self.changed else "whole"
+            steps = ou_steps(layer, ous(self.plan.layers[layer.name], grain), grain)
+            share = f"{steps / dense_steps(layer, grain):.3f}" if layer.name in self.changed else "whole"
             sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
             told = _told(given[layer.name], layer.kernel_positions) if given else ()
             table.append((name, *sizes, f"{steps:,}", share, *told))
@@ -180,12 +186,6 @@ class Compression:
             return ""
         shapes = " and ".join(str(list(size)) for size in dict.fromkeys(sizes(self._batch, self.network.name)))
         return f"the batches differ in size: OU steps and costs are of an input {shapes}, as in the first batch"
-
-    def _ous(self, layer: Layer) -> int:
-        return sum(self.chip.grain.ous(int(count)) for count in self.plan.layers[layer.name].donors_per_group)
-
-    def _dense_ous(self, layer: Layer) -> int:
-        return self.chip.grain.dense_ous(layer.rows, layer.filters, layer.groups)
 
 
 def compress(
@@ -238,10 +238,10 @@ def compress(
     captured = capture(model, batches[0], name, skip, batches[1:])
     whole = (*skip, *map(literal, captured.read_twice))
     config = config_of(asked, captured, on_chip, whole)
+    request = Request(config, on_chip, seed, QuantizeConfig.given(quantize))
     try:
-        found = compress_network(
-            captured, batches, config, on_chip, seed=seed, quantize=QuantizeConfig.given(quantize), progress=progress
-        )
+        inputs = CalibrationInputs.of(captured, batches, config)
+        found = compress_network(captured, inputs, request, progress=progress)
     except RuntimeError as error:
         raise _of_one_size(batches, name, error) from error
     return Compression(

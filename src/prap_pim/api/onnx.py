@@ -24,7 +24,7 @@ from prap_pim.common.progress import Progress, counted, phase, quiet
 from prap_pim.cost import CostReport, cost
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
-from prap_pim.methods.compress import Compressed, compress_network, plan_for_costs
+from prap_pim.methods.compress import CalibrationInputs, Compressed, Request, compress_network, plan_for_costs
 from prap_pim.methods.method import Method, config_of, method_of
 from prap_pim.methods.prune import dense_plan
 from prap_pim.results.onnx import CostSummary, LayerSummary, OnnxSummary, OutputSummary
@@ -82,17 +82,10 @@ def compress_onnx(
     file, batches = read_inputs(file, calibration, batch_axes)
     found = capture_onnx(file, batches[0] if file.batch else tuple(x[:_EXAMPLE] for x in batches[0]))
     config = config_of(asked, found.captured, on_chip, skip)
+    request = Request(config, on_chip, seed, QuantizeConfig.given(quantize))
     inputs = together(found, batches)
-    compressed = compress_network(
-        found.captured,
-        inputs,
-        config,
-        on_chip,
-        seed=seed,
-        quantize=QuantizeConfig.given(quantize),
-        divisible=file.batch is None,
-        progress=progress,
-    )
+    given = CalibrationInputs.of(found.captured, inputs, config, divisible=file.batch is None)
+    compressed = compress_network(found.captured, given, request, progress=progress)
     dense = plan_for_costs(found.captured, on_chip)
     costing = counted((dense, compressed.plan), phase(progress, "costs"))
     costs = [cost(found.captured.network, each, on_chip) for each in costing]

@@ -11,7 +11,6 @@ from prap_pim.crossbar.device import (
     WriteVerify,
 )
 from prap_pim.crossbar.exact import ExactProduct
-from prap_pim.crossbar.im2col import im2col
 from prap_pim.crossbar.layer import CrossbarLayer, ExactLayer
 from prap_pim.crossbar.model import CrossbarModel, DonorCopies
 from prap_pim.crossbar.monte_carlo import MonteCarloReport, OverDevices, Trial, device_seeds, measure_each, monte_carlo
@@ -49,7 +48,6 @@ __all__ = [
     "crossbar_matmul",
     "device_seeds",
     "exact_accuracy",
-    "im2col",
     "integer_matmul",
     "measure",
     "measure_each",

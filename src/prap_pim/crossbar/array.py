@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.crossbar.adc import adc_codes
-from prap_pim.crossbar.im2col import Windows
 from prap_pim.crossbar.kernels.bits import POSITIONS_PER_TASK
 from prap_pim.crossbar.kernels.direct import accumulate_by_cell, accumulate_by_count
 from prap_pim.crossbar.kernels.table import accumulate_by_noisy_table, accumulate_by_table, respond
 from prap_pim.crossbar.model import CrossbarModel
+from prap_pim.crossbar.windows import Windows
 from prap_pim.crossbar.wires import effective_conductances
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
@@ -182,20 +182,21 @@ class LayerCrossbars:
     """
 
     def __init__(
-        self, plan: LayerPlan, model: CrossbarModel, seed: np.random.SeedSequence | None = None, keep: bool = True
+        self, plan: LayerPlan, model: CrossbarModel, seed: np.random.SeedSequence | None = None, room: int | None = None
     ) -> None:
         """
         Args:
             plan: the layer; its row groups have at most ``ou_rows`` rows.
             model: cells, ADC, registers.
             seed: of the device and its read noise; default: 0.
-            keep: keep what cells answer (``table_bytes``) between calls; else it is made anew in each, the same.
+            room: bytes that may be kept between calls, for what cells answer; None: any. Where that is too little it is
+                made anew in each call, the same.
 
         Raises:
             UserError: the plan does not fit the model.
         """
         check_fit(plan, model)
-        self.plan, self.model, self.keep = plan, model, keep
+        self.plan, self.model = plan, model
         self.seed = np.random.SeedSequence(0) if seed is None else seed
         self.dot_overflows = self.sum_overflows = 0
         self.copies = _copies(plan, model)
@@ -208,28 +209,34 @@ class LayerCrossbars:
         self._tabled = plan.rows.shape[1] <= 8 and model.grain.dac_bits == 1
         self._ranges = _group_ranges(plan.donor_start, _TABLE_ENTRIES // 256)
         self._chunks: dict[int, _Chunk] = {}
-        self._position = 0
         noise = np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, _NOISE))
         self._noise_key = int(noise.generate_state(1, np.uint64)[0] >> np.uint64(1))
         self._plane_factor = np.zeros(8, np.int64)
         if self._tabled:  # int8 has 8 planes. Planes above the 8th repeat the sign bit: their factors add up
             np.add.at(self._plane_factor, np.minimum(np.arange(self._inputs.count), 7), self._inputs.factors)
+        self._keep = room is None or self._table_bytes <= room
         self._guarded: bool | None = False if not self._limited else None  # None: not known yet
 
     @property
-    def table_bytes(self) -> int:
-        """Memory that is kept between calls if ``keep``."""
+    def kept_bytes(self) -> int:
+        """Memory that is kept between calls."""
+        return self._table_bytes if self._keep else 0
+
+    @property
+    def _table_bytes(self) -> int:
+        """What cells answer."""
         stored = int(self.copies.sum()) * self._weights.columns * max(8, self.plan.rows.shape[1]) * 8
         noisy = self._read_noise > 0
         return (256 * len(self.copies) * (8 if noisy else 4) if self._tabled else 0) + (
             2 * stored if noisy else 0 if self._tabled else stored
         )
 
-    def matmul(self, inputs: Int8) -> Int64:
+    def matmul(self, inputs: Int8, first: int = 0) -> Int64:
         """The layer's accumulators.
 
         Args:
             inputs: int8 [positions, plan.inputs], im2col rows.
+            first: number of the first position. Read noise depends on the seed and a position's number alone.
 
         Returns:
             int64 [positions, filters], in units of 2**-kept_fraction_bits(plan, model).
@@ -239,9 +246,9 @@ class LayerCrossbars:
         """
         _check_shape(self.plan, inputs)
         check_inputs(self.plan, inputs, self.model)
-        return np.ascontiguousarray(self.accumulate(Windows.of_matrix(inputs)).T)
+        return np.ascontiguousarray(self.accumulate(Windows.of_matrix(inputs), first).T)
 
-    def accumulate(self, windows: Windows) -> Int64:
+    def accumulate(self, windows: Windows, first: int = 0) -> Int64:
         """As ``matmul``, of inputs that fit the model, to int64 [filters, positions]."""
         positions = len(windows.base)
         accumulator = np.zeros((self.plan.filters, positions), np.int64)
@@ -253,8 +260,7 @@ class LayerCrossbars:
                 self._guarded = not self._tabled or not self._never_overflows()
             for number in range(len(self._ranges)):
                 chunk = self._chunk(number)
-                (self._by_table if self._tabled else self._by_cell)(chunk, windows, accumulator)
-        self._position += positions
+                (self._by_table if self._tabled else self._by_cell)(chunk, windows, first, accumulator)
         return accumulator
 
     def signal(self) -> Float64:
@@ -315,7 +321,7 @@ class LayerCrossbars:
             if not len(variance):
                 signal = signal[:0].copy()  # the table says it all
         chunk = _Chunk((low, high), start, copy_start, signal, variance, table, quiet)
-        if self.keep:
+        if self._keep:
             self._chunks[number] = chunk
         return chunk
 
@@ -372,7 +378,7 @@ class LayerCrossbars:
         by_column: Float64 = effective.transpose(0, 2, 1)[ou, place % width]
         return by_column.reshape(conductance.shape)
 
-    def _by_table(self, chunk: _Chunk, windows: Windows, accumulator: Int64) -> None:
+    def _by_table(self, chunk: _Chunk, windows: Windows, first: int, accumulator: Int64) -> None:
         """h <= 8 and one input bit at a time: the driven rows are one byte, so a donor's answers are a table of 256."""
         tasks = -(-len(windows.base) // POSITIONS_PER_TASK)
         overflows = np.zeros((tasks, 2), np.int64)
@@ -381,11 +387,11 @@ class LayerCrossbars:
         behind = self._behind(chunk)
         if len(chunk.variance):
             cells = (chunk.signal, chunk.variance, self._weights.factors, self._adc_step, self._adc_top)
-            noise = (self._weights.offset, chunk.copy_start, self._noise_key, self._position)
-            first = int(self.plan.donor_start[low])
+            noise = (self._weights.offset, chunk.copy_start, self._noise_key, first)
+            donor = int(self.plan.donor_start[low])
             average, *rest = behind
             drawing: tuple[Any, ...] = (*inputs_of, self._plane_factor, chunk.start, chunk.table, chunk.quiet)
-            drawing += (*cells, *noise, first, average, *rest, self._limits)
+            drawing += (*cells, *noise, donor, average, *rest, self._limits)
             drawing += (self.model.overflow == "wrap", accumulator, overflows)
             over_ranges(tasks, partial(accumulate_by_noisy_table, *drawing))
         else:
@@ -396,7 +402,7 @@ class LayerCrossbars:
             over_ranges(tasks, partial(accumulate_by_table, *adding))
         self._count(overflows)
 
-    def _by_cell(self, chunk: _Chunk, windows: Windows, accumulator: Int64) -> None:
+    def _by_cell(self, chunk: _Chunk, windows: Windows, first: int, accumulator: Int64) -> None:
         """Any h and DAC bits: add up every bitline."""
         overflows = np.zeros((len(windows.base), 2), np.int64)
         low, high = chunk.groups
@@ -406,7 +412,7 @@ class LayerCrossbars:
         adding += (self.plan.rows[low:high], self._inputs.width, self._inputs.offset)
         adding += (self._inputs.factors, chunk.signal, chunk.variance, self._stored_sums[donors])
         adding += (self._weights.factors, self._weights.offset, self._adc_step, self._adc_top, chunk.copy_start)
-        adding += (self._noise_key, self._position, int(donors.start), average, chunk.start, *uses)
+        adding += (self._noise_key, first, int(donors.start), average, chunk.start, *uses)
         adding += (self._limits, self.model.overflow == "wrap", accumulator, overflows)
         over_ranges(len(windows.base), partial(accumulate_by_cell, *adding))
         self._count(overflows)

@@ -15,12 +15,13 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.crossbar.array import LayerCrossbars, check_fit, check_inputs, kept_fraction_bits
 from prap_pim.crossbar.exact import ExactProduct
-from prap_pim.crossbar.im2col import Windows
 from prap_pim.crossbar.kernels.bits import Float64, Int64
 from prap_pim.crossbar.model import CrossbarModel
+from prap_pim.crossbar.windows import Windows
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan
 
+_CALL = 1 << 40  # positions, more than a batch has, from one call of a layer to its next
 _BYTES_AT_A_TIME = 1 << 25  # of inputs and accumulators; larger batches are computed in parts
 
 
@@ -73,7 +74,8 @@ class ExactLayer(nn.Module):
         """float [N, C, *map] or [..., C] to [N, O, *map] or [..., O], of the input's type."""
         leading = x.shape[:-1]
         apart = x if self.layer.kind == "conv" else x.reshape(math.prod(leading), x.shape[-1])
-        parts = [self._compute(part) for part in torch.split(apart, self._at_a_time)]
+        size = self._at_a_time
+        parts = [self._compute(part, i * size) for i, part in enumerate(torch.split(apart, size))]
         y = parts[0] if len(parts) == 1 else torch.cat(parts)
         return y if self.layer.kind == "conv" else y.reshape(*leading, y.shape[-1])
 
@@ -92,7 +94,8 @@ class ExactLayer(nn.Module):
         check_inputs(self.plan, inputs.numpy(), self.model)
         return inputs
 
-    def _compute(self, x: Tensor) -> Tensor:
+    def _compute(self, x: Tensor, before: int) -> Tensor:
+        """Of images, or rows of inputs, of which so many are computed already."""
         y = self.product(self._quantized(x)).mul_(self.scale).add_(self.bias)
         if self.layer.kind == "conv":
             y = y.movedim(-1, 1)
@@ -116,31 +119,43 @@ class CrossbarLayer(ExactLayer):
         model: CrossbarModel,
         check: bool = True,
         seed: np.random.SeedSequence | None = None,
-        keep: bool = True,
+        room: int | None = None,
     ) -> None:
         """
         Args:
             model: cells, ADC, registers.
             check: compare every accumulator with the exact product.
-            seed, keep: as for ``LayerCrossbars``.
+            seed, room: as for ``LayerCrossbars``.
         """
         super().__init__(layer, plan, grid, model)
-        self.crossbars = LayerCrossbars(plan, model, seed, keep)
-        self.check = check
+        self.crossbars = LayerCrossbars(plan, model, seed, room)
+        self._check, self._first, self._first_entry, self._calls = check, 0, 0, 0
         self._unit = 2.0 ** (plan.fraction_bits - kept_fraction_bits(plan, model))  # of accumulators, in those of plan
         self.checked = self.mismatches = 0
+
+    def begin(self, first: int, check: bool) -> None:
+        """The next calls are of a batch whose first input is number ``first`` of all: read noise depends on that, on
+        which call of the batch it is, and on no other call."""
+        self._check, self._first, self._calls = check, first, 0
 
     @property
     def path(self) -> str:
         """What computes the integers."""
         return "cells"
 
-    def _compute(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        """See ``ExactLayer``."""
+        self._first_entry = self._first * (1 if self.layer.kind == "conv" else math.prod(x.shape[1:-1]))
+        y = super().forward(x)
+        self._calls += 1
+        return y
+
+    def _compute(self, x: Tensor, before: int) -> Tensor:
         quantized = self._quantized(x)
-        integers = self.crossbars.accumulate(
-            Windows.of_batch(self.layer, quantized.numpy(), self.grid.zero)
-        )  # [O, positions]
-        if self.check:
+        windows = Windows.of_batch(self.layer, quantized.numpy(), self.grid.zero)
+        first = (self._first_entry + before) * (len(windows.base) // len(x)) + self._calls * _CALL
+        integers = self.crossbars.accumulate(windows, first)  # [O, positions]
+        if self._check:
             exact = self.product(quantized).reshape(-1, self.layer.filters).numpy().T
             self.checked += integers.size
             self.mismatches += int(np.count_nonzero(integers * self._unit != exact))

@@ -129,22 +129,23 @@ def measure(
     for layers, part, compare in halves:
         if not layers:
             continue
-        for layer in by_cell.values():
-            layer.check = compare
+        cells = [layer for layer in layers.values() if isinstance(layer, CrossbarLayer)]
         network = captured.rebuild(layers)
         for batch, expected in zip(
             torch.split(images[part], batch_size), torch.split(labels[part], batch_size), strict=True
         ):
+            for layer in cells:
+                layer.begin(done, compare)
             with torch.no_grad():
                 tally.add(network(batch), expected)
             done += len(batch)
             if progress is not None:
                 progress(done, len(images))
-    cells = {name: layer for name, layer in {**quick, **by_cell}.items() if isinstance(layer, CrossbarLayer)}
+    read = {name: layer for name, layer in {**quick, **by_cell}.items() if isinstance(layer, CrossbarLayer)}
     checks = {name: LayerCheck(0, 0) for name in plan.layers}
-    checks |= {name: LayerCheck(layer.checked, layer.mismatches) for name, layer in cells.items()}
+    checks |= {name: LayerCheck(layer.checked, layer.mismatches) for name, layer in read.items()}
     overflows = {name: 0 for name in plan.layers}
-    overflows |= {name: layer.crossbars.dot_overflows + layer.crossbars.sum_overflows for name, layer in cells.items()}
+    overflows |= {name: layer.crossbars.dot_overflows + layer.crossbars.sum_overflows for name, layer in read.items()}
     paths = {name: layer.path for name, layer in quick.items()}
     return SimulationReport(len(images), tally.quality(), checks, checked, paths, overflows)
 
@@ -167,9 +168,8 @@ def _layers(
         of_layer = np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, number))
         exact = loses_nothing(layer_plan, model)
         if some_checked or not exact:
-            cells = CrossbarLayer(layer, layer_plan, grid, model, some_checked, of_layer)
-            cells.crossbars.keep = cells.crossbars.table_bytes <= free
-            free -= cells.crossbars.table_bytes if cells.crossbars.keep else 0
+            cells = CrossbarLayer(layer, layer_plan, grid, model, some_checked, of_layer, free)
+            free -= cells.crossbars.kept_bytes
             if some_checked:
                 by_cell[layer.name] = cells
         if some_not:

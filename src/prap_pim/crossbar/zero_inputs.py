@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prap_pim.capture import Captured
+from prap_pim.capture.im2col import Rows
 from prap_pim.capture.quantize import InputGrid, grid_in
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.common.progress import Steps, counted, unheard
-from prap_pim.crossbar.im2col import im2col_by_row
 from prap_pim.crossbar.kernels.bits import Int32, Int64, Uint64, popcount
 from prap_pim.crossbar.network import compressed_model
 from prap_pim.crossbar.slices import Slices
@@ -91,7 +91,7 @@ class _Counter:
 
     def _add(self, flags: NDArray[np.uint8], of_zero: int) -> int:
         """Count 8 steps of a batch, given as the flags of every input and of padding; return the batch's positions."""
-        by_row = im2col_by_row(self.layer, flags, of_zero)  # [im2col row, position]
+        by_row = Rows(self.layer, torch.from_numpy(flags), of_zero).transposed().numpy()  # [im2col row, position]
         positions = int(by_row.shape[1])
         words = np.zeros((len(by_row), -(-positions // 8) * 8), np.uint8)
         words[:, :positions] = by_row

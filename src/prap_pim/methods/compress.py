@@ -1,9 +1,10 @@
 """A captured network compressed one-shot by any method: what the pipeline, the library and ONNX files share."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -49,24 +50,32 @@ class Compressed:
         plan: of all layers, those that were left whole as their dense plans.
         changed: names of the layers that were compressed.
         calibration: how calibrated reuse shared its budget out; None for another method.
-        asked: the compute ratio that it was to meet, if one was asked for.
-        limit: the share of the inputs that it was allowed to classify otherwise (``max_drop``), if one was asked for.
         check: how far the outputs are from the untouched network's.
         equalised: where channels were equalised before.
-        quantize: how the grids of the activations were found.
-        asked_quantize: what was asked for, the choice of ranges perhaps left open.
+        request: what was asked for.
+        quantize: how the grids of the activations were found: as asked, the choice of ranges made if it was left open.
+        inputs: that it was compressed with.
     """
 
     captured: Captured
     plan: NetworkPlan
     changed: tuple[str, ...]
     calibration: Calibration | None
-    asked: float | None
-    limit: float | None
     check: CheckResult
     equalised: tuple[Equalised, ...]
+    request: "Request"
     quantize: QuantizeConfig
-    asked_quantize: QuantizeConfig
+    inputs: int
+
+    @property
+    def budget(self) -> CalibratedReuse | None:
+        """What calibrated reuse was given; None for another method."""
+        return self.request.method.reuse if isinstance(self.request.method.reuse, CalibratedReuse) else None
+
+    @property
+    def asked(self) -> float | None:
+        """The compute ratio that it was to meet, if one was asked for."""
+        return self.budget.compute_ratio if self.budget else None
 
     @property
     def prepared(self) -> str:
@@ -78,7 +87,7 @@ class Compressed:
                 f"channels equalised at {len(self.equalised)} places, where int8 then loses less: "
                 f"up to {most.gain:.3g} times less, in front of {', '.join(most.readers[:_NAMED])}"
             )
-        if self.quantize != self.asked_quantize and self.quantize.norm != _LEAST_SQUARES:
+        if self.quantize != self.request.quantize and self.quantize.norm != _LEAST_SQUARES:
             clipped = "rarely" if self.quantize.input_percentile is None else "never"
             told.append(f"inputs of layers are {clipped} clipped, which the outputs as a whole do better with")
         return ". ".join(told)
@@ -86,11 +95,12 @@ class Compressed:
     @property
     def met(self) -> str:
         """How the limit was met, in words; nothing without one."""
-        if self.limit is None or self.calibration is None or self.calibration.drop is None:
+        limit = self.budget.max_drop if self.budget else None
+        if limit is None or self.calibration is None or self.calibration.drop is None:
             return ""
         drop = self.calibration.drop
-        told = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {self.limit:.2%} allowed"
-        if drop > self.limit:
+        told = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed"
+        if drop > limit:
             return f"{told}: it could not be met, every layer keeps all its patterns"
         kept = all(layer.setting is None for layer in self.calibration.layers)
         return f"{told}: no compute ratio below 1 that was tried meets it" if kept else told
@@ -105,58 +115,98 @@ class Compressed:
         return f"balance, the interval of a pipeline, kept from more: {', '.join(held[:_NAMED])}{more}"
 
 
-@kept_memory()
-def compress_network(
-    captured: Captured,
-    inputs: Tensor | Sequence[Inputs],
-    method: MethodConfig,
-    chip: Chip,
-    *,
-    seed: int = 0,
-    quantize: QuantizeConfig | None = None,
-    divisible: bool = True,
-    progress: Progress = quiet,
-) -> Compressed:
-    """Compress a network one-shot.
+@dataclass(frozen=True)
+class Request:
+    """What is to be done to a network.
 
-    Args:
-        captured: the network; it is not changed.
-        inputs: calibration inputs [N, ...], or batches of them, without labels: for calibrated reuse, for the int8
-            grids of the activations, and for what compression changes at batch norms, whatever the method. A tenth of
-            them, at least 8 where there are twice as many, is held back to check the result.
-        method: what to do to which layer; ``finetune`` is of no effect.
+    Attributes:
+        method: what to do to which layer.
         chip: decides what an OU holds.
         seed: see ``calibrate``.
-        quantize: how the grids of the activations are found.
-        divisible: see ``CalibrationInputs.of``.
+        quantize: how the int8 grids of the activations are found.
+    """
+
+    method: MethodConfig
+    chip: Chip
+    seed: int = 0
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {self.seed!r}")
+
+
+class Tuning(Protocol):
+    """Training that follows the choice of patterns, by whoever has data with labels."""
+
+    def start(self) -> Captured:
+        """The network in which patterns are chosen."""
+
+    def towards(self, assignments: Mapping[str, tuple[PatternSet, ReuseMap]]) -> Captured:
+        """That network, trained while its weights are drawn to what pruning and reuse decided."""
+
+    def donors(self, plans: Mapping[str, LayerWeights]) -> tuple[Captured, Mapping[str, LayerWeights]]:
+        """That network with the donors of these plans trained; and the plans that have them."""
+
+
+Remember = Callable[[Captured, Callable[[], Calibration]], Calibration]  # gives what is kept, or computes and keeps it
+
+
+@kept_memory()
+def compress_network(
+    untouched: Captured,
+    given: "CalibrationInputs",
+    request: Request,
+    *,
+    tuning: Tuning | None = None,
+    remember: Remember = lambda captured, compute: compute(),
+    progress: Progress = quiet,
+) -> Compressed:
+    """Apply a method to a network.
+
+    Args:
+        untouched: the network; it is not changed.
+        given: inputs for calibrated reuse, for the int8 grids of the activations, and for what compression changes at
+            batch norms, whatever the method.
+        request: what to do.
+        tuning: training that follows; None: one-shot.
+        remember: keeps a finished calibration.
         progress: told after every layer.
 
     Raises:
-        UserError: the method cannot handle a layer, or the inputs or the seed are of no use.
+        UserError: the method cannot handle a layer, or the inputs are of no use.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-        raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {seed!r}")
-    given = CalibrationInputs.of(captured, inputs, method, divisible)
-    asked_quantize = quantize or QuantizeConfig()
-    changed = changed_layers(method, captured.network)
-    check_memory(captured.network, given, changed if isinstance(method.reuse, CalibratedReuse) else ())
-    calibration = asked = limit = None
-    untouched, (captured, equal) = captured, equalised(captured, given.batches, asked_quantize)
-    quantize = settled(captured, given.batches, given.judges, asked_quantize)
-    if isinstance(method.reuse, CalibratedReuse):
-        calibration = calibrated(captured, given, method.reuse, changed, chip, seed, quantize, method.name, progress)
-        network, asked, limit = calibration.rebuilt, method.reuse.compute_ratio, method.reuse.max_drop
+    method, chip = request.method, request.chip
+    changed = changed_layers(method, untouched.network)
+    reusing = method.reuse if isinstance(method.reuse, CalibratedReuse) else None
+    check_memory(untouched.network, given, changed if reusing is not None else ())
+    if tuning is None:
+        captured, equal = equalised(untouched, given.batches, request.quantize)
+        prepared = captured
+    else:  # training goes on with the channels that it began with
+        captured, equal, prepared = tuning.start(), (), untouched
+    quantize = settled(captured, given.batches, given.judges, request.quantize)
+    ranges = phase(progress, f"{method.name}: ranges of inputs")
+    calibration = None
+    if reusing is not None:
+        of_network = captured, given, reusing, changed, replace(request, quantize=quantize), progress
+        calibration = remember(captured, lambda: _calibrated(*of_network))
+        network = calibration.rebuilt or with_plans(captured, given, calibration.plans, quantize)
+        if tuning is not None:
+            captured, plans = tuning.donors(network.plans)
+            network = replace(with_plans(captured, given, {}, quantize, ranges), plans=plans)
     else:
-        told = phase(progress, f"{method.name}: layers")
-        plans = planned(assign(changed, captured.network, chip, told), captured.network)
-        network = with_plans(captured, given, plans, quantize, phase(progress, f"{method.name}: ranges of inputs"))
+        assignments = assign(changed, captured.network, chip, phase(progress, f"{method.name}: layers"))
+        if tuning is not None:
+            captured = tuning.towards(assignments)
+        network = with_plans(captured, given, planned(assignments, captured.network), quantize, ranges)
     after = captured.with_module(network.module)
     plan = whole_plan(method.name, after, network, chip)
     errors = {layer.name: layer.error for layer in calibration.layers} if calibration is not None else None
-    check = checked(untouched, captured, after, plan, given, chip, errors)
-    return Compressed(
-        after, plan, tuple(network.plans), calibration, asked, limit, check, equal, quantize, asked_quantize
-    )
+    if tuning is not None:  # training changes every layer, and its loss is what counts
+        errors = {}
+    check = checked(untouched, prepared, after, plan, given, chip, errors)
+    return Compressed(after, plan, tuple(network.plans), calibration, check, equal, request, quantize, given.count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +223,11 @@ class CalibrationInputs:
     batches: list[tuple[Tensor, ...]]
     held: list[tuple[Tensor, ...]]
     judges: tuple[Output, ...]
+
+    @property
+    def count(self) -> int:
+        """Inputs to compress with."""
+        return sum(len(batch[0]) for batch in self.batches)
 
     @staticmethod
     def of(
@@ -213,30 +268,26 @@ def check_memory(network: Network, given: CalibrationInputs, calibrated: Collect
             f"layer {widest.name}: the covariance of its {widest.fan_in:,} inputs takes {covariances / 2**30:.1f} GiB, "
             f"{free / 2**30:.1f} GiB are free: leave it whole with skip={widest.name!r}"
         )
-    count = sum(len(batch[0]) for batch in given.batches)
-    activations = 4 * _LIVE * count * max(node.output_elements for node in network)
+    activations = 4 * _LIVE * given.count * max(node.output_elements for node in network)
     if covariances + activations > free:
         raise UserError(
-            f"model {network.name}: the activations of {count:,} calibration inputs take about "
+            f"model {network.name}: the activations of {given.count:,} calibration inputs take about "
             f"{activations / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: give fewer inputs"
         )
 
 
-def calibrated(
+def _calibrated(
     captured: Captured,
     given: CalibrationInputs,
     reusing: CalibratedReuse,
     changed: Collection[str],
-    chip: Chip,
-    seed: int,
-    quantize: QuantizeConfig,
-    name: str,
+    request: Request,
     progress: Progress,
 ) -> Calibration:
     """Calibrated reuse of the layers ``changed``."""
     whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
-    of_network = captured, given.batches, given.judges, reusing, chip, seed
-    return calibrate(*of_network, whole=whole, quantize=quantize, phase=name, progress=progress)
+    of_network = captured, given.batches, given.judges, reusing, request.chip, request.seed
+    return calibrate(*of_network, whole=whole, quantize=request.quantize, phase=request.method.name, progress=progress)
 
 
 def _divided(batches: list[tuple[Tensor, ...]], captured: Captured) -> list[tuple[Tensor, ...]]:

@@ -17,6 +17,7 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.patterns import effective_shape
+from prap_pim.mapping.steps import dense_steps, ou_steps
 from prap_pim.methods.prune import NoPruning, OrcPruning, PruneConfig, prune
 from prap_pim.methods.reuse import IdenticalReuse, NoReuse, ReuseConfig, SimilarReuse, reuse
 
@@ -91,16 +92,16 @@ def at_compute_ratio(
     """
     layers = {layer.name: layer for layer in network.layers if layer.name not in whole}
     levels = {name: family.levels(layer, chip.grain) for name, layer in layers.items()}
-    dense = sum(_dense(layer, chip) for layer in network.layers)
+    dense = sum(dense_steps(layer, chip.grain) for layer in network.layers)
     proportional = family.proportional and chip.grain.ous(2) == 2 * chip.grain.ous(1)  # no OU holds two patterns
-    left_alone = dense - sum(_dense(layer, chip) for layer in layers.values())
+    left_alone = dense - sum(dense_steps(layer, chip.grain) for layer in layers.values())
 
     @cache
     def steps(name: str, level: int) -> int:
         if proportional and level > 1:
             return level * steps(name, 1)
         layer = layers[name]
-        return _ous(layer, family.setting(layer, chip.grain, level), chip.grain) * layer.positions
+        return ou_steps(layer, _ous(layer, family.setting(layer, chip.grain, level), chip.grain), chip.grain)
 
     def total(chosen: Mapping[str, int]) -> int:
         return left_alone + sum(steps(name, level) for name, level in chosen.items())
@@ -126,10 +127,6 @@ def at_compute_ratio(
         if spent + more <= allowed and more > 0:
             chosen[name], spent = level + 1, spent + more
     return {name: family.setting(layer, chip.grain, chosen[name]) for name, layer in layers.items()}
-
-
-def _dense(layer: Layer, chip: Chip) -> int:
-    return chip.grain.dense_ous(layer.rows, layer.filters, layer.groups) * layer.positions
 
 
 def _ous(layer: Layer, setting: Setting, grain: Grain) -> int:

@@ -28,15 +28,15 @@ from prap_pim.runs.config import RunConfig
 from prap_pim.runs.record import result_of, results_of
 from prap_pim.runs.stages import (
     PLAN,
-    digest_of,
-    untrained,
     check,
     compress_method,
     crossbar_budget,
+    digest_of,
     digests,
     has_meaning,
     prove,
     train_network,
+    untrained,
     versions,
     zero_inputs,
 )

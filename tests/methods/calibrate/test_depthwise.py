@@ -11,12 +11,12 @@ from torch import nn
 
 from prap_pim.capture import capture
 from prap_pim.capture.quantize import QuantizeConfig
-from prap_pim.crossbar.im2col import im2col
 from prap_pim.ir.network import Layer
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.problem import LayerInputs
 from tests.methods.calibrate.networks import GRAIN, compress, plan_ratio
 from tests.reference.calibrate import slow_covariance, slow_kept
+from tests.reference.im2col import im2col
 from tests.strategies import examples
 
 

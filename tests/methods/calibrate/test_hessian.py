@@ -9,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prap_pim.crossbar.im2col import im2col
+from prap_pim.capture.im2col import Rows
 from prap_pim.ir.network import Layer
-from prap_pim.methods.calibrate.hessian import Metric, Moments, Rows
+from prap_pim.methods.calibrate.hessian import Metric, Moments
 from tests.reference.calibrate import slow_covariance
+from tests.reference.im2col import im2col
 from tests.strategies import examples
 
 

@@ -12,7 +12,6 @@ from prap_pim.capture import Captured, capture
 from prap_pim.capture.quantize import InputGrid
 from prap_pim.capture.weights import put_weights
 from prap_pim.common.errors import UserError
-from prap_pim.crossbar.im2col import im2col
 from prap_pim.hardware.chip import load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
@@ -32,6 +31,7 @@ from tests.methods.calibrate.networks import (
     with_plans,
 )
 from tests.reference.calibrate import slow_cost, slow_covariance
+from tests.reference.im2col import im2col
 
 
 @pytest.fixture(scope="module")

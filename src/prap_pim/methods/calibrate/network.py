@@ -18,12 +18,13 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.plan import LayerWeights
+from prap_pim.mapping.steps import dense_crossbars, dense_steps
 from prap_pim.methods.calibrate.allocate import Offer, allocate, filled
 from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.layer import Setting, blocks
 from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
-from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, dense_steps, least_steps, reducible, weighed
+from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, least_steps, reducible, weighed
 from prap_pim.methods.prune import dense_plan
 from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
 
@@ -67,14 +68,14 @@ class Calibration:
         drop: share of the calibration inputs that the finished network (batch norm moved, activations int8) classifies
             otherwise than the network itself, as it was; None where no output has classes.
         held_back: layers that ``balance`` alone kept from a better offer.
-        rebuilt: the network with these plans.
+        rebuilt: the network with these plans; None of one that was read back.
     """
 
     plans: Mapping[str, LayerWeights]
     layers: tuple[Allocated, ...]
     drop: float | None
     held_back: tuple[str, ...]
-    rebuilt: Rebuilt
+    rebuilt: Rebuilt | None
 
 
 @torch.no_grad()
@@ -171,7 +172,7 @@ class _Job:
         progress: Progress,
     ) -> None:
         self.captured, self.batches, self.judges, self.config = captured, batches, judges, config
-        self.grain, self.ous_per_crossbar, self.quantize = chip.grain, chip.ous_per_crossbar, quantize
+        self.chip, self.grain, self.quantize = chip, chip.grain, quantize
         self.seed, self.phase, self.progress = seed, phase, progress
         self._name = phase
         self.layers = {layer.name: layer for layer in captured.network.layers}
@@ -208,16 +209,13 @@ class _Job:
         """
         if not self.config.balance:
             return every
-        crossbars = {name: self._dense_crossbars(layer) for name, layer in self.layers.items()}
+        crossbars = {name: dense_crossbars(layer, self.chip) for name, layer in self.layers.items()}
         slowest = max(dense_steps(layer, self.grain) / crossbars[name] for name, layer in self.layers.items())
         found = {}
         for name, offers in every.items():
             quick = [offer for offer in offers if offer.ou_steps / crossbars[name] <= ratio * slowest]
             found[name] = quick or [min(offers, key=lambda offer: offer.ou_steps)]
         return found
-
-    def _dense_crossbars(self, layer: Layer) -> int:
-        return -(-self.grain.dense_ous(layer.rows, layer.filters, layer.groups) // self.ous_per_crossbar)
 
     def to_drop(self, drop: float) -> Calibration:
         """The least compute ratio, by quarters of an octave, that changes at most this share of the classifications.

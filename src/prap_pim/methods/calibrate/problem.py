@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prap_pim.capture.im2col import Rows, positions_of
 from prap_pim.capture.quantize import LARGEST, InputGrid, QuantizeConfig, grid_of
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerWeights
 from prap_pim.methods.calibrate.depthwise import Depthwise
-from prap_pim.methods.calibrate.hessian import Metric, Moments, Rows, positions_of
+from prap_pim.methods.calibrate.hessian import Metric, Moments
 from prap_pim.methods.calibrate.layer import Problem, Setting, approximate, expected
 
 Float64 = NDArray[np.float64]

@@ -15,6 +15,7 @@ from prap_pim.common.progress import Progress
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerWeights
+from prap_pim.mapping.steps import dense_steps, ou_steps
 from prap_pim.methods.calibrate.allocate import Offer
 from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
@@ -46,11 +47,6 @@ def depthwise_settings(layer: Layer, config: CalibratedReuse, grain: Grain) -> l
     return [setting for setting in found if most_steps(layer, setting, grain) < dense]
 
 
-def dense_steps(layer: Layer, grain: Grain) -> int:
-    """OU steps of one inference with every pattern."""
-    return grain.dense_ous(layer.rows, layer.filters, layer.groups) * grain.input_steps * layer.positions
-
-
 def most_steps(layer: Layer, setting: Setting, grain: Grain) -> int:
     """OU steps of one inference, at most, that a setting takes."""
     if shares_nothing(layer):
@@ -59,7 +55,7 @@ def most_steps(layer: Layer, setting: Setting, grain: Grain) -> int:
     else:
         part = next(layer.by_group())
         ous = layer.groups * len(blocks(part, setting.positions, grain)) * most_ous(setting, grain)
-    return ous * grain.input_steps * layer.positions
+    return ou_steps(layer, ous, grain)
 
 
 def least_steps(layer: Layer, config: CalibratedReuse, grain: Grain) -> int:

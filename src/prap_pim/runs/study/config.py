@@ -12,8 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings, read_yaml
-from prap_pim.runs.study.figures import better, figure_name
 from prap_pim.results.study import SHORT, Direction
+from prap_pim.runs.study.figures import better, figure_name
 
 _MOST_POINTS = 100_000  # of a grid, which is held in memory
 

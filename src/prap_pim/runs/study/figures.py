@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from prap_pim.cost.price import COMPONENTS
 from prap_pim.common.errors import UserError
-from prap_pim.results.run import CostFigures, TimingResult
 from prap_pim.common.settings import nearest
+from prap_pim.cost.price import COMPONENTS
+from prap_pim.results.run import CostFigures, TimingResult
 from prap_pim.results.study import SHORT, Direction
 
 QUALITY = ("compressed_accuracy", "bit_true_accuracy", "compressed_bits_per_byte", "bit_true_bits_per_byte")

@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import deaf, end_with_parent
+from prap_pim.common.progress import Progress
 from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.folder import join_study
 from prap_pim.runs.study.search import Search
 from prap_pim.runs.study.work import Kind, one_by_one, work
-from prap_pim.common.progress import Progress
 
 _DEATHS = 3  # in a row, with no trial finished between them
 

@@ -28,10 +28,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_json, write_json
+from prap_pim.results.study import TrialResult
 from prap_pim.runs.study.config import Choices, Range, StudyConfig
 from prap_pim.runs.study.folder import Locks, StudyFolder
 from prap_pim.runs.study.space import SearchSpace
-from prap_pim.results.study import TrialResult
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

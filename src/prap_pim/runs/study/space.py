@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prap_pim.hardware.chip import Chip, load_chip
-from prap_pim.runs.config import RunConfig
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import complaint, nearest
+from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.runs.config import RunConfig
 from prap_pim.runs.study.config import Choices, Range, StudyConfig
 
 _METHOD = "method"  # which of the base's methods a trial has

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prap_pim.common.files import write_whole
-from prap_pim.runs.study.folder import StudyFolder
 from prap_pim.results.study import StudyResults, TrialResult
+from prap_pim.runs.study.folder import StudyFolder
 
 
 def write_tables(results: StudyResults, folder: StudyFolder) -> None:

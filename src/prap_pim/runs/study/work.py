@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.progress import Progress
+from prap_pim.results.study import TrialResult
 from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.folder import Locks, StudyFolder
 from prap_pim.runs.study.search import Proposal, Search
 from prap_pim.runs.study.trial import Evaluate
-from prap_pim.results.study import TrialResult
-from prap_pim.common.progress import Progress
 
 
 class Kind(Protocol):

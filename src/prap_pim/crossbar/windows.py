@@ -1,31 +1,12 @@
-"""The rows that drive a crossbar, one set for each output position."""
+"""The rows that drive a crossbar, one set for each output position, where they lie."""
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from prap_pim.ir.network import Layer
-
-
-def im2col(layer: Layer, x: NDArray[np.int8], fill: int = 0) -> NDArray[np.int8]:
-    """The im2col rows of a batch.
-
-    Args:
-        layer: its kernel, stride, padding and dilation count.
-        x: int8 [N, C, *map] for a convolution, [..., C] for a linear layer.
-        fill: what a convolution's padding holds.
-
-    Returns:
-        int8 [N * positions of a map, C * kernel positions] or [..., C] as [positions, C].
-    """
-    if layer.kind == "linear":
-        return x.reshape(-1, layer.rows)
-    space = range(2, x.ndim)
-    return _windows(layer, x, fill).transpose(0, *space, 1, *range(x.ndim, 2 * x.ndim - 2)).reshape(-1, layer.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,23 +50,6 @@ def _steps(shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[np.int64
     """Where the elements of an array of this shape and these strides lie, in its order."""
     where: NDArray[np.int64] = np.tensordot(np.array(strides, np.int64), np.indices(shape, np.int64), axes=1).ravel()
     return where
-
-
-def im2col_by_row(layer: Layer, x: NDArray[np.uint8], fill: int) -> NDArray[np.uint8]:
-    """The same, transposed: uint8 [im2col rows, positions]; ``fill`` is what a convolution's padding holds."""
-    if layer.kind == "linear":
-        return np.ascontiguousarray(x.reshape(-1, layer.rows).T)
-    windows = _windows(layer, x, fill)
-    order = (1, *range(x.ndim, windows.ndim), 0, *range(2, x.ndim))
-    return windows.transpose(order).reshape(layer.rows, -1)
-
-
-def _windows(layer: Layer, x: NDArray[Any], fill: int) -> NDArray[Any]:
-    """What the kernel covers at each output position, a view [N, C, *output map, *kernel]."""
-    padded = np.pad(x, _margins(layer), constant_values=fill)
-    windows = sliding_window_view(padded, layer.reach, axis=tuple(range(2, x.ndim)))
-    every = [slice(None, None, step) for step in (*layer.stride, *layer.dilation)]
-    return windows[(slice(None), slice(None), *every)]
 
 
 def _margins(layer: Layer) -> list[tuple[int, int]]:
