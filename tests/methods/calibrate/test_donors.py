@@ -134,6 +134,13 @@ def test_a_donor_that_nobody_takes_moves_to_the_pattern_served_worst():
     assert error(patterns, found, ones) == 0
 
 
+def test_donors_that_nobody_takes_move_to_different_patterns():
+    patterns = np.array([[1, 0, 0], [0, 4, 0], [0, 0, 3]], np.float32)
+    donors = np.array([[1, 0, 0]] * 3, np.float32)
+    found = fit(patterns, np.ones(3, np.float32), np.zeros(3, np.float32), donors, 1)
+    assert found.tolist() == patterns.tolist()
+
+
 @pytest.mark.parametrize("height", [1, 2])
 def test_two_donors_are_near_the_best_of_all_assignments(height: int):
     """Brute force: every way to share 5 patterns out, every relative gain in -8..8. K-means finds a local optimum."""
