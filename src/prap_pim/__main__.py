@@ -1,35 +1,43 @@
-"""The command line. Exit codes: 0 done, 1 our fault, 2 a mistake that the user can mend, 130 interrupted."""
+"""The command line. Exit codes: 0 done, 1 our fault, 2 a mistake that the user can fix, 130 interrupted."""
 
 import os
 import sys
 from collections.abc import Sequence
 
-from prap_pim.cli.output import discard_output, open_streams
-from prap_pim.cli.parser import build_parser
+import click
+
+from prap_pim.cli.parser import COMPLETE, cli
+from prap_pim.cli.streams import discard_output, open_streams
 from prap_pim.common.errors import UserError, one_line
 
-_RESUMABLE = ("run", "compare", "explore")
+_NEXT_STEP = {"simulate": "the same command goes on"} | dict.fromkeys(
+    ("run", "compare", "explore"), "go on with --resume"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     open_streams()
-    command, code = None, None
+    words = list(sys.argv[1:] if argv is None else argv)
+    context, code = None, None
     try:
-        parser = build_parser()
-        arguments = parser.parse_args(argv)
-        arguments.given = sys.argv[1:] if argv is None else argv
-        command = arguments.command
-        if command is None:
-            parser.print_help()
-        else:
-            code = arguments.handler(arguments)
-        sys.stdout.flush()
+        if COMPLETE in os.environ:
+            from click.shell_completion import shell_complete  # imported here: only a shell asks for it
+
+            return shell_complete(cli, {}, "prap-pim", COMPLETE, os.environ[COMPLETE])
+        # not cli.main(), which would print more than one line for an interruption or a mistake
+        with cli.make_context("prap-pim", words, obj=tuple(words)) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as done:  # --help, --version
+        code = done.exit_code
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "prap-pim"
+        return _complain(f"{error.format_message().removesuffix('.')} (see {command} --help)", 2)
     except UserError as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
-        how = {"simulate": "the same command goes on"} | dict.fromkeys(_RESUMABLE, "go on with --resume")
-        return _complain(f"interrupted; {how.get(command or '', 'nothing was written')}", 130)
+        command = (context and context.invoked_subcommand) or ""
+        return _complain(f"interrupted; {_NEXT_STEP.get(command, 'nothing was written')}", 130)
     except BrokenPipeError:
         discard_output()  # the reader of our output went away: nothing is wrong
     except OSError as error:

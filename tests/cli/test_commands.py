@@ -19,13 +19,13 @@ from rich.console import Console
 
 from prap_pim.__main__ import main
 from prap_pim.cli import output
-from prap_pim.cli.parser import build_parser
+from prap_pim.cli.parser import cli
 from prap_pim.common.errors import UserError
 from tests.api.test_onnx import network
 from tests.capture.onnx.models import save
 from tests.report.made_up import method, results, simulation
 
-COMMANDS = list(build_parser().commands)
+COMMANDS = list(cli.commands)
 TINY = {
     "name": "tiny",
     "data": {"name": "digits", "size": 8, "train": 120, "calibration": 40, "test": 40},
@@ -134,46 +134,117 @@ def test_help_has_an_example_that_parses(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")  # a narrow terminal does not break it
-    with pytest.raises(SystemExit, match="0"):
-        main([*command.split(), "--help"])
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("example")]
+    assert main([*command.split(), "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  example")]
     examples = re.findall(r"prap-pim ([^;\n)]+)", "\n".join(lines))
     assert examples
     for example in examples:
-        arguments = build_parser().parse_args(shlex.split(example.strip(' "')))
-        assert arguments.command == command or not command
+        name, *words = shlex.split(example.strip(' "'))
+        assert cli.commands[name].make_context(name, words).params
+        assert name == command or not command
 
 
 def test_without_arguments_it_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     shown = capsys.readouterr().out
-    for command, parser in build_parser().commands.items():
-        assert re.search(rf"^    {command}\b", shown, re.MULTILINE)
-        assert parser.epilog
+    assert re.findall(r"^  ([a-z]+)  ", shown.partition("Commands:")[2], re.MULTILINE) == COMMANDS
 
 
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("plto x", "unknown command 'plto' (did you mean 'plot'?); see prap-pim --help"),
-        ("--versoin", "unknown option '--versoin' (did you mean '--version'?); see prap-pim --help"),
-        ("run x --outptu=y", "unknown option '--outptu' (did you mean '--output'?); see prap-pim run --help"),
-        ("plot x --figur energy", "unknown option '--figur' (did you mean '--figure'?); see prap-pim plot --help"),
-        ("plot x --figure enrgy", "unknown figure 'enrgy' (did you mean 'energy'?); see prap-pim plot --help"),
-        ("compress m -o x", "the following arguments are required: --calibration; see prap-pim compress --help"),
-        ("replay qqqqq -z", "unrecognized arguments: -z; see prap-pim --help"),
+        ("plto x", "No such command 'plto'. Did you mean 'plot'? (see prap-pim --help)"),
+        ("--versoin", "No such option '--versoin'. Did you mean '--version'? (see prap-pim --help)"),
+        ("run x --outptu=y", "No such option '--outptu'. Did you mean '--output'? (see prap-pim run --help)"),
+        ("plot x --figur energy", "No such option '--figur'. Did you mean '--figure'? (see prap-pim plot --help)"),
+        (
+            "plot x --figure enrgy",
+            "Invalid value for '--figure': 'enrgy' is unknown, did you mean 'energy'? (see prap-pim plot --help)",
+        ),
+        ("compress m -o x", "Missing option '--calibration' (see prap-pim compress --help)"),
+        ("replay qqqqq -z", "No such option '-z' (see prap-pim replay --help)"),
+        ("report", "Missing argument 'RUN...' (see prap-pim report --help)"),
         ("simulate 'a\n\x1bb' 'c\n\x1bd'", None),
     ],
 )
 def test_a_misspelt_word_is_answered_with_the_nearest(
     line: str, complaint: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(shlex.split(line))
+    assert main(shlex.split(line)) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("\n") == 1
     assert told.err == f"prap-pim: {complaint}\n" if complaint else "\x1b" not in told.err
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("explore x --processes 0", "Invalid value for '--processes': 0 is not in the range 1<=x<=1024"),
+        ("explore x --processes 1025", "Invalid value for '--processes': 1025 is not in the range 1<=x<=1024"),
+        ("explore x --processes -1", "Invalid value for '--processes': -1 is not in the range 1<=x<=1024"),
+        ("explore x --processes 1.5", "Invalid value for '--processes': '1.5' is not a valid whole number"),
+        ("explore x --processes two", "Invalid value for '--processes': 'two' is not a valid whole number"),
+        ("simulate x --processes 0", "Invalid value for '--processes': 0 is not in the range 1<=x<=1024"),
+        ("simulate x --samples many", "Invalid value for '--samples': 'many' is not a valid integer"),
+        ("simulate x --devices 1.5", "Invalid value for '--devices': '1.5' is not a valid integer"),
+        ("simulate x --seed s", "Invalid value for '--seed': 's' is not a valid integer"),
+        ("compress m --seed s", "Invalid value for '--seed': 's' is not a valid integer"),
+        ("compress m --ratio all", "Invalid value for '--ratio': 'all' is not a valid float"),
+        ("compress m --max-drop x", "Invalid value for '--max-drop': 'x' is not a valid float"),
+    ],
+)
+def test_a_number_that_is_none_or_out_of_range(line: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(line)) == 2
+    assert capsys.readouterr() == ("", f"prap-pim: {complaint} (see prap-pim {line.split()[0]} --help)\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "simulate real --samples 0",
+        "simulate real --devices 0",
+        "simulate real --devices 100001",
+        "simulate real --seed -1",
+        "simulate real --seed 2147483648",
+        "compress model.onnx --calibration data.npz -o bad.onnx --ratio nan",
+        "compress model.onnx --calibration data.npz -o bad.onnx --ratio -0.5",
+        "compress model.onnx --calibration data.npz -o bad.onnx --max-drop inf",
+        "compress model.onnx --calibration data.npz -o bad.onnx --ratio 0.5 --seed -1",
+    ],
+)
+def test_a_number_that_the_command_refuses(
+    line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    assert main(shlex.split(line)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert not Path("bad.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["explore x --processes 2 --scheduler tcp://h:1", "compress m --calibration c -o x --ratio 0.5 --max-drop 0.1"],
+)
+def test_two_options_that_exclude_each_other(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(line)) == 2
+    first, second = re.findall("--(?:processes|scheduler|ratio|max-drop)", line)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"prap-pim: {first} and {second} exclude each other")
+    assert err.count("\n") == 1
+
+
+def test_help_waits_for_no_library() -> None:
+    """--help and completion take a fraction of a second."""
+    heavy = ("torch", "numpy", "pydantic", "rich", "importlib.metadata")
+    ask = (
+        f"import sys, prap_pim.__main__ as start; start.main(['run', '--help']); print(set(sys.modules) & {{*{heavy}}})"
+    )
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_a_word_after_two_dashes_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,28 +369,47 @@ def test_what_comes_before_the_first_phase_is_shown_as_starting(monkeypatch: pyt
     assert "starting" not in screen.getvalue()
 
 
-def completed(place: Path, *words: str) -> set[str]:
+@pytest.fixture(scope="module")
+def installed(place: Path) -> dict[str, str]:
+    """An environment in which a shell finds `prap-pim`, which its completion calls."""
+    program = place / "bin" / "prap-pim"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(ENTRY)} "$@"\n')
+    program.chmod(0o755)
+    return os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+# bash knows compopt only while a key is pressed; this one offers what bash then would
+COMPOPT = """
+compopt() {
+    case $2 in dirnames) flag=-d ;; default) flag=-f ;; *) return 1 ;; esac
+    mapfile -t COMPREPLY < <(compgen "$flag" -- "${COMP_WORDS[COMP_CWORD]}")
+}
+"""
+
+
+def completed(place: Path, environment: dict[str, str], *words: str) -> set[str]:
     """What a real bash offers for the last of these words."""
     script = place / "completion.bash"
     if not script.exists():
         script.write_bytes(in_a_process("completion bash", place).stdout)
     ask = (
-        f"source {shlex.quote(str(script))}\n"
+        f"source {shlex.quote(str(script))}\n{COMPOPT}"
         f"COMP_WORDS=({shlex.join(['prap-pim', *words])}); COMP_CWORD={len(words)}\n"
-        "registered=$(complete -p prap-pim); [[ $registered =~ -F\\ ([^ ]+) ]]; ${BASH_REMATCH[1]}\n"
+        "registered=$(complete -p prap-pim); [[ $registered =~ -F\\ ([^ ]+) ]]; ${BASH_REMATCH[1]} prap-pim\n"
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    told = subprocess.run(["bash", "--norc", "-c", ask], cwd=place, capture_output=True, text=True)
-    assert told.stderr == ""
-    return set(told.stdout.split())
+    done = subprocess.run(["bash", "--norc", "-c", ask], cwd=place, env=environment, capture_output=True, text=True)
+    assert done.stderr == ""
+    return set(done.stdout.split())
 
 
-def test_bash_completes(place: Path) -> None:
-    assert completed(place, "") == set(COMMANDS)
-    assert completed(place, "com") == {"compare", "compress", "completion"}
-    assert completed(place, "plot", "--fi") == {"--figure"}
-    assert completed(place, "plot", "told", "--figure", "layer-s") == {"layer-steps"}
-    assert completed(place, "plot", "told", "--figure", "energy", "--format", "") == {
+def test_bash_completes(place: Path, installed: dict[str, str]) -> None:
+    assert completed(place, installed, "") == set(COMMANDS)
+    assert completed(place, installed, "com") == {"compare", "compress", "completion"}
+    assert completed(place, installed, "plot", "--fi") == {"--figure"}
+    assert completed(place, installed, "plot", "told", "--figure", "layer-s") == {"layer-steps"}
+    assert completed(place, installed, "plot", "told", "--figure", "energy", "--format", "") == {
         "pdf",
         "svg",
         "png",
@@ -327,29 +417,28 @@ def test_bash_completes(place: Path) -> None:
         "csv",
         "parquet",
     }
-    assert completed(place, "run", "tin") == {"tiny.yaml"}
-    assert completed(place, "report", "to") == {"told"}
-    assert completed(place, "report", "tin") == set()  # a file is no run
+    assert completed(place, installed, "plot", "told", "--figure=bre") == {"breakdown"}
+    assert completed(place, installed, "run", "tin") == {"tiny.yaml"}
+    assert completed(place, installed, "compress", "model.onnx", "--calibration", "da") == {"data.npz"}
+    assert completed(place, installed, "report", "to") == {"told"}
+    assert completed(place, installed, "report", "tin") == set()  # a file is no run
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
-def test_fish_completes(place: Path) -> None:
+def test_fish_completes(place: Path, installed: dict[str, str]) -> None:
     (place / "completion.fish").write_bytes(in_a_process("completion fish", place).stdout)
-    told = subprocess.run(
-        ["fish", "--no-config", "-c", "source completion.fish; complete -C 'prap-pim com'"],
-        cwd=place,
-        capture_output=True,
-        text=True,
-    )
-    assert {line.split("\t")[0] for line in told.stdout.splitlines()} == {"compare", "compress", "completion"}
+    ask = "source completion.fish; complete -C 'prap-pim com'; complete -C 'prap-pim run tin'"
+    done = subprocess.run(["fish", "--no-config", "-c", ask], cwd=place, env=installed, capture_output=True, text=True)
+    offered = {line.split("\t")[0] for line in done.stdout.splitlines()}
+    assert offered == {"compare", "compress", "completion", "tiny.yaml"}
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
 def test_zsh_takes_its_script(place: Path) -> None:
     script = in_a_process("completion zsh", place).stdout
     load = 'autoload -U compinit; compinit -D; eval "$(cat)"; print $_comps[prap-pim]'
-    told = subprocess.run(["zsh", "-f", "-c", load], input=script, capture_output=True)
-    assert (told.stdout, told.stderr) == (b"_shtab_prap_pim\n", b"")
+    done = subprocess.run(["zsh", "-f", "-c", load], input=script, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"_prap_pim_completion\n", b"")
 
 
 def test_mistakes_are_user_errors_that_end_in_2(
@@ -386,4 +475,4 @@ def test_the_page_of_commands_is_whole() -> None:
     for command, part in parts.items():
         assert f"prap-pim {command} " in part.split("```sh")[1].split("```")[0]
     codes = re.findall(r"^\| (\d+) \|", page, re.MULTILINE)
-    assert codes == re.findall(r"\b(\d+) [a-z]", (build_parser().epilog or "").split("example")[0])
+    assert codes == re.findall(r"\b(\d+) [a-z]", (cli.epilog or "").split("example")[0])

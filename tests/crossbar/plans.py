@@ -1,9 +1,14 @@
 """Plans of layers, for tests that need a whole network."""
 
+from typing import Any
+
 import numpy as np
+from torch import Tensor
 
 from prap_pim.capture import Captured
 from prap_pim.capture.quantize import InputGrid
+from prap_pim.crossbar import CrossbarModel, SimulationReport, measure
+from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Float32
 from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
@@ -37,3 +42,11 @@ def network_plan(method: str, plans: dict[str, LayerPlan], grids: dict[str, Inpu
     """Of layers' plans and the grids of their inputs."""
     steps = {name: grid.step for name, grid in grids.items()}
     return NetworkPlan(method, plans, steps, input_zero={name: grid.zero for name, grid in grids.items()})
+
+
+def simulate(
+    captured: Captured, plan: NetworkPlan, grain: Grain, adc_bits: int, images: Tensor, labels: Tensor, **how: Any
+) -> SimulationReport:
+    """``measure`` on crossbars of ideal cells and wide accumulators, with an ADC that clips; every image is checked."""
+    model = CrossbarModel(grain=grain, adc_bits=adc_bits)
+    return measure(captured, plan, model, images, labels, **{"check": True, **how})

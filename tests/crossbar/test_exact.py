@@ -12,12 +12,12 @@ from torch import nn
 from prap_pim.capture import capture
 from prap_pim.capture.quantize import InputGrid, input_grids
 from prap_pim.common.errors import UserError
-from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, ExactProduct, exact_accuracy, simulate
+from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, ExactProduct, exact_accuracy
 from prap_pim.crossbar.array import loses_nothing
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
-from tests.crossbar.plans import dense_network_plan
+from tests.crossbar.plans import dense_network_plan, simulate
 from tests.strategies import examples, layer_for, layer_plans
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -175,7 +175,9 @@ def network() -> tuple[object, NetworkPlan, torch.Tensor, torch.Tensor]:
 def test_some_images_go_through_the_cells_as_proof(network: tuple, check: bool | int, checked: int) -> None:
     captured, plan, images, labels = network
     seen: list[tuple[int, int]] = []
-    report = simulate(captured, plan, Grain(), 4, images, labels, 5, lambda *at: seen.append(at), check)
+    report = simulate(
+        captured, plan, Grain(), 4, images, labels, batch_size=5, progress=lambda *at: seen.append(at), check=check
+    )
     everything = simulate(captured, plan, Grain(), 4, images, labels)
     assert report.checked_images == checked
     assert [layer.checked for layer in report.layers.values()] == [checked * 6 * 64, checked * 5]

@@ -8,10 +8,10 @@ from torch import nn
 from prap_pim.capture import Captured, capture
 from prap_pim.capture.quantize import grid_in, input_grids
 from prap_pim.common.errors import UserError
-from prap_pim.crossbar import CrossbarLayer, CrossbarModel, LayerCheck, compressed_model, simulate
+from prap_pim.crossbar import CrossbarLayer, CrossbarModel, LayerCheck, compressed_model
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import NetworkPlan
-from tests.crossbar.plans import dense_network_plan, dense_plan
+from tests.crossbar.plans import dense_network_plan, dense_plan, simulate
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_int8_network_is_near_the_float_network_and_every_integer_is_checked(
 ) -> None:
     labels = model(images).argmax(dim=1)
     seen: list[tuple[int, int]] = []
-    report = simulate(captured, plan, Grain(), 4, images, labels, 12, lambda done, total: seen.append((done, total)))
+    report = simulate(captured, plan, Grain(), 4, images, labels, batch_size=12, progress=lambda *at: seen.append(at))
     assert report.accuracy >= 0.9  # labels are what the float network says
     assert report.layers == {
         "0": LayerCheck(30 * 6 * 64, 0),
@@ -70,9 +70,12 @@ def test_accuracy_counts_right_answers(captured: Captured, plan: NetworkPlan, im
 
 
 def test_an_adc_that_is_too_small_is_reported(captured: Captured, plan: NetworkPlan, images: torch.Tensor) -> None:
-    report = simulate(captured, plan, Grain(), 1, images, torch.zeros(30, dtype=torch.int64), 30)
+    labels = torch.zeros(30, dtype=torch.int64)
+    report = simulate(captured, plan, Grain(), 1, images, labels, batch_size=30)
     assert all(check.mismatches > 0 for check in report.layers.values())
-    unchecked = simulate(captured, plan, Grain(), 1, images, torch.zeros(30, dtype=torch.int64), 30, check=False)
+    unchecked = simulate(
+        captured, plan, Grain(), 1, images, torch.zeros(30, dtype=torch.int64), batch_size=30, check=False
+    )
     assert set(unchecked.layers.values()) == {LayerCheck(0, 0)}
     assert unchecked.accuracy == report.accuracy
 

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prap_pim.__main__ import main
-from prap_pim.cli.parser import build_parser
+from prap_pim.cli.parser import cli
 from prap_pim.hardware.chip import load_chip
 from prap_pim.runs.config import RunConfig
 from tests.docs.pages import PAGES, ROOT, blocks, commands
@@ -29,6 +30,12 @@ SMALL = {
     "replay --mapped": "--network resnet18 --method prap",
 }
 _SHELL = set("|&;<>$`()")
+
+
+def _parsed(words: list[str]) -> dict[str, Any]:
+    """The arguments of a command by name, as the command line reads them."""
+    name, *rest = words
+    return cli.commands[name].make_context(name, rest).params
 
 
 class Reader:
@@ -61,9 +68,9 @@ class Reader:
         """Give the first command on the pages that leaves this run folder."""
         for each in commands():
             if each.text != command and each.text.startswith(("prap-pim run ", "prap-pim compare ")):
-                arguments = build_parser().parse_args(shlex.split(each.text)[1:])
+                arguments = _parsed(shlex.split(each.text)[1:])
                 with self._inside():
-                    output = arguments.output or RunConfig.load(arguments.config, arguments.overrides).output
+                    output = arguments["output"] or RunConfig.load(arguments["config"], arguments["overrides"]).output
                 if str(output) == run:
                     self.type(each.text)
                     return
@@ -81,10 +88,7 @@ class Reader:
         ):
             patch.setattr(sys, "argv", ["prap-pim", *words])
             patch.setattr(sys, "stdout", printed)
-            try:
-                code = main(words)
-            except SystemExit as stop:  # argparse, also for --help
-                code = int(stop.code or 0)
+            code = main(words)
         assert code == 0, f"{command}: {errors.getvalue()}"
         return printed.getvalue()
 
@@ -107,8 +111,8 @@ class Reader:
                 return shlex.split(more)
         if words[0] not in ("run", "compare"):
             return []
-        arguments = build_parser().parse_args(words)
-        config = RunConfig.load(arguments.config, arguments.overrides)
+        arguments = _parsed(words)
+        config = RunConfig.load(arguments["config"], arguments["overrides"])
         load_chip(config.chip)
         more = [*SMALL_RUN[config.data.name], *([SMALL_TRAINING] if config.training else [])]
         if config.training and config.training.shards:

@@ -60,7 +60,7 @@ def test_what_is_not_given_could_be(command: str) -> None:
 def test_forms_name_what_there_is(form: Command) -> None:
     """`prap-pim report RUN` in a sentence is not given, but there is such a command with such options."""
     help_text = io.StringIO()
-    with contextlib.redirect_stdout(help_text), pytest.raises(SystemExit, match="0"):
-        main([form.text.split()[1], "--help"])
+    with contextlib.redirect_stdout(help_text):
+        assert main([form.text.split()[1], "--help"]) == 0
     for option in re.findall(r"--[a-z-]+", form.text):
         assert re.search(rf"{option}\b", help_text.getvalue()), option

@@ -588,7 +588,7 @@ def test_the_command_writes_and_says_where(run, tmp_path, monkeypatch, capsys):
         ),
         (["empty", "--figure", "pareto"], "empty is not the folder of a study: it holds no study.json"),
         (["empty", "--figure", "energy"], "empty is not the folder of a run: it holds no results.json"),
-        (["run/results.json", "--figure", "energy"], "run/results.json is a file, not a folder"),
+        (["run/results.json", "--figure", "energy"], "Directory 'run/results.json' is a file"),
     ],
 )
 def test_mistakes_are_one_line(arguments, complaint, run, tmp_path, monkeypatch, capsys):

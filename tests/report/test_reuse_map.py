@@ -176,13 +176,19 @@ def test_plans_and_configuration_come_from_the_run_folder(tmp_path):
     assert [each["layer"] for each in maps] == list(plan.layers)
 
 
-def test_a_plan_of_other_results_is_not_shown(tmp_path):
-    folder = RunFolder(tmp_path)
-    shared_plan().save(folder.method("prap") / "plan.safetensors")
+def test_a_plan_of_other_results_is_refused_and_a_missing_one_is_told(tmp_path):
+    folder, file = RunFolder(tmp_path), RunFolder(tmp_path).method("prap") / "plan.safetensors"
+    shared_plan().save(file)
+    with pytest.raises(UserError, match=f"{file} is damaged: it is not the plan of this run's results"):
+        Evidence.read(folder, results())
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=f"cannot read {file}: it is not a whole plan"):
+        Evidence.read(folder, results())
+    file.unlink()
     evidence = Evidence.read(folder, results())
     assert (evidence.plans, evidence.missing, evidence.config) == ({}, ("dense", "prap"), "")
     page = render(results(), evidence)
-    assert "Not read, for the plan is missing or is not that of these results" in page
+    assert "The run's folder holds no plan of" in page
     assert "reuse-data-0" not in page
 
 
@@ -193,4 +199,5 @@ def test_a_methods_name_does_not_lead_out_of_the_folder(tmp_path, name):
         if place.is_relative_to(tmp_path):
             plan.save(place / "plan.safetensors")
     found = results(methods=[method(0), method(1, name=name, plan_sha256=plan.digest())])
-    assert Evidence.read(RunFolder(tmp_path / "run"), found).plans == {}
+    with pytest.raises(UserError, match="a method cannot be called"):
+        Evidence.read(RunFolder(tmp_path / "run"), found)

@@ -14,9 +14,7 @@ from prap_pim.capture.quantize import InputGrid
 from prap_pim.crossbar import CrossbarModel, ExactLayer
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.run import MethodResult, Results
-from prap_pim.runs.config import RunConfig
 from prap_pim.runs.finished import reopen
-from prap_pim.runs.pipeline import run
 from prap_pim.training import Checkpoint
 from prap_pim.training.models import build
 
@@ -148,46 +146,15 @@ def test_one_shot_the_plan_is_what_calibration_found(finished: Path):
     assert all(np.array_equal(plan.donors, after.layers[name].donors) for name, plan in before.layers.items())
 
 
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-def test_killed_in_training_ends_the_same(config: Path, finished: Path, tmp_path: Path):
-    """After the first checkpoint of the donors; what is resumed ends as the undisturbed run did."""
-
-    def kill(told: str, done: int, total: int, note: str) -> None:
-        if (told, done) == ("trained: fine-tuning", 3):  # of 2 batches an epoch
-            raise Killed
-
-    folder = tmp_path / "killed"
-    with pytest.raises(Killed):
-        run(RunConfig.load(config), folder, "c", False, kill)
-    assert list(folder.glob("methods/trained/checkpoints/epoch-00003*"))
-    assert resume(config, folder) == 0
-    assert figures(folder) == figures(finished)
-    assert not list(folder.rglob("*.part"))
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("calibration.json", None),
-        ("calibrated.safetensors", b"rubbish"),
-        ("calibration.json", b'{"weights": "0", "plan": "0", "result": {}}'),
-    ],
-)
+@pytest.mark.parametrize(("file", "content"), [("calibration-*.json", None), ("calibrated.safetensors", b"rubbish")])
 def test_what_is_missing_or_damaged_is_found_again(
     config: Path, finished: Path, tmp_path: Path, file: str, content: bytes | None
 ):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     (folder / "results.json").unlink()
-    place = folder / "methods/one-shot"
-    (place / "result.json").unlink()
-    if content is None:
-        (place / file).unlink()
-    else:
-        (place / file).write_bytes(content)
+    for path in (*folder.glob("methods/one-shot/compressed-*"), *folder.glob(f"methods/one-shot/{file}")):
+        path.write_bytes(content or b"")
     assert resume(config, folder) == 0
     assert figures(folder) == figures(finished)
     assert plan_of(folder, "one-shot", "calibrated").digest() == plan_of(finished, "one-shot", "calibrated").digest()
@@ -198,8 +165,9 @@ def test_it_is_not_found_again_where_it_is_there(config: Path, finished: Path, t
     shutil.copytree(finished, folder)
     (folder / "results.json").unlink()
     shutil.rmtree(folder / "methods/trained/checkpoints")
-    (folder / "methods/trained/result.json").unlink()
-    monkeypatch.setattr("prap_pim.runs.pipeline.calibrated", None)
+    for path in folder.glob("methods/trained/compressed-*"):
+        path.unlink()
+    monkeypatch.setattr("prap_pim.methods.compress.calibrate", None)
     assert resume(config, folder) == 0
     assert figures(folder) == figures(finished)
 

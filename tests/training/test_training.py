@@ -193,12 +193,14 @@ def test_dropout_is_resumed_too(tmp_path: Path) -> None:
     assert same(train(model(), tiny_examples(), SHORT, 1, tmp_path / "cut", stop=3, resume=True).model, whole.model)
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, flipped: bool) -> None:
     whole = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path, stop=4)
     newest = CheckpointFolder(tmp_path, keep=2).file(4)
-    newest.write_bytes(newest.read_bytes()[:-50])
+    content = newest.read_bytes()
+    newest.write_bytes(content[:-50] + bytes([content[-50] ^ 1]) + content[-49:] if flipped else content[:-50])
     resumed = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path, stop=4, resume=True)
-    assert same(resumed.model, whole.model)
+    assert resumed.digest() == whole.digest()  # of weights and momentum
 
 
 def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What each command does: thin, and torch is loaded only where a command needs it."""
 
-import argparse
 import json
 import os
 import re
@@ -8,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 from prap_pim.cli.output import Output, progress_bars
 from prap_pim.common.errors import UserError, one_line
@@ -17,14 +17,14 @@ from prap_pim.results.run import Results
 from prap_pim.results.study import StudyResults
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: bool = False) -> int:
     from prap_pim.cli import launch
     from prap_pim.common.settings import read_yaml
 
     flags = {key: getattr(arguments, key) for key in launch.Launch.model_fields}
     asked = launch.Launch.of({key: value for key, value in flags.items() if value is not None}, os.environ)
     if asked.devices * asked.nodes > 1 and not launch.is_one_of_many(os.environ):
-        return launch.start(arguments.given, asked)
+        return launch.start(arguments.words, asked)
     launched = launch.follow()
     # torch's threads spin while they wait for one another, which ruins them where a core is busy with something else
     # (8.8 instead of 5.6 s an epoch here): let them sleep sooner. Must be said before torch is loaded.
@@ -32,52 +32,52 @@ def _run(arguments: argparse.Namespace) -> int:
     with progress_bars(arguments.quiet or arguments.json or not launch.is_first(os.environ)) as progress:
         values = read_yaml(arguments.config, arguments.overrides)
         # imported here: torch takes seconds, and --help should not wait for it
+        from prap_pim.runs import pipeline
         from prap_pim.runs.config import RunConfig
-        from prap_pim.runs.pipeline import assist, run
         from prap_pim.training import Lost, Processes
 
         config = RunConfig.checked(values, str(arguments.config))
-        if arguments.methods is not None:
-            config = config.only(arguments.methods.split(","))
+        if methods is not None:
+            config = config.only(methods)
         folder = arguments.output if arguments.output is not None else config.output
         command = shlex.join(["prap-pim", *sys.argv[1:]])
         try:
             processes = Processes(asked.accelerator, asked.precision, asked.devices, asked.nodes)
             if not processes.first:
-                assist(config, processes)
+                pipeline.assist(config, processes)
                 return 0
-            results = run(config, folder, command, arguments.resume, progress, processes)
+            results = pipeline.run(config, folder, command, arguments.resume, progress, processes)
         except Lost:
             if launched:
                 return launch.LOST
             raise
-    _show(arguments, folder, results, details=arguments.command == "compare")
+    _show(arguments, folder, results, details)
     return 0
 
 
-def _explore(arguments: argparse.Namespace) -> None:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
-    with progress_bars(arguments.quiet or arguments.json) as progress:
-        from pydantic import Field
+def compare(arguments: SimpleNamespace) -> int:
+    return run(arguments, arguments.methods, details=True)
 
-        from prap_pim.common.settings import Settings, read_yaml
+
+def explore(arguments: SimpleNamespace) -> None:
+    if arguments.processes is not None and arguments.scheduler is not None:
+        raise UserError("--processes and --scheduler exclude each other: a cluster has its own processes")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in run
+    with progress_bars(arguments.quiet or arguments.json) as progress:
+        from prap_pim.common.settings import read_yaml
 
         values = read_yaml(arguments.config, arguments.overrides)
-        from prap_pim.runs.study import StudyConfig, run_study  # torch, as in _run
+        from prap_pim.runs.study import StudyConfig, run_study  # torch, as in run
 
-        class Request(Settings):
-            processes: int | None = Field(default=None, ge=1, le=1024)
-
-        request = Request.checked({"processes": arguments.processes}, "explore")
         config = StudyConfig.checked(values, str(arguments.config))
         folder = arguments.output if arguments.output is not None else config.output
         command = shlex.join(["prap-pim", *sys.argv[1:]])
-        how = arguments.resume, request.processes, arguments.scheduler
+        how = arguments.resume, arguments.processes, arguments.scheduler
         results = run_study(config, folder, command, *how, progress)
     _show_study(arguments, folder / "report.html", results)
 
 
-def _show_study(arguments: argparse.Namespace, page: Path, results: "StudyResults") -> None:
+def _show_study(arguments: SimpleNamespace, page: Path, results: StudyResults) -> None:
     from prap_pim.report.study import print_study
 
     if arguments.json:
@@ -88,7 +88,7 @@ def _show_study(arguments: argparse.Namespace, page: Path, results: "StudyResult
         console.print(f"report: {page}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _report(arguments: argparse.Namespace) -> None:
+def report(arguments: SimpleNamespace) -> None:
     from prap_pim.report.differences import read_runs
     from prap_pim.report.html.run import write_report
     from prap_pim.report.runs import print_runs, write_runs
@@ -101,7 +101,7 @@ def _report(arguments: argparse.Namespace) -> None:
     output = arguments.output or (first.report if len(folders) == 1 else first.path / "runs.html")
     if arguments.output is not None:
         if output.suffix != ".html":
-            raise UserError(f"--output {output}: the page is a file that ends in .html")
+            raise UserError(f"--output {output}: the page must be a file that ends in .html")
         check_writable(output)
     is_study = len(folders) == 1 and first.study.exists()
     if arguments.reuse and (is_study or len(folders) > 1):
@@ -112,7 +112,7 @@ def _report(arguments: argparse.Namespace) -> None:
         _show_study(arguments, output, study)
         return
     if len(folders) > 1 and output.resolve() in [folder.report.resolve() for folder in folders]:
-        raise UserError(f"--output {output}: that is the page of one run, which stays; choose another name")
+        raise UserError(f"--output {output}: that is the page of one run; choose another name")
     with progress_bars(arguments.quiet or arguments.json) as progress:
         runs = read_runs(folders)
         if len(runs) == 1:
@@ -132,7 +132,7 @@ def _report(arguments: argparse.Namespace) -> None:
         console.print(f"report: {output}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _plot(arguments: argparse.Namespace) -> None:
+def plot(arguments: SimpleNamespace) -> None:
     output, format_ = arguments.output, arguments.format
     if format_ is None:
         format_ = output.suffix[1:] if output is not None else "pdf"
@@ -141,11 +141,11 @@ def _plot(arguments: argparse.Namespace) -> None:
     if output is None:
         output = Path(f"{arguments.figure}.{format_}")
     check_writable(output)
-    methods = arguments.methods.split(",") if arguments.methods is not None else []
+    methods = arguments.methods or []
     of_study = arguments.figure in OF_STUDIES
     if of_study and (methods or len(arguments.folders) > 1):
-        raise UserError(f"--figure {arguments.figure} shows one study, whose trials are not told apart by methods")
-    told = ""
+        raise UserError(f"--figure {arguments.figure} shows one study: give one folder and no --methods")
+    differences = ""
     with progress_bars(arguments.quiet or arguments.json):
         from prap_pim.report.differences import read_runs, verdict
         from prap_pim.report.figures import figure_table, study_table, write_figure
@@ -156,34 +156,29 @@ def _plot(arguments: argparse.Namespace) -> None:
         else:
             runs = read_runs([RunFolder(folder) for folder in arguments.folders])
             table = figure_table(arguments.figure, arguments.folders, [run.results for run in runs], methods)
-            found = verdict(runs)
-            told = "" if len(runs) == 1 or found.alike else " ".join(found.sentences)
+            comparison = verdict(runs)
+            differences = "" if len(runs) == 1 or comparison.alike else " ".join(comparison.sentences)
         write_figure(arguments.figure, table, output, format_, arguments.width)
-    if told and not arguments.quiet:
-        print(f"prap-pim: {one_line(told)}", file=sys.stderr)
+    if differences and not arguments.quiet:
+        print(f"prap-pim: {one_line(differences)}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"figure": arguments.figure, "file": str(output), **table.as_json()}, allow_nan=False))
     elif not arguments.quiet:
         print(f"written: {output}")
 
 
-def _simulate(arguments: argparse.Namespace) -> None:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
+def simulate(arguments: SimpleNamespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in run
     with progress_bars(arguments.quiet or arguments.json) as progress:
         from prap_pim.results.folder import RunFolder
 
         RunFolder(arguments.folder).check_finished()
-        from prap_pim.runs.simulate import Crossbars, Request, Sweep, simulate_run  # torch, as in _run
+        from prap_pim.runs.simulate import Crossbars, Request, Sweep, simulate_run  # torch, as in run
 
-        given = {key: getattr(arguments, key) for key in ("samples", "devices", "seed", "processes", "name")}
-        request = Request.checked(
-            {
-                **{key: value for key, value in given.items() if value is not None},
-                "methods": arguments.methods.split(",") if arguments.methods is not None else None,
-                "sweep": Sweep.parse(arguments.sweep) if arguments.sweep is not None else None,
-            },
-            "simulate",
-        )
+        options = {key: value for key, value in vars(arguments).items() if key in Request.model_fields}
+        options["sweep"] = Sweep.parse(arguments.sweep) if arguments.sweep is not None else None
+        given = {key: value for key, value in options.items() if value is not None}
+        request = Request.checked(given, "simulate")
         crossbars = Crossbars.read(arguments.device, arguments.overrides)
         command = shlex.join(["prap-pim", *sys.argv[1:]])
         _, simulation = simulate_run(arguments.folder, request, crossbars, command, progress)
@@ -198,33 +193,28 @@ def _simulate(arguments: argparse.Namespace) -> None:
         console.print(f"report: {report}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _compress(arguments: argparse.Namespace) -> None:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in _run
+def compress(arguments: SimpleNamespace) -> None:
+    if arguments.ratio is not None and arguments.max_drop is not None:
+        raise UserError("--ratio and --max-drop exclude each other: each sets how far the model is compressed")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in run
     with progress_bars(arguments.quiet or arguments.json) as progress:
         from prap_pim.api.onnx import compress_onnx
-        from prap_pim.common.settings import Settings, with_overrides
+        from prap_pim.common.settings import with_overrides
         from prap_pim.report.terminal.onnx import print_summary
 
-        class Request(Settings):
-            ratio: float | None = None
-            max_drop: float | None = None
-            seed: int = 0
-
-        given = {key: value for key in Request.model_fields if (value := getattr(arguments, key)) is not None}
-        request = Request.checked(given, "compress")
         options = with_overrides({}, arguments.overrides)
         quantize = options.pop("quantize", None)
-        if request.max_drop is not None:
-            options["max_drop"] = request.max_drop
+        if arguments.max_drop is not None:
+            options["max_drop"] = arguments.max_drop
         summary = compress_onnx(
             arguments.model,
             arguments.calibration,
             arguments.output,
             arguments.method,
-            compute_ratio=request.ratio,
+            compute_ratio=arguments.ratio,
             chip=arguments.chip,
             skip=arguments.skip,
-            seed=request.seed,
+            seed=arguments.seed,
             plan=arguments.plan,
             options=options,
             quantize=quantize,
@@ -251,7 +241,7 @@ def _batch_axes(given: Sequence[str]) -> dict[str, int | None]:
     return axes
 
 
-def _replay(arguments: argparse.Namespace) -> None:
+def replay(arguments: SimpleNamespace) -> None:
     from prap_pim.methods.published import expected_gains
     from prap_pim.replay.ratios import replay
     from prap_pim.report.terminal.gains import print_gains
@@ -272,7 +262,7 @@ def _replay(arguments: argparse.Namespace) -> None:
             print_gains(title, by_method, known.get(network, {}), basis, Output())
 
 
-def _show(arguments: argparse.Namespace, folder: Path, results: "Results", details: bool = False) -> None:
+def _show(arguments: SimpleNamespace, folder: Path, results: Results, details: bool = False) -> None:
     from prap_pim.report.terminal.run import print_results
 
     if arguments.json:

@@ -1,7 +1,10 @@
 """One command on several processes: started, watched and ended together. Knows nothing of what they compute.
 
-A launcher starts the processes of one machine and tells each its place in the variables that torchrun uses, too; where
+A launcher starts the processes of one machine and gives each its place in the variables that torchrun also uses; where
 torchrun has started them, nothing is launched.
+
+Why not torchrun or Fabric's launcher: torchrun prints 30 lines and exits with 1 whatever the failed process said, and
+ends with a traceback on Ctrl-C; and with either of them processes stay behind when the one that started them is killed.
 """
 
 import os
@@ -22,10 +25,10 @@ from pydantic import Field, model_validator
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings
 
-LOST = 75  # exit code of a process that ends only because another one has: the launcher says why
+LOST = 75  # exit code of a process that ends only because another one has: the launcher prints why
 _LAUNCHED = "PRAP_PIM_LAUNCHED"
-_GRACE = 3.0  # seconds in which the first process may say itself what is wrong, after another one has ended
-_CLEARING = 2.0  # seconds in which it may clear up
+_GRACE = 3.0  # seconds in which the first process may print itself what is wrong, after another one has ended
+_CLEARING = 2.0  # seconds in which it may clean up
 
 
 class Launch(Settings):
@@ -38,7 +41,7 @@ class Launch(Settings):
 
     @staticmethod
     def of(given: Mapping[str, Any], environment: Mapping[str, str]) -> "Launch":
-        """From flags, and from what torchrun or a launcher has told this process.
+        """From flags, and from the variables that torchrun or a launcher has set for this process.
 
         Raises:
             UserError: a value is out of range, or flags and environment disagree; or machines cannot find each other.
@@ -49,26 +52,26 @@ class Launch(Settings):
                 missing = [key for key in _PLACE if key not in environment]
                 if missing:
                     raise UserError(
-                        f"--nodes {launch.nodes}: {missing[0]} is missing, every machine must be told "
+                        f"--nodes {launch.nodes}: {missing[0]} is missing, every machine needs "
                         f"{', '.join(_PLACE)} in its environment (docs/training.md)"
                     )
                 place = _Place.checked({key: environment[key] for key in _PLACE}, "environment")
                 if launch.nodes <= place.NODE_RANK:
                     raise UserError(f"NODE_RANK must be less than --nodes {launch.nodes}: 0 on the first machine")
             return launch
-        told = _Counts.checked({key: environment[key] for key in _COUNTS if key in environment}, "environment")
-        found = {"devices": told.LOCAL_WORLD_SIZE, "nodes": told.WORLD_SIZE // told.LOCAL_WORLD_SIZE}
-        launch = Launch.checked({**found, **given}, "run")
-        if any(getattr(launch, key) != value for key, value in found.items()):
+        counts = _Counts.checked({key: environment[key] for key in _COUNTS if key in environment}, "environment")
+        started = {"devices": counts.LOCAL_WORLD_SIZE, "nodes": counts.WORLD_SIZE // counts.LOCAL_WORLD_SIZE}
+        launch = Launch.checked({**started, **given}, "run")
+        if any(getattr(launch, key) != value for key, value in started.items()):
             raise UserError(
-                f"--devices {launch.devices} --nodes {launch.nodes}: {told.WORLD_SIZE} processes were started, "
-                f"{told.LOCAL_WORLD_SIZE} on this machine"
+                f"--devices {launch.devices} --nodes {launch.nodes}: {counts.WORLD_SIZE} processes were started, "
+                f"{counts.LOCAL_WORLD_SIZE} on this machine"
             )
         return launch
 
 
 class _Place(Settings):
-    """What each machine of several must be told: where the first one is, and which one it is itself."""
+    """What each machine of several must know: where the first one is, and its own number."""
 
     MASTER_ADDR: str = Field(min_length=1)
     MASTER_PORT: int = Field(ge=1, le=65535)
@@ -76,7 +79,7 @@ class _Place(Settings):
 
 
 class _Counts(Settings):
-    """What a launcher tells the processes that it starts."""
+    """The numbers that a launcher gives to the processes that it starts."""
 
     WORLD_SIZE: int = Field(ge=1)
     LOCAL_WORLD_SIZE: int = Field(ge=1)
@@ -107,10 +110,10 @@ def start(arguments: Sequence[str], launch: Launch) -> int:
     The first one's output is this process's. When one fails, or this one is interrupted or killed, all end.
 
     Returns:
-        0 if all did what they should; otherwise the exit code of the process that has said what is wrong.
+        0 if all did what they should; otherwise the exit code of the process that printed what is wrong.
 
     Raises:
-        UserError: a process ended and left nobody to say why.
+        UserError: a process was killed, or another machine cannot be reached.
         KeyboardInterrupt: this process was interrupted, or one of the others.
     """
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
@@ -118,20 +121,19 @@ def start(arguments: Sequence[str], launch: Launch) -> int:
         shared = {key: os.environ[key] for key in _PLACE}
     shared |= {"WORLD_SIZE": str(launch.devices * launch.nodes), "LOCAL_WORLD_SIZE": str(launch.devices)}
     shared |= {_LAUNCHED: "1", "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
-    # -P: what lies in the current directory is no module, unless it is one for this process
-    safely = [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
-    command = [sys.executable, *safely, "-m", "prap_pim", *arguments]
+    # -P: files in the current directory are not imported as modules, unless this process would import them
+    path_flag = [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
+    command = [sys.executable, *path_flag, "-m", "prap_pim", *arguments]
     ranks: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryFile() as words:
+    with tempfile.TemporaryFile() as errors:
         try:
             for local in range(launch.devices):
                 # in a session of its own: Ctrl-C reaches the launcher, which ends all in order
-                leads = local == 0
                 rank = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
-                    stdout=None if leads and shared["NODE_RANK"] == "0" else subprocess.DEVNULL,
-                    stderr=None if leads else words,
+                    stdout=None if local == 0 and shared["NODE_RANK"] == "0" else subprocess.DEVNULL,
+                    stderr=None if local == 0 else errors,
                     env=os.environ | shared | {"LOCAL_RANK": str(local)},
                     start_new_session=True,
                 )
@@ -139,15 +141,15 @@ def start(arguments: Sequence[str], launch: Launch) -> int:
             codes = _watch(ranks)
         finally:
             _end(ranks)
-        before = int(shared["NODE_RANK"]) * launch.devices
-        names = [f"process {before + i + 1} of {shared['WORLD_SIZE']}" for i in range(launch.devices)]
-        return _verdict(codes, names, words)
+        first = int(shared["NODE_RANK"]) * launch.devices + 1
+        names = [f"process {first + i} of {shared['WORLD_SIZE']}" for i in range(launch.devices)]
+        return _verdict(codes, names, errors)
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _watch(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[int | None]:
@@ -174,7 +176,7 @@ def _end(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
         rank.stdin.close()
 
 
-def _verdict(codes: Sequence[int | None], names: Sequence[str], words: IO[bytes]) -> int:
+def _verdict(codes: Sequence[int | None], names: Sequence[str], errors: IO[bytes]) -> int:
     if codes[0] is not None and codes[0] >= 0 and codes[0] != LOST:
         return codes[0]
     if -signal.SIGINT in codes:
@@ -182,11 +184,11 @@ def _verdict(codes: Sequence[int | None], names: Sequence[str], words: IO[bytes]
     for name, code in zip(names, codes, strict=True):
         if code is not None and code < 0:
             raise UserError(f"{name} was killed ({signal.Signals(-code).name}); go on with --resume")
-    words.seek(0)
-    said = [line.strip() for line in words.read().decode(errors="replace").splitlines() if line.strip()]
+    errors.seek(0)
+    lines = [line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
     for name, code in zip(names, codes, strict=True):
-        if code and code != LOST and said:
-            print(f"prap-pim: {name}: {said[-1].removeprefix('prap-pim: ')}", file=sys.stderr)
+        if code and code != LOST and lines:
+            print(f"prap-pim: {name}: {lines[-1].removeprefix('prap-pim: ')}", file=sys.stderr)
             return code
     raise UserError("the connection to the processes of another machine was lost; go on with --resume")
 
@@ -195,7 +197,7 @@ def follow() -> bool:
     """In a process that ``start`` may have started: end with the launcher, however that ends.
 
     Returns:
-        whether there is a launcher, which says why the processes end.
+        whether there is a launcher, which prints why the processes end.
     """
     if os.environ.pop(_LAUNCHED, None) is None:
         return False

@@ -1,242 +1,264 @@
 """The commands and their arguments."""
 
-import argparse
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from prap_pim.cli.commands import _compress, _explore, _plot, _replay, _report, _run, _simulate
-from prap_pim.cli.output import Parser
+import click
+
 from prap_pim.report.figure_names import FIGURES, FORMATS, WIDTHS
 
+COMPLETE = "_PRAP_PIM_COMPLETE"  # the variable through which a completion script asks; click derives it from the name
 SHELLS = ("bash", "zsh", "fish")
+FILE = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-def build_parser() -> Parser:
-    parser = Parser(
-        prog="prap-pim",
-        description="Pattern pruning and reuse on ReRAM processing-in-memory: a trained network, its cost, the proof.",
-        epilog="exit codes: 0 done, 1 a fault of the program, 2 a mistake that you can mend (one line says which), "
-        "130 interrupted\nexample: prap-pim run examples/digits.yaml",
-    )
-    parser.add_argument("--version", action="version", version=f"prap-pim {version('prap-pim')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+class Choice(click.Choice[str]):
+    """A choice whose error message names the nearest allowed value."""
 
-    run = commands.add_parser(
-        "run",
-        help="train, compress, map, cost and prove; leaves a run folder with results.json and report.html",
-        epilog="example: prap-pim run examples/digits.yaml --output runs/mine --set training.epochs=30\n"
-        "example of two processes: prap-pim run examples/digits.yaml --output runs/two "
-        "--set training.shards=2 --devices 2",
-    )
-    _add_run_arguments(run)
-    run.set_defaults(handler=_run, methods=None)
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        from prap_pim.common.settings import nearest  # imported here: --help should not wait for pydantic
 
-    compare = commands.add_parser(
-        "compare",
-        help="as run, for chosen methods; prints every figure and saves comparison.csv",
-        epilog="example: prap-pim compare examples/digits-compare.yaml --methods dense,orc,prap --output runs/three",
-    )
-    compare.add_argument("--methods", metavar="NAME,NAME", help="of the configuration's methods, in this order")
-    _add_run_arguments(compare)
-    compare.set_defaults(handler=_run)
-
-    explore = commands.add_parser(
-        "explore",
-        help="search chips and compressions for those that none is better than; leaves study.json and report.html",
-        epilog="example: prap-pim explore examples/explore.yaml --output runs/mine --set trials=50",
-    )
-    _add_config_arguments(explore, "examples/explore.yaml")
-    where = explore.add_mutually_exclusive_group()
-    where.add_argument("--processes", metavar="P", help="at once (default: one a core, as far as memory allows)")
-    where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that runs the trials: tcp://host:port")
-    explore.set_defaults(handler=_explore)
-
-    report = commands.add_parser(
-        "report",
-        help="write a finished run's report.html again and print the table; of several runs, compare them on one page",
-        epilog="examples: prap-pim report runs/digits; prap-pim report runs/digits runs/three --output both.html",
-    )
-    report.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="the folder of a run, or of a study")
-    report.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="the page (default: report.html of the run; of several runs, runs.html in the first one's folder)",
-    )
-    report.add_argument(
-        "--reuse",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("METHOD", "LAYER"),
-        help="hold the reuse map of this layer, whole where a page has room, instead of parts of all; may be repeated",
-    )
-    _add_output_flags(report)
-    report.set_defaults(handler=_report)
-
-    plot = commands.add_parser(
-        "plot",
-        help="a figure for a paper, or the table behind it, from one finished run or several",
-        description="Draw a figure, or write the table behind it.\n\n"
-        + "\n".join(f"  {name:<14} {shows}" for name, shows in FIGURES.items()),
-        epilog="example: prap-pim plot runs/digits --figure speedup --format pdf",
-    )
-    plot.add_argument(
-        "folders", type=Path, nargs="+", metavar="RUN", help="the folder of a finished run, or of a study"
-    )
-    plot.add_argument("--figure", required=True, choices=list(FIGURES), metavar="NAME", help="see above")
-    plot.add_argument(
-        "--format",
-        choices=FORMATS,
-        metavar="FORMAT",
-        help=f"{', '.join(FORMATS)} (default: as the file's name ends, or pdf)",
-    )
-    plot.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: FIGURE.FORMAT, here")
-    plot.add_argument("--methods", metavar="NAME,NAME", help="of the runs, in this order; gains are over the first")
-    plot.add_argument("--width", choices=list(WIDTHS), metavar="WIDTH", help="column (3.5 in) or page (7.16 in)")
-    _add_output_flags(plot)
-    plot.set_defaults(handler=_plot)
-
-    simulate = commands.add_parser(
-        "simulate",
-        help="accuracy of a finished run's methods on crossbars with device effects; into its results and report",
-        epilog="example: prap-pim simulate runs/digits --device examples/device-variation.yaml --sweep sigma=0,0.1,0.2",
-    )
-    simulate.add_argument("folder", type=Path, metavar="RUN", help="the folder of a finished run")
-    simulate.add_argument("--methods", metavar="NAME,NAME", help="of the run (default: all)")
-    simulate.add_argument("--device", type=Path, metavar="FILE", help="settings of the crossbars and their cells, YAML")
-    simulate.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="change one of these settings, as device.variation.sigma=0.1; may be repeated",
-    )
-    simulate.add_argument(
-        "--sweep",
-        metavar="NAME=VALUES",
-        help="try several values: sigma=0,0.1,0.2, adc-bits=3,4,5 or fault-rate=0,0.01",
-    )
-    simulate.add_argument("--samples", metavar="N", help="take the first N test images (default: all)")
-    simulate.add_argument("--devices", metavar="M", help="devices, each with errors of its own (default: 5)")
-    simulate.add_argument("--seed", metavar="S", help="of the devices' errors (default: 0)")
-    simulate.add_argument("--processes", metavar="P", help="at once (default: one a core, as far as memory allows)")
-    simulate.add_argument("--name", help="of the simulation in the report; one of the same name is replaced")
-    _add_output_flags(simulate)
-    simulate.set_defaults(handler=_simulate)
-
-    compress = commands.add_parser(
-        "compress",
-        help="compress an ONNX model on calibration inputs, without labels or training; its graph stays",
-        epilog="example: prap-pim compress model.onnx --calibration data.npz --ratio 0.25 --output small.onnx",
-    )
-    compress.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file, opset 9 or newer")
-    compress.add_argument(
-        "--calibration", type=Path, required=True, metavar="FILE", help="npz file with an array [N, ...] for each input"
-    )
-    compress.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the compressed model")
-    compress.add_argument(
-        "--method",
-        default="calibrated",
-        help="calibrated (default), similar, identical, orc, structured, pattern, prap or dense",
-    )
-    budget = compress.add_mutually_exclusive_group()
-    budget.add_argument("--ratio", metavar="R", help="OU steps of the whole model, of those uncompressed")
-    budget.add_argument(
-        "--max-drop", metavar="D", help="calibrated: share of the inputs that may be classified otherwise"
-    )
-    compress.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="another setting of the method, as keep=0.25 of similar, or quantize.KEY of int8 inputs; may be repeated",
-    )
-    compress.add_argument(
-        "--skip",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a layer to leave whole, or a pattern with * and ?; may be repeated",
-    )
-    compress.add_argument(
-        "--batch-axis",
-        action="append",
-        default=[],
-        dest="batch_axes",
-        metavar="NAME=AXIS",
-        help="where an input has its batch if that cannot be inferred, or none: it is given once; may be repeated",
-    )
-    compress.add_argument("--chip", default="isaac-32nm", help="a preset, or a TOML file (default: isaac-32nm)")
-    compress.add_argument("--seed", default="0", metavar="S", help="of the calibration (default: 0)")
-    compress.add_argument(
-        "--bit-true", type=Path, metavar="FILE", help="write a model that computes as the crossbars do, too (.onnx)"
-    )
-    compress.add_argument("--plan", type=Path, metavar="FILE", help="save the plan, too (.safetensors)")
-    _add_output_flags(compress)
-    compress.set_defaults(handler=_compress)
-
-    replay = commands.add_parser(
-        "replay",
-        help="drive the cost model with published per-layer ratios, to compare it with the authors' own",
-        epilog="example: prap-pim replay prap-2023 --network vgg16 --method prap",
-    )
-    replay.add_argument("preset", metavar="PRESET", help="published settings, and the chip of that name: prap-2023")
-    replay.add_argument("--network", action="append", default=[], metavar="NAME", help="default: all; may be repeated")
-    replay.add_argument("--method", action="append", default=[], metavar="NAME", help="default: all; may be repeated")
-    replay.add_argument(
-        "--mapped", action="store_true", help="count real mappings of random weights, instead of taking ratios"
-    )
-    _add_output_flags(replay)
-    replay.set_defaults(handler=_replay)
-
-    completion = commands.add_parser(
-        "completion",
-        help="print a script that makes a shell complete commands, options and files",
-        epilog='example: eval "$(prap-pim completion bash)"',
-    )
-    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
-    completion.set_defaults(handler=_completion)
-    return parser
+        return f"{value!r} is unknown, {nearest(str(value), self.choices)}"
 
 
-def _add_run_arguments(run: argparse.ArgumentParser) -> None:
-    _add_config_arguments(run, "examples/digits.yaml")
-    run.add_argument("--devices", metavar="N", help="processes that train, a GPU each if there are any (default: 1)")
-    run.add_argument("--nodes", metavar="M", help="machines, each with as many; see docs/training.md (default: 1)")
-    run.add_argument("--accelerator", metavar="NAME", help="to train on: cpu, cuda or auto (default: auto)")
-    run.add_argument("--precision", metavar="P", help="to train with: 32-true or bf16-mixed (default: 32-true)")
+class Count(click.IntRange):
+    """A range whose error message says what is expected: click would ask for an "integer range"."""
+
+    name = "whole number"
 
 
-def _add_config_arguments(run: argparse.ArgumentParser, example: str) -> None:
-    run.add_argument("config", type=Path, metavar="CONFIG", help=f"a YAML file, see {example}")
-    run.add_argument("--output", type=Path, metavar="FOLDER", help="its folder (default: `output` of the config)")
-    run.add_argument("--resume", action="store_true", help="go on with what the folder holds, where it was left")
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="change a setting, dots between nested keys; may be repeated",
+class Group(click.Group):
+    """A group that lists its commands in the order in which a user needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Pattern pruning and reuse on ReRAM processing-in-memory: train a network, compress it, compute its cost, "
+    "and check the result bit by bit.",
+    epilog="\b\n"
+    "exit codes: 0 done, 1 a fault of the program, 2 invalid input (one line says what is wrong), 130 interrupted\n"
+    "example: prap-pim run examples/digits.yaml",
+)
+@click.version_option(package_name="prap-pim", message="prap-pim %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def _add(name: str, summary: str, parameters: Sequence[click.Parameter], example: str, more: str = "") -> None:
+    """Add the command whose handler is the function of ``commands`` with its name."""
+
+    def handle(**values: Any) -> int | None:
+        from prap_pim.cli import commands  # imported here: --help should not wait for pydantic and rich
+
+        handler: Callable[[SimpleNamespace], int | None] = getattr(commands, name)
+        return handler(SimpleNamespace(words=click.get_current_context().obj, **values))
+
+    cli.add_command(
+        click.Command(
+            name,
+            callback=handle,
+            params=list(parameters),
+            help=f"{summary[0].upper()}{summary[1:]}.{more}",
+            short_help=summary,
+            epilog=f"\b\n{example}",
+        )
     )
-    _add_output_flags(run)
 
 
-def _add_output_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors, and with --json the results")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
+def _option(*names: str, **settings: Any) -> click.Option:
+    settings["help"] += "; may be repeated" if settings.get("multiple") else ""
+    return click.Option(names, **settings)
 
 
-def _completion(arguments: argparse.Namespace) -> None:
-    import shtab
+def _set(help_text: str) -> click.Option:
+    return _option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=help_text)
 
-    parser = build_parser()
-    for command in parser.commands.values():
-        for action in command._actions:
-            if action.type is Path:
-                folder = action.metavar in ("RUN", "FOLDER")
-                vars(action)["complete"] = shtab.DIRECTORY if folder else shtab.FILE
-    print(shtab.complete(parser, arguments.shell))
+
+def _methods(help_text: str) -> click.Option:
+    return _option("--methods", type=lambda text: text.split(","), metavar="NAME,NAME", help=help_text)
+
+
+OUTPUT_FLAGS = [
+    _option("--quiet", is_flag=True, help="print only errors, and with --json the results"),
+    _option("--json", is_flag=True, help="print the results as JSON and nothing else"),
+]
+CONFIG_OPTIONS = [
+    _option("--output", type=FOLDER, metavar="FOLDER", help="run folder (default: `output` of the config)"),
+    _option("--resume", is_flag=True, help="continue an unfinished run in that folder"),
+    _set("change a setting, with dots between nested keys"),
+    *OUTPUT_FLAGS,
+]
+RUN_ARGUMENTS = [
+    click.Argument(["config"], type=FILE, help="a YAML file, see examples/digits.yaml"),
+    *CONFIG_OPTIONS,
+    _option("--devices", metavar="N", help="training processes, with a GPU each if there are any (default: 1)"),
+    _option("--nodes", metavar="M", help="machines with N processes each, see docs/training.md (default: 1)"),
+    _option("--accelerator", metavar="NAME", help="train on cpu, cuda or auto (default: auto)"),
+    _option("--precision", metavar="P", help="train with 32-true or bf16-mixed (default: 32-true)"),
+]
+RUNS = click.Argument(
+    ["folders"], type=FOLDER, nargs=-1, required=True, metavar="RUN...", help="folders of runs, or of one study"
+)
+PROCESSES = _option(
+    "--processes", type=Count(1, 1024), metavar="P", help="parallel processes (default: one per core, if memory allows)"
+)
+
+_add(
+    "run",
+    "train, compress, map, cost and check; writes a run folder with results.json and report.html",
+    RUN_ARGUMENTS,
+    "example: prap-pim run examples/digits.yaml --output runs/mine --set training.epochs=30\n"
+    "example of two processes: prap-pim run examples/digits.yaml --output runs/two "
+    "--set training.shards=2 --devices 2",
+)
+_add(
+    "compare",
+    "like run, for chosen methods; prints every figure and writes comparison.csv",
+    [*RUN_ARGUMENTS, _methods("methods of the configuration, in this order")],
+    "example: prap-pim compare examples/digits-compare.yaml --methods dense,orc,prap --output runs/three",
+)
+_add(
+    "explore",
+    "search chips and compressions for Pareto-optimal points; writes study.json and report.html",
+    [
+        click.Argument(["config"], type=FILE, help="a YAML file, see examples/explore.yaml"),
+        *CONFIG_OPTIONS,
+        PROCESSES,
+        _option("--scheduler", metavar="ADDRESS", help="run the trials on a Dask cluster instead: tcp://host:port"),
+    ],
+    "example: prap-pim explore examples/explore.yaml --output runs/mine --set trials=50",
+)
+_add(
+    "report",
+    "print a finished run's table and write its report.html again; of several runs, compare them on one page",
+    [
+        RUNS,
+        _option(
+            "--output",
+            type=FILE,
+            metavar="FILE",
+            help="the page (default: report.html of the run; of several runs, runs.html in the first one's folder)",
+        ),
+        _option(
+            "--reuse",
+            nargs=2,
+            multiple=True,
+            metavar="METHOD LAYER",
+            help="show this layer's whole reuse map, and no other",
+        ),
+        *OUTPUT_FLAGS,
+    ],
+    "examples: prap-pim report runs/digits; prap-pim report runs/digits runs/three --output both.html",
+)
+_add(
+    "plot",
+    "a figure for a paper, or the table behind it, from one finished run or several",
+    [
+        RUNS,
+        _option("--figure", type=Choice(FIGURES), required=True, metavar="NAME", help="see above"),
+        _option(
+            "--format", type=Choice(FORMATS), metavar="FORMAT", help=f"{', '.join(FORMATS)} (default: suffix, or pdf)"
+        ),
+        _option("-o", "--output", type=FILE, metavar="FILE", help="default: FIGURE.FORMAT, here"),
+        _methods("methods of the runs, in this order; gains are over the first"),
+        _option("--width", type=Choice(WIDTHS), metavar="WIDTH", help="column (3.5 in) or page (7.16 in)"),
+        *OUTPUT_FLAGS,
+    ],
+    "example: prap-pim plot runs/digits --figure speedup --format pdf",
+    more="\n\n\b\n" + "\n".join(f"  {name:<14} {shows}" for name, shows in FIGURES.items()),
+)
+_add(
+    "simulate",
+    "accuracy of a finished run's methods on crossbars with device effects; added to its results and report",
+    [
+        click.Argument(["folder"], type=FOLDER, metavar="RUN", help="the folder of a finished run"),
+        _methods("methods of the run (default: all)"),
+        _option("--device", type=FILE, metavar="FILE", help="settings of the crossbars and their cells, YAML"),
+        _set("change one of these settings, as device.variation.sigma=0.1"),
+        _option(
+            "--sweep", metavar="NAME=VALUES", help="try several values: sigma=0,0.1, adc-bits=3,4 or fault-rate=0,0.01"
+        ),
+        _option("--samples", type=int, metavar="N", help="use the first N test images (default: all)"),
+        _option("--devices", type=int, metavar="M", help="simulated devices with random errors (default: 5)"),
+        _option("--seed", type=int, metavar="S", help="seed of the devices' errors (default: 0)"),
+        PROCESSES,
+        _option("--name", metavar="NAME", help="name in the report; an earlier one of this name is replaced"),
+        *OUTPUT_FLAGS,
+    ],
+    "example: prap-pim simulate runs/digits --device examples/device-variation.yaml --sweep sigma=0,0.1,0.2",
+)
+_add(
+    "compress",
+    "compress the weights of an ONNX model on calibration inputs, without labels or training",
+    [
+        click.Argument(["model"], type=FILE, help="an ONNX file, opset 9 or newer"),
+        _option(
+            "--calibration", type=FILE, required=True, metavar="FILE", help="npz file: an array [N, ...] per input"
+        ),
+        _option("-o", "--output", type=FILE, required=True, metavar="FILE", help="the compressed model"),
+        _option(
+            "--method",
+            default="calibrated",
+            metavar="NAME",
+            help="calibrated (default), similar, identical, orc, structured, pattern, prap or dense",
+        ),
+        _option("--ratio", type=float, metavar="R", help="OU steps of the whole model over those of the dense one"),
+        _option(
+            "--max-drop",
+            type=float,
+            metavar="D",
+            help="calibrated, instead of --ratio: share of inputs that may change class",
+        ),
+        _set("another setting of the method, as keep=0.25 of similar, or quantize.KEY of int8 inputs"),
+        _option("--skip", multiple=True, metavar="NAME", help="leave this layer as it is; * and ? match several"),
+        _option(
+            "--batch-axis",
+            "batch_axes",
+            multiple=True,
+            metavar="NAME=AXIS",
+            help="batch axis of an input if it cannot be inferred; none: it has no batch",
+        ),
+        _option("--chip", default="isaac-32nm", metavar="CHIP", help="a preset, or a TOML file (default: isaac-32nm)"),
+        _option("--seed", type=int, default=0, metavar="S", help="seed of the calibration (default: 0)"),
+        _option("--bit-true", type=FILE, metavar="FILE", help="also write a model that computes as the crossbars do"),
+        _option("--plan", type=FILE, metavar="FILE", help="also save the plan (.safetensors)"),
+        *OUTPUT_FLAGS,
+    ],
+    "example: prap-pim compress model.onnx --calibration data.npz --ratio 0.25 --output small.onnx",
+)
+_add(
+    "replay",
+    "run the cost model on published per-layer ratios, to compare it with the authors' own",
+    [
+        click.Argument(["preset"], help="published settings, and the chip of that name: prap-2023"),
+        _option("--network", multiple=True, metavar="NAME", help="default: all"),
+        _option("--method", multiple=True, metavar="NAME", help="default: all"),
+        _option("--mapped", is_flag=True, help="map random weights and count, instead of using ratios"),
+        *OUTPUT_FLAGS,
+    ],
+    "example: prap-pim replay prap-2023 --network vgg16 --method prap",
+)
+
+
+@cli.command(
+    short_help="print a script that makes a shell complete commands, options and files",
+    epilog='\b\nexample: eval "$(prap-pim completion bash)"',
+)
+@click.argument("shell", type=Choice(SHELLS), metavar="SHELL", help=", ".join(SHELLS))
+def completion(shell: str) -> None:
+    """Print a script that makes a shell complete commands, options and files."""
+    from click.shell_completion import get_completion_class  # imported here: only this command needs it
+
+    script = get_completion_class(shell)
+    assert script is not None  # Click knows these three
+    print(script(cli, {}, "prap-pim", COMPLETE).source(), end="")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,28 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: it is not valid JSON ({error})") from error
+
+
+def digest_of(*parts: bytes | str) -> str:
+    """SHA-256, in hexadecimal."""
+    total = sha256()
+    for part in parts:
+        total.update(part.encode() if isinstance(part, str) else part)
+    return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 over the bytes of a file.
+
+    Raises:
+        UserError: it is missing or unreadable.
+    """
+    try:
+        return digest_of(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def key_of(depends_on: Any) -> str:
+    """The one rule for what a kept value is kept under: a digest of all that it depends on, as canonical JSON."""
+    return digest_of(json.dumps(depends_on, sort_keys=True, allow_nan=False))[:32]

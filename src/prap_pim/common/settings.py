@@ -1,4 +1,4 @@
-"""Settings that come from a user's file: read safely, checked wholly, and explained in one line when they are wrong."""
+"""Settings from a user's file: read safely, checked completely, with a one-line error message when they are wrong."""
 
 import difflib
 import re
@@ -49,8 +49,8 @@ class Settings(BaseModel):
                         {"key": repr(key), "hint": nearest(str(key), list(known))},
                     )
                 if isinstance(given, bool) and set(get_args(known[key]) or [known[key]]) <= _NUMBERS:
-                    told = {"key": key, "value": str(given).lower()}
-                    raise PydanticCustomError("no_number", "{key} must be a number, not {value}", told)
+                    context = {"key": key, "value": str(given).lower()}
+                    raise PydanticCustomError("no_number", "{key} must be a number, not {value}", context)
         return value
 
     @classmethod
@@ -92,10 +92,10 @@ class Saved(BaseModel):
 
 
 def explain(error: ValidationError, given: Any) -> str:
-    """The first thing that is wrong with ``given``, in one line: where, what is allowed, and what was found."""
+    """The first thing that is wrong with ``given``, in one line: where, what is allowed, and what is there instead."""
     first, *others = error.errors(include_url=False)
     if first["loc"][-1:] == ("int",):  # where any number will do
-        first = next((each for each in others if each["loc"] == (*first["loc"][:-1], "float")), first)
+        first = next((other for other in others if other["loc"] == (*first["loc"][:-1], "float")), first)
     where = _where(first["loc"], given, first["type"] == "missing")
     if first["type"] == "missing":
         return f"{where} is missing"
@@ -104,26 +104,28 @@ def explain(error: ValidationError, given: Any) -> str:
 
 def complaint(error: "ErrorDetails") -> str:
     """One of pydantic's errors in plain words, without the place."""
-    kind, found, about = error["type"], error.get("input"), error.get("ctx", {})
+    kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
     message = error["msg"].removeprefix("Value error, ")
     if kind in _PLAIN:
-        limits = {key: f"{each:g}" if isinstance(each, float) else each for key, each in about.items()}
+        limits = {key: f"{limit:g}" if isinstance(limit, float) else limit for key, limit in context.items()}
         message = _PLAIN[kind].format(**limits)
     if kind.endswith("too_short"):
-        message = "must not be empty" if about["min_length"] == 1 else f"must have at least {about['min_length']} parts"
+        message = (
+            "must not be empty" if context["min_length"] == 1 else f"must have at least {context['min_length']} parts"
+        )
     if kind == "union_tag_not_found":
-        message = f"{about['discriminator']} is missing, it says which settings follow"
+        message = f"{context['discriminator']} is missing, it says which settings follow"
     if kind == "union_tag_invalid":
-        choice, tags = about["discriminator"].strip("'"), about["expected_tags"]
+        choice, tags = context["discriminator"].strip("'"), context["expected_tags"]
         known = [tag.strip(" '") for tag in tags.split(",")]
-        message = f"unknown {choice} {about['tag']!r} ({nearest(about['tag'], known)})"
+        message = f"unknown {choice} {context['tag']!r} ({nearest(context['tag'], known)})"
     if kind in ("unknown_key", "preset") or message == "must not be empty":
         return " ".join(message.split())
     plain = {None: "nothing", True: "true", False: "false"}
-    if found is None or isinstance(found, bool):
-        message += f", not {plain[found]}"
-    elif isinstance(found, str | int | float):
-        message += f", not {found!r}"
+    if value is None or isinstance(value, bool):
+        message += f", not {plain[value]}"
+    elif isinstance(value, str | int | float):
+        message += f", not {value!r}"
     return " ".join(message.split())
 
 
@@ -145,7 +147,7 @@ _PLAIN = {  # what pydantic says otherwise, by type
 
 
 def _where(loc: Sequence[str | int], given: Any, missing: bool) -> str:
-    """The place of a mistake as a user writes it: what pydantic puts in for the kinds of a union is left out."""
+    """The path of a wrong setting as a user writes it, without what pydantic adds for the members of a union."""
     words = []
     for i, part in enumerate(loc):
         if isinstance(given, dict) and part in given:
@@ -165,8 +167,8 @@ def labels(items: Sequence[Any]) -> list[str]:
         next((str(item[key]) for key in ("name", "layers") if isinstance(item, dict) and key in item), "")
         for item in items
     ]
-    sound = [re.fullmatch(r"[^\W\d][\w.+-]*", name) and names.count(name) == 1 for name in names]
-    return [name if fits else str(i) for i, (name, fits) in enumerate(zip(names, sound, strict=True))]
+    usable = [re.fullmatch(r"[^\W\d][\w.+-]*", name) and names.count(name) == 1 for name in names]
+    return [name if fits else str(i) for i, (name, fits) in enumerate(zip(names, usable, strict=True))]
 
 
 class _Loader(yaml.SafeLoader):

@@ -18,7 +18,7 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import ComponentTable, UsedFigure, load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.plan import NetworkPlan
-from prap_pim.mapping import Mode, NetworkMapping, map_network, replicate, share_out
+from prap_pim.mapping import LayerMapping, Mode, NetworkMapping, map_network, replicate, share_out
 
 ZeroInput = Mapping[str, NDArray[np.float64]]
 
@@ -261,42 +261,11 @@ def cost(
                 raise UserError(f"layer {layer.name}: no zero-input shares were measured for it")
     mapping = map_network(network, plan, chip, mode, crossbars)
     if crossbars is not None:
-        ways = {
-            layer.name: builds(
-                mapping.layers[layer.name],
-                layer,
-                chip,
-                table,
-                crossbars - mapping.crossbars + mapping.layers[layer.name].crossbars,
-                mapping.digital_ops[layer.name],
-                None if zero_input is None else zero_input[layer.name],
-                spread_idle and mode == "spread",
-            )
-            for layer in network.layers
-        }
-        best = {name: (ways[name], way) for name, way in share_out(ways, crossbars, chip.max_tiles).items()}
-        mapping = replicate(
-            network,
-            mapping,
-            chip,
-            {name: int(found.copies[way]) for name, (found, way) in best.items()},
-            {name: int(found.copy_crossbars[way]) for name, (found, way) in best.items()},
-        )
+        spread = spread_idle and mode == "spread"
+        mapping = _within(crossbars, network, mapping, chip, table, zero_input, spread)
     counts = activities(network, mapping, chip, zero_input)
 
-    layers = tuple(
-        LayerCost(
-            name=name,
-            activity=counts[name],
-            time=layer_time(counts[name], chip, table),
-            energy_breakdown_j=energy(counts[name], chip, table),
-            copies=placed.copies,
-            crossbars=placed.total_crossbars,
-            tiles=placed.total_tiles,
-            crossbar_ous=tuple((load, len(list(alike))) for load, alike in groupby(placed.ous_per_crossbar.tolist())),
-        )
-        for name, placed in mapping.layers.items()
-    )
+    layers = tuple(_layer_cost(counts[name], placed, chip, table) for name, placed in mapping.layers.items())
     instances = Instances(
         crossbars=mapping.crossbars,
         pes=sum(placed.total_pes for placed in mapping.layers.values()),
@@ -324,6 +293,48 @@ def cost(
         conventions=conventions(chip, table),
         figures=tuple(table.figures.values()),
         warnings=chip.warnings,
+    )
+
+
+def _within(
+    budget: int,
+    network: Network,
+    mapping: NetworkMapping,
+    chip: Chip,
+    table: ComponentTable,
+    zero_input: ZeroInput | None,
+    spread: bool,
+) -> NetworkMapping:
+    """A mapping on the fewest crossbars with what the budget leaves spent on copies and, if ``spread``, wider ones."""
+    ways = {
+        layer.name: builds(
+            mapping.layers[layer.name],
+            layer,
+            chip,
+            table,
+            budget - mapping.crossbars + mapping.layers[layer.name].crossbars,
+            mapping.digital_ops[layer.name],
+            None if zero_input is None else zero_input[layer.name],
+            spread,
+        )
+        for layer in network.layers
+    }
+    best = share_out(ways, budget, chip.max_tiles)
+    copies = {name: int(ways[name].copies[way]) for name, way in best.items()}
+    copy_crossbars = {name: int(ways[name].copy_crossbars[way]) for name, way in best.items()}
+    return replicate(network, mapping, chip, copies, copy_crossbars)
+
+
+def _layer_cost(counts: LayerActivity, placed: LayerMapping, chip: Chip, table: ComponentTable) -> LayerCost:
+    return LayerCost(
+        name=counts.name,
+        activity=counts,
+        time=layer_time(counts, chip, table),
+        energy_breakdown_j=energy(counts, chip, table),
+        copies=placed.copies,
+        crossbars=placed.total_crossbars,
+        tiles=placed.total_tiles,
+        crossbar_ous=tuple((load, len(list(alike))) for load, alike in groupby(placed.ous_per_crossbar.tolist())),
     )
 
 

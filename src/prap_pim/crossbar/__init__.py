@@ -20,7 +20,6 @@ from prap_pim.crossbar.network import (
     compressed_model,
     exact_accuracy,
     measure,
-    simulate,
 )
 from prap_pim.crossbar.zero_inputs import zero_input_rates
 
@@ -52,6 +51,5 @@ __all__ = [
     "measure",
     "measure_each",
     "monte_carlo",
-    "simulate",
     "zero_input_rates",
 ]

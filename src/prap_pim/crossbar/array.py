@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.crossbar.adc import adc_codes
-from prap_pim.crossbar.kernels.bits import POSITIONS_PER_TASK
-from prap_pim.crossbar.kernels.direct import accumulate_by_cell, accumulate_by_count
-from prap_pim.crossbar.kernels.table import accumulate_by_noisy_table, accumulate_by_table, respond
+from prap_pim.crossbar.kernels.bits import POSITIONS_PER_TASK, Behind, Cells, Driven, Noise, Sums
+from prap_pim.crossbar.kernels.direct import Bits, Donors, accumulate_by_cell, accumulate_by_count
+from prap_pim.crossbar.kernels.table import Answers, accumulate_by_noisy_table, accumulate_by_table, respond
 from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.crossbar.windows import Windows
 from prap_pim.crossbar.wires import effective_conductances
@@ -154,22 +154,14 @@ class _Chunk:
 
     Attributes:
         groups: the row groups low..high - 1.
-        start: int64 [high - low + 1], their donors, from 0.
-        copy_start: int64 [donors + 1], where the copies of each donor are stored.
-        signal, variance: float64 [stored donors, columns, h], with a table [stored donors, 8, columns], what a cell
-            adds to the current and the noise of its bitline; the variance has no donors without read noise, nor has
-            the signal once a table made of it is all that is needed.
-        table: [donors * 256] (``respond``); empty if a byte does not hold the driven rows.
-        quiet: float32 like it; empty without read noise.
+        cells: without variance where there is no read noise, and without signal where a table of it is all that is
+            needed.
+        answers: an empty table if a byte does not hold the driven rows.
     """
 
     groups: tuple[int, int]
-    start: Int64
-    copy_start: Int64
-    signal: Float64
-    variance: Float64
-    table: NDArray[np.signedinteger[Any]]
-    quiet: NDArray[np.float32]
+    cells: Cells
+    answers: Answers
 
 
 class LayerCrossbars:
@@ -293,9 +285,9 @@ class LayerCrossbars:
             return False
         dots = np.zeros(len(self.plan.donors), np.int64)
         for number, (low, _) in enumerate(self._ranges):
-            chunk = self._chunk(number)
-            for g in range(len(chunk.start) - 1):
-                answers = chunk.table[256 * chunk.start[g] : 256 * chunk.start[g + 1]].reshape(256, -1).astype(np.int64)
+            start, table, _ = self._chunk(number).answers
+            for g in range(len(start) - 1):
+                answers = table[256 * start[g] : 256 * start[g + 1]].reshape(256, -1).astype(np.int64)
                 first = self.plan.donor_start[low + g]
                 largest = np.maximum(answers.max(axis=0, initial=0), -answers.min(axis=0, initial=0))
                 dots[first : first + answers.shape[1]] = largest * np.abs(self._plane_factor).sum()
@@ -315,12 +307,11 @@ class LayerCrossbars:
             signal, variance = _by_row(signal), _by_row(variance)
             table = np.empty((donors.stop - donors.start) * 256, self._table_type)
             quiet = np.empty(len(table) if len(variance) else 0, np.float32)
-            answering: tuple[Any, ...] = (signal, variance, self._weights.factors, self._adc_step, self._adc_top)
-            answering += (self._weights.offset, copy_start, start, table, quiet)
-            over_ranges(high - low, partial(respond, *answering))
+            cells = self._cells(signal, variance, copy_start)
+            over_ranges(high - low, partial(respond, cells, Answers(start, table, quiet)))
             if not len(variance):
                 signal = signal[:0].copy()  # the table says it all
-        chunk = _Chunk((low, high), start, copy_start, signal, variance, table, quiet)
+        chunk = _Chunk((low, high), self._cells(signal, variance, copy_start), Answers(start, table, quiet))
         if self._keep:
             self._chunks[number] = chunk
         return chunk
@@ -378,44 +369,41 @@ class LayerCrossbars:
         by_column: Float64 = effective.transpose(0, 2, 1)[ou, place % width]
         return by_column.reshape(conductance.shape)
 
+    def _cells(self, signal: Float64, variance: Float64, copy_start: Int64) -> Cells:
+        weights = self._weights
+        return Cells(signal, variance, weights.factors, self._adc_step, self._adc_top, weights.offset, copy_start)
+
+    def _driven(self, windows: Windows, groups: tuple[int, int], factors: NDArray[np.signedinteger[Any]]) -> Driven:
+        """The rows of these row groups, by the windows of a batch."""
+        inputs, rows = self._inputs, self.plan.rows[slice(*groups)]
+        batch = windows.inputs, windows.base, windows.offset
+        return Driven(*batch, rows, factors, inputs.bits, inputs.width, inputs.offset)
+
     def _by_table(self, chunk: _Chunk, windows: Windows, first: int, accumulator: Int64) -> None:
         """h <= 8 and one input bit at a time: the driven rows are one byte, so a donor's answers are a table of 256."""
         tasks = -(-len(windows.base) // POSITIONS_PER_TASK)
-        overflows = np.zeros((tasks, 2), np.int64)
-        low, high = chunk.groups
-        inputs_of = (windows.inputs, windows.base, windows.offset, self.plan.rows[low:high])
-        behind = self._behind(chunk)
-        if len(chunk.variance):
-            cells = (chunk.signal, chunk.variance, self._weights.factors, self._adc_step, self._adc_top)
-            noise = (self._weights.offset, chunk.copy_start, self._noise_key, first)
-            donor = int(self.plan.donor_start[low])
-            average, *rest = behind
-            drawing: tuple[Any, ...] = (*inputs_of, self._plane_factor, chunk.start, chunk.table, chunk.quiet)
-            drawing += (*cells, *noise, donor, average, *rest, self._limits)
-            drawing += (self.model.overflow == "wrap", accumulator, overflows)
-            over_ranges(tasks, partial(accumulate_by_noisy_table, *drawing))
+        sums = Sums(accumulator, np.zeros((tasks, 2), np.int64))
+        if len(chunk.cells.variance):
+            driven = self._driven(windows, chunk.groups, self._plane_factor)
+            noise = Noise(self._noise_key, first, int(self.plan.donor_start[chunk.groups[0]]))
+            of_chunk = driven, chunk.answers, chunk.cells, noise, self._behind(chunk.groups, self._limits)
+            over_ranges(tasks, partial(accumulate_by_noisy_table, *of_chunk, sums))
         else:
-            limits = self._limits if self._guarded else np.zeros(0, np.int64)
-            factors = self._plane_factor.astype(chunk.table.dtype)
-            adding: tuple[Any, ...] = (*inputs_of, factors, chunk.start, chunk.table, *behind, limits)
-            adding += (self.model.overflow == "wrap", accumulator, overflows)
-            over_ranges(tasks, partial(accumulate_by_table, *adding))
-        self._count(overflows)
+            driven = self._driven(windows, chunk.groups, self._plane_factor.astype(chunk.answers.table.dtype))
+            behind = self._behind(chunk.groups, self._limits if self._guarded else np.zeros(0, np.int64))
+            over_ranges(tasks, partial(accumulate_by_table, driven, chunk.answers, behind, sums))
+        self._count(sums)
 
     def _by_cell(self, chunk: _Chunk, windows: Windows, first: int, accumulator: Int64) -> None:
         """Any h and DAC bits: add up every bitline."""
-        overflows = np.zeros((len(windows.base), 2), np.int64)
-        low, high = chunk.groups
-        donors = slice(self.plan.donor_start[low], self.plan.donor_start[high])
-        average, *uses = self._behind(chunk)
-        adding: tuple[Any, ...] = (windows.inputs, windows.base, windows.offset)
-        adding += (self.plan.rows[low:high], self._inputs.width, self._inputs.offset)
-        adding += (self._inputs.factors, chunk.signal, chunk.variance, self._stored_sums[donors])
-        adding += (self._weights.factors, self._weights.offset, self._adc_step, self._adc_top, chunk.copy_start)
-        adding += (self._noise_key, first, int(donors.start), average, chunk.start, *uses)
-        adding += (self._limits, self.model.overflow == "wrap", accumulator, overflows)
-        over_ranges(len(windows.base), partial(accumulate_by_cell, *adding))
-        self._count(overflows)
+        sums = Sums(accumulator, np.zeros((len(windows.base), 2), np.int64))
+        donors = slice(*self.plan.donor_start[list(chunk.groups)])
+        driven = self._driven(windows, chunk.groups, self._inputs.factors)
+        noise = Noise(self._noise_key, first, int(donors.start))
+        of_donors = Donors(chunk.answers.start, self._stored_sums[donors])
+        of_chunk = driven, of_donors, chunk.cells, noise, self._behind(chunk.groups, self._limits)
+        over_ranges(len(windows.base), partial(accumulate_by_cell, *of_chunk, sums))
+        self._count(sums)
 
     def _by_count(self, windows: Windows, accumulator: Int64) -> None:
         """Ideal cells, any h, cell bits and DAC bits: count every bitline. Copies of a donor would give its mean."""
@@ -427,17 +415,16 @@ class LayerCrossbars:
             for row in range(height):
                 ones = (levels[:, bit // width, row] >> bit % width & 1).astype(np.uint64)
                 words[:, bit, row // 64] |= ones << np.uint64(row % 64)
-        overflows = np.zeros((len(windows.base), 2), np.int64)
         codes = adc_codes(largest_count(self.plan, self.model), self.model.adc_bits, self._adc_step)
         column_start = np.arange(columns + 1, dtype=np.int64) * width
-        counting: tuple[Any, ...] = (windows.inputs, windows.base, windows.offset)
-        counting += (self.plan.rows, self._inputs.bits, self._inputs.width)
-        counting += (self._inputs.offset, self._inputs.factors, words, self._stored_sums, column_start)
-        counting += (self._weights.factors, self._weights.offset, codes, self.plan.donor_start)
-        counting += (self.plan.use_start, self.plan.use_filter, self.plan.use_donor, self._gain, self._drop)
-        counting += (self._limits, self.model.overflow == "wrap", accumulator, overflows)
-        over_ranges(len(windows.base), partial(accumulate_by_count, *counting))
-        self._count(overflows)
+        stored = Bits(words, column_start, self._weights.factors, self._weights.offset, codes)
+        whole = 0, self.plan.groups
+        driven = self._driven(windows, whole, self._inputs.factors)
+        of_donors = Donors(self.plan.donor_start, self._stored_sums)
+        behind = self._behind(whole, self._limits)._replace(average=np.zeros(0, np.int64))
+        sums = Sums(accumulator, np.zeros((len(windows.base), 2), np.int64))
+        over_ranges(len(windows.base), partial(accumulate_by_count, driven, of_donors, stored, behind, sums))
+        self._count(sums)
 
     def _levels(self, donors: slice) -> Int64:
         """Levels of the cells, int64 [donors, columns, h]; 0 on unused rows, which have no cells."""
@@ -450,25 +437,27 @@ class LayerCrossbars:
         sums: Int64 = np.einsum("dch,c->d", self._levels(slice(None)), self._weights.factors)
         return sums
 
-    def _behind(self, chunk: _Chunk) -> tuple[Any, ...]:
-        """What happens to a chunk's dot products."""
-        low, high = chunk.groups
+    def _behind(self, groups: tuple[int, int], limits: Int64) -> Behind:
+        """What happens to the dot products of these row groups."""
+        low, high = groups
         first, last = self.plan.donor_start[low], self.plan.donor_start[high]
         uses = slice(self.plan.use_start[low], self.plan.use_start[high])
         average = self._average[first:last]
-        return (
-            average if average.any() else average[:0],
-            self.plan.use_start[low : high + 1] - self.plan.use_start[low],
-            self.plan.use_filter[uses],
-            self.plan.use_donor[uses] - np.int32(first),
-            self._gain[uses],
-            self._drop[uses],
+        return Behind(
+            average=average if average.any() else average[:0],
+            use_start=self.plan.use_start[low : high + 1] - self.plan.use_start[low],
+            use_filter=self.plan.use_filter[uses],
+            use_donor=self.plan.use_donor[uses] - np.int32(first),
+            use_gain=self._gain[uses],
+            use_drop=self._drop[uses],
+            limits=limits,
+            wrap=self.model.overflow == "wrap",
         )
 
-    def _count(self, overflows: Int64) -> None:
-        dots, sums = overflows.sum(axis=0)
+    def _count(self, sums: Sums) -> None:
+        dots, totals = sums.overflows.sum(axis=0)
         self.dot_overflows += int(dots)
-        self.sum_overflows += int(sums)
+        self.sum_overflows += int(totals)
 
 
 def _by_row(cells: Float64) -> Float64:

@@ -22,6 +22,7 @@ from prap_pim.ir.plan import LayerPlan, NetworkPlan
 Progress = Callable[[int, int], object]
 
 _TABLE_BYTES = 1 << 30  # of programmed cells and their answers that a network keeps; others are made anew in each batch
+
 _WIDEST_ADC = 62  # bits: no bitline counts further
 
 
@@ -63,27 +64,6 @@ class SimulationReport:
     def mismatches(self) -> int:
         """Over all layers."""
         return sum(check.mismatches for check in self.layers.values())
-
-
-def simulate(
-    captured: Captured,
-    plan: NetworkPlan,
-    grain: Grain,
-    adc_bits: int,
-    images: Tensor,
-    labels: Tensor,
-    batch_size: int = 50,
-    progress: Progress | None = None,
-    check: bool | int = True,
-) -> SimulationReport:
-    """``measure`` on crossbars of ideal cells and wide accumulators, with an ADC that clips; every image is checked.
-
-    Args:
-        grain, adc_bits: of the chip.
-        others: as for ``measure``.
-    """
-    model = CrossbarModel.checked({"grain": grain, "adc_bits": adc_bits}, "crossbars")
-    return measure(captured, plan, model, images, labels, batch_size=batch_size, progress=progress, check=check)
 
 
 def measure(
@@ -188,7 +168,7 @@ def exact_accuracy(
 ) -> float:
     """Accuracy on crossbars that lose nothing, by the exact product alone: no cell is visited.
 
-    Args, Raises: as ``simulate``.
+    Args, Raises: as ``measure``.
     """
     model = CrossbarModel(grain=grain, adc_bits=_WIDEST_ADC)
     return measure(captured, plan, model, images, labels, batch_size=batch_size, progress=progress).accuracy

@@ -43,26 +43,31 @@ class Manifest(Settings):
     plans: dict[str, str] | None = None
 
 
+class Inside:
+    """A path inside a folder, by its name there: an attribute of the folder's class."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder", kind: type["RunFolder"]) -> Path:
+        """Of this folder."""
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths inside a run's folder. Every file there is whole, because files are written aside and renamed."""
 
     path: Path
-
-    @property
-    def kind(self) -> str:
-        """What the folder holds, for messages."""
-        return "run"
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        """See ``Manifest``."""
-        return self.path / "manifest.json"
+    kind = "run"  # what the folder holds, for messages
+    config = Inside("config.yaml")  # the resolved configuration
+    manifest = Inside("manifest.json")  # see ``Manifest``
+    results = Inside("results.json")  # every figure, with its unit
+    study = Inside(STUDY)  # see ``StudyResults``; a run has none
+    report = Inside("report.html")  # the page for people
+    comparison = Inside("comparison.csv")  # every figure of every method, a line each
+    checkpoints = Inside("checkpoints")  # of the base training
+    simulations = Inside("simulations")  # what simulations have measured so far, a file for each device
 
     def read_manifest(self) -> Manifest:
         """The manifest that the folder holds.
@@ -71,11 +76,6 @@ class RunFolder:
             UserError: it is missing or broken.
         """
         return Manifest.checked(read_json(self.manifest), str(self.manifest))
-
-    @property
-    def results(self) -> Path:
-        """Every figure, with its unit."""
-        return self.path / "results.json"
 
     def read_results(self) -> Results:
         """The results of a finished run.
@@ -101,11 +101,6 @@ class RunFolder:
         """
         self._check(self.study)
         return StudyResults.load(self.study)
-
-    @property
-    def study(self) -> Path:
-        """See ``StudyResults``; a run has none."""
-        return self.path / STUDY
 
     def _check(self, *files: Path) -> None:
         """
@@ -135,23 +130,8 @@ class RunFolder:
             return f"{self.path} is not the whole folder of a run: it holds no {missing.name}"
         return f"the run in {self.path} has not finished: go on with prap-pim run ... --resume"
 
-    @property
-    def report(self) -> Path:
-        """The page for people."""
-        return self.path / "report.html"
-
-    @property
-    def comparison(self) -> Path:
-        """Every figure of every method, a line each."""
-        return self.path / "comparison.csv"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Checkpoints of the base training."""
-        return self.path / "checkpoints"
-
     def method(self, name: str) -> Path:
-        """The folder of one method: its checkpoints, plan.safetensors, digital.safetensors and result.json.
+        """The folder of one method: checkpoints, plan.safetensors, digital.safetensors, and what its stages found.
 
         Raises:
             UserError: the name, which may come from a file of somebody else's, would lead elsewhere.
@@ -159,11 +139,6 @@ class RunFolder:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise UserError(f"{self.path}: a method cannot be called {name!r}")
         return self.path / "methods" / name
-
-    @property
-    def simulations(self) -> Path:
-        """What simulations have found so far, a file for each point."""
-        return self.path / "simulations"
 
 
 def _begun_as_study(manifest: Path) -> bool:

@@ -11,9 +11,10 @@ from prap_pim.common.settings import nearest, read_yaml
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.folder import RunFolder, open_finished
-from prap_pim.results.run import Results
+from prap_pim.results.run import MethodResult, Results
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.stages import PLAN, digests, saved_method
+from prap_pim.runs.store import check_whole
 from prap_pim.training.data import Splits, load
 
 
@@ -43,14 +44,22 @@ class FinishedRun:
         Raises:
             UserError: the run has no such method, or its files are missing or not those of the run.
         """
-        digest = {method.name: method.plan_sha256 for method in self.results.methods}
-        if name not in digest:
-            raise UserError(f"no method {name!r} in the run {self.folder.path} ({nearest(name, list(digest))})")
-        place = self.folder.method(name)
-        captured, plan = saved_method(self.config, self.splits, place)
-        if plan.digest() != digest[name]:
-            raise UserError(f"{place / PLAN} is not the plan of this run's results")
-        return captured, plan
+        methods = {method.name: method for method in self.results.methods}
+        if name not in methods:
+            raise UserError(f"no method {name!r} in the run {self.folder.path} ({nearest(name, list(methods))})")
+        check_method(self.folder, methods[name])
+        return saved_method(self.config, self.splits, self.folder.method(name))
+
+
+def check_method(folder: RunFolder, method: MethodResult) -> None:
+    """
+    Raises:
+        UserError: a file of this method is missing, damaged or not that of the results; it is named.
+    """
+    place = folder.method(method.name)
+    check_whole(place)
+    if NetworkPlan.load(place / PLAN).digest() != method.plan_sha256:
+        raise UserError(f"{place / PLAN} is damaged: it is not the plan of this run's results")
 
 
 @contextmanager
@@ -65,8 +74,8 @@ def reopen(path: Path) -> Iterator[FinishedRun]:
         config = RunConfig.checked(read_yaml(folder.config), str(folder.config))
         results, manifest = Results.load(folder.results), folder.read_manifest()
         splits, chip = load(config.data, config.seed), load_chip(config.chip)
-        found = digests(config.model_copy(update={"checkpoint": None}), splits, chip)
+        inputs = digests(config.model_copy(update={"checkpoint": None}), splits, chip)
         for what in ("data", "chip"):
-            if found[what] != manifest.inputs.get(what):
+            if inputs[what] != manifest.inputs.get(what):
                 raise UserError(f"the run in {path} was made with other content of {what}")
-        yield FinishedRun(folder, config, results, splits, chip, found)
+        yield FinishedRun(folder, config, results, splits, chip, inputs)

@@ -1,52 +1,37 @@
 """The whole flow, one stage a line: train, compress, quantise, map, cost, prove, report."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_json, write_json
-from prap_pim.common.progress import Progress, counted, phase
-from prap_pim.cost import cost
+from prap_pim.common.progress import Progress, phase
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.calibrate import tie
-from prap_pim.methods.config import MethodConfig
 from prap_pim.report.comparison import write_comparison
 from prap_pim.report.html.run import write_report
 from prap_pim.results.folder import Manifest, RunFolder, open_run
-from prap_pim.results.run import (
-    MethodResult,
-    Results,
-)
+from prap_pim.results.run import MethodResult, Results
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.finished import check_method
 from prap_pim.runs.record import result_of, results_of
 from prap_pim.runs.stages import (
     PLAN,
+    MethodStages,
+    capture_network,
     check,
-    compress_method,
-    crossbar_budget,
-    digest_of,
+    depends_on,
     digests,
-    has_meaning,
-    prove,
     train_network,
     untrained,
     versions,
-    zero_inputs,
 )
-from prap_pim.training import (
-    Checkpoint,
-    Processes,
-    TrainingConfig,
-    check_shards,
-    train_along,
-)
+from prap_pim.runs.store import Store
+from prap_pim.training import Processes, TrainingConfig, check_shards, torch_threads, train_along
 from prap_pim.training.data import Splits, load
 
 
@@ -70,7 +55,8 @@ def run(
             on the CPU.
 
     Raises:
-        UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched.
+        UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched. Or a
+            file of a finished run is damaged.
     """
     processes = processes or Processes()
     splits = load(config.data, config.seed)
@@ -87,21 +73,46 @@ def run(
         arithmetic=processes.arithmetic,
         inputs=digests(config, splits, chip),
     )
-    with open_run(output, config.resolved(), manifest, resume) as folder, _as_many_threads_as_begun(folder):
+    with ExitStack() as stack:
+        folder = stack.enter_context(open_run(output, config.resolved(), manifest, resume))
+        stack.enter_context(torch_threads(folder.read_manifest().threads))  # go on with those that it was begun with
         if not folder.results.exists():
-            trained, branch = train_network(config, splits, folder.checkpoints, progress, processes)
-            methods = [
-                _method(config, m, splits, chip, trained, branch, folder, progress, processes) for m in config.methods
-            ]
-            results = results_of(config, command, splits, chip, trained, methods, progress)
-            write_report(results, folder, progress=progress)
-            write_comparison(results, folder.comparison)
-            write_json(
-                folder.manifest, {**read_json(folder.manifest), "plans": {m.name: m.plan_sha256 for m in methods}}
-            )
-            results.save(folder.results)  # last: it says that the run has finished
+            _compute(config, command, splits, chip, folder, progress, processes)
         processes.tell({})
-        return Results.load(folder.results)
+        results = Results.load(folder.results)
+        for method in results.methods:
+            check_method(folder, method)
+        return results
+
+
+def _compute(
+    config: RunConfig,
+    command: str,
+    splits: Splits,
+    chip: Chip,
+    folder: RunFolder,
+    progress: Progress,
+    processes: Processes,
+) -> None:
+    """All stages that are left, and the results."""
+    trained = train_network(config, splits, folder.checkpoints, progress, processes)
+    network = capture_network(config, splits, trained[0]).network
+    of_network = depends_on(config, folder.read_manifest().inputs["data"])
+
+    def method_result(name: str) -> MethodResult:
+        store = Store(folder.method(name))
+        here = config.only([name]), splits, chip, of_network, lambda: trained, lambda key: store
+        stages = MethodStages(*here, progress, processes)
+        compression, plan = stages.compressed(), NetworkPlan.load(store.path / PLAN)
+        costs = stages.costs(network, plan)
+        return result_of(stages, network, plan, compression, costs, stages.accuracy())
+
+    methods = [method_result(method.name) for method in config.methods]
+    results = results_of(config, command, splits, chip, trained[0], methods, progress)
+    write_report(results, folder, progress=progress)
+    write_comparison(results, folder.comparison)
+    write_json(folder.manifest, {**read_json(folder.manifest), "plans": {m.name: m.plan_sha256 for m in methods}})
+    results.save(folder.results)  # last: it says that the run has finished
 
 
 def assist(config: RunConfig, processes: Processes) -> None:
@@ -128,58 +139,3 @@ def _threads(schedule: TrainingConfig | None) -> int:
     threads = torch.get_num_threads()
     shards = schedule.shards if schedule is not None else None
     return threads if shards is None or "OMP_NUM_THREADS" in os.environ else max(1, threads // shards)
-
-
-@contextmanager
-def _as_many_threads_as_begun(folder: RunFolder) -> Iterator[None]:
-    """Sums of floats depend on how many threads share them: a resumed run goes on with those that it was begun with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(folder.read_manifest().threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _method(
-    config: RunConfig,
-    method: MethodConfig,
-    splits: Splits,
-    chip: Chip,
-    trained: nn.Module,
-    branch: Checkpoint | None,
-    folder: RunFolder,
-    progress: Progress,
-    processes: Processes,
-) -> MethodResult:
-    """Compress, plan, cost and prove one method."""
-    place = folder.method(method.name)
-    before = _finished(place)
-    if before is not None:
-        return before
-
-    found = compress_method(config, method, splits, chip, trained, branch, place, progress, processes)
-    captured, plan = found.captured, found.plan
-    zero_input = zero_inputs(config, captured, plan, splits, chip, phase(progress, f"{method.name}: zero inputs"))
-    budget = crossbar_budget(config, captured.network, plan, chip)
-    mappings: list[dict[str, Any]] = [{"mode": config.mapping}, {"crossbars": budget}]
-    costs, at_budget = (
-        cost(captured.network, plan, chip, zero_input=zero_input, **mapping)
-        for mapping in counted(mappings, phase(progress, f"{method.name}: costs"))
-    )
-    compressed, proof = prove(config, captured, plan, splits, chip, progress) if has_meaning(config) else (None, None)
-    of_bytes = splits.test.are_tokens
-    result = result_of(method, found, chip, budget, costs, at_budget, proof, compressed, of_bytes)
-    write_json(place / "result.json", {"sha256": digest_of(result.model_dump_json()), "result": result.model_dump()})
-    return result
-
-
-def _finished(place: Path) -> MethodResult | None:
-    """The result of a method that is done; None if it is not, or if its files are not what was written."""
-    try:
-        saved = read_json(place / "result.json")
-        result = MethodResult.model_validate(saved["result"])
-        whole = saved["sha256"] == digest_of(result.model_dump_json())
-        return result if whole and NetworkPlan.load(place / PLAN).digest() == result.plan_sha256 else None
-    except (UserError, ValueError, KeyError, TypeError):
-        return None

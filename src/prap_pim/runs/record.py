@@ -4,13 +4,12 @@ from typing import Any
 
 from torch import nn
 
-from prap_pim.capture.evaluate import Quality, evaluate
+from prap_pim.capture.evaluate import evaluate
 from prap_pim.common.progress import Progress, phase
 from prap_pim.cost import CostReport, conventions, load_table
-from prap_pim.crossbar import SimulationReport
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer, Network
-from prap_pim.methods.config import MethodConfig
+from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.run import (
     BudgetResult,
     ChipResult,
@@ -22,23 +21,35 @@ from prap_pim.results.run import (
     TimingResult,
 )
 from prap_pim.runs.config import RunConfig
-from prap_pim.runs.stages import CompressedMethod, capture_network, dense_ous, has_meaning, versions
+from prap_pim.runs.stages import (
+    Accuracy,
+    Compression,
+    Costs,
+    MethodStages,
+    capture_network,
+    dense_ous,
+    has_meaning,
+    versions,
+)
 from prap_pim.training.data import Splits
+
+_UNCHECKED = {"checked_outputs": 0, "mismatches": 0, "overflows": 0}  # of a layer whose network went through no cell
 
 
 def result_of(
-    method: MethodConfig,
-    found: CompressedMethod,
-    chip: Chip,
-    budget: int,
-    costs: CostReport,
-    at_budget: CostReport,
-    proof: SimulationReport | None,
-    compressed: Quality | None,
-    of_bytes: bool,
+    stages: MethodStages,
+    network: Network,
+    plan: NetworkPlan,
+    compression: Compression,
+    costs: Costs,
+    accuracy: Accuracy,
 ) -> MethodResult:
-    plan, layers = found.plan, []
-    for layer, priced in zip(found.captured.network.layers, costs.layers, strict=True):
+    """What the stages of one method found; of ``network`` only shapes count."""
+    method, chip, layers = stages.method, stages.chip, []
+    assert costs.at_budget is not None
+    assert costs.budget is not None
+    copies: dict[str, Any] = {key: getattr(costs.at_budget, key) for key in ("copies", "copy_crossbars")}
+    for layer, of_layer in zip(network.layers, costs.own.layers, strict=True):
         of_plan = plan.layers[layer.name]
         layers.append(
             LayerResult(
@@ -49,39 +60,29 @@ def result_of(
                 row_groups=of_plan.groups,
                 donors=len(of_plan.donors),
                 uses=of_plan.uses,
-                ou_steps=priced.ou_steps,
+                ou_steps=of_layer.ou_steps,
                 dense_ou_steps=_dense_ou_steps(layer, chip),
-                crossbars=priced.crossbars,
-                serial_latency_s=priced.serial_latency_s,
-                pipelined_latency_s=priced.pipelined_latency_s,
-                energy_j=priced.energy_j,
-                checked_outputs=proof.layers[layer.name].checked if proof else 0,
-                mismatches=proof.layers[layer.name].mismatches if proof else 0,
-                overflows=proof.overflows[layer.name] if proof else 0,
-                bottleneck=priced.time.bottleneck,
-                stored_cells=priced.stored_cells,
-                crossbar_ous=list(priced.crossbar_ous),
+                crossbars=of_layer.crossbars,
+                serial_latency_s=of_layer.serial_latency_s,
+                pipelined_latency_s=of_layer.pipelined_latency_s,
+                energy_j=of_layer.energy_j,
+                bottleneck=of_layer.time.bottleneck,
+                stored_cells=of_layer.stored_cells,
+                crossbar_ous=list(of_layer.crossbar_ous),
+                **accuracy.layers.get(layer.name, _UNCHECKED),
             )
         )
     return MethodResult(
         name=method.name,
         description=method.description,
-        compressed_accuracy=compressed.accuracy if compressed else None,
-        bit_true_accuracy=proof.quality.accuracy if proof else None,
-        compressed_bits_per_byte=compressed.bits if compressed and of_bytes else None,
-        bit_true_bits_per_byte=proof.quality.bits if proof and of_bytes else None,
-        checked_images=proof.checked_images if proof else 0,
-        compute_ratio=compute_ratio(found.captured.network, costs, chip),
-        ou_steps=costs.ou_steps,
-        serial_breakdown_s=costs.serial_breakdown_s,
-        at_budget=BudgetResult(
-            budget=budget, copies=at_budget.copies, copy_crossbars=at_budget.copy_crossbars, **figures(at_budget)
-        ),
+        compute_ratio=compute_ratio(network, costs.own, chip),
+        ou_steps=costs.own.ou_steps,
+        serial_breakdown_s=costs.own.serial_breakdown_s,
+        at_budget=BudgetResult(**copies, budget=costs.budget, **figures(costs.at_budget)),
         plan_sha256=plan.digest(),
-        calibration=found.calibration,
-        check=found.check,
-        layers=layers,
-        **figures(costs),
+        **compression.model_dump(),
+        **{**accuracy.model_dump(), "layers": layers},
+        **figures(costs.own),
     )
 
 

@@ -1,16 +1,16 @@
 """Accuracy of a finished run's methods on crossbars with device effects: ``prap-pim simulate``."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
+from torch import Tensor
 
+from prap_pim.capture import Captured
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import read_json, write_json
+from prap_pim.common.files import file_digest
 from prap_pim.common.memory import available_memory
 from prap_pim.common.parallel import cores
 from prap_pim.common.progress import Progress
@@ -27,12 +27,15 @@ from prap_pim.crossbar import (
     measure_each,
 )
 from prap_pim.hardware.chip import Chip
+from prap_pim.ir.plan import NetworkPlan
 from prap_pim.report.html.run import write_report
 from prap_pim.results.run import ParameterResult, PointResult, Results, SimulationResult
 from prap_pim.runs.finished import FinishedRun, reopen
-from prap_pim.runs.stages import versions
+from prap_pim.runs.stages import DIGITAL, versions
+from prap_pim.runs.store import Entry, Store
 
 _PROCESS_BYTES = 2 << 30  # that a process may need: tables of cells (1 GiB), images, torch itself
+_Networks = Mapping[str, tuple[Captured, NetworkPlan]]  # by method
 _SWEPT: dict[str, tuple[str, ...]] = {  # quantity: the settings that it changes
     "sigma": ("device.variation.sigma",),
     "adc-bits": ("adc_bits",),
@@ -213,74 +216,29 @@ def _plain(value: Any) -> str:
     return ", ".join(map(_plain, value)) if isinstance(value, list) else f"{value}"
 
 
-class _Found(Settings):
-    """What was found on one device."""
+class _Device(Settings):
+    """What was measured on one device."""
 
     accuracy: float = Field(ge=0, le=1)
     overflows: int = Field(ge=0)
     layers_by_cell: int = Field(ge=0)
 
     @staticmethod
-    def of(report: SimulationReport) -> "_Found":
+    def of(report: SimulationReport) -> "_Device":
         by_cell = sum(path == "cells" for path in report.paths.values())
-        return _Found(accuracy=report.accuracy, overflows=sum(report.overflows.values()), layers_by_cell=by_cell)
+        return _Device(accuracy=report.accuracy, overflows=sum(report.overflows.values()), layers_by_cell=by_cell)
 
 
-class _Point:
-    """The devices of one method and setting that are done, kept in a file that is written whole after each."""
+@dataclass
+class _Measurement:
+    """One device with one method and setting, where what is measured on it is kept, and that, once it is."""
 
-    def __init__(self, folder: Path, depends_on: dict[str, Any]) -> None:
-        """
-        Args:
-            folder: of the files.
-            depends_on: all that the figures depend on, device's number aside: plain values.
-        """
-        text = json.dumps(depends_on, sort_keys=True)
-        self.depends_on = depends_on
-        self.path = folder / f"{sha256(text.encode()).hexdigest()[:32]}.json"
-        self.found: dict[int, _Found] = dict(self._read())
-
-    def _read(self) -> Iterator[tuple[int, _Found]]:
-        try:
-            saved = read_json(self.path)
-            if saved["sha256"] == _digest(saved["found"]) and saved["depends_on"] == self.depends_on:
-                found = [(int(number), _Found.model_validate(each)) for number, each in saved["found"].items()]
-                yield from found
-        except (UserError, ValidationError, ValueError, KeyError, TypeError, AttributeError):
-            return  # missing or damaged: the devices are measured again
-
-    def add(self, number: int, found: _Found) -> None:
-        """Keep what was found on a device."""
-        self.found[number] = found
-        plain = {str(number): each.model_dump() for number, each in sorted(self.found.items())}
-        write_json(self.path, {"depends_on": self.depends_on, "found": plain, "sha256": _digest(plain)})
+    trial: Trial
+    entry: Entry
+    device: _Device | None
 
 
-def _digest(value: Any) -> str:
-    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """A method, a value of the swept quantity, the crossbars with it, and what is known of them."""
-
-    method: str
-    value: float | None
-    model: CrossbarModel
-    devices: int
-    point: _Point
-
-    def result(self) -> PointResult:
-        found = [self.point.found[number] for number in range(self.devices)]
-        accuracies = [each.accuracy for each in found]
-        return PointResult(
-            method=self.method,
-            value=self.value,
-            **OverDevices.of(accuracies)._asdict(),
-            accuracies=accuracies,
-            overflows=sum(each.overflows for each in found),
-            layers_by_cell=max(each.layers_by_cell for each in found),
-        )
+_Points = dict[tuple[str, float | None], list[_Measurement]]  # by method and value of the swept quantity
 
 
 def simulate_run(
@@ -332,43 +290,30 @@ def _simulate(
             for layer in plan.layers.values():
                 check_fit(layer, model)
 
-    settings = []
+    store = Store(run.folder.simulations)
+    points: _Points = {}
     for name in names:
+        digital = run.folder.method(name) / DIGITAL
+        basis = {
+            "plan": networks[name][1].digest(),
+            "digital": file_digest(digital) if digital.exists() else None,
+            "data": run.inputs["data"],
+            "images": samples,
+            "seed": request.seed,
+            "versions": versions(),
+        }
         for value, model in zip(values, models, strict=True):
-            depends_on = {
-                "plan": networks[name][1].digest(),
-                "digital": _digital_digest(run.folder.method(name) / "digital.safetensors"),
-                "data": run.inputs["data"],
-                "images": samples,
-                "seed": request.seed,
-                "crossbars": model.model_dump(mode="json"),
-                "versions": versions(),
-            }
-            devices = len(device_seeds(model, request.devices, request.seed))
-            settings.append(_Setting(name, value, model, devices, _Point(run.folder.simulations, depends_on)))
-
+            here = points.setdefault((name, value), [])
+            for number, seed in enumerate(device_seeds(model, request.devices, request.seed)):
+                of_device = {**basis, "crossbars": model.model_dump(mode="json"), "device": number}
+                entry = store.entry("device", of_device)
+                here.append(_Measurement(Trial(name, model, seed), entry, entry.load(_Device)))
     exact = {}
     for number, (name, (captured, plan)) in enumerate(networks.items()):
         progress("without device effects", number, len(networks), name)
         exact[name] = exact_accuracy(captured, plan, run.chip.grain, images, labels)
     progress("without device effects", len(networks), len(networks), "")
-
-    left, trials = [], []
-    for setting in settings:
-        for device, seed in enumerate(device_seeds(setting.model, request.devices, request.seed)):
-            if device not in setting.point.found:
-                left.append((setting, device))
-                trials.append(Trial(setting.method, setting.model, seed))
-    total = sum(setting.devices for setting in settings)
-    done = total - len(left)
-    progress("with device effects", done, total, "devices")
-    processes = request.processes or max(1, min(cores(), available_memory() // _PROCESS_BYTES))
-    for number, report in measure_each(networks, trials, images, labels, processes=processes):
-        setting, device = left[number]
-        setting.point.add(device, _Found.of(report))
-        done += 1
-        at = "" if setting.value is None or sweep is None else f" {sweep.quantity} {setting.value:g}"
-        progress("with device effects", done, total, f"devices; {setting.method}{at}: {100 * report.accuracy:.1f} %")
+    _measure(points, networks, images, labels, request, progress)
 
     title = [crossbars.title or "the chip as it is", *([f"sweep of {sweep.quantity}"] if sweep is not None else [])]
     return SimulationResult(
@@ -381,9 +326,37 @@ def _simulate(
         parameters=crossbars.parameters(run.chip, sweep),
         sweep=sweep.quantity if sweep is not None else None,
         exact_accuracy=exact,
-        points=[setting.result() for setting in settings],
+        points=[_point(*key, [one.device for one in here if one.device]) for key, here in points.items()],
     )
 
 
-def _digital_digest(path: Path) -> str | None:
-    return sha256(path.read_bytes()).hexdigest() if path.exists() else None
+def _measure(
+    points: _Points, networks: _Networks, images: Tensor, labels: Tensor, request: Request, progress: Progress
+) -> None:
+    """All devices that are left, one after the other or in several processes."""
+    left = [(value, one) for (_, value), here in points.items() for one in here if one.device is None]
+    total = sum(map(len, points.values()))
+    done = total - len(left)
+    progress("with device effects", done, total, "devices")
+    processes = request.processes or max(1, min(cores(), available_memory() // _PROCESS_BYTES))
+    trials = [one.trial for _, one in left]
+    for place, report in measure_each(networks, trials, images, labels, processes=processes):
+        value, one = left[place]
+        one.device = _Device.of(report)
+        one.entry.save(one.device)
+        done += 1
+        at = "" if value is None or request.sweep is None else f" {request.sweep.quantity} {value:g}"
+        note = f"devices; {one.trial.network}{at}: {100 * report.accuracy:.1f} %"
+        progress("with device effects", done, total, note)
+
+
+def _point(method: str, value: float | None, devices: list[_Device]) -> PointResult:
+    accuracies = [device.accuracy for device in devices]
+    return PointResult(
+        method=method,
+        value=value,
+        **OverDevices.of(accuracies)._asdict(),
+        accuracies=accuracies,
+        overflows=sum(device.overflows for device in devices),
+        layers_by_cell=max(device.layers_by_cell for device in devices),
+    )

@@ -2,63 +2,59 @@
 
 import copy
 import platform
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+from safetensors.numpy import load_file
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 from torch import nn
 
 from prap_pim.capture import Captured, capture
-from prap_pim.capture.equalize import equalised
-from prap_pim.capture.evaluate import Quality, evaluate
-from prap_pim.capture.quantize import QuantizeConfig, settled
+from prap_pim.capture.evaluate import evaluate
 from prap_pim.capture.weights import load_weights, put_weights
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import read_json, write_json, write_whole
-from prap_pim.common.memory import kept_memory
-from prap_pim.common.progress import Progress, Steps, counted, phase, unheard
-from prap_pim.cost import ZeroInput, cost, load_table
-from prap_pim.crossbar import CrossbarModel, SimulationReport, compressed_model, measure, zero_input_rates
+from prap_pim.common.files import digest_of, file_digest, key_of
+from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
+from prap_pim.common.settings import Settings
+from prap_pim.cost import CostReport, ZeroInput, cost, load_table
+from prap_pim.crossbar import CrossbarModel, compressed_model, measure, zero_input_rates
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer, Network
-from prap_pim.ir.plan import NetworkPlan
+from prap_pim.ir.patterns import PatternSet, ReuseMap
+from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.mapping import fewest_crossbars
-from prap_pim.methods.calibrate import CalibratedReuse, check_budget, train_donors
+from prap_pim.methods.calibrate import CalibratedReuse, Calibration, check_budget, train_donors
+from prap_pim.methods.calibrate.layer import Setting
+from prap_pim.methods.calibrate.network import Allocated
 from prap_pim.methods.compress import (
     CalibrationInputs,
+    Request,
     assign,
-    calibrated,
     changed_layers,
-    check_memory,
-    checked,
+    compress_network,
     plan_for_costs,
     planned,
-    whole_plan,
-    with_plans,
 )
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.finetune import finetune
-from prap_pim.methods.rebuild import Rebuilt
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.store import Store
 from prap_pim.training import Checkpoint, Processes, train
 from prap_pim.training.data import Splits
 from prap_pim.training.models import build
 
-PLAN = "plan.safetensors"  # of a method's folder
-
-
-_DIGITAL = "digital.safetensors"
-
-
+PLAN = "plan.safetensors"  # of a method's folder, as these
+DIGITAL = "digital.safetensors"
+_CALIBRATED = "calibrated.safetensors"
+_ZERO_INPUTS = "zero-inputs.safetensors"
 _BATCH = 100  # inputs at a time; results do not depend on it
-
-
 _PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
 
 
@@ -109,54 +105,279 @@ def train_network(
 
     What ``checkpoints``, a folder, holds of it is not trained again.
     """
-    model = untrained(config, splits)
-    schedule = config.training
+    model, schedule = untrained(config, splits), config.training
     if schedule is None:
         return model, None
-    stops = (schedule.compress_at, schedule.epochs)
+    basis = model, splits.train, schedule, config.seed, checkpoints
+    how: dict[str, Any] = {"resume": True, "progress": progress, "processes": processes}
     branch, _ = (
-        train(
-            model,
-            splits.train,
-            schedule,
-            config.seed,
-            checkpoints,
-            stop=stop,
-            resume=True,
-            phase=f"training to epoch {stop}",
-            progress=progress,
-            processes=processes,
-        )
-        for stop in stops
+        train(*basis, stop=stop, phase=f"training to epoch {stop}", **how)
+        for stop in (schedule.compress_at, schedule.epochs)
     )
     return model, branch
 
 
-def zero_inputs(
-    config: RunConfig, captured: Captured, plan: NetworkPlan, splits: Splits, chip: Chip, told: Steps = unheard
-) -> ZeroInput | None:
-    """The shares of OU steps that need not be done, if they are to be skipped; measured on calibration inputs."""
-    if not config.zero_input_skipping:
-        return None
-    return zero_input_rates(captured, plan, splits.calibration.inputs, chip.grain, _BATCH, told)
+def depends_on(config: RunConfig, data: str) -> dict[str, Any]:
+    """All that the trained network depends on.
+
+    Args:
+        data: their digest (``data_digest``).
+
+    Raises:
+        UserError: the user's checkpoint cannot be read.
+    """
+    settings = config.model_dump(mode="json", include={"model", "training", "seed"})
+    return {**settings, "data": data, "checkpoint": config.checkpoint and file_digest(config.checkpoint)}
 
 
-def prove(
-    config: RunConfig, captured: Captured, plan: NetworkPlan, splits: Splits, chip: Chip, progress: Progress
-) -> tuple[Quality, SimulationReport]:
-    """How well a compressed network tells the test labels: in float arithmetic, and on the bit-true crossbars."""
-    test = splits.test
-    proof = measure(
-        captured,
-        plan,
-        CrossbarModel.of(chip),
-        test.inputs,
-        test.labels,
-        progress=lambda done, total: progress(f"{plan.method}: bit-true simulation", done, total, "inputs"),
-        check=True if config.checked_images is None else config.checked_images,
+class Compression(Settings):
+    """What is known of a compressed network beside its plan: how calibrated reuse went about it, and its check."""
+
+    calibration: CalibrationResult | None
+    check: CheckResult
+
+
+class Accuracy(Settings):
+    """How well a compressed network tells the test labels; None: its weights were never trained, or are not of text.
+
+    ``layers`` counts the integers of the bit-true network as ``LayerResult`` does.
+    """
+
+    compressed_accuracy: float | None = None
+    bit_true_accuracy: float | None = None
+    compressed_bits_per_byte: float | None = None
+    bit_true_bits_per_byte: float | None = None
+    checked_images: int = 0
+    layers: dict[str, dict[str, int]] = Field(default={})
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """A plan mapped as asked, and, if that was wanted, when it may fill ``budget`` crossbars."""
+
+    own: CostReport
+    budget: int | None
+    at_budget: CostReport | None
+
+
+@dataclass(frozen=True, eq=False)
+class MethodStages:
+    """The stages of one method in their order: compressed, zero inputs, costs, accuracy. What they find is kept.
+
+    Attributes:
+        config: of the run; its first method is the one.
+        splits: the data.
+        chip: decides what an OU holds.
+        network: all that the trained network depends on (``depends_on``).
+        trained: trains it, if that is not done: ``train_network``.
+        place: the store for what stages find, by the key of the compressed network (``depends_on``); the plan and the
+            checkpoints of fine-tuning are in its folder, too.
+        progress: told how far things are.
+        processes: who trains.
+    """
+
+    config: RunConfig
+    splits: Splits
+    chip: Chip
+    network: dict[str, Any]
+    trained: Callable[[], tuple[nn.Module, Checkpoint | None]]
+    place: Callable[[str], Store]
+    progress: Progress = quiet
+    processes: Processes | None = None
+
+    @property
+    def method(self) -> MethodConfig:
+        """What to do to the network."""
+        return self.config.methods[0]
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """All that the compressed network depends on."""
+        return {
+            "network": key_of(self.network),
+            "method": self.method.model_dump(mode="json", exclude={"description"}),
+            "quantize": self.config.quantize.model_dump(mode="json"),
+            "grain": vars(self.chip.grain),
+            # calibrated reuse balances layers over crossbars
+            "load": self.chip.ous_per_crossbar if isinstance(self.method.reuse, CalibratedReuse) else None,
+        }
+
+    @cached_property
+    def store(self) -> Store:
+        """Of this method."""
+        return self.place(key_of(self.depends_on))
+
+    def compressed(self) -> Compression:
+        """The compressed network, which the store's folder then holds: ``saved_method`` reads it.
+
+        Raises:
+            UserError: a layer cannot be compressed as asked, or a file cannot be written.
+        """
+        return self.store.get("compressed", self.depends_on, Compression, self._compress)
+
+    @cached_property
+    def saved(self) -> tuple[Captured, NetworkPlan]:
+        """What ``compressed`` left in the folder."""
+        self.compressed()  # which sees that it is whole
+        return saved_method(self.config, self.splits, self.store.path)
+
+    def zero_inputs(self) -> ZeroInput | None:
+        """The shares of OU steps that need not be done, if they are to be skipped; measured on calibration inputs."""
+        if not self.config.zero_input_skipping:
+            return None
+
+        def rates() -> tuple[Settings, dict[str, bytes]]:
+            told = phase(self.progress, f"{self.method.name}: zero inputs")
+            of_layers = zero_input_rates(*self.saved, self.splits.calibration.inputs, self.chip.grain, _BATCH, told)
+            return Settings(), {_ZERO_INPUTS: save_arrays(dict(of_layers))}
+
+        self.store.get("zero-inputs", self.depends_on, Settings, rates)
+        return dict(load_file(self.store.path / _ZERO_INPUTS))
+
+    def costs(self, network: Network, plan: NetworkPlan, at_budget: bool = True) -> Costs:
+        """What the plan costs. It is not kept: to count it takes no longer than to read it would."""
+        zero_input = self.zero_inputs()
+        budget = crossbar_budget(self.config, network, plan, self.chip) if at_budget else None
+        mappings: list[dict[str, Any]] = [{"mode": self.config.mapping}, {"crossbars": budget}]
+        reports = [
+            cost(network, plan, self.chip, zero_input=zero_input, **mapping)
+            for mapping in counted(mappings[: 1 + at_budget], phase(self.progress, f"{self.method.name}: costs"))
+        ]
+        return Costs(reports[0], budget, reports[1] if at_budget else None)
+
+    def accuracy(self) -> Accuracy:
+        """How well the compressed network tells the test labels: in float arithmetic, and on the bit-true crossbars.
+
+        It is the same for all ADCs that can count what an OU's rows sum to.
+        """
+        if not has_meaning(self.config):
+            return Accuracy()
+        lossless = min(self.chip.adc_bits, self.chip.lossless_adc_bits)
+        depends_on = {
+            "compressed": key_of(self.depends_on),
+            "crossbars": CrossbarModel.of(self.chip, adc_bits=lossless).model_dump(mode="json"),
+            "checked": self.config.checked_images,
+        }
+        return self.store.get("accuracy", depends_on, Accuracy, lambda: (self._measure(), {}))
+
+    def _measure(self) -> Accuracy:
+        (captured, plan), test = self.saved, self.splits.test
+        proof = measure(
+            captured,
+            plan,
+            CrossbarModel.of(self.chip),
+            test.inputs,
+            test.labels,
+            progress=lambda done, total: self.progress(f"{plan.method}: bit-true simulation", done, total, "inputs"),
+            check=True if self.config.checked_images is None else self.config.checked_images,
+        )
+        told = phase(self.progress, f"{plan.method}: accuracy")
+        compressed = evaluate(compressed_model(captured, plan), test.inputs, test.labels, told=told)
+        return Accuracy(
+            compressed_accuracy=compressed.accuracy,
+            bit_true_accuracy=proof.quality.accuracy,
+            compressed_bits_per_byte=compressed.bits if test.are_tokens else None,
+            bit_true_bits_per_byte=proof.quality.bits if test.are_tokens else None,
+            checked_images=proof.checked_images,
+            layers={
+                name: {"checked_outputs": x.checked, "mismatches": x.mismatches, "overflows": proof.overflows[name]}
+                for name, x in proof.layers.items()
+            },
+        )
+
+    def _compress(self) -> tuple[Compression, dict[str, bytes]]:
+        """The compressed network, and its files.
+
+        With fine-tuning a method branches from the base training's checkpoint; one-shot it starts from the network that
+        is trained to the end, as does a method that changes no layer.
+        """
+        trained, branch = self.trained()
+        untouched, method = capture_network(self.config, self.splits, trained), self.method
+        given = CalibrationInputs.of(untouched, self.splits.calibration.inputs, method, classes=True)
+        tuned = branch if method.finetune and changed_layers(method, untouched.network) else None
+        compressed = compress_network(
+            untouched,
+            given,
+            Request(method, self.chip, self.config.seed, self.config.quantize),
+            tuning=_Tuned(self, copy.deepcopy(trained), tuned) if tuned is not None else None,
+            remember=partial(self._remember, given.count),
+            progress=self.progress,
+        )
+        calibration = compressed.calibration
+        result = _calibration_result(calibration, self.method, given.count) if calibration is not None else None
+        if result is not None:
+            result = result.model_copy(update={"tuned": tuned is not None})
+        digital = digital_part(compressed.captured).state_dict()
+        files = {PLAN: compressed.plan.packed(), **({DIGITAL: save(digital)} if digital else {})}
+        return Compression(calibration=result, check=compressed.check), files
+
+    def _remember(self, inputs: int, captured: Captured, compute: Callable[[], Calibration]) -> Calibration:
+        """Calibrated reuse of this network, or what an interrupted run has found."""
+        before = digest_of(*(layer.weight.tobytes() for layer in captured.network.layers))
+        entry = self.store.entry("calibration", {**self.depends_on, "weights": before})
+        if (kept := entry.load(CalibrationResult)) is not None:
+            return _calibration(kept, NetworkPlan.load(self.store.path / _CALIBRATED).layers)
+        calibration = compute()
+        if calibration.plans:
+            plans = {name: plan.alone() for name, plan in calibration.plans.items()}
+            plan = NetworkPlan(self.method.name, plans, dict.fromkeys(plans, 1.0))
+            entry.save(_calibration_result(calibration, self.method, inputs), {_CALIBRATED: plan.packed()})
+        return calibration
+
+
+def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: int) -> CalibrationResult:
+    assert isinstance(method.reuse, CalibratedReuse)
+    layers = [
+        AllocationResult(
+            name=layer.name,
+            sensitivity_nats=layer.sensitivity,
+            donors=layer.setting.donors if layer.setting else None,
+            kept_positions=layer.setting.positions if layer.setting else None,
+            output_error=layer.error,
+        )
+        for layer in calibration.layers
+    ]
+    limits: dict[str, Any] = {"limit": method.reuse.max_drop, "asked": method.reuse.compute_ratio}
+    return CalibrationResult(inputs=inputs, changed=calibration.drop, layers=layers, **limits)
+
+
+def _calibration(result: CalibrationResult, plans: Mapping[str, LayerWeights]) -> Calibration:
+    """What a result and plans tell of; which layers were held back they do not."""
+    settings = [Setting(x.donors, x.kept_positions) if x.donors is not None else None for x in result.layers]
+    layers = tuple(
+        Allocated(layer.name, layer.sensitivity_nats, setting, layer.name in plans, layer.output_error)
+        for layer, setting in zip(result.layers, settings, strict=True)
     )
-    told = phase(progress, f"{plan.method}: accuracy")
-    return evaluate(compressed_model(captured, plan), test.inputs, test.labels, told=told), proof
+    return Calibration(plans, layers, result.changed, (), None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tuned:
+    """Fine-tuning of a method from the base training's checkpoint: a ``Tuning``."""
+
+    stages: MethodStages
+    model: nn.Module
+    branch: Checkpoint
+
+    def start(self) -> Captured:
+        self.branch.restore(self.model)
+        return capture_network(self.stages.config, self.stages.splits, self.model)
+
+    def towards(self, assignments: Mapping[str, tuple[PatternSet, ReuseMap]]) -> Captured:
+        return self._trained(finetune, assignments)[0]
+
+    def donors(self, plans: Mapping[str, LayerWeights]) -> tuple[Captured, Mapping[str, LayerWeights]]:
+        for name, plan in plans.items():
+            put_weights(self.model, name, plan)
+        return self._trained(train_donors, plans)
+
+    def _trained(self, train: Callable[..., Any], towards: Any) -> tuple[Captured, Any]:
+        """The network with its new weights, and the statistics that belong to them; and what ``train`` returned."""
+        of, config = self.stages, self.stages.config
+        basis = self.model, of.splits.train, config.training, config.seed, self.branch, towards
+        told = {"phase": f"{of.method.name}: fine-tuning", "progress": of.progress}
+        given = train(*basis, of.store.path / "checkpoints", resume=True, processes=of.processes, **told)
+        return capture_network(config, of.splits, self.model), given
 
 
 def digital_part(captured: Captured) -> nn.Module:
@@ -164,82 +385,8 @@ def digital_part(captured: Captured) -> nn.Module:
     return captured.rebuild({layer.name: nn.Identity() for layer in captured.network.layers})
 
 
-@dataclass(frozen=True)
-class CompressedMethod:
-    """A compressed network: its weights and batch norm, its plan, how calibrated reuse went about it, and its check."""
-
-    captured: Captured
-    plan: NetworkPlan
-    calibration: CalibrationResult | None
-    check: CheckResult
-
-
-@kept_memory()
-def compress_method(
-    config: RunConfig,
-    method: MethodConfig,
-    splits: Splits,
-    chip: Chip,
-    trained: nn.Module,
-    branch: Checkpoint | None,
-    place: Path,
-    progress: Progress,
-    processes: Processes | None = None,
-) -> CompressedMethod:
-    """The compressed network and its plan, which ``place``, a folder, holds afterwards (``saved_method``).
-
-    With fine-tuning a method branches from the base training's checkpoint ``branch``; one-shot it starts from the
-    network that is ``trained`` to the end, as does a method that changes no layer.
-    """
-    model, untouched = copy.deepcopy(trained), capture_network(config, splits, trained)
-    given = CalibrationInputs.of(untouched, splits.calibration.inputs, method, classes=True)
-    changed = changed_layers(method, untouched.network)
-    check_memory(untouched.network, given, changed if isinstance(method.reuse, CalibratedReuse) else ())
-    schedule = config.training if method.finetune and changed else None
-    start = branch if schedule is not None else None
-    if start is not None:
-        start.restore(model)
-    captured, calibration = capture_network(config, splits, model), None
-    prepared = untouched
-    if start is None:  # training goes on with the channels that it began with
-        prepared, _ = equalised(captured, given.batches, config.quantize)
-        captured = prepared
-    quantize = settled(captured, given.batches, given.judges, config.quantize)
-    told: dict[str, Any] = {"phase": f"{method.name}: fine-tuning", "progress": progress}
-    training: dict[str, Any] = {"resume": True, "processes": processes, **told}
-    ranges = phase(progress, f"{method.name}: ranges of inputs")
-    if isinstance(method.reuse, CalibratedReuse):
-        of_method = config, method, method.reuse, quantize
-        network, calibration = _calibrated(*of_method, captured, given, changed, chip, place, progress)
-        calibration = calibration.model_copy(update={"tuned": start is not None})
-        if start is not None and schedule is not None:
-            for name, plan in network.plans.items():
-                put_weights(model, name, plan)
-            chosen = model, splits.train, schedule, config.seed, start, network.plans, place / "checkpoints"
-            plans = train_donors(*chosen, **training)
-            captured = capture_network(config, splits, model)  # its statistics are of the weights that it has
-            network = replace(with_plans(captured, given, {}, quantize, ranges), plans=plans)
-    else:
-        assignments = assign(changed, captured.network, chip, phase(progress, f"{method.name}: layers"))
-        if start is not None and schedule is not None:
-            tuned = model, splits.train, schedule, config.seed, start, assignments, place / "checkpoints"
-            finetune(*tuned, **training)
-            captured = capture_network(config, splits, model)
-        network = with_plans(captured, given, planned(assignments, captured.network), quantize, ranges)
-    captured = captured.with_module(network.module)
-    whole = whole_plan(method.name, captured, network, chip)
-    if digital := digital_part(captured).state_dict():
-        write_whole(place / _DIGITAL, save(digital))
-    whole.save(place / PLAN)
-    errors = {x.name: x.output_error for x in calibration.layers} if calibration is not None else None
-    if start is not None:  # training changes every layer, and its loss is what counts
-        errors = {}
-    check = checked(untouched, prepared, captured, whole, given, chip, errors)
-    return CompressedMethod(captured, whole, calibration, check)
-
-
 def saved_method(config: RunConfig, splits: Splits, place: Path) -> tuple[Captured, NetworkPlan]:
-    """What ``compress_method`` saved.
+    """What ``MethodStages.compressed`` saved.
 
     Weights, scale and bias of all layers are in the plan, with the batch norms that were folded into them; what is left
     of the network (batch norms in front of a convolution) was saved beside it. The layers of what is returned have
@@ -251,7 +398,7 @@ def saved_method(config: RunConfig, splits: Splits, place: Path) -> tuple[Captur
     plan = NetworkPlan.load(place / PLAN)
     model = build(config.model, splits.train.inputs.shape[1], splits.classes, config.seed)
     captured = capture_network(config, splits, model)
-    rest, saved = digital_part(captured), place / _DIGITAL
+    rest, saved = digital_part(captured), place / DIGITAL
     if not rest.state_dict():
         return captured, plan
     if not saved.exists():
@@ -263,52 +410,6 @@ def saved_method(config: RunConfig, splits: Splits, place: Path) -> tuple[Captur
     module = copy.deepcopy(captured.module)
     module.load_state_dict(rest.state_dict(), strict=False)
     return replace(captured, module=module), plan
-
-
-def _calibrated(
-    config: RunConfig,
-    method: MethodConfig,
-    reusing: CalibratedReuse,
-    quantize: QuantizeConfig,
-    captured: Captured,
-    given: CalibrationInputs,
-    free: Collection[str],
-    chip: Chip,
-    place: Path,
-    progress: Progress,
-) -> tuple[Rebuilt, CalibrationResult]:
-    """Calibrated reuse of the layers ``free``, or what an interrupted run has found."""
-    plan_file, result_file = place / "calibrated.safetensors", place / "calibration.json"
-    before = digest_of(*(layer.weight.tobytes() for layer in captured.network.layers))
-    with suppress(UserError, ValueError, KeyError, TypeError):
-        saved, plan = read_json(result_file), NetworkPlan.load(plan_file)
-        if (saved["weights"], saved["plan"]) == (before, plan.digest()):
-            network = with_plans(captured, given, plan.layers, quantize)
-            return network, CalibrationResult.model_validate(saved["result"])
-    how = chip, config.seed, quantize, method.name, progress
-    found = calibrated(captured, given, reusing, free, *how)
-    layers = [
-        AllocationResult(
-            name=layer.name,
-            sensitivity_nats=layer.sensitivity,
-            donors=layer.setting.donors if layer.setting else None,
-            kept_positions=layer.setting.positions if layer.setting else None,
-            output_error=layer.error,
-        )
-        for layer in found.layers
-    ]
-    result = CalibrationResult(
-        inputs=sum(len(batch[0]) for batch in given.batches),
-        changed=found.drop,
-        limit=reusing.max_drop,
-        asked=reusing.compute_ratio,
-        layers=layers,
-    )
-    if found.plans:
-        plan = NetworkPlan(method.name, found.plans, dict.fromkeys(found.plans, 1.0))
-        plan.save(plan_file)
-        write_json(result_file, {"weights": before, "plan": plan.digest(), "result": result.model_dump()})
-    return found.rebuilt, result
 
 
 def has_meaning(config: RunConfig) -> bool:
@@ -327,20 +428,18 @@ def crossbar_budget(config: RunConfig, network: Network, plan: NetworkPlan, chip
     return max(dense, sum(fewest_crossbars(layer, chip) for layer in plan.layers.values()))
 
 
-def digest_of(*parts: bytes | str) -> str:
-    total = sha256()
-    for part in parts:
-        total.update(part.encode() if isinstance(part, str) else part)
-    return total.hexdigest()
+def data_digest(splits: Splits) -> str:
+    """Of all inputs and labels."""
+    parts = (splits.train, splits.calibration, splits.test)
+    return digest_of(*(x.contiguous().numpy().tobytes() for part in parts for x in (part.inputs, part.labels)))
 
 
 def digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
     """Digests of what the configuration only names, so that a run is not resumed with something else."""
-    parts = (splits.train, splits.calibration, splits.test)
     found = {
         "chip": digest_of(chip.model_dump_json()),
         "component figures": digest_of(repr(sorted(load_table(chip.components).figures.items()))),
-        "data": digest_of(*(x.contiguous().numpy().tobytes() for part in parts for x in (part.inputs, part.labels))),
+        "data": data_digest(splits),
     }
     if config.checkpoint is not None:
         model = untrained(config, splits)

@@ -4,7 +4,7 @@ from prap_pim.training.checkpoint import Checkpoint
 from prap_pim.training.config import PRAP_2023, TrainingConfig, learning_rate
 from prap_pim.training.descent import check_shards
 from prap_pim.training.loop import Hooks, run_epochs, train, train_along
-from prap_pim.training.processes import Lost, Processes
+from prap_pim.training.processes import Lost, Processes, torch_threads
 
 __all__ = [
     "PRAP_2023",
@@ -16,6 +16,7 @@ __all__ = [
     "check_shards",
     "learning_rate",
     "run_epochs",
+    "torch_threads",
     "train",
     "train_along",
 ]

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import write_whole
+from prap_pim.common.files import digest_of, write_whole
 
 _FORMAT = "prap-pim checkpoint 1"
 
@@ -60,6 +60,9 @@ class Checkpoint:
                 total.update(tensor.numpy().tobytes())
         return total.hexdigest()
 
+    def _seal(self) -> str:
+        return digest_of(self.identity, self.digest())
+
     def save(self, path: Path) -> None:
         """Write one file, whole or not at all.
 
@@ -68,7 +71,8 @@ class Checkpoint:
         """
         tensors = {f"model.{name}": tensor for name, tensor in self.model.items()}
         tensors |= {f"momentum.{name}": tensor for name, tensor in self.momentum.items()}
-        header = {"format": _FORMAT, "progress": json.dumps({"epoch": self.epoch, "identity": self.identity})}
+        progress = {"epoch": self.epoch, "identity": self.identity, "sha256": self._seal()}
+        header = {"format": _FORMAT, "progress": json.dumps(progress)}
         write_whole(path, save(tensors, metadata=header))
 
     @staticmethod
@@ -88,7 +92,12 @@ class Checkpoint:
                 for key in file.keys():  # noqa: SIM118 (the reader is no mapping)
                     part, name = key.split(".", 1)
                     parts[part][name] = file.get_tensor(key)
-            return Checkpoint(int(progress["epoch"]), str(progress["identity"]), parts["model"], parts["momentum"])
+            checkpoint = Checkpoint(
+                int(progress["epoch"]), str(progress["identity"]), parts["model"], parts["momentum"]
+            )
+            if progress.get("sha256", checkpoint._seal()) != checkpoint._seal():  # earlier versions wrote none
+                raise UserError(f"{path} is damaged: it is not what was written")
+            return checkpoint
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except (SafetensorError, KeyError, ValueError, TypeError) as error:

@@ -163,3 +163,14 @@ def _reaching() -> Iterator[None]:
         yield
     except RuntimeError as error:  # of torch, for whatever goes wrong on the way
         raise Lost(f"the connection to another process was lost: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many threads share torch's sums of floats, which depend on how many they are, until the block ends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.progress import Progress
 from prap_pim.runs.study import StudyConfig
 from prap_pim.runs.study.folder import Locks, StudyFolder
-from prap_pim.common.progress import Progress
 
 SLOW = "PRAP_PIM_TEST_SECONDS"  # of a trial
 STUDY: dict[str, Any] = {

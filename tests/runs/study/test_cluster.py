@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from prap_pim.common.errors import UserError
-from prap_pim.runs.study import run_study
 from prap_pim.common.progress import quiet
+from prap_pim.runs.study import run_study
 from tests.runs.study.analytic import SLOW, Analytic, runs, study
 
 ROOT = Path(__file__).parents[3]

@@ -13,6 +13,7 @@ import prap_pim
 from prap_pim.__main__ import main
 from prap_pim.common.errors import UserError
 from prap_pim.results.run import Results
+from prap_pim.runs.stages import MethodStages
 from prap_pim.runs.study import StudyConfig
 from prap_pim.runs.study import trial as stages
 from prap_pim.runs.study.space import SearchSpace
@@ -57,14 +58,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, calls: dict[str, int]) ->
     """A study, its stages counted."""
     folder = tmp_path_factory.mktemp("study") / "s"
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("train_network", "compress_method", "prove"):
-            original = getattr(stages, name)
+        for place, name in ((stages, "train_network"), (MethodStages, "_compress"), (MethodStages, "_measure")):
+            original = getattr(place, name)
 
             def counted(*args: Any, _name: str = name, _original: Any = original) -> Any:
                 calls[_name] = calls.get(_name, 0) + 1
                 return _original(*args)
 
-            patch.setattr(stages, name, counted)
+            patch.setattr(place, name, counted)
         prap_pim.explore(STUDY, folder)
     return folder
 
@@ -76,15 +77,15 @@ def trials(folder: Path) -> list[dict[str, Any]]:
 
 def test_trials_that_differ_in_adc_and_crossbar_share_training_plan_and_accuracy(finished: Path, calls: dict[str, int]):
     assert len(trials(finished)) == 2 * 2 * 2 * 2
-    assert calls == {"train_network": 1, "compress_method": 2, "prove": 2}
+    assert calls == {"train_network": 1, "_compress": 2, "_measure": 2}
     told = [(trial["figures"]["energy_j"], trial["figures"]["serial.latency_s"]) for trial in trials(finished)]
     assert len(set(told)) == 16  # each was costed
 
 
 def test_an_adc_that_loses_something_has_an_accuracy_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     proved = []
-    prove = stages.prove
-    monkeypatch.setattr(stages, "prove", lambda *args: proved.append(args[4].adc_bits) or prove(*args))
+    measure = MethodStages._measure
+    monkeypatch.setattr(MethodStages, "_measure", lambda self: proved.append(self.chip.adc_bits) or measure(self))
     study = {**STUDY, "space": {"method": ["dense"], "chip.adc_bits": [1, 2, 4, 5, 8]}}
     found = prap_pim.explore(study, tmp_path / "s").trials
     assert proved == [1, 2, 4]  # 4 bits count the 8 rows of an OU; more lose nothing either
@@ -121,7 +122,7 @@ def test_the_figures_of_a_trial_are_those_of_a_run(finished: Path, tmp_path: Pat
 
 
 def test_what_nobody_asks_for_is_not_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stages, "prove", None)
+    monkeypatch.setattr(MethodStages, "_measure", None)
     study = {**STUDY, "base": {**BASE, "training": "none"}, "objectives": ["energy"]}
     found = prap_pim.explore(study, tmp_path / "s").trials
     assert all(trial.reason is None for trial in found)
@@ -250,7 +251,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([*arguments, "--resume", "--set", "seed=3"]) == 2
     assert "holds another study (its seed is 0, not 3)" in capsys.readouterr().err
     assert main([*arguments[:-1], "no"]) == 2
-    assert "explore: processes: must be a whole number" in capsys.readouterr().err
+    assert "'--processes': 'no' is not a valid whole number" in capsys.readouterr().err
 
 
 def test_names_are_text_on_the_page_and_in_a_notebook(tmp_path: Path):

@@ -5,9 +5,16 @@ import math
 import numpy as np
 from numba import njit
 
-from prap_pim.crossbar.kernels.bits import Float64, Int64, as_uniform, converted, mixed, popcount
+from prap_pim.crossbar.kernels.bits import Cells, Float64, Noise, as_uniform, converted, mixed, popcount
 
 _FAR = 6.0  # sigmas that read noise never exceeds: its probability, 2e-9, is below the resolution of float32
+
+
+@njit(cache=True, inline="always")
+def stream_of(noise: Noise, position: int) -> np.uint64:
+    """The randomness of a position of a batch."""
+    number = np.uint64(noise.first_position + position)
+    return mixed(np.uint64(noise.key) + number * np.uint64(0x9E3779B97F4A7C15))
 
 
 @njit(cache=True)
@@ -36,27 +43,17 @@ def unchanged_probability(current: float, sigma: float, step: int, top: int) -> 
 
 @njit(cache=True)
 def disturbed(
-    word: np.uint64,
-    byte: np.int64,
-    signal: Float64,
-    variance: Float64,
-    column_factor: Int64,
-    step: int,
-    top: int,
-    offset: int,
-    first: int,
-    end: int,
-    current: Float64,
-    noise: Float64,
+    word: np.uint64, byte: np.int64, cells: Cells, copies: tuple[int, int], room: tuple[Float64, Float64]
 ) -> np.int64:
     """A donor's answer to ``byte`` given that noise changes at least one of its codes; ``word`` is its randomness.
 
     Bitlines are visited in order. The first whose code changes is found with the same uniform number that said that
     there is one; what it becomes is drawn from the tails of the normal distribution; later ones are drawn freely.
-    ``current`` and ``noise`` are room for a value of each column.
+    ``copies`` are where the donor is stored, ``room`` is for a value of each column, twice.
     """
+    (first, end), (current, noise), step, top = copies, room, cells.step, cells.top
     uniform = as_uniform(word)
-    answer = -(end - first) * offset * popcount(np.uint64(byte))
+    answer = -(end - first) * cells.offset * popcount(np.uint64(byte))
     draw = np.uint64(1)
     unchanged = 1.0  # probability that no bitline so far has changed
     found = False
@@ -65,10 +62,10 @@ def disturbed(
         noise[:] = 0.0
         for row in range(8):
             if byte >> row & 1:
-                cells, noises = signal[stored, row], variance[stored, row]
+                signal, variance = cells.signal[stored, row], cells.variance[stored, row]
                 for column in range(len(current)):
-                    current[column] += cells[column]
-                    noise[column] += noises[column]
+                    current[column] += signal[column]
+                    noise[column] += variance[column]
         for column in range(len(current)):
             here = current[column]
             read = converted(here, step, top)
@@ -82,7 +79,7 @@ def disturbed(
                     found = uniform >= unchanged
                     if found:
                         read = _changed(mixed(word + draw), here, sigma, step, top)
-            answer += column_factor[column] * read
+            answer += cells.factors[column] * read
     return answer
 
 

@@ -34,7 +34,7 @@ class Evidence:
     Attributes:
         config: the resolved configuration, YAML; empty: not known.
         plans: by method.
-        missing: methods whose plan could not be read, or is not that of the results.
+        missing: methods that have no plan there.
     """
 
     config: str = ""
@@ -43,15 +43,20 @@ class Evidence:
 
     @staticmethod
     def read(folder: RunFolder, results: Results, progress: Progress | None = None) -> "Evidence":
-        """From a run folder; what is not there is left out."""
+        """From a run folder; what is not there is left out.
+
+        Raises:
+            UserError: a plan is damaged, or is not that of the results.
+        """
         plans, missing = {}, []
         for number, method in enumerate(results.methods, 1):
-            try:
-                plan = NetworkPlan.load(folder.method(method.name) / "plan.safetensors")
+            file = folder.method(method.name) / "plan.safetensors"
+            if file.exists():
+                plan = NetworkPlan.load(file)
                 if plan.digest() != method.plan_sha256:
-                    raise UserError("the plan is another one")
+                    raise UserError(f"{file} is damaged: it is not the plan of this run's results")
                 plans[method.name] = plan
-            except UserError:
+            else:
                 missing.append(method.name)
             if progress is not None:
                 progress("report: plans read", number, len(results.methods), method.name)

@@ -1,11 +1,9 @@
 """A whole study: checked, begun or joined, run in as many processes as asked for, and its results written."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.memory import available_memory
@@ -23,6 +21,7 @@ from prap_pim.runs.study.search import Search
 from prap_pim.runs.study.tables import write_tables
 from prap_pim.runs.study.trial import Stages
 from prap_pim.runs.study.work import Kind, one_by_one, work
+from prap_pim.training import torch_threads
 
 _PROCESS_BYTES = 2 << 30  # that a process may need: torch itself, a network and its plans, images
 
@@ -102,23 +101,16 @@ def run_study(
             client = stack.enter_context(connected(scheduler))
         folder, locks = stack.enter_context(open_study(output, config.resolved(), manifest, resume))
         search = Search(config, folder, locks)
-        if search.finished < search.total or not _whole(folder.study):
-            progress("trials", search.finished, search.total, "")
-            if client is not None:
-                on_cluster(client, config, search, folder, locks, kind, progress)
-            else:
-                _here(config, search, folder, locks, processes, kind, progress)
-            _write(config, command, search, folder, locks)
+        with suppress(UserError):  # results that cannot be read are made of the trials anew
+            if search.finished == search.total:
+                return Study.load(folder.study)
+        progress("trials", search.finished, search.total, "")
+        if client is not None:
+            on_cluster(client, config, search, folder, locks, kind, progress)
+        else:
+            _here(config, search, folder, locks, processes, kind, progress)
+        _write(config, command, search, folder, locks)
         return Study.load(folder.study)
-
-
-def _whole(path: Path) -> bool:
-    """Whether the study's results can be read; if not, they are made of its trials anew."""
-    try:
-        Study.load(path)
-    except UserError:
-        return False
-    return True
 
 
 def _here(
@@ -134,23 +126,13 @@ def _here(
     if count > 1:
         in_processes(count, config, folder.path, kind, lambda: search.finished, progress)
         return
-    with _threads(config.threads):
+    with torch_threads(config.threads):
         work(search, folder, locks, one_by_one(config, kind(config, folder, locks, progress)), progress)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write(config: StudyConfig, command: str, search: Search, folder: StudyFolder, locks: Locks) -> None:
     """The results. Processes that finish together write the same, one after the other."""
-    trials = [trial for number in range(search.total) if (trial := folder.load_trial(number)) is not None]
+    trials = [trial for _, trial in search.trials() if trial is not None]
     results = StudyResults(
         name=config.name,
         command=command,

@@ -4,16 +4,15 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import read_json, write_json
-from prap_pim.results.folder import Manifest, RunFolder, claim, open_lock, refuse_foreign, remove_leftovers
+from prap_pim.results.folder import Inside, Manifest, RunFolder, claim, open_lock, refuse_foreign, remove_leftovers
 from prap_pim.results.study import TrialResult
+from prap_pim.runs.store import Entry
 
 # bytes of the lock file, whose locks the system takes back from a process that dies
 _ORDER = 0  # who proposes trials and writes the journal
@@ -57,17 +56,13 @@ class Locks:
             raise UserError(f"cannot lock files in {self._path}: {error.strerror or error}") from error
         return True
 
-    def give_back(self, byte: int) -> None:
-        """Let others have a lock."""
-        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
-
     @contextmanager
     def _held(self, byte: int) -> Iterator[None]:
         self.take(byte, wait=True)
         try:
             yield
         finally:
-            self.give_back(byte)
+            fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
 
     def order(self) -> AbstractContextManager[None]:
         """The right to propose trials and to write the journal, until the block ends."""
@@ -83,37 +78,18 @@ class Locks:
 
     def give_back_trial(self, number: int) -> None:
         """Let others run a trial."""
-        self.give_back(_TRIALS + number)
+        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, _TRIALS + number)
 
 
 @dataclass(frozen=True)
 class StudyFolder(RunFolder):
     """Paths inside a study's folder. Every file there is whole but the journal, to which lines are added."""
 
-    @property
-    def kind(self) -> str:
-        """What the folder holds, for messages."""
-        return "study"
-
-    @property
-    def journal(self) -> Path:
-        """Optuna's journal: finished trials in the order of their numbers, a line each."""
-        return self.path / "journal.log"
-
-    @property
-    def proposals(self) -> Path:
-        """Trials as they were proposed, a file for each batch."""
-        return self.path / "proposals"
-
-    @property
-    def trials_table(self) -> Path:
-        """Every trial, a row each."""
-        return self.path / "trials.parquet"
-
-    @property
-    def front_table(self) -> Path:
-        """The trials of the front, a row each."""
-        return self.path / "front.parquet"
+    kind = "study"
+    journal = Inside("journal.log")  # Optuna's: finished trials in the order of their numbers, a line each
+    proposals = Inside("proposals")  # trials as they were proposed, a file for each batch
+    trials_table = Inside("trials.parquet")  # every trial, a row each
+    front_table = Inside("front.parquet")  # the trials of the front, a row each
 
     def stage(self, kind: str, key: str) -> Path:
         """The folder of a stage's results: what depends on the same things has the same key."""
@@ -129,27 +105,17 @@ class StudyFolder(RunFolder):
         Raises:
             UserError: it cannot be written.
         """
-        values = trial.model_dump()
-        write_json(self.trial(trial.number), {"sha256": _digest(trial), "trial": values})
+        self._entry(trial.number, trial.values).save(trial)
 
-    def load_trial(self, number: int) -> TrialResult | None:
-        """The result of a trial; None if it has not finished, or if its file is not what was written."""
-        path = self.trial(number)
-        if not path.exists():
-            return None
-        try:
-            saved = read_json(path)
-            trial = TrialResult.model_validate(saved["trial"])
-            if saved["sha256"] == _digest(trial) and trial.number == number:
-                return trial
-        except (UserError, ValueError, KeyError, TypeError):
-            pass
-        path.unlink(missing_ok=True)
-        return None
+    def load_trial(self, number: int, values: dict[str, Any]) -> TrialResult | None:
+        """The result of the trial with these values; None, and its file is removed, if that is not what was written."""
+        entry = self._entry(number, values)
+        if (trial := entry.load(TrialResult)) is None:
+            entry.path.unlink(missing_ok=True)
+        return trial
 
-
-def _digest(trial: TrialResult) -> str:
-    return sha256(trial.model_dump_json().encode()).hexdigest()
+    def _entry(self, number: int, values: dict[str, Any]) -> Entry:
+        return Entry(self.trial(number), {"number": number, "values": values})
 
 
 @contextmanager
@@ -164,24 +130,18 @@ def open_study(
     """
     folder = StudyFolder(path)
     refuse_foreign(folder)
-    locks = Locks(path)
-    try:
+    with closing(Locks(path)) as locks:
         with locks.order():
             claim(folder, config, manifest, resume)
             if locks.take(_PRESENCE, wait=False):  # nobody else is there
                 remove_leftovers(folder)
         locks.take(_PRESENCE, wait=True, shared=True)
         yield folder, locks
-    finally:
-        locks.close()
 
 
 @contextmanager
 def join_study(path: Path) -> Iterator[tuple[StudyFolder, Locks]]:
     """Take part in a study that another process of ours has opened, until the block ends."""
-    locks = Locks(path)
-    try:
+    with closing(Locks(path)) as locks:
         locks.take(_PRESENCE, wait=True, shared=True)
         yield StudyFolder(path), locks
-    finally:
-        locks.close()

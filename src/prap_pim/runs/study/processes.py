@@ -58,29 +58,27 @@ def in_processes(
         for _ in range(count):
             start()
         while running:
-            for connection in wait(list(running), timeout=1.0):
+            for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
                 try:
-                    kind_of, *told = connection.recv()
+                    kind_of, *message = connection.recv()
                 except (EOFError, OSError):
                     process = running.pop(connection)
                     process.join()
                     connection.close()
-                    if process.exitcode == 0:
-                        continue
-                    now = finished()
-                    done, deaths = now, (1 if now > done else deaths + 1)
-                    if deaths >= _DEATHS:
-                        raise UserError(
-                            f"{deaths} processes died one after the other (the last by signal "
-                            f"{-(process.exitcode or 0)}); fewer than {count} need less memory"
-                        ) from None
-                    start()
+                    if process.exitcode:
+                        before, done = done, finished()
+                        deaths = 1 if done > before else deaths + 1
+                        if deaths >= _DEATHS:
+                            raise UserError(
+                                f"{deaths} processes died one after the other (the last by signal "
+                                f"{-process.exitcode}); fewer than {count} need less memory"
+                            ) from None
+                        start()
                     continue
                 if kind_of == "error":
-                    raise UserError(told[0])
-                phase, step, steps, note = told
-                progress(phase, step, steps, note)
+                    raise UserError(message[0])
+                progress(*message)
     finally:
         for connection, process in running.items():
             process.kill()

@@ -8,6 +8,7 @@ all trials before them have finished. So any number of processes, killed at any 
 import json
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -101,7 +102,7 @@ class Search:
         with self._locks.order():
             done = self._commit()
             if done >= self.total:
-                return []
+                return [proposal for proposal, trial in self.trials() if trial is None]  # damaged since
             if not self._batch or self._batch[-1].number < done:
                 self._batch = self._read_batch(done) or self._propose(done)
             return self._batch
@@ -117,12 +118,14 @@ class Search:
 
     def _commit(self) -> int:
         done = self.finished
-        while done < self.total and (trial := self._folder.load_trial(done)) is not None:
+        while done < self.total and self._folder.trial(done).exists():
             if not self._batch or not self._batch[0].number <= done <= self._batch[-1].number:
                 self._batch = self._read_batch(done)
                 if not self._batch:
                     raise UserError(f"{self._folder.path} holds trial {done}, but not its proposal")
             proposal = self._batch[done - self._batch[0].number]
+            if (trial := self._folder.load_trial(done, proposal.values)) is None:
+                break
             try:
                 self._journal.add_trial(self._frozen(proposal, trial))
             except OSError as error:
@@ -143,15 +146,19 @@ class Search:
             constraints=dict(trial.violation) if whole else None,
         )
 
-    def _batch_files(self) -> list[Path]:
-        return sorted(self._folder.proposals.glob("[0-9]*.json"))
+    def trials(self) -> Iterator[tuple[Proposal, TrialResult | None]]:
+        """All that were proposed, in the order of their numbers; None: there is no result, or it is damaged."""
+        number = 0
+        while number < self.total and (batch := self._read_batch(number)):
+            yield from ((proposal, self._folder.load_trial(proposal.number, proposal.values)) for proposal in batch)
+            number = batch[-1].number + 1
 
     def _read_batch(self, number: int) -> list[Proposal]:
         """The batch that has this trial; empty: it has not been proposed."""
-        for path in reversed(self._batch_files()):
+        for path in sorted(self._folder.proposals.glob("[0-9]*.json"), reverse=True):
             if int(path.stem) <= number:
                 try:
-                    batch = [Proposal(**each) for each in read_json(path)]
+                    batch = [Proposal(**proposal) for proposal in read_json(path)]
                 except TypeError as error:
                     raise UserError(f"cannot read {path}: it holds no proposals") from error
                 return batch if batch and batch[-1].number >= number else []
@@ -166,7 +173,7 @@ class Search:
         else:
             self._remember()
             batch = [self._ask(first + i) for i in range(count)]
-        write_json(self._folder.proposals / f"{first:06d}.json", [vars(each) for each in batch])
+        write_json(self._folder.proposals / f"{first:06d}.json", [vars(proposal) for proposal in batch])
         return batch
 
     def _remember(self) -> None:

@@ -1,0 +1,31 @@
+"""Streams that take any text and may have no reader."""
+
+import codecs
+import io
+import os
+import sys
+from typing import IO
+
+_ASCII = {"µ": "u", "²": "2", "…": "...", "─": "-"}  # of units and cut names, where a terminal has no more
+
+
+def open_streams() -> None:
+    """Make stdout and stderr take any text: what a terminal lacks becomes u, 2 or ?; a closed stream takes nothing."""
+    codecs.register_error("prap-pim", _in_ascii)
+    for name in ("stdout", "stderr"):
+        stream: IO[str] | None = getattr(sys, name)
+        if stream is None:  # >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="prap-pim")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(_ASCII.get(c, "?") for c in missing), error.end
+
+
+def discard_output() -> None:
+    """What is still to be written has nowhere to go; Python would complain of it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,104 @@
+"""Runs, studies and simulations that die while they write, or whose files are damaged, end as undisturbed ones."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prap_pim.__main__ import main
+from tests.runs.crash import Killed, killed_at_write
+from tests.runs.study.test_trial import STUDY
+from tests.runs.test_simulate import NOISY, TINY
+
+CALIBRATED = {"name": "calibrated", "reuse": {"kind": "calibrated", "compute_ratio": 0.5}}
+RUN: dict[str, Any] = {**TINY, "methods": [*TINY["methods"], CALIBRATED], "zero_input_skipping": True}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "run.yaml").write_text(yaml.safe_dump(RUN))
+    (folder / "study.yaml").write_text(yaml.safe_dump({**STUDY, "space": {**STUDY["space"], "chip.adc_bits": [2]}}))
+    assert main(["run", str(folder / "run.yaml"), "--output", str(folder / "run"), "--quiet"]) == 0
+    return folder
+
+
+def ended(command: list[str], patch: pytest.MonkeyPatch) -> int:
+    """Call it again and again, killed at the first write, then at the second, and so on; returns how often."""
+    for deaths in range(100):
+        with patch.context() as here:
+            killed_at_write(here, deaths + 1)
+            try:
+                assert main(command) == 0
+            except Killed:
+                continue
+        return deaths
+    raise AssertionError
+
+
+def results(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return values | {"command": "", "simulations": [each | {"command": ""} for each in values["simulations"]]}
+
+
+def test_a_run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = ["run", str(finished / "run.yaml"), "--output", str(tmp_path / "run"), "--resume", "--quiet"]
+    assert ended(again, monkeypatch) > 6
+    assert results(tmp_path / "run") == results(finished / "run")
+    for name in ("plan", "calibrated", "zero-inputs"):
+        for path in finished.glob(f"run/methods/*/{name}.safetensors"):
+            assert (tmp_path / path.relative_to(finished)).read_bytes() == path.read_bytes()
+
+
+def test_a_study(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["explore", str(finished / "study.yaml"), "--processes", "1", "--quiet", "--resume", "--output"]
+    assert main([*command, str(tmp_path / "undisturbed")]) == 0
+    assert ended([*command, str(tmp_path / "killed")], monkeypatch) > 6
+    whole, killed = (json.loads((tmp_path / name / "study.json").read_text()) for name in ("undisturbed", "killed"))
+    assert killed | {"command": ""} == whole | {"command": ""}
+
+
+def test_a_simulation(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, killed = (Path(shutil.copytree(finished / "run", tmp_path / name)) for name in ("whole", "killed"))
+    flags = [*NOISY, "--processes", "1", "--quiet", "--methods", "prap"]
+    assert main(["simulate", str(whole), *flags]) == 0
+    assert ended(["simulate", str(killed), *flags], monkeypatch) > 2
+    assert results(killed) == results(whole)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, Path.unlink])
+@pytest.mark.parametrize("name", ["plan.safetensors", "zero-inputs.safetensors", "compressed-", "accuracy-"])
+def test_a_damaged_file_of_a_finished_run_is_named_and_of_an_unfinished_one_computed_anew(
+    finished: Path, tmp_path: Path, name: str, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    (file,) = folder.glob(f"methods/prap/{name}*")
+    whole = file.read_bytes()
+    damage(file)
+    resume = ["run", str(finished / "run.yaml"), "--output", str(folder), "--resume", "--quiet"]
+    commands = [resume, ["simulate", str(folder), *NOISY]]
+    if name == "plan.safetensors" and file.exists():  # the others are no part of a report
+        commands.append(["report", str(folder)])
+    if file.exists() or file.suffix != ".json":
+        for command in commands:
+            assert main(command) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert str(file) in line
+    (folder / "results.json").unlink()
+    assert main(resume) == 0
+    assert results(folder) == results(finished / "run")
+    assert file.read_bytes() == whole
