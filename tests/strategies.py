@@ -1,8 +1,9 @@
-"""Random small values for property tests: chips, layer plans, layers that they fit."""
+"""Random small values for property tests: chips, layer plans, layers that they fit; how many of them."""
 
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from prap_pim.hardware.chip import Chip, load_chip
@@ -11,6 +12,11 @@ from prap_pim.ir.network import Layer
 from prap_pim.ir.patterns import ReuseMap, make_plan
 from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
 from prap_pim.methods.prune import NoPruning, prune
+
+
+def examples(count: int) -> settings:
+    """Decorator for a property test: ``count`` examples, a fifth of them in the quick profile (see conftest.py)."""
+    return settings(max_examples=max(1, count * settings.default.max_examples // 100))
 
 
 @st.composite

@@ -53,6 +53,7 @@ def test_without_the_data_it_is_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.flow
 def test_with_the_data_every_method_is_found_feasible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data" / "cifar-10-batches-bin"

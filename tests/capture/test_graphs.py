@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from torch import Tensor, nn
 
 from prap_pim.capture import capture, outputs
@@ -15,6 +15,7 @@ from prap_pim.ir.patterns import ReuseMap, make_plan
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.prune import NoPruning, prune
 from tests.graphs import Graph, graphs
+from tests.strategies import examples
 
 
 class Named(nn.Module):
@@ -87,14 +88,14 @@ def check(model: Graph, exported: bool) -> None:
             torch.testing.assert_close(own, theirs, rtol=1e-3, atol=1e-3)
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(graphs())
 def test_any_graph(model: Graph) -> None:
     check(model, exported=False)
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(deadline=None, max_examples=4)
+@examples(4)
 @given(graphs())
 def test_any_graph_by_torch_export(model: Graph) -> None:
     check(model, exported=True)

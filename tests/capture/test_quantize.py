@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -27,6 +27,7 @@ from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.prune import dense_plan
 from tests.layers import layer_of
 from tests.methods.calibrate.networks import GRAIN
+from tests.strategies import examples
 
 SYMMETRIC = QuantizeConfig(input_percentile=100, zero_point=False)
 
@@ -148,7 +149,7 @@ def slow_error(layer: Layer, rows: np.ndarray, grid: InputGrid, norm: int = 2) -
 
 
 @given(st.integers(0, 2**32), st.sampled_from([-128, -127, 0, 5, 127]), st.floats(0.001, 0.1), st.sampled_from([2, 4]))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_the_error_of_a_grid_is_that_of_a_loop(seed: int, zero: int, step: float, norm: int) -> None:
     rng = np.random.default_rng(seed)
     layer, rows = linear(rng.normal(size=(3, 4))), rng.normal(size=(20, 4)).astype(np.float32)
@@ -168,7 +169,7 @@ def test_the_weights_that_read_each_channel_by_hand() -> None:
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["normal", "relu", "heavy", "shifted"]), st.booleans())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_the_grid_of_least_error_is_no_worse_than_that_of_the_largest_value(
     seed: int, kind: str, zero_point: bool
 ) -> None:

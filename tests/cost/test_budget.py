@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.common.errors import UserError
@@ -13,7 +13,7 @@ from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import fewest_crossbars, map_layer, map_network, replicate
 from tests.mapping.test_mapping import conv, planned, small_network
-from tests.strategies import chips, layer_for, layer_plans
+from tests.strategies import chips, examples, layer_for, layer_plans
 
 CHIP = load_chip("prap-2023")
 EVENTS_OF_CROSSBARS = (
@@ -98,7 +98,7 @@ def test_copies_in_further_tiles_receive_the_inputs_again() -> None:
         replicate(network, once, few, {"a": 3, "b": 2, "c": 1})
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(chip=chips(ou_rows=4), plan=layer_plans(), positions=st.integers(1, 6), mode=st.sampled_from(["spread", "pack"]))
 def test_copies_change_no_event_of_the_crossbars_and_are_never_slower(
     chip: Chip, plan: LayerPlan, positions: int, mode: str
@@ -119,7 +119,7 @@ def test_copies_change_no_event_of_the_crossbars_and_are_never_slower(
         before = time
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(
     chip=chips(ou_rows=4),
     plan=layer_plans(),
@@ -208,7 +208,7 @@ def test_budgets(keep: float, spread_idle: bool) -> None:
         assert packed[0] == packed[1]  # frees crossbars instead
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(budget=st.integers(6, 400), keep=st.sampled_from([1.0, 0.25, 0.05]), skip=st.booleans())
 def test_wider_copies_never_cost_time(budget: int, keep: float, skip: bool) -> None:
     """Of the same interval, or a shorter one; then, at the same interval, no longer in series."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from prap_pim.cost import LayerActivity, LayerTime, activity, layer_time, load_table
@@ -10,7 +10,7 @@ from prap_pim.cost.price import energy
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import map_layer
-from tests.strategies import chips, layer_for, layer_plans, merge_donors
+from tests.strategies import chips, examples, layer_for, layer_plans, merge_donors
 
 TINY = 1 + 1e-12
 
@@ -24,7 +24,7 @@ def costed(plan: LayerPlan, chip: Chip, mode: str) -> tuple[LayerActivity, Layer
 modes = st.sampled_from(["spread", "pack"])
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(chip=chips(ou_rows=4), data=st.data(), mode=modes)
 def test_fewer_ous_never_lengthen_the_walk(chip: Chip, data: st.DataObject, mode: str) -> None:
     """Whatever the plans of one layer look like: the busiest crossbar of the one with fewer OUs has no more of them."""
@@ -36,7 +36,7 @@ def test_fewer_ous_never_lengthen_the_walk(chip: Chip, data: st.DataObject, mode
     assert mode == "spread" or plans[0].crossbars <= plans[1].crossbars
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(chip=chips(ou_rows=4), plan=layer_plans(), data=st.data(), mode=modes)
 def test_fewer_donors_never_cost_more(chip: Chip, plan: LayerPlan, data: st.DataObject, mode: str) -> None:
     """On one crossbar. On several, the borders between crossbars move and may cut a row group once more (an extra
@@ -77,7 +77,7 @@ def test_each_halving_of_the_donors_pays(preset: str, mode: str) -> None:
         assert serial[0] / serial[3] > 4  # of at most 8: updates stay
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(chip=chips(ou_rows=4), plan=layer_plans(), mode=modes)
 def test_another_adc_is_never_slower(chip: Chip, plan: LayerPlan, mode: str) -> None:
     more = chip.model_copy(update={"adcs_per_crossbar": chip.adcs_per_crossbar + 1})

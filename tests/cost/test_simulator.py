@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.cost import activity, layer_time, load_table
@@ -12,7 +12,7 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import fewest_crossbars, map_layer
 from tests.reference.machine import crossbars_of, homes_of, ous_of, serial_seconds, simulate
-from tests.strategies import chips, grouped_plans, layer_for
+from tests.strategies import chips, examples, grouped_plans, layer_for
 
 NOT_SIMULATED = {"name", "positions", "busiest", "index_bits", "output_buffer_writes", "digital_ops"}
 modes = st.sampled_from(["spread", "pack"])
@@ -27,7 +27,7 @@ def some_skipped(
     return set(zip(*(axis.tolist() for axis in np.nonzero(zero)), strict=True)), zero.mean(axis=(0, 1))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(chip=chips(ou_rows=4), plan=grouped_plans(), mode=modes, data=st.data())
 def test_counts_are_those_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, data: st.DataObject) -> None:
     positions, copies, fewest = (data.draw(st.integers(1, 5)), data.draw(st.integers(1, 6)), data.draw(st.booleans()))
@@ -47,7 +47,7 @@ def test_counts_are_those_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, data
     assert all(isinstance(value, int) for key, value in asdict(counts).items() if key not in {"name", "busiest"})
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(chip=chips(ou_rows=4), plan=grouped_plans(), mode=modes, data=st.data())
 def test_serial_time_is_that_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, data: st.DataObject) -> None:
     layer, table = layer_for(plan, size=(1, 2)), load_table(chip.components)
@@ -61,7 +61,7 @@ def test_serial_time_is_that_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, d
     assert time.pipelined_s <= time.serial_s * (1 + 1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(chip=chips(ou_rows=4), plan=grouped_plans(), data=st.data())
 def test_any_placement_conserves_ous(chip: Chip, plan: LayerPlan, data: st.DataObject) -> None:
     total = len(ous_of(plan, chip))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -23,6 +23,7 @@ from tests.convolutions import METHODS, Convolution, convolutions, decided, inte
 from tests.reference.compress import slow_compressed_weights
 from tests.reference.im2col import im2col
 from tests.reference.zero_inputs import slow_zero_input_rates
+from tests.strategies import examples
 
 GRAINS = [Grain(), Grain(ou_columns=32), Grain(ou_rows=4, cell_bits=2), Grain(ou_rows=4, ou_columns=16, cell_bits=4)]
 
@@ -34,7 +35,7 @@ def fitting(method: str, case: Convolution, grain: Grain) -> bool:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(case=convolutions(), grain=st.sampled_from(GRAINS))
 def test_every_method_computes_its_compressed_weights(method: str, case: Convolution, grain: Grain) -> None:
     if not fitting(method, case, grain):
@@ -62,7 +63,7 @@ def test_every_method_computes_its_compressed_weights(method: str, case: Convolu
     assert exact(case.x.double()).shape == expected.shape
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(convolutions())
 def test_im2col_is_the_convolution_s_inputs_in_three_ways(case: Convolution) -> None:
     """A kernel with a single 1 picks one input of each window: row r of ``im2col`` is the output of kernel r."""
@@ -79,7 +80,7 @@ def test_im2col_is_the_convolution_s_inputs_in_three_ways(case: Convolution) -> 
     assert len(expected) == 2 * layer.map_positions
 
 
-@settings(deadline=None, max_examples=15)
+@examples(15)
 @given(case=convolutions(), method=st.sampled_from(["dense", "orc", "similar"]))
 def test_a_group_is_compressed_as_a_layer_by_itself(case: Convolution, method: str) -> None:
     """With OUs of one weight column, where groups never share a row group."""
@@ -96,7 +97,7 @@ def test_a_group_is_compressed_as_a_layer_by_itself(case: Convolution, method: s
 
 
 @pytest.mark.parametrize("method", ["dense", "prap"])
-@settings(deadline=None, max_examples=10)
+@examples(10)
 @given(case=convolutions(), wide=st.booleans())
 def test_a_file_and_the_rates_of_zero_inputs(
     method: str, case: Convolution, wide: bool, tmp_path_factory: pytest.TempPathFactory

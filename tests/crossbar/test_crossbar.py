@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.common.errors import UserError
@@ -14,7 +14,7 @@ from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
 from tests.crossbar.plans import dense_plan
 from tests.reference.crossbar import brute_force
-from tests.strategies import layer_plans
+from tests.strategies import examples, layer_plans
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -33,7 +33,7 @@ def _sufficient_adc_bits(height: int, grain: Grain) -> int:
     return int(height * (2**grain.dac_bits - 1) * (2**grain.cell_bits - 1)).bit_length()
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(st.data(), st.integers(1, 9), st.integers(1, 6), st.sampled_from([2, 33]), SEEDS)
 def test_agrees_with_the_model_that_visits_every_cell(
     data: st.DataObject, height: int, adc_bits: int, positions: int, seed: int
@@ -47,7 +47,7 @@ def test_agrees_with_the_model_that_visits_every_cell(
     )
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     st.data(),
     st.builds(
@@ -75,7 +75,7 @@ def test_agrees_for_any_cell_and_dac(
     assert (enough == integer_matmul(plan, inputs)).all()
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     st.data(),
     st.integers(1, 80),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -18,7 +18,7 @@ from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
 from tests.crossbar.plans import dense_network_plan, simulate
-from tests.strategies import layer_for, layer_plans
+from tests.strategies import examples, layer_for, layer_plans
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -132,7 +132,7 @@ def test_each_convolution_group_has_its_parts_side_by_side() -> None:
     np.testing.assert_array_equal(exact(torch.from_numpy(x)).numpy(), np.concatenate(expected, axis=-1))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.data(), st.integers(1, 200), st.integers(1, 20), SEEDS)
 def test_equals_64_bit_integers_on_any_plan(data: st.DataObject, inputs: int, filters: int, seed: int) -> None:
     plan = data.draw(layer_plans(inputs, filters))
@@ -141,7 +141,7 @@ def test_equals_64_bit_integers_on_any_plan(data: st.DataObject, inputs: int, fi
     np.testing.assert_array_equal(got, x.astype(np.int64) @ plan.weights().T.astype(np.int64))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.data(), st.sampled_from([(1, 1), (3, 3), (2, 3)]), st.integers(1, 4), st.integers(1, 5), SEEDS)
 def test_both_paths_give_the_same_bits(
     data: st.DataObject, kernel: tuple[int, int], channels: int, filters: int, seed: int

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +18,7 @@ from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan
 from tests.crossbar.plans import dense_plan
-from tests.strategies import layer_plans
+from tests.strategies import examples, layer_plans
 
 
 def _layer(module: nn.Module, example: Tensor) -> Layer:
@@ -70,7 +70,7 @@ def test_linear_layer_equals_torch_on_the_dequantised_integers(shape: tuple[int,
     torch.testing.assert_close(crossbars(x.double()), expected, rtol=1e-12, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(layer_plans(inputs=8, filters=5), st.integers(0, 1000))
 def test_donors_gains_and_steps_equal_torch_on_the_real_weights(plan: LayerPlan, seed: int) -> None:
     random = np.random.default_rng(seed)

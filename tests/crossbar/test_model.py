@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -26,7 +26,7 @@ from prap_pim.hardware.chip import load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
 from tests.reference.crossbar import brute_force_with
-from tests.strategies import layer_plans
+from tests.strategies import examples, layer_plans
 
 SEEDS = st.integers(0, 2**32 - 1)
 NOISY = Device(
@@ -98,7 +98,7 @@ def slow(plan: LayerPlan, x: np.ndarray, model: CrossbarModel, crossbars: LayerC
     )
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(st.data(), st.integers(1, 9), st.sampled_from([2, 33]), st.booleans(), SEEDS)
 def test_every_option_agrees_with_the_model_that_visits_every_cell(
     data: st.DataObject, height: int, positions: int, noisy: bool, seed: int
@@ -117,7 +117,7 @@ def test_every_option_agrees_with_the_model_that_visits_every_cell(
         assert misfits == 0
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.data(), st.integers(1, 9), st.sampled_from([2, 33]), SEEDS)
 def test_cells_without_errors_are_ideal_cells(data: st.DataObject, height: int, positions: int, seed: int) -> None:
     model = data.draw(models(height))

@@ -67,6 +67,7 @@ def test_images_that_are_not_checked_run_on_the_same_device(data: Data) -> None:
     assert [layer.checked for layer in part.layers.values()] == [13 * 6 * 64, 13 * 5]
 
 
+@pytest.mark.flow
 def test_devices_are_numbered_and_do_not_depend_on_their_count_or_the_processes(data: Data) -> None:
     seen: list[tuple[int, int]] = []
     three = monte_carlo(*data[:2], VARIED, *data[2:], 3, seed=5, progress=lambda *at: seen.append(at))
@@ -101,6 +102,7 @@ def test_what_is_not_random_is_measured_once(data: Data, monkeypatch: pytest.Mon
     assert report.spread == 0
 
 
+@pytest.mark.flow
 def test_trials_of_several_networks_and_models_are_those_of_each(data: Data) -> None:
     captured, plan, images, labels = data
     mild = CrossbarModel(adc_bits=5, device=Device(variation=LognormalVariation(sigma=0.1)))
@@ -108,15 +110,17 @@ def test_trials_of_several_networks_and_models_are_those_of_each(data: Data) -> 
         Trial(name, model, seed) for name in "ab" for model in (VARIED, mild) for seed in device_seeds(model, 2, 5)
     ]
     networks = {name: (captured, plan) for name in "ab"}
+    alone = {model: monte_carlo(captured, plan, model, images, labels, 2, seed=5).devices for model in (VARIED, mild)}
     for processes in (1, 2):
         found = dict(measure_each(networks, trials, images, labels, processes=processes))
         assert sorted(found) == list(range(8))
         for first, model in ((0, VARIED), (2, mild), (4, VARIED), (6, mild)):
             devices = tuple(found[first + number] for number in range(2))
-            assert devices == monte_carlo(captured, plan, model, images, labels, 2, seed=5).devices
+            assert devices == alone[model]
     assert len(device_seeds(CrossbarModel(adc_bits=4), 9, 0)) == 1
 
 
+@pytest.mark.flow
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     """Killed with kill -9, the parent can tell them nothing."""
     script = tmp_path / "parent.py"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,7 +20,7 @@ from prap_pim.ir.plan import LayerPlan, NetworkPlan
 from prap_pim.methods.prune import OrcPruning, prune
 from tests.crossbar.plans import dense_network_plan, dense_plan, network_plan
 from tests.reference.zero_inputs import slow_zero_input_rates
-from tests.strategies import layer_plans
+from tests.strategies import examples, layer_plans
 
 
 def linear(inputs: int, filters: int = 2) -> Captured:
@@ -59,7 +59,7 @@ def test_padding_is_an_input_of_zero() -> None:
     np.testing.assert_array_equal(coarse, [2 / 8, 3 / 8])
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.data())
 def test_any_plan_as_the_slow_version(data: st.DataObject) -> None:
     plan = data.draw(layer_plans(inputs=7, filters=2))

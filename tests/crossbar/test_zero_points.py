@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -17,7 +17,7 @@ from prap_pim.ir.plan import LayerPlan
 from tests.convolutions import Convolution, convolutions, decided, integer_convolution
 from tests.crossbar.test_convolutions import fitting
 from tests.crossbar.test_exact import linear_for
-from tests.strategies import layer_plans
+from tests.strategies import examples, layer_plans
 
 ENCODINGS = [("two's complement", 1), ("offset", 1), ("offset", 2), ("differential", 1), ("differential", 2)]
 STEP = 0.25  # and steps of filters that are powers of two: then nothing rounds
@@ -39,7 +39,7 @@ def expected(plan: LayerPlan, products: torch.Tensor, axis: int) -> torch.Tensor
 
 
 @pytest.mark.parametrize(("encoding", "cell_bits"), ENCODINGS)
-@settings(deadline=None, max_examples=15)
+@examples(15)
 @given(case=convolutions(), method=st.sampled_from(["dense", "orc", "prap", "similar"]), zero=st.integers(-128, 127))
 def test_convolutions_of_every_kind(encoding: str, cell_bits: int, case: Convolution, method: str, zero: int) -> None:
     """Padded, strided, dilated, grouped. Their padding is a real 0, as torch's of the integers less the zero is."""
@@ -62,7 +62,7 @@ def test_convolutions_of_every_kind(encoding: str, cell_bits: int, case: Convolu
 
 
 @pytest.mark.parametrize(("encoding", "cell_bits"), ENCODINGS)
-@settings(deadline=None, max_examples=15)
+@examples(15)
 @given(plan=layer_plans(inputs=9, filters=5), zero=st.integers(-128, 127), seed=st.integers(0, 99))
 def test_linear_layers_with_any_gains(encoding: str, cell_bits: int, plan: LayerPlan, zero: int, seed: int) -> None:
     if encoding == "differential":

@@ -4,7 +4,7 @@ from math import ceil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.hardware.chip import Chip, load_chip
@@ -15,6 +15,7 @@ from prap_pim.mapping import map_layer
 from prap_pim.methods.prune import NoPruning, prune
 from tests.layers import fill
 from tests.reference.machine import dense_ous_of, ous_of
+from tests.strategies import examples
 
 
 def grouped(groups: int, channels: int, filters: int, kernel: tuple[int, ...]) -> Layer:
@@ -77,7 +78,7 @@ grains = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(grains, st.integers(1, 7), st.integers(1, 3), st.integers(1, 4), st.sampled_from([(1,), (3,), (3, 3)]))
 def test_the_dense_plan_has_these_ous_and_no_fewer_are_possible(
     grain: Grain, groups: int, channels: int, filters: int, kernel: tuple[int, ...]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.common.errors import UserError
@@ -13,6 +13,7 @@ from prap_pim.methods.prune import NoPruning, prune
 from prap_pim.methods.reuse import IdenticalReuse, SimilarReuse, reuse
 from tests.convolutions import Convolution, convolutions, decided
 from tests.reference.compress import slow_compressed_weights
+from tests.strategies import examples
 
 
 def shared() -> PatternSet:
@@ -59,7 +60,7 @@ def test_a_filter_cannot_take_a_pattern_of_another_group() -> None:
         make_plan("dw", np.ones((2, 3), np.float32), patterns, decided)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(case=convolutions(), method=st.sampled_from(["dense", "structured", "orc"]), wide=st.booleans())
 def test_taken_apart_and_put_together_groups_keep_the_same_weights(case: Convolution, method: str, wide: bool) -> None:
     patterns, _ = decided(method, case.layer, Grain(ou_columns=32 if wide else 8))
@@ -73,7 +74,7 @@ def test_taken_apart_and_put_together_groups_keep_the_same_weights(case: Convolu
         assert (unused[:, 1:] >= unused[:, :-1]).all()  # at the end
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(case=convolutions(), identical=st.booleans())
 def test_groups_that_share_row_groups_are_reused_each_by_itself(case: Convolution, identical: bool) -> None:
     layer, grain = case.layer, Grain(ou_columns=32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -20,7 +20,7 @@ from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, Struct
 from prap_pim.methods.reuse import IdenticalReuse, NoReuse, SimilarReuse, reuse
 from tests.layers import layer_of, weights
 from tests.reference.compress import slow_compressed_weights, slow_steps
-from tests.strategies import layer_plans
+from tests.strategies import examples, layer_plans
 
 PRUNE = [
     NoPruning(),
@@ -33,7 +33,7 @@ REUSE = [NoReuse(), SimilarReuse(keep=0.3), SimilarReuse(keep=1), IdenticalReuse
 
 
 @pytest.mark.parametrize(("pruning", "reusing"), product(PRUNE, REUSE), ids=lambda config: config.kind)
-@settings(deadline=None, max_examples=12)
+@examples(12)
 @given(weight=weights([(), (1, 1), (2, 2), (3, 3)]), seed=st.integers(0, 99))
 def test_a_plan_computes_the_compressed_weights(
     pruning: object, reusing: object, weight: np.ndarray, seed: int
@@ -52,7 +52,7 @@ def test_a_plan_computes_the_compressed_weights(
     np.testing.assert_array_equal(plan.bias, bias)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(weights([(), (3, 3)]), st.integers(0, 2**32))
 def test_any_signs_exponents_and_sources(weight: np.ndarray, seed: int) -> None:
     layer = layer_of(weight)
@@ -127,7 +127,7 @@ def test_plan_of_weights_that_do_not_match() -> None:
         make_plan("fc", layer.matrix, none_there, ReuseMap.none(patterns))
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(st.lists(layer_plans(), min_size=1, max_size=3), st.data())
 def test_save_and_load_change_nothing(tmp_path_factory: pytest.TempPathFactory, plans: list[LayerPlan], data) -> None:
     named = [replace(plan, name=f"{i}.{data.draw(st.text(max_size=5))}") for i, plan in enumerate(plans)]
@@ -332,7 +332,7 @@ def test_a_plan_file_from_before_zero_points_is_read(tmp_path: Path) -> None:
             NetworkPlan.load(older)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.data())
 def test_a_changed_byte_is_a_user_error_or_another_plan(tmp_path_factory: pytest.TempPathFactory, data) -> None:
     path = tmp_path_factory.mktemp("plan") / "plan.safetensors"

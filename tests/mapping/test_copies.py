@@ -4,11 +4,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.common.errors import UserError
 from prap_pim.mapping import Builds, share_out
+from tests.strategies import examples
 
 
 def work(crossbars: int, positions: int, seconds: float, floor: float = 0.0, most: int = 12, wider: int = 0) -> Builds:
@@ -38,7 +39,7 @@ def layers(draw: st.DrawFn) -> dict[str, Builds]:
     }
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(layers=layers(), spare=st.integers(0, 20), tiles=st.none() | st.integers(3, 9))
 def test_no_combination_has_a_shorter_interval(layers: dict[str, Builds], spare: int, tiles: int | None) -> None:
     budget = sum(int(layer.crossbars[0]) for layer in layers.values()) + spare

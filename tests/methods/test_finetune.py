@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -17,6 +17,7 @@ from prap_pim.training import Checkpoint, TrainingConfig, train
 from prap_pim.training.data import AffineAugment, Examples
 from prap_pim.training.models import ResNetConfig, build
 from tests.reference.penalties import penalties
+from tests.strategies import examples
 
 SHORT = TrainingConfig(epochs=5, compress_at=1, batch_size=6, project_every=2, learning_rate=0.02)
 
@@ -61,7 +62,7 @@ def tiny_examples() -> Examples:
 
 
 @given(filters=st.integers(1, 6), inputs=st.integers(1, 20), seed=st.integers(0, 1000))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_the_gradient_is_that_of_the_loss_written_out(filters: int, inputs: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     model = nn.Sequential(nn.Linear(inputs, filters))
@@ -186,6 +187,7 @@ def stop_after(steps: int) -> Callable[[str, int, int, str], None]:
     return progress
 
 
+@pytest.mark.flow
 def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     start, model = start_of(tmp_path), tiny_model()
     assignments = tiny_assignments(model)

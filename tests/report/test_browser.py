@@ -11,17 +11,10 @@ from prap_pim.report.html.run import Evidence, render
 from prap_pim.report.html.runs import render_runs
 from prap_pim.report.html.study import write_study_report
 from prap_pim.results.study import StudyResults, TrialResult
-from tests.browser import browser
 from tests.report.browser import opened, violations
 from tests.report.made_up import EVIL, layer, many, method, results, shared_plan, simulation
 
 LAYERS = (*EVIL, "layer1.conv", "fc")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -200,6 +200,7 @@ def test_latex_prints_any_name(name):
 LATEX = shutil.which("pdflatex")
 
 
+@pytest.mark.flow
 @pytest.mark.skipif(LATEX is None, reason="needs pdflatex")
 def test_latex_takes_every_table(tmp_path):
     """With no package but those that the table's first line names, whatever the names in it are."""
@@ -506,6 +507,7 @@ def test_a_series_whose_name_begins_with_an_underscore_is_in_the_legend():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["dense", "_mine", "float network"]
 
 
+@pytest.mark.flow
 def test_fonts_are_embedded_and_bytes_depend_on_the_table_alone(run, tmp_path):
     """Another process, place, time zone and the user's own style make no difference."""
     (tmp_path / "matplotlibrc").write_text("axes.facecolor: red\nfont.size: 20\npdf.fonttype: 3\nsavefig.dpi: 20\n")

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from prap_pim.__main__ import main
+from prap_pim.runs.config import RunConfig
+from prap_pim.runs.pipeline import run
 from tests.runs.test_pipeline import TINY, figures
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
@@ -35,9 +37,22 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def by_one(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "one"
-    output = end(start(config, folder, "--json"))
-    assert json.loads(output) == json.loads((folder / "results.json").read_text())
+    assert main(["run", str(config), "--output", str(folder), "--quiet"]) == 0
     return folder
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def killed_after_the_first_epoch(config: Path, folder: Path) -> None:
+    def kill(told: str, done: int, total: int, note: str) -> None:
+        if told.startswith("training") and done == 3:  # of 2 batches an epoch
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(RunConfig.load(config), folder, "by one", False, kill)
+    assert list(folder.glob("checkpoints/epoch-00001*"))
 
 
 def start(config: Path, folder: Path, *flags: str) -> "subprocess.Popen[str]":
@@ -88,9 +103,7 @@ def end(process: "subprocess.Popen[str]") -> str:
 
 def test_ended_in_every_way_and_resumed(config: Path, by_one: Path, tmp_path: Path):
     folder = tmp_path / "two"
-    process = start(config, folder, "--quiet")
-    wait_for(process, folder, "checkpoints/epoch-00001*")
-    kill(process)
+    killed_after_the_first_epoch(config, folder)
 
     process = start(config, folder, "--devices", "2", "--quiet")
     pids = wait_for(process, folder, "checkpoints/epoch-00005*")

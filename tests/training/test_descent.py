@@ -249,6 +249,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.flow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_give_the_same_bits_as_one(name: str, by_two: Path, tmp_path: Path) -> None:
     assert CASES[name][0](tmp_path, None) == (by_two / name).read_text().splitlines()

@@ -149,6 +149,7 @@ def stop_after(steps: int) -> Callable[[str, int, int, str], None]:
     return progress
 
 
+@pytest.mark.flow
 def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     model = tiny_model()
     whole = train(model, tiny_examples(), SHORT, 7, tmp_path / "whole", stop=4)
@@ -315,6 +316,7 @@ def test_adamw_by_hand(tmp_path: Path) -> None:
             torch.testing.assert_close(value, expected, atol=2e-4, rtol=2e-3)
 
 
+@pytest.mark.flow
 def test_a_transformer_learns(tmp_path: Path) -> None:
     model = tiny_gpt()
     before = evaluate(model, tokens().inputs, tokens().labels)

@@ -4,13 +4,14 @@ import re
 from itertools import combinations, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.common.errors import UserError
 from prap_pim.methods.calibrate.allocate import Offer, allocate, convex_hull
 from prap_pim.methods.calibrate.layer import Setting
 from tests.reference.calibrate import slow_allocation
+from tests.strategies import examples
 
 PAIRS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 40)), min_size=1, max_size=5)  # (OU steps, loss)
 
@@ -36,7 +37,7 @@ def test_the_hull_holds_what_is_best_for_some_exchange_rate(pairs: list[tuple[in
 
 
 @given(st.lists(PAIRS, min_size=1, max_size=4), st.integers(0, 50))
-@settings(max_examples=200)
+@examples(200)
 def test_greed_is_within_one_step_of_the_best(layers: list[list[tuple[int, float]]], budget: int):
     offers = {f"layer{i}": offers_of(pairs) for i, pairs in enumerate(layers)}
     best = slow_allocation(layers, budget)

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -17,6 +17,7 @@ from prap_pim.methods.calibrate.problem import LayerInputs
 from tests.methods.calibrate.networks import GRAIN, compress, plan_ratio
 from tests.reference.calibrate import slow_covariance, slow_kept
 from tests.reference.im2col import im2col
+from tests.strategies import examples
 
 
 def layer_of(filters: int, kernel: tuple[int, int], seed: int = 0) -> Layer:
@@ -35,7 +36,7 @@ def problem_of(layer: Layer, seed: int) -> Depthwise:
 
 
 @given(st.integers(1, 5), st.sampled_from([(3, 3), (2, 2), (1, 3)]), st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_the_one_that_is_dropped_is_the_best_of_all(filters: int, kernel: tuple[int, int], seed: int):
     problem = problem_of(layer_of(filters, kernel, seed), seed)
     taps = kernel[0] * kernel[1]
@@ -54,7 +55,7 @@ def test_the_one_that_is_dropped_is_the_best_of_all(filters: int, kernel: tuple[
 
 
 @given(st.integers(1, 8), st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_what_is_kept_is_solved_anew_however_many_go(count: int, seed: int):
     """Greed: not the best subset, but of those that drop one more each time."""
     problem = problem_of(layer_of(3, (3, 3), seed), seed)
@@ -70,7 +71,7 @@ def test_what_is_kept_is_solved_anew_however_many_go(count: int, seed: int):
 
 
 @given(st.lists(st.integers(1, 9), max_size=4), st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_errors_are_those_of_what_is_kept(counts: list[int], seed: int):
     problem = problem_of(layer_of(3, (3, 3), seed), seed)
     wanted = [problem.error(problem.kept(count)[0]) for count in counts]

@@ -4,12 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN
 from prap_pim.methods.calibrate.donors import choose, fit, seeds
 from tests.reference.calibrate import GAINS, slow_best_saving, slow_two_donors
+from tests.strategies import examples
 
 
 def error(patterns: np.ndarray, donors: np.ndarray, weight: np.ndarray) -> float:
@@ -29,7 +30,7 @@ def whole_numbers(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(whole_numbers())
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_a_pattern_takes_the_best_of_all_donors_and_gains(case: tuple[np.ndarray, np.ndarray]):
     patterns, donors = case
     choice = choose(patterns, donors, np.zeros(len(patterns), np.float32))
@@ -131,6 +132,13 @@ def test_a_donor_that_nobody_takes_moves_to_the_pattern_served_worst():
     ones = np.ones(3, np.float32)
     found = fit(patterns, ones, np.zeros(3, np.float32), donors, 5)
     assert error(patterns, found, ones) == 0
+
+
+def test_donors_that_nobody_takes_move_to_different_patterns():
+    patterns = np.array([[1, 0, 0], [0, 4, 0], [0, 0, 3]], np.float32)
+    donors = np.array([[1, 0, 0]] * 3, np.float32)
+    found = fit(patterns, np.ones(3, np.float32), np.zeros(3, np.float32), donors, 1)
+    assert found.tolist() == patterns.tolist()
 
 
 @pytest.mark.parametrize("height", [1, 2])

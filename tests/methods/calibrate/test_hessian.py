@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.capture.im2col import Rows
@@ -14,6 +14,7 @@ from prap_pim.ir.network import Layer
 from prap_pim.methods.calibrate.hessian import Metric, Moments
 from tests.reference.calibrate import slow_covariance
 from tests.reference.im2col import im2col
+from tests.strategies import examples
 
 
 class Found(NamedTuple):
@@ -47,7 +48,7 @@ def int8_rows(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(int8_rows(), st.lists(st.integers(0, 9), max_size=3))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_moments_are_those_of_a_loop_however_they_come(rows: np.ndarray, cuts: list[int]):
     x, y = rows
     found = moments_of(x, y, tuple(sorted(cuts)))
@@ -188,7 +189,7 @@ def convolutions(draw: st.DrawFn) -> tuple[Layer, np.ndarray]:
 
 
 @given(convolutions(), st.sampled_from([0, 0, -128, 5]), st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_rows_are_those_that_drive_the_crossbars(case: tuple[Layer, np.ndarray], fill: int, seed: int):
     """As NumPy pads and cuts them out, whatever the padding holds."""
     conv, x = case

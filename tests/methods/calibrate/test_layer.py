@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from prap_pim.hardware.grain import Grain
@@ -15,6 +15,7 @@ from prap_pim.methods.calibrate.layer import Problem, Setting, approximate, bloc
 from tests.layers import layer_of, weights
 from tests.methods.calibrate.problems import GRAIN, cost, normal_layer, odd_layers, ous, problem_of, relative, solve
 from tests.reference.calibrate import slow_best_donors, slow_kept, slow_shapes, slow_weight
+from tests.strategies import examples
 
 INPUTS = st.sampled_from(["correlated", "few", "dead", "independent", "zero"])
 SEEDS = st.integers(0, 2**32)
@@ -41,7 +42,7 @@ def rows_of_blocks(layer: Layer, positions: int | None, grain: Grain = GRAIN) ->
 
 
 @given(st.one_of(odd_layers(), weights().map(layer_of)), INPUTS, st.integers(1, 10), SEEDS)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_any_layer_becomes_a_plan_of_so_many_donors(layer: Layer, inputs: str, donors: int, seed: int):
     assume(layer.rows < 60)
     plan = solve(layer, problem_of(layer, seed, inputs=inputs), donors, passes=1)  # a plan that exists is sound
@@ -57,7 +58,7 @@ def test_any_layer_becomes_a_plan_of_so_many_donors(layer: Layer, inputs: str, d
 
 
 @given(st.one_of(odd_layers(), weights().map(layer_of)), INPUTS, st.integers(1, 10), SEEDS)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_no_other_step_of_a_filter_would_be_better(layer: Layer, inputs: str, donors: int, seed: int):
     assume(layer.rows < 60)
     problem = problem_of(layer, seed, inputs=inputs)
@@ -91,7 +92,7 @@ def test_a_layer_of_one_row(filters: int):
 
 
 @given(odd_layers(), INPUTS, st.integers(1, 4), SEEDS)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_the_error_is_that_of_the_plans_integers(layer: Layer, inputs: str, donors: int, seed: int):
     problem = problem_of(layer, seed, inputs=inputs)
     plan = solve(layer, problem, donors)
@@ -105,7 +106,7 @@ def test_the_error_is_that_of_the_plans_integers(layer: Layer, inputs: str, dono
 
 
 @given(odd_layers(), INPUTS, st.integers(1, 4), st.sampled_from([None, 8]), SEEDS)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_compensation_never_makes_it_worse(layer: Layer, inputs: str, donors: int, positions: int | None, seed: int):
     """Against the donors that suit each row group best by itself, for the same filters with the same gains."""
     assume(positions is None or shapes_fit(layer, positions, GRAIN))
@@ -137,7 +138,7 @@ def test_compensation_helps_where_inputs_depend_on_each_other(seed: int):
 
 
 @given(odd_layers(), INPUTS, st.integers(1, 4), st.sampled_from([None, 8, 4]), SEEDS)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_further_passes_never_make_it_worse(layer: Layer, inputs: str, donors: int, positions: int | None, seed: int):
     assume(positions is None or shapes_fit(layer, positions, GRAIN))
     problem = problem_of(layer, seed, inputs=inputs)
@@ -263,7 +264,7 @@ def test_blocks():
 
 
 @given(st.sampled_from([8, 4]), st.integers(1, 12), st.integers(1, 12), INPUTS, SEEDS)
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_each_filter_keeps_so_many_positions(positions: int, filters: int, donors: int, inputs: str, seed: int):
     layer = normal_layer(filters, 4, (3, 3), seed)
     plan = solve(layer, problem_of(layer, seed, inputs=inputs), donors, positions, passes=1)
@@ -348,7 +349,7 @@ def test_what_is_expected_is_what_comes_where_row_groups_do_not_depend_on_each_o
 @given(
     st.sampled_from([None, 8, 4]), st.integers(1, 14), st.integers(1, 14), st.sampled_from([8, 16, 40]), INPUTS, SEEDS
 )
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_no_layer_takes_more_than_its_setting_says(
     positions: int | None, filters: int, donors: int, columns: int, inputs: str, seed: int
 ):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -22,7 +22,7 @@ from prap_pim.training import Checkpoint, TrainingConfig, train
 from prap_pim.training.data import AffineAugment, Examples
 from tests.methods.calibrate.networks import Normed, captured_of, compress, images
 from tests.reference.calibrate import slow_weight
-from tests.strategies import layer_plans
+from tests.strategies import examples, layer_plans
 
 STILL = AffineAugment(rotation=0, shift=0, scale=0, noise=0)
 SHORT = TrainingConfig(epochs=4, compress_at=1, batch_size=8, learning_rate=0.02)
@@ -53,7 +53,7 @@ def spread(plan: LayerPlan) -> Tensor:
 
 
 @given(layer_plans(height=4), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_weight_and_gradient_are_those_of_an_explicit_matrix(plan: LayerPlan, seed: int):
     shape = torch.Size((plan.filters, plan.inputs, 1, 1))
     if overlaps(plan):

@@ -2,7 +2,7 @@ from math import ceil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,9 +14,10 @@ from prap_pim.mapping import map_layer
 from prap_pim.methods.prune import NoPruning, OrcPruning, PruneConfig, prune
 from tests.layers import layer_of, weights
 from tests.reference.rivals import slow_orc_rows
+from tests.strategies import examples
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(weights(), st.floats(0.01, 1, exclude_max=True), st.sampled_from([3, 8, 16]))
 def test_as_the_slow_version(weight: np.ndarray, ratio: float, height: int) -> None:
     layer = layer_of(weight)

@@ -2,7 +2,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,6 +13,7 @@ from prap_pim.methods.prune import NoPruning, PatternPruning, PruneConfig, prune
 from tests.golden import golden_cases
 from tests.layers import layer_of, weights
 from tests.reference.matching import slow_pattern_mask
+from tests.strategies import examples
 
 PRUNED = {name: case for name, case in golden_cases().items() if "mask" in case}
 
@@ -27,7 +28,7 @@ def test_golden(name: str) -> None:
     np.testing.assert_array_equal(slow, case["mask"])
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(weights([(3, 3), (5, 5), (1, 9), (9, 9)]), st.sampled_from([(1, 8), (2, 4), (4, 2), (8, 1)]), st.integers(1, 8))
 def test_kernels_as_the_slow_version(weight: np.ndarray, split: tuple[int, int], shapes: int) -> None:
     weight = weight[:, :9]
@@ -36,7 +37,7 @@ def test_kernels_as_the_slow_version(weight: np.ndarray, split: tuple[int, int],
     )
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(weights([(), (1, 1)]), st.sampled_from([3, 8, 16, 32]), st.sampled_from([None, 1]))
 def test_pointwise_as_the_slow_version(weight: np.ndarray, group: int, kept: int | None) -> None:
     np.testing.assert_array_equal(pattern_mask(weight, group, kept), slow_pattern_mask(weight, group, kept))
@@ -62,7 +63,7 @@ def test_by_hand() -> None:
     np.testing.assert_array_equal(pattern_mask(linear, 4, None, rows=2), [[0, 1, 0, 1]] * 2)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(weights(), st.integers(1, 8))
 def test_handler_agrees_with_the_function(weight: np.ndarray, shapes: int) -> None:
     positions = int(np.prod(weight.shape[2:]))
@@ -75,7 +76,7 @@ def test_handler_agrees_with_the_function(weight: np.ndarray, shapes: int) -> No
     assert np.diff(patterns.block_start).max() <= shapes
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(weights(), st.sampled_from([4, 8, 16]))
 def test_no_pruning_keeps_every_weight_once(weight: np.ndarray, height: int) -> None:
     patterns = prune(NoPruning(), layer_of(weight), Grain(ou_rows=height))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -10,6 +10,7 @@ from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, Struct
 from prap_pim.methods.reuse import IdenticalReuse, ReuseConfig, reuse
 from tests.layers import layer_of, weights
 from tests.reference.rivals import slow_identical_sources
+from tests.strategies import examples
 
 PRUNE = [
     NoPruning(),
@@ -31,13 +32,13 @@ def same_as_slow(weight: np.ndarray, patterns: PatternSet, theta: float) -> Reus
 
 
 @pytest.mark.parametrize("pruning", PRUNE, ids=lambda config: config.kind)
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(weight=weights([(), (1, 1), (3, 3), (2, 2)]), theta=thresholds)
 def test_as_the_slow_version(pruning: object, weight: np.ndarray, theta: float) -> None:
     same_as_slow(weight, prune(pruning, layer_of(weight), Grain()), theta)
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(weights([()]), thresholds, st.integers(0, 2**32))
 def test_filters_without_a_pattern_as_the_slow_version(weight: np.ndarray, theta: float, seed: int) -> None:
     dense = prune(NoPruning(), layer_of(weight), Grain(ou_rows=4))
@@ -131,7 +132,7 @@ def test_one_filter_and_zero_layers(theta: float) -> None:
     assert (plan.groups, plan.uses) == (0, 0)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(weights())
 def test_the_highest_threshold_loses_nothing(weight: np.ndarray) -> None:
     """Of the integers on the layer's grid, by which patterns are compared: those that are 0 there are dropped."""

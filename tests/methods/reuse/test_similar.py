@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,6 +14,7 @@ from prap_pim.methods.reuse.similar import _ratio_limits
 from tests.golden import golden_cases
 from tests.layers import layer_of, weights
 from tests.reference.matching import slow_similar_reuse
+from tests.strategies import examples
 
 CASES = golden_cases()
 
@@ -40,25 +41,25 @@ def same_as_slow(weight: np.ndarray, mask: np.ndarray, group: int, keep: float) 
         np.testing.assert_array_equal(ours, slow)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(weights([(3, 3), (5, 5), (2, 4)]), st.sampled_from([(1, 8), (2, 4), (4, 2)]), shares)
 def test_pruned_kernels_as_the_slow_version(weight: np.ndarray, split: tuple[int, int], keep: float) -> None:
     same_as_slow(weight, pattern_mask(weight, *split), split[0], keep)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(weights([(), (1, 1)]), st.sampled_from([8, 16, 32]), shares)
 def test_pruned_inputs_as_the_slow_version(weight: np.ndarray, group: int, keep: float) -> None:
     same_as_slow(weight, pattern_mask(weight, group, None), group, keep)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(weights(), st.integers(1, 9), shares)
 def test_unpruned_as_the_slow_version(weight: np.ndarray, group: int, keep: float) -> None:
     same_as_slow(weight, np.ones(weight.shape, np.uint8), group, keep)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(weights(), st.integers(1, 9), shares, st.sampled_from([0.0, 0.1, 0.5, 0.9]), st.integers(0, 99))
 def test_any_mask_as_the_slow_version(weight: np.ndarray, group: int, keep: float, density: float, seed: int) -> None:
     # every filter has a shape of its own; some have none at all, and scales above 1 are common
@@ -123,7 +124,7 @@ def test_ties_go_to_the_earlier_donor_and_nothing_is_last() -> None:
     np.testing.assert_array_equal(scale[:, 0], [1, 1, 2**-5, 0])
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(weights(), st.floats(0.01, 1), st.booleans())
 def test_handler_agrees_with_the_function(weight: np.ndarray, keep: float, pruned: bool) -> None:
     positions = int(np.prod(weight.shape[2:]))

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.common.errors import UserError
 from prap_pim.training.data import AffineAugment, ArraysConfig, DigitsConfig, Examples, augment, load, stratified_order
 from prap_pim.training.data.splits import cut
+from tests.strategies import examples
 
 
 def test_digits_are_scaled_resized_normalised_and_split() -> None:
@@ -68,14 +69,20 @@ print(torch.get_num_threads(), total.hexdigest())
 """
 
 
-def test_data_do_not_depend_on_threads() -> None:
-    found = {}
-    for threads in ("1", "2"):
-        environment = os.environ | {"OMP_NUM_THREADS": threads}
-        printed = subprocess.check_output([sys.executable, "-c", DIGEST], env=environment, text=True)
-        taken, found[threads] = printed.split()
-        assert taken == threads
-    assert found["1"] == found["2"]
+@pytest.mark.flow
+def test_data_do_not_depend_on_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor on the process."""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    two = subprocess.check_output([sys.executable, "-c", DIGEST], env=environment, text=True).split()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        exec(DIGEST, {})
+    finally:
+        torch.set_num_threads(before)
+    one = capsys.readouterr().out.split()
+    assert (one[0], two[0]) == ("1", "2")
+    assert one[1] == two[1]
 
 
 def test_parts_are_disjoint_and_together_the_whole() -> None:
@@ -102,7 +109,7 @@ def test_the_seed_decides_the_split() -> None:
     cut=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     seed=st.integers(0, 5),
 )
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_every_stretch_holds_each_class_in_its_share(labels: list[int], cut: tuple[float, float], seed: int) -> None:
     array = np.array(labels, np.int64)
     order = stratified_order(array, np.random.default_rng(seed))
