@@ -1,9 +1,10 @@
 from .api.model import Compression, compress, estimate
 from .api.onnx import compress_onnx
-from .capture.quantize import QuantizeConfig
 from .common.errors import UserError
 from .cost import CostReport
 from .crossbar import CrossbarModel, Device, MonteCarloReport, measure, monte_carlo
+from .frontend import capture
+from .frontend.quantize import QuantizeConfig
 from .hardware.chip import Chip, load_chip
 from .hardware.components import ComponentTable, load_table
 from .hardware.grain import Grain
@@ -47,6 +48,7 @@ __all__ = [
     "StudyResults",
     "TrialResult",
     "UserError",
+    "capture",
     "compress",
     "compress_onnx",
     "estimate",

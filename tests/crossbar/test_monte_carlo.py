@@ -14,9 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-from prap_pim.capture import Captured, capture
-from prap_pim.capture.evaluate import Quality
-from prap_pim.capture.quantize import input_grids
 from prap_pim.common.errors import UserError
 from prap_pim.crossbar import (
     CrossbarModel,
@@ -29,6 +26,9 @@ from prap_pim.crossbar import (
     measure_each,
     monte_carlo,
 )
+from prap_pim.frontend import Captured, capture
+from prap_pim.frontend.evaluate import Quality
+from prap_pim.frontend.quantize import input_grids
 from prap_pim.ir.plan import NetworkPlan
 from tests.crossbar.plans import dense_network_plan
 

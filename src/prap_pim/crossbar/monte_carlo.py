@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prap_pim.capture import Captured
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import cores, deaf, end_with_parent
 from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.crossbar.network import Progress, SimulationReport, measure
+from prap_pim.frontend import Captured
 from prap_pim.ir.plan import NetworkPlan
 
 

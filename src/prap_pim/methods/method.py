@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from prap_pim.capture import Captured
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings, explain, nearest
+from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Network
 from prap_pim.methods.calibrate import CalibratedReuse

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from prap_pim.capture import Captured
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_json, write_json
 from prap_pim.common.progress import Progress, phase
+from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.calibrate import tie

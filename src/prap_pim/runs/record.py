@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import nn
 
-from prap_pim.capture.evaluate import evaluate
 from prap_pim.common.progress import Progress, phase
 from prap_pim.cost import CostReport, conventions, load_table
+from prap_pim.frontend.evaluate import evaluate
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Network
 from prap_pim.ir.plan import NetworkPlan

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from prap_pim.capture import Captured
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import key_of
 from prap_pim.common.progress import Progress
+from prap_pim.frontend import Captured
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.record import compute_ratio, figures
