@@ -94,7 +94,7 @@ def test_layers_and_devices_have_errors_of_their_own(data: Data) -> None:
 def test_what_is_not_random_is_measured_once(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     counted = lambda *a, **k: (calls.append(a), measure(*a, **k))[1]  # noqa: E731
-    monkeypatch.setattr(import_module("prap_pim.crossbar.monte_carlo"), "measure", counted)
+    monkeypatch.setattr(import_module("prap_pim.crossbar.montecarlo"), "measure", counted)
     seen: list[tuple[int, int]] = []
     ideal = CrossbarModel(adc_bits=4, device=Device(on_off_ratio=20))
     report = monte_carlo(*data[:2], ideal, *data[2:], 4, progress=lambda *at: seen.append(at))
@@ -128,7 +128,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         "import multiprocessing, os, time\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
         "from prap_pim.crossbar import monte_carlo\n"
-        "from prap_pim.crossbar.monte_carlo import _start\n"
+        "from prap_pim.crossbar.montecarlo import _start\n"
         "if __name__ == '__main__':\n"
         "    context = multiprocessing.get_context('spawn')\n"
         "    pool = ProcessPoolExecutor(1, context, _start, (({}, None, None, 1), 1))\n"
