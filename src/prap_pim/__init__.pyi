@@ -5,8 +5,8 @@ from .cost import CostReport
 from .crossbar import CrossbarModel, Device, MonteCarloReport, measure, monte_carlo
 from .frontend import capture
 from .frontend.quantize import QuantizeConfig
-from .hardware.chip import Chip, load_chip
-from .hardware.components import ComponentTable, load_table
+from .hardware.chip import CHIPS, Chip, load_chip
+from .hardware.components import COMPONENTS, ComponentTable, load_table
 from .hardware.grain import Grain
 from .ir.network import Layer, Network
 from .ir.patterns import PatternSet, ReuseMap
@@ -20,6 +20,8 @@ from .runs.finished import reopen
 from .runs.study.explore import Study, explore
 
 __all__ = [
+    "CHIPS",
+    "COMPONENTS",
     "Calibrated",
     "Chip",
     "ComponentTable",
