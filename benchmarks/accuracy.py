@@ -33,11 +33,11 @@ import yaml
 from accuracy_curves import drawing
 from accuracy_tables import DRAWING, by_purpose, document
 
-from prap_pim.capture import capture
-from prap_pim.capture.evaluate import accuracy
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_json, write_whole
 from prap_pim.cost import cost
+from prap_pim.frontend import capture
+from prap_pim.frontend.evaluate import accuracy
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Network
 from prap_pim.ir.plan import NetworkPlan

@@ -15,7 +15,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from prap_pim.capture import capture
+from prap_pim.frontend import capture
 from prap_pim.hardware.chip import load_chip
 from prap_pim.methods.calibrate import CalibratedReuse, calibrate
 from prap_pim.methods.compress import CalibrationInputs

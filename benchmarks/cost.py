@@ -16,11 +16,11 @@ import numba
 import numpy as np
 import torch
 
-from prap_pim.capture import capture
 from prap_pim.cost import cost
+from prap_pim.frontend import capture
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Network
-from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.patterns import plan_weights
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.prune import NoPruning, prune
 from prap_pim.methods.reuse import NoReuse, reuse
@@ -36,7 +36,7 @@ def dense(network: Network, chip: Chip) -> NetworkPlan:
     for layer in network.layers:
         patterns = prune(NoPruning(), layer, chip.grain)
         shared = reuse(NoReuse(), layer, patterns, chip.grain)
-        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, shared).scaled(
+        plans[layer.name] = plan_weights(layer.name, layer.matrix, patterns, shared).scaled(
             layer.filter_scale, layer.filter_bias
         )
     return NetworkPlan("dense", plans, dict.fromkeys(plans, 1.0))

@@ -18,12 +18,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from prap_pim.capture import Captured, capture
-from prap_pim.capture.quantize import InputGrid, input_grids
 from prap_pim.common.parallel import cores
 from prap_pim.crossbar import CrossbarModel, Device, LognormalVariation, measure
+from prap_pim.frontend import Captured, capture
+from prap_pim.frontend.quantize import InputGrid, input_grids
 from prap_pim.hardware.grain import Grain
-from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.patterns import plan_weights
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
 from prap_pim.methods.prune import NoPruning, prune
 from prap_pim.methods.reuse import NoReuse, ReuseConfig, SimilarReuse, reuse
@@ -46,7 +46,7 @@ def plan_of(captured: Captured, grids: dict[str, InputGrid], reusing: ReuseConfi
     for layer in captured.network.layers:
         patterns = prune(NoPruning(), layer, Grain())
         decided = reuse(reusing, layer, patterns, Grain())
-        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, decided).scaled(
+        plans[layer.name] = plan_weights(layer.name, layer.matrix, patterns, decided).scaled(
             layer.filter_scale, layer.filter_bias
         )
     steps, zeros = ({name: getattr(grid, key) for name, grid in grids.items()} for key in ("step", "zero"))

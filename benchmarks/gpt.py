@@ -27,10 +27,10 @@ from typing import Any
 
 import yaml
 
-from prap_pim.capture import capture
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import write_json, write_whole
 from prap_pim.common.settings import read_yaml
+from prap_pim.frontend import capture
 from prap_pim.hardware.chip import load_chip
 from prap_pim.ir.network import Network
 from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar

@@ -13,7 +13,7 @@ import numpy as np
 from prap_pim.common.parallel import cores
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.patterns import plan_weights
 from prap_pim.methods.presets import method_settings
 from prap_pim.methods.prune import PruneConfig, prune
 from prap_pim.methods.reuse import ReuseConfig, reuse
@@ -46,7 +46,7 @@ def compress(layers: list[Layer], settings: dict[str, tuple[PruneConfig, ReuseCo
         patterns = prune(pruning, layer, grain)
         decided = reuse(reusing, layer, patterns, grain)
         between = time.perf_counter()
-        made = make_plan(layer.name, layer.matrix, patterns, decided).scaled(layer.filter_scale, layer.filter_bias)
+        made = plan_weights(layer.name, layer.matrix, patterns, decided).scaled(layer.filter_scale, layer.filter_bias)
         decide, plan = decide + between - started, plan + time.perf_counter() - between
         left += sum(grain.ous(int(donors)) for donors in made.donors_per_group)
         dense += grain.row_groups(layer.rows) * grain.ous(layer.filters)

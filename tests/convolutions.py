@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from prap_pim.capture import capture
+from prap_pim.frontend import capture
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.patterns import PatternSet, ReuseMap

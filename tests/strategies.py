@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.patterns import ReuseMap, make_plan
+from prap_pim.ir.patterns import ReuseMap, plan_weights
 from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
 from prap_pim.methods.prune import NoPruning, prune
 
@@ -121,7 +121,7 @@ def grouped_plans(draw: st.DrawFn, height: int = 4) -> LayerPlan:
     layer = Layer("layer", "conv", weight.astype(np.float32), one, 0 * one, *shapes, (), groups=groups)
     wide = Grain(ou_rows=height, ou_columns=draw(st.sampled_from([8, 16, 64])))
     patterns = prune(NoPruning(), layer, wide)
-    return make_plan("layer", layer.matrix, patterns, ReuseMap.none(patterns)).scaled(one, 0 * one)
+    return plan_weights("layer", layer.matrix, patterns, ReuseMap.none(patterns)).scaled(one, 0 * one)
 
 
 def merge_donors(plan: LayerPlan, donors: np.ndarray) -> LayerPlan:

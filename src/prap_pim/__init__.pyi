@@ -1,11 +1,12 @@
 from .api.model import Compression, compress, estimate
 from .api.onnx import compress_onnx
-from .capture.quantize import QuantizeConfig
 from .common.errors import UserError
 from .cost import CostReport
 from .crossbar import CrossbarModel, Device, MonteCarloReport, measure, monte_carlo
-from .hardware.chip import Chip, load_chip
-from .hardware.components import ComponentTable, load_table
+from .frontend import capture
+from .frontend.quantize import QuantizeConfig
+from .hardware.chip import CHIPS, Chip, load_chip
+from .hardware.components import COMPONENTS, ComponentTable, load_table
 from .hardware.grain import Grain
 from .ir.network import Layer, Network
 from .ir.patterns import PatternSet, ReuseMap
@@ -19,6 +20,8 @@ from .runs.finished import reopen
 from .runs.study.explore import Study, explore
 
 __all__ = [
+    "CHIPS",
+    "COMPONENTS",
     "Calibrated",
     "Chip",
     "ComponentTable",
@@ -47,6 +50,7 @@ __all__ = [
     "StudyResults",
     "TrialResult",
     "UserError",
+    "capture",
     "compress",
     "compress_onnx",
     "estimate",

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import prap_pim
 from prap_pim.__main__ import main
-from prap_pim.capture import Comparison, Output
 from prap_pim.common.errors import UserError
+from prap_pim.frontend import Comparison, Output
 from prap_pim.results.onnx import OnnxSummary
 from prap_pim.results.run import CheckResult, OutputCheck
-from tests.capture.onnx.models import Case, node, random, save
+from tests.frontend.onnx.models import Case, node, random, save
 
 METHODS: list[tuple[str, dict[str, Any]]] = [
     ("dense", {}),

@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from prap_pim.__main__ import main
 from prap_pim.api.onnx import compress_onnx, together
-from prap_pim.capture.onnx import OnnxFile, capture_onnx, read_batches
 from prap_pim.common.errors import UserError
+from prap_pim.frontend.onnx import OnnxFile, capture_onnx, read_batches
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.onnx import OnnxSummary
-from tests.capture.onnx.models import NEWEST, Case, node, random, run, save
+from tests.frontend.onnx.models import NEWEST, Case, node, random, run, save
 
 
 def network() -> Case:
@@ -214,7 +214,7 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
             raise ImportError(name)
         return there(name, *rest)
 
-    for name in [each for each in sys.modules if each.startswith(("prap_pim.capture.onnx", "prap_pim.api.onnx"))]:
+    for name in [each for each in sys.modules if each.startswith(("prap_pim.frontend.onnx", "prap_pim.api.onnx"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", gone)
     assert main(["compress", "model.onnx", "--calibration", "data.npz", "-o", "out.onnx"]) == 2

@@ -22,7 +22,7 @@ from prap_pim.cli import output
 from prap_pim.cli.parser import cli
 from prap_pim.common.errors import UserError
 from tests.api.test_onnx import network
-from tests.capture.onnx.models import save
+from tests.frontend.onnx.models import save
 from tests.report.made_up import method, results, simulation
 
 COMMANDS = list(cli.commands)

@@ -7,7 +7,7 @@ from prap_pim.cost import activity, layer_time, load_table
 from prap_pim.cost.price import energy
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
-from prap_pim.ir.patterns import ReuseMap, make_plan
+from prap_pim.ir.patterns import ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import map_layer
 from prap_pim.methods.prune import NoPruning, prune
@@ -173,7 +173,7 @@ def test_a_depthwise_layer_has_no_index_and_each_filter_one_sum_per_stretch(cell
     one = np.ones(4, np.float32)
     layer = Layer("dw", "conv", weight, one, one, (4, 3, 5), (4, 1, 3), ("x",), groups=4)
     patterns = prune(NoPruning(), layer, chip.grain)
-    plan = make_plan("dw", layer.matrix, patterns, ReuseMap.none(patterns))
+    plan = plan_weights("dw", layer.matrix, patterns, ReuseMap.none(patterns))
     counts = activity(map_layer(plan, chip), layer, chip)
     uses = {1: 8, 2: 1 + 2 + 2 + 2 + 1}[cell_bits]
     assert counts.ou_steps == ous * 8 * 3

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from prap_pim.capture import Captured
-from prap_pim.capture.quantize import InputGrid
 from prap_pim.crossbar import CrossbarModel, SimulationReport, measure
+from prap_pim.frontend import Captured
+from prap_pim.frontend.quantize import InputGrid
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Float32
-from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
 
 
@@ -26,7 +26,7 @@ def dense_plan(
     patterns = PatternSet(inputs, rows, np.arange(groups + 1, dtype=np.int64), shape)
     scale = np.ones(filters, np.float32) if scale is None else scale
     bias = np.zeros(filters, np.float32) if bias is None else bias
-    return make_plan(name, matrix, patterns, ReuseMap.none(patterns)).scaled(scale, bias)
+    return plan_weights(name, matrix, patterns, ReuseMap.none(patterns)).scaled(scale, bias)
 
 
 def dense_network_plan(captured: Captured, grids: dict[str, InputGrid]) -> NetworkPlan:

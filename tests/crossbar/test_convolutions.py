@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from prap_pim.capture import capture
-from prap_pim.capture.im2col import Rows
-from prap_pim.capture.quantize import InputGrid
 from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, zero_input_rates
 from prap_pim.crossbar.windows import Windows
+from prap_pim.frontend import capture
+from prap_pim.frontend.im2col import Rows
+from prap_pim.frontend.quantize import InputGrid
 from prap_pim.hardware.grain import Grain
-from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.patterns import plan_weights
 from prap_pim.ir.plan import NetworkPlan
 from tests.convolutions import METHODS, Convolution, convolutions, decided, integer_convolution
 from tests.reference.compress import slow_compressed_weights
@@ -42,7 +42,7 @@ def test_every_method_computes_its_compressed_weights(method: str, case: Convolu
         return
     layer = case.layer
     patterns, reused = decided(method, layer, grain)
-    plan = make_plan(layer.name, layer.matrix, patterns, reused).scaled(layer.filter_scale, layer.filter_bias)
+    plan = plan_weights(layer.name, layer.matrix, patterns, reused).scaled(layer.filter_scale, layer.filter_bias)
     assert plan.convolution_groups == layer.groups
     unit = Fraction(1, 2**plan.fraction_bits)
     slow = slow_compressed_weights(layer.matrix, patterns, reused)
@@ -109,7 +109,7 @@ def test_a_file_and_the_rates_of_zero_inputs(
     captured = capture(nn.Sequential(case.module), x, "m")
     layer = captured.network.layers[0]
     patterns, reused = decided(method, layer, grain)
-    plan = make_plan("0", layer.matrix, patterns, reused).scaled(layer.filter_scale, layer.filter_bias)
+    plan = plan_weights("0", layer.matrix, patterns, reused).scaled(layer.filter_scale, layer.filter_bias)
     network = NetworkPlan("any", {"0": plan}, {"0": 1.0})
     path = Path(tmp_path_factory.mktemp("plan")) / "plan.safetensors"
     network.save(path)

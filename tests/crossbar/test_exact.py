@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from prap_pim.capture import capture
-from prap_pim.capture.quantize import InputGrid, input_grids
 from prap_pim.common.errors import UserError
 from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, ExactProduct, exact_accuracy
 from prap_pim.crossbar.array import loses_nothing
+from prap_pim.frontend import capture
+from prap_pim.frontend.quantize import InputGrid, input_grids
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan, NetworkPlan

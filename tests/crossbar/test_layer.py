@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prap_pim.capture import capture
-from prap_pim.capture.quantize import InputGrid
 from prap_pim.common.errors import UserError
 from prap_pim.crossbar import CrossbarLayer, CrossbarModel, Device
+from prap_pim.frontend import capture
+from prap_pim.frontend.quantize import InputGrid
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from prap_pim.capture import Captured, capture
-from prap_pim.capture.quantize import grid_in, input_grids
 from prap_pim.common.errors import UserError
 from prap_pim.crossbar import CrossbarLayer, CrossbarModel, LayerCheck, compressed_model
+from prap_pim.frontend import Captured, capture
+from prap_pim.frontend.quantize import grid_in, input_grids
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import NetworkPlan
 from tests.crossbar.plans import dense_network_plan, dense_plan, simulate

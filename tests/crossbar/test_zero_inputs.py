@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prap_pim.capture import Captured, capture
-from prap_pim.capture.quantize import InputGrid, input_grids
 from prap_pim.common.errors import UserError
 from prap_pim.crossbar import compressed_model, zero_input_rates
+from prap_pim.frontend import Captured, capture
+from prap_pim.frontend.quantize import InputGrid, input_grids
 from prap_pim.hardware.grain import Grain
-from prap_pim.ir.patterns import ReuseMap, make_plan
+from prap_pim.ir.patterns import ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
 from prap_pim.methods.prune import OrcPruning, prune
 from tests.crossbar.plans import dense_network_plan, dense_plan, network_plan
@@ -93,7 +93,7 @@ def orc_plan(captured: Captured, grids: dict[str, InputGrid]) -> NetworkPlan:
     for layer in captured.network.layers:
         patterns = prune(OrcPruning(ratio=0.4), layer, Grain())
         every = ReuseMap.none(patterns)
-        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, every).scaled(
+        plans[layer.name] = plan_weights(layer.name, layer.matrix, patterns, every).scaled(
             layer.filter_scale, layer.filter_bias
         )
     return network_plan("orc", plans, grids)

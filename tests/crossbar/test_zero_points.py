@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from prap_pim.capture.quantize import InputGrid
 from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer
+from prap_pim.frontend.quantize import InputGrid
 from prap_pim.hardware.grain import Grain
-from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.patterns import plan_weights
 from prap_pim.ir.plan import LayerPlan
 from tests.convolutions import Convolution, convolutions, decided, integer_convolution
 from tests.crossbar.test_convolutions import fitting
@@ -47,7 +47,7 @@ def test_convolutions_of_every_kind(encoding: str, cell_bits: int, case: Convolu
     if not fitting(method, case, grain):
         return
     layer = case.layer
-    made = make_plan(layer.name, layer.matrix, *decided(method, layer, grain))
+    made = plan_weights(layer.name, layer.matrix, *decided(method, layer, grain))
     if encoding == "differential":  # which has no code for the most negative weight
         made = replace(made, donors=np.maximum(made.donors, -127))
     plan = with_steps(made, zero + 128)

@@ -9,7 +9,7 @@ import pytest
 
 from prap_pim.common.settings import parse_yaml, read_yaml
 from prap_pim.hardware.chip import load_chip
-from prap_pim.hardware.components import TABLES, load_table
+from prap_pim.hardware.components import COMPONENTS, load_table
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.study import StudyConfig
 from prap_pim.runs.study.space import SearchSpace
@@ -37,7 +37,7 @@ def _toml(block: Block) -> None:
         path.write_text(block.text)
         load_chip(path)
     else:
-        figures = _components((TABLES / "isaac-32nm.toml").read_text()) | _components(block.text)
+        figures = _components((COMPONENTS / "isaac-32nm.toml").read_text()) | _components(block.text)
         path.write_text("".join(figures.values()))
         load_table(path)
 

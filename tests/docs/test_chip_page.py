@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from prap_pim.__main__ import main
-from prap_pim.hardware.chip import PRESETS
-from prap_pim.hardware.components import TABLES
+from prap_pim.hardware.chip import CHIPS
+from prap_pim.hardware.components import COMPONENTS
 from tests.docs.pages import ROOT
 
 CHIP, FIGURES = "my-chip.toml", "my-figures.toml"
@@ -34,9 +34,9 @@ def test_the_answer(
     mistake: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    chip = (PRESETS / "isaac-32nm.toml").read_text()
+    chip = (CHIPS / "isaac-32nm.toml").read_text()
     Path(CHIP).write_text(re.sub(r"(?m)^components = .*", f'components = "{FIGURES}"', chip))
-    shutil.copy(TABLES / "isaac-32nm.toml", FIGURES)
+    shutil.copy(COMPONENTS / "isaac-32nm.toml", FIGURES)
     file, pattern, instead = MISTAKES[mistake]
     text, times = re.subn(pattern, instead, Path(file).read_text(), count=1, flags=re.MULTILINE)
     assert times == 1

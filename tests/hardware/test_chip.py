@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from prap_pim.common.errors import UserError
-from prap_pim.hardware.chip import PRESETS, Chip, load_chip, preset_names
+from prap_pim.hardware.chip import CHIPS, Chip, load_chip, preset_names
 
 
 def test_presets_are_the_papers_hardware() -> None:
@@ -40,7 +40,7 @@ def test_presets_are_the_papers_hardware() -> None:
     ],
 )
 def test_mistakes_are_one_clear_line(tmp_path: Path, old: str, new: str, says: str) -> None:
-    text = (PRESETS / "prap-2023.toml").read_text()
+    text = (CHIPS / "prap-2023.toml").read_text()
     assert old in text
     path = tmp_path / "mine.toml"
     path.write_text(text.replace(old, new, 1))

@@ -7,7 +7,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.cost import load_table, table_names
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
 from prap_pim.hardware.chip import load_chip
-from prap_pim.hardware.components import REQUIRED, TABLES
+from prap_pim.hardware.components import COMPONENTS, REQUIRED
 
 
 @pytest.mark.parametrize("name", table_names())
@@ -31,7 +31,7 @@ def test_every_figure_has_value_unit_and_source(name: str) -> None:
     ],
 )
 def test_mistakes_are_one_clear_line(tmp_path: Path, old: str, new: str, says: str) -> None:
-    text = (TABLES / "prap-2023.toml").read_text()
+    text = (COMPONENTS / "prap-2023.toml").read_text()
     assert old in text
     (tmp_path / "mine.toml").write_text(text.replace(old, new, 1))
     with pytest.raises(UserError) as caught:
@@ -41,7 +41,7 @@ def test_mistakes_are_one_clear_line(tmp_path: Path, old: str, new: str, says: s
 
 
 def test_missing_figure_is_named(tmp_path: Path) -> None:
-    lines = (TABLES / "prap-2023.toml").read_text().splitlines()
+    lines = (COMPONENTS / "prap-2023.toml").read_text().splitlines()
     (tmp_path / "mine.toml").write_text("\n".join(line for line in lines if "energy_per_shift" not in line))
     with pytest.raises(UserError, match=r"component accumulator has no energy_per_shift \(J\)"):
         load_table(tmp_path / "mine.toml")
@@ -67,7 +67,7 @@ def test_adc_conventions() -> None:
 def test_leakage_is_charged_where_given(tmp_path: Path) -> None:
     from prap_pim.cost.price import Instances, leakage
 
-    text = (TABLES / "prap-2023.toml").read_text()
+    text = (COMPONENTS / "prap-2023.toml").read_text()
     given = '[router]\nleakage = { value = 1e-3, unit = "W", source = "a test" }'
     (tmp_path / "mine.toml").write_text(text.replace("[router]", given))
     chip, two_tiles = load_chip("prap-2023"), Instances(crossbars=130, pes=17, tiles=2, index_bytes=0)
@@ -94,7 +94,7 @@ def test_resolution_that_the_table_lacks() -> None:
 
 
 def _with_line(quantity: str, unit: str) -> None:
-    text = (TABLES / "prap-2023.toml").read_text()
+    text = (COMPONENTS / "prap-2023.toml").read_text()
     line = f'[adc]\n{quantity} = {{ value = 1, unit = "{unit}", source = "a test" }}'
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "mine.toml").write_text(text.replace("[adc]", line, 1))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.patterns import ReuseMap, make_plan
+from prap_pim.ir.patterns import ReuseMap, plan_weights
 from prap_pim.mapping import map_layer
 from prap_pim.methods.prune import NoPruning, prune
 from tests.layers import fill
@@ -91,7 +91,7 @@ def test_the_dense_plan_has_these_ous_and_no_fewer_are_possible(
     )
     patterns = prune(NoPruning(), layer, grain)
     np.ones(layer.filters, np.float32)
-    plan = make_plan("dw", layer.matrix, patterns, ReuseMap.none(patterns))
+    plan = plan_weights("dw", layer.matrix, patterns, ReuseMap.none(patterns))
     ous = grain.dense_ous(layer.rows, layer.filters, groups)
     assert len(ous_of(plan, chip)) == dense_ous_of(plan, chip) == ous == map_layer(plan, chip).ous
     assert patterns.mask().all()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prap_pim.common.errors import UserError
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.methods.prune import NoPruning, prune
 from prap_pim.methods.reuse import IdenticalReuse, SimilarReuse, reuse
 from tests.convolutions import Convolution, convolutions, decided
@@ -42,7 +42,7 @@ def test_a_block_with_rows_of_two_groups_by_hand() -> None:
 
     weight = np.array([[1, 2, 127], [4, 5, 127]], np.float32)
     np.ones(2, np.float32)
-    plan = make_plan("dw", weight, patterns, ReuseMap.none(patterns))
+    plan = plan_weights("dw", weight, patterns, ReuseMap.none(patterns))
     np.testing.assert_array_equal(plan.donors, [[1, 2, 0], [127, 0, 0], [0, 4, 5], [127, 0, 0]])
     np.testing.assert_array_equal(plan.donors_per_group, [1, 2, 1])
     np.testing.assert_array_equal(plan.use_filter, [0, 0, 1, 1])
@@ -57,7 +57,7 @@ def test_a_filter_cannot_take_a_pattern_of_another_group() -> None:
     )
     np.ones(2, np.float32)
     with pytest.raises(UserError, match="a filter has a weight on an input of another convolution group"):
-        make_plan("dw", np.ones((2, 3), np.float32), patterns, decided)
+        plan_weights("dw", np.ones((2, 3), np.float32), patterns, decided)
 
 
 @examples(40)
@@ -84,7 +84,7 @@ def test_groups_that_share_row_groups_are_reused_each_by_itself(case: Convolutio
     each = layer.filters // layer.groups
     filters, blocks = np.nonzero(found.source >= 0)
     assert (found.source[filters, blocks] // each == filters // each).all()
-    plan = make_plan(layer.name, layer.matrix, patterns, found).scaled(layer.filter_scale, layer.filter_bias)
+    plan = plan_weights(layer.name, layer.matrix, patterns, found).scaled(layer.filter_scale, layer.filter_bias)
     slow = slow_compressed_weights(layer.matrix, patterns, found)
     scale = 2**plan.fraction_bits
     assert plan.weights().tolist() == [[int(value * scale) for value in row] for row in slow]
@@ -99,7 +99,7 @@ def test_a_depthwise_layer_keeps_all_its_patterns(method: object) -> None:
     patterns = prune(NoPruning(), layer, Grain())
     found = reuse(method, layer, patterns, Grain())
     assert found.is_donor.sum() == 4 * 2
-    plan = make_plan("dw", layer.matrix, patterns, found)
+    plan = plan_weights("dw", layer.matrix, patterns, found)
     np.testing.assert_array_equal(
         plan.weights(), np.rint(layer.matrix / np.abs(layer.matrix).max(1, keepdims=True) * 127)
     )

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from prap_pim.common.errors import UserError
 from prap_pim.hardware.grain import Grain
-from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
 from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, StructuredPruning, prune
 from prap_pim.methods.reuse import IdenticalReuse, NoReuse, SimilarReuse, reuse
@@ -43,7 +43,7 @@ def test_a_plan_computes_the_compressed_weights(
     decided = reuse(reusing, layer, patterns, Grain())
     rng = np.random.default_rng(seed)
     scale, bias = rng.standard_normal((2, len(weight))).astype(np.float32)
-    plan = make_plan(layer.name, layer.matrix, patterns, decided).scaled(scale, bias)
+    plan = plan_weights(layer.name, layer.matrix, patterns, decided).scaled(scale, bias)
     slow = slow_compressed_weights(layer.matrix, patterns, decided)
     unit = Fraction(1, 2**plan.fraction_bits)
     assert [[int(value) * unit for value in row] for row in plan.weights()] == slow
@@ -68,7 +68,7 @@ def test_any_signs_exponents_and_sources(weight: np.ndarray, seed: int) -> None:
     exponent = np.where(donor, 0, rng.integers(-8, 8, donor.shape)).astype(np.int8)
     decided = ReuseMap(source, sign, exponent)
     np.ones(layer.filters, np.float32)
-    plan = make_plan(layer.name, layer.matrix, patterns, decided)
+    plan = plan_weights(layer.name, layer.matrix, patterns, decided)
     unit = Fraction(1, 2**plan.fraction_bits)
     slow = slow_compressed_weights(layer.matrix, patterns, decided)
     assert [[int(value) * unit for value in row] for row in plan.weights()] == slow
@@ -78,7 +78,7 @@ def test_dense_by_hand() -> None:
     weight = np.array([[127, -1, 0.5, 1.5], [2, 4, 0, 63.5]], np.float32)  # steps 1 and 0.5
     layer = layer_of(weight)
     patterns = prune(NoPruning(), layer, Grain(ou_rows=3))
-    plan = make_plan("fc", weight, patterns, ReuseMap.none(patterns))
+    plan = plan_weights("fc", weight, patterns, ReuseMap.none(patterns))
     np.testing.assert_array_equal(plan.step, [1, 0.5])
     np.testing.assert_array_equal(plan.weights(), [[127, -1, 0, 2], [4, 8, 0, 127]])
     np.testing.assert_array_equal(plan.rows, [[0, 1, 2], [3, -1, -1]])
@@ -93,7 +93,7 @@ def test_a_large_filter_does_not_harm_the_others(pruning: object) -> None:
     weight[3] *= 1000
     layer = layer_of(weight)
     patterns = prune(pruning, layer, Grain())
-    plan = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns))
+    plan = plan_weights(layer.name, layer.matrix, patterns, ReuseMap.none(patterns))
     largest = np.abs(layer.matrix).max(1)
     np.testing.assert_allclose(plan.step, largest / 127, rtol=1e-6)
     off = np.abs(plan.real_weights() - layer.matrix * patterns.mask())
@@ -105,11 +105,11 @@ def test_filters_that_reuse_one_another_share_a_step() -> None:
     weight = np.array([[254, 2, -6, 0], [1, 1, -3, 0]], np.float32)
     patterns = prune(NoPruning(), layer_of(weight), Grain(ou_rows=4))
     one, exponent = np.ones((2, 1), np.int8), np.array([[0], [-1]], np.int8)
-    plan = make_plan("fc", weight, patterns, ReuseMap(np.zeros((2, 1), np.int32), one, exponent))
+    plan = plan_weights("fc", weight, patterns, ReuseMap(np.zeros((2, 1), np.int32), one, exponent))
     np.testing.assert_array_equal(plan.step, [2, 2])
     np.testing.assert_array_equal(plan.donors, [[127, 1, -3, 0]])
     np.testing.assert_array_equal(plan.real_weights(), [[254, 2, -6, 0], [127, 1, -3, 0]])
-    own = make_plan("fc", weight, patterns, ReuseMap.none(patterns))
+    own = plan_weights("fc", weight, patterns, ReuseMap.none(patterns))
     np.testing.assert_allclose(own.step, [2, 3 / 127])
     np.testing.assert_array_equal(own.donors, [[127, 1, -3, 0], [42, 42, -127, 0]])
 
@@ -119,12 +119,12 @@ def test_plan_of_weights_that_do_not_match() -> None:
     patterns = prune(NoPruning(), layer, Grain())
     np.ones(4, np.float32)
     with pytest.raises(UserError, match="do not match"):
-        make_plan("fc", np.ones((4, 21), np.float32), patterns, ReuseMap.none(patterns))
+        plan_weights("fc", np.ones((4, 21), np.float32), patterns, ReuseMap.none(patterns))
     with pytest.raises(UserError, match="layer fc: its weight holds NaN"):
-        make_plan("fc", layer.matrix * np.nan, patterns, ReuseMap.none(patterns))
+        plan_weights("fc", layer.matrix * np.nan, patterns, ReuseMap.none(patterns))
     none_there = PatternSet(20, patterns.rows, patterns.block_start, np.full((4, 3), -1, np.int32))
     with pytest.raises(UserError, match="a donor that has no pattern"):
-        make_plan("fc", layer.matrix, none_there, ReuseMap.none(patterns))
+        plan_weights("fc", layer.matrix, none_there, ReuseMap.none(patterns))
 
 
 @examples(30)

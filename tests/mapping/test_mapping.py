@@ -7,7 +7,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.cost import cost
 from prap_pim.hardware.chip import load_chip
 from prap_pim.ir.network import Call, DigitalOp, Layer, Network
-from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
 from prap_pim.mapping import map_layer, map_network
 from prap_pim.methods.prune import NoPruning, prune
@@ -40,7 +40,7 @@ def planned(layer: Layer, keep: float = 1.0) -> LayerPlan:
     source = np.arange(layer.filters, dtype=np.int32) % max(1, int(layer.filters * keep))
     sources = np.tile(source[:, None], (1, groups))
     reuse = ReuseMap(sources, np.ones(sources.shape, np.int8), np.zeros(sources.shape, np.int8))
-    return make_plan(layer.name, layer.matrix, patterns, reuse).scaled(layer.filter_scale, layer.filter_bias)
+    return plan_weights(layer.name, layer.matrix, patterns, reuse).scaled(layer.filter_scale, layer.filter_bias)
 
 
 def small_network(keep: float = 1.0) -> tuple[Network, NetworkPlan]:
@@ -78,7 +78,7 @@ def test_a_plan_larger_than_dense_fills_more_crossbars() -> None:
     rows[:, 0] = np.arange(9)
     patterns = PatternSet(9, rows, np.arange(10, dtype=np.int64), shape)
     np.ones(32, np.float32)
-    plan = make_plan("c", layer.matrix, patterns, ReuseMap.none(patterns))
+    plan = plan_weights("c", layer.matrix, patterns, ReuseMap.none(patterns))
     assert map_layer(plan, CHIP).ous_per_crossbar.tolist() == [256, 32]
     assert map_layer(plan, CHIP, mode="pack").ous_per_crossbar.tolist() == [64, 64, 64, 64, 32]
     with pytest.raises(UserError, match="288 OUs do not fit 1 crossbars of 256; at least 2"):
@@ -110,9 +110,9 @@ def test_tiles_belong_to_one_layer_and_data_flows_between_them() -> None:
 
 
 def test_report_sums() -> None:
-    dense_net, dense_plan = small_network()
+    dense_net, dense_weights = small_network()
     for mode in ("spread", "pack"):
-        dense = cost(dense_net, dense_plan, CHIP, mode)
+        dense = cost(dense_net, dense_weights, CHIP, mode)
         shared = cost(*small_network(0.25), CHIP, mode)
         for report in (dense, shared):
             assert report.energy_j == pytest.approx(sum(layer.energy_j for layer in report.layers), rel=1e-12)
@@ -188,6 +188,6 @@ def test_a_grouped_layer_is_mapped_as_its_dense_plan() -> None:
     weight = np.random.default_rng(0).standard_normal((512, 1, 3, 3)).astype(np.float32)
     layer = Layer("dw", "conv", weight, one, one, (512, 4, 4), (512, 2, 2), ("x",), groups=512)
     patterns = prune(NoPruning(), layer, CHIP.grain)
-    plan = make_plan("dw", layer.matrix, patterns, ReuseMap.none(patterns))
+    plan = plan_weights("dw", layer.matrix, patterns, ReuseMap.none(patterns))
     for mode in ("spread", "pack"):
         assert map_layer(plan, CHIP, mode=mode).ous_per_crossbar.tolist() == [256] * 4

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import prap_pim
-from prap_pim.capture import padding_mask
 from prap_pim.common.errors import UserError
+from prap_pim.frontend import padding_mask
 from prap_pim.methods import compress
 from prap_pim.methods.compress import held_back
 

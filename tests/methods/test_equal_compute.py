@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from prap_pim.capture import capture
 from prap_pim.common.errors import UserError
 from prap_pim.cost import cost
+from prap_pim.frontend import capture
 from prap_pim.hardware.chip import load_chip
 from prap_pim.ir.network import Layer, Network
-from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.patterns import plan_weights
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, Setting, at_compute_ratio, similar
 from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, prune
@@ -33,7 +33,7 @@ def _measured(network: Network, settings: dict[str, Setting]) -> float:
         pruning, reusing = settings.get(layer.name, (NoPruning(), NoReuse()))
         patterns = prune(pruning, layer, CHIP.grain)
         chosen = reuse(reusing, layer, patterns, CHIP.grain)
-        layers[layer.name] = make_plan(layer.name, layer.matrix, patterns, chosen).scaled(
+        layers[layer.name] = plan_weights(layer.name, layer.matrix, patterns, chosen).scaled(
             layer.filter_scale, layer.filter_bias
         )
         dense += CHIP.grain.dense_ous(layer.rows, layer.filters) * layer.positions * CHIP.grain.input_steps

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prap_pim.common.errors import UserError
-from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.methods.finetune import Assignments, Drawn, finetune, matrix, project
 from prap_pim.training import Checkpoint, TrainingConfig, train
 from prap_pim.training.data import AffineAugment, Examples
@@ -104,14 +104,14 @@ def test_projected_weights_are_exactly_the_plans() -> None:
     for name, (patterns, reuse) in assignments.items():
         before = original[f"{name}.weight"].reshape(patterns.filters, -1).numpy()
         scale = np.linspace(-2, 3, patterns.filters).astype(np.float32)  # as batch norm's; the integers stay
-        plan = make_plan(name, before, patterns, reuse).scaled(scale, scale)
+        plan = plan_weights(name, before, patterns, reuse).scaled(scale, scale)
         np.testing.assert_array_equal(plans[name].donors, plan.donors)
         np.testing.assert_allclose(plans[name].scaled(scale, scale).step, plan.step, rtol=1e-6)
         np.testing.assert_array_equal(plans[name].scaled(scale, scale).bias, plan.bias)
         step = np.float64(np.float32(np.float64(np.abs(before).max()) / 127))
         expected = (plan.weights() * (step * 2.0**-plan.fraction_bits)).astype(np.float32)
         np.testing.assert_array_equal(matrix(model, name), expected)
-        again = make_plan(name, matrix(model, name), patterns, reuse).scaled(scale, scale)
+        again = plan_weights(name, matrix(model, name), patterns, reuse).scaled(scale, scale)
         gains_above_one |= not np.array_equal(again.donors, plan.donors)
     assert gains_above_one  # why plans are made of the weights before the projection
     others = {name for name in original if name.removesuffix(".weight") not in assignments}

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from prap_pim.capture import capture
 from prap_pim.common.errors import UserError
+from prap_pim.frontend import capture
 from prap_pim.methods.presets import layers_by_name, method_settings, with_presets
 from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, StructuredPruning
 from prap_pim.methods.published import published

@@ -8,8 +8,8 @@ from prap_pim.common.files import write_whole
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.report.differences import NamedRun
 from prap_pim.report.html.run import Evidence, render
-from prap_pim.report.runs import render_runs
-from prap_pim.report.study import write_study_report
+from prap_pim.report.html.runs import render_runs
+from prap_pim.report.html.study import write_study_report
 from prap_pim.results.study import StudyResults, TrialResult
 from tests.report.browser import opened, violations
 from tests.report.made_up import EVIL, layer, many, method, results, shared_plan, simulation

@@ -5,7 +5,9 @@ import io
 from rich.console import Console
 
 from prap_pim.report.differences import NamedRun, aspects, read_runs, settings, verdict
-from prap_pim.report.runs import HEADINGS, print_runs, proofs, render_runs, rows
+from prap_pim.report.html.runs import render_runs
+from prap_pim.report.runs import HEADINGS, proofs, rows
+from prap_pim.report.terminal.runs import print_runs
 from prap_pim.results.folder import Manifest, RunFolder
 from tests.report.made_up import EVIL, layer, method, results
 

@@ -6,10 +6,11 @@ import re
 import pytest
 from rich.console import Console
 
-from prap_pim.report.runs import NamedRun, print_runs
-from prap_pim.report.study import print_study
+from prap_pim.report.runs import NamedRun
 from prap_pim.report.terminal.gains import print_gains
 from prap_pim.report.terminal.run import print_results
+from prap_pim.report.terminal.runs import print_runs
+from prap_pim.report.terminal.study import print_study
 from prap_pim.report.terminal.tables import print_table
 from prap_pim.results.run import AllocationResult, CalibrationResult, Gain
 from tests.report.made_up import LAYERS, method, results, simulation

@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from prap_pim.__main__ import main
-from prap_pim.capture.quantize import InputGrid
 from prap_pim.crossbar import CrossbarModel, ExactLayer
+from prap_pim.frontend.quantize import InputGrid
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.run import MethodResult, Results
 from prap_pim.runs.finished import reopen

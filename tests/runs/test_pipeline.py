@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from prap_pim.__main__ import main
-from prap_pim.hardware.chip import PRESETS
+from prap_pim.hardware.chip import CHIPS
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.run import Results
 
@@ -237,7 +237,7 @@ def test_accumulators_of_the_chip_that_are_too_narrow_are_counted_and_told(
     config: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     chip = tmp_path / "narrow.toml"
-    chip.write_text((PRESETS / "isaac-32nm.toml").read_text().replace("partial_sum_bits = 32", "partial_sum_bits = 14"))
+    chip.write_text((CHIPS / "isaac-32nm.toml").read_text().replace("partial_sum_bits = 32", "partial_sum_bits = 14"))
     overrides = [f"chip={chip}", "training=none", f"checkpoint={finished / 'checkpoints/epoch-00004.safetensors'}"]
     flags = [part for override in [*overrides, "checked_images=20"] for part in ("--set", override)]
     assert main(["compare", str(config), "--output", str(tmp_path / "r"), "--methods", "dense", *flags]) == 0
@@ -305,7 +305,7 @@ def resume(config: Path, folder: Path, *flags: str) -> int:
 
 def test_a_chip_file_edited_meanwhile_is_refused(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     chip = tmp_path / "mine.toml"
-    chip.write_text((PRESETS / "isaac-32nm.toml").read_text())
+    chip.write_text((CHIPS / "isaac-32nm.toml").read_text())
     flags = ["--set", f"chip={chip}", "--set", "training=none"]
     assert resume(config, tmp_path / "r", *flags) == 0
     chip.write_text(chip.read_text().replace("adc_bits = ", "adc_bits = 1"))

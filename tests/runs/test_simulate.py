@@ -67,7 +67,7 @@ def figures(folder: Path) -> list[dict[str, object]]:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    module, calls = import_module("prap_pim.crossbar.monte_carlo"), []
+    module, calls = import_module("prap_pim.crossbar.montecarlo"), []
     measure = module.measure
     monkeypatch.setattr(module, "measure", lambda *a, **k: (calls.append(a), measure(*a, **k))[1])
     return calls

@@ -8,8 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from prap_pim.capture.evaluate import evaluate
 from prap_pim.common.errors import UserError
+from prap_pim.frontend.evaluate import evaluate
 from prap_pim.training import PRAP_2023, Checkpoint, TrainingConfig, learning_rate, train
 from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.training.data import AffineAugment, Examples

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch.utils.data import Dataset
 
-from prap_pim.capture import (
+from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.names import shortened
+from prap_pim.common.notebook import html_table
+from prap_pim.common.progress import Progress, quiet
+from prap_pim.cost import CostReport, cost
+from prap_pim.frontend import (
     Captured,
     Comparison,
     Inputs,
@@ -29,13 +34,8 @@ from prap_pim.capture import (
     tensors,
     without_labels,
 )
-from prap_pim.capture.quantize import QuantizeConfig
-from prap_pim.capture.weights import parameter_at, put_layer, untied
-from prap_pim.common.errors import UserError, one_line
-from prap_pim.common.names import shortened
-from prap_pim.common.notebook import html_table
-from prap_pim.common.progress import Progress, quiet
-from prap_pim.cost import CostReport, cost
+from prap_pim.frontend.quantize import QuantizeConfig
+from prap_pim.frontend.weights import parameter_at, put_layer, untied
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import DigitalOp, Network
 from prap_pim.ir.plan import NetworkPlan

@@ -10,23 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prap_pim.capture import Spread, decibel
-from prap_pim.capture.onnx.calibration import read_inputs
-from prap_pim.capture.onnx.file import Array, OnnxFile
-from prap_pim.capture.onnx.lower import OnnxCapture, alike, capture_onnx, run_file
-from prap_pim.capture.onnx.program import to_tensor
-from prap_pim.capture.onnx.write import remove, write_onnx
-from prap_pim.capture.quantize import QuantizeConfig, grid_in
-from prap_pim.capture.weights import put_weights
 from prap_pim.common.errors import UserError, shown
 from prap_pim.common.files import check_writable
 from prap_pim.common.progress import Progress, counted, phase, quiet
 from prap_pim.cost import CostReport, cost
+from prap_pim.frontend import Spread, decibel
+from prap_pim.frontend.onnx.calibration import read_inputs
+from prap_pim.frontend.onnx.file import Array, OnnxFile
+from prap_pim.frontend.onnx.lower import OnnxCapture, alike, capture_onnx, run_file
+from prap_pim.frontend.onnx.program import to_tensor
+from prap_pim.frontend.onnx.write import remove, write_onnx
+from prap_pim.frontend.quantize import QuantizeConfig, grid_in
+from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
 from prap_pim.methods.compress import CalibrationInputs, Compressed, Request, compress_network, plan_for_costs
 from prap_pim.methods.method import Method, config_of, method_of
-from prap_pim.methods.prune import dense_plan
+from prap_pim.methods.prune import dense_weights
 from prap_pim.results.onnx import CostSummary, LayerSummary, OnnxSummary, OutputSummary
 
 _EXAMPLE = 2  # inputs that the shapes are found with
@@ -185,7 +185,7 @@ def as_stored(compressed: Compressed, chip: Chip, biases: bool = False) -> nn.Mo
     for layer in captured.network.layers:
         if layer.name in compressed.changed:
             continue
-        plan = dense_plan(layer, chip.grain)
+        plan = dense_weights(layer, chip.grain)
         if biases:
             usable = layer.filter_scale != 0
             shift = (compressed.plan.layers[layer.name].bias - layer.filter_bias) / np.where(

@@ -78,7 +78,7 @@ def explore(arguments: SimpleNamespace) -> None:
 
 
 def _show_study(arguments: SimpleNamespace, page: Path, results: StudyResults) -> None:
-    from prap_pim.report.study import print_study
+    from prap_pim.report.terminal.study import print_study
 
     if arguments.json:
         print(results.model_dump_json())
@@ -91,9 +91,10 @@ def _show_study(arguments: SimpleNamespace, page: Path, results: StudyResults) -
 def report(arguments: SimpleNamespace) -> None:
     from prap_pim.report.differences import read_runs
     from prap_pim.report.html.run import write_report
-    from prap_pim.report.runs import print_runs, write_runs
-    from prap_pim.report.study import write_study_report
+    from prap_pim.report.html.runs import write_runs
+    from prap_pim.report.html.study import write_study_report
     from prap_pim.report.terminal.run import print_results
+    from prap_pim.report.terminal.runs import print_runs
     from prap_pim.results.folder import RunFolder
 
     folders = list({path.resolve(): RunFolder(path) for path in arguments.folders}.values())  # each once

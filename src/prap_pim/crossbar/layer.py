@@ -10,7 +10,6 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prap_pim.capture.quantize import InputGrid
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.crossbar.array import LayerCrossbars, check_fit, check_inputs, kept_fraction_bits
@@ -18,6 +17,7 @@ from prap_pim.crossbar.exact import ExactProduct
 from prap_pim.crossbar.kernels.bits import Float64, Int64
 from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.crossbar.windows import Windows
+from prap_pim.frontend.quantize import InputGrid
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan
 

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prap_pim.capture import Captured
-from prap_pim.capture.evaluate import Quality, Tally
-from prap_pim.capture.quantize import grid_in
 from prap_pim.common.errors import UserError
 from prap_pim.crossbar.array import loses_nothing
 from prap_pim.crossbar.layer import CrossbarLayer, ExactLayer
 from prap_pim.crossbar.model import CrossbarModel
+from prap_pim.frontend import Captured
+from prap_pim.frontend.evaluate import Quality, Tally
+from prap_pim.frontend.quantize import grid_in
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan, NetworkPlan

@@ -6,15 +6,15 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prap_pim.capture import Captured
-from prap_pim.capture.im2col import Rows
-from prap_pim.capture.quantize import InputGrid, grid_in
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.common.progress import Steps, counted, unheard
 from prap_pim.crossbar.kernels.bits import Int32, Int64, Uint64, popcount
 from prap_pim.crossbar.network import compressed_model
 from prap_pim.crossbar.slices import Slices
+from prap_pim.frontend import Captured
+from prap_pim.frontend.im2col import Rows
+from prap_pim.frontend.quantize import InputGrid, grid_in
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan, NetworkPlan

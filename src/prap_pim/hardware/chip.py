@@ -12,7 +12,7 @@ from prap_pim.common.files import read_text
 from prap_pim.common.settings import Settings, nearest
 from prap_pim.hardware.grain import Grain
 
-PRESETS = Path(__file__).parent / "chips"
+CHIPS = Path(__file__).parent / "chips"
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[float, Field(gt=0)]
@@ -158,7 +158,7 @@ class Chip(Settings):
 
 def preset_names() -> list[str]:
     """The chips that come with the package."""
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+    return sorted(path.stem for path in CHIPS.glob("*.toml"))
 
 
 def load_chip(name_or_path: str | Path) -> Chip:
@@ -170,7 +170,7 @@ def load_chip(name_or_path: str | Path) -> Chip:
     if not isinstance(name_or_path, str | Path):
         raise UserError(f"a chip is a preset's name or a TOML file, not {name_or_path!r}")
     names = preset_names()
-    path = PRESETS / f"{name_or_path}.toml" if str(name_or_path) in names else Path(name_or_path)
+    path = CHIPS / f"{name_or_path}.toml" if str(name_or_path) in names else Path(name_or_path)
     if path.suffix != ".toml":
         raise UserError(f"no chip {str(name_or_path)!r} ({nearest(str(name_or_path), names)}); a file ends in .toml")
     return Chip.checked(read_toml(path), str(name_or_path))

@@ -12,7 +12,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings, nearest
 from prap_pim.hardware.chip import read_toml
 
-TABLES = Path(__file__).parent / "tables"
+COMPONENTS = Path(__file__).parent / "tables"
 
 # What a table must give, and in which unit. Areas are of one instance; how many there are is in price.py.
 REQUIRED: Mapping[str, Mapping[str, str]] = {
@@ -105,7 +105,7 @@ class ComponentTable:
 
 def table_names() -> list[str]:
     """The tables that come with the package."""
-    return sorted(path.stem for path in TABLES.glob("*.toml"))
+    return sorted(path.stem for path in COMPONENTS.glob("*.toml"))
 
 
 def load_table(name_or_path: str | Path) -> ComponentTable:
@@ -115,7 +115,7 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
         UserError: there is no such table, or a figure in it is missing, unknown, without source or in another unit.
     """
     names, origin = table_names(), str(name_or_path)
-    path = TABLES / f"{origin}.toml" if origin in names else Path(name_or_path)
+    path = COMPONENTS / f"{origin}.toml" if origin in names else Path(name_or_path)
     if not path.is_file():
         raise UserError(f"no component table {origin!r}: give a TOML file or one of {', '.join(names)}")
     figures: dict[tuple[str, str], UsedFigure] = {}

@@ -194,7 +194,7 @@ def int8_steps(matrix: Float32, reuse: ReuseMap) -> NDArray[np.float64]:
     return np.where(largest > 0, largest / 127, 1.0)
 
 
-def make_plan(
+def plan_weights(
     name: str,
     matrix: Float32,
     patterns: PatternSet,

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prap_pim.capture import Captured, Comparison, Inputs, Output, Spread, cut, judged, outputs
-from prap_pim.capture.equalize import Equalised, equalised
-from prap_pim.capture.quantize import InputGrid, QuantizeConfig, grid_in, grid_of, settled
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.memory import available_memory, kept_memory
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.crossbar import CrossbarModel, ExactLayer
+from prap_pim.frontend import Captured, Comparison, Inputs, Output, Spread, cut, judged, outputs
+from prap_pim.frontend.equalize import Equalised, equalised
+from prap_pim.frontend.quantize import InputGrid, QuantizeConfig, grid_in, grid_of, settled
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.outline import Outline
-from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.methods.calibrate import CalibratedReuse, Calibration, calibrate
 from prap_pim.methods.config import AnyReuse, MethodConfig
@@ -360,7 +360,7 @@ def judges_of(
 def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network) -> dict[str, LayerWeights]:
     """Plans of the layers that pruning and reuse have decided on."""
     layers = {layer.name: layer for layer in network.layers}
-    return {name: make_plan(name, layers[name].matrix, *assigned) for name, assigned in assignments.items()}
+    return {name: plan_weights(name, layers[name].matrix, *assigned) for name, assigned in assignments.items()}
 
 
 def with_plans(

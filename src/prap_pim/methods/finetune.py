@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prap_pim.capture.weights import layer_weight, put_weights
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
-from prap_pim.ir.patterns import PatternSet, ReuseMap, effective_shape, make_plan
+from prap_pim.frontend.weights import layer_weight, put_weights
+from prap_pim.ir.patterns import PatternSet, ReuseMap, effective_shape, plan_weights
 from prap_pim.ir.plan import LayerWeights
 from prap_pim.training import Checkpoint, Hooks, Processes, TrainingConfig, run_epochs
 from prap_pim.training.checkpoint import CheckpointFolder
@@ -47,7 +47,7 @@ def project(model: nn.Module, assignments: Assignments) -> dict[str, LayerWeight
     """
     plans = {}
     for name, (patterns, reuse) in assignments.items():
-        plans[name] = make_plan(name, matrix(model, name), patterns, reuse)
+        plans[name] = plan_weights(name, matrix(model, name), patterns, reuse)
     for name, plan in plans.items():
         put_weights(model, name, plan)
     return plans

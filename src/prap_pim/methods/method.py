@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from prap_pim.capture import Captured
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings, explain, nearest
+from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Network
 from prap_pim.methods.calibrate import CalibratedReuse
@@ -109,7 +109,28 @@ class Dense(Method):
 
 
 class Calibrated(Method, CalibratedReuse):
-    __doc__ = CalibratedReuse.__doc__
+    """Donors that keep each layer's output on calibration inputs; no labels, no training.
+
+    Attributes:
+        compute_ratio: OU steps of the network, of the dense one's.
+        max_drop: instead: the least compute ratio at which at most this share of the calibration inputs is classified
+            otherwise than by the network itself.
+        shapes: what the filters of a 3x3 layer may keep of a kernel: 9 positions (all of it), 8 or 4; the budget
+            chooses for each layer. A layer whose OU rows none of them fills keeps all of it.
+        balance: for a pipeline of layers, whose interval its slowest layer sets: no layer takes longer than the
+            compute ratio times the dense network's slowest layer, on the crossbars that its dense plan takes. It costs
+            accuracy.
+        passes: over all row groups of a layer after the first one.
+        mimic: how far each layer makes good what the layers before it have changed, 0 (not at all) to 1. What is made
+            good on a few inputs is in part peculiar to them: half of it loses less on others.
+        damping: added to the covariance of a layer's inputs, in its mean diagonal; where a layer sees few im2col rows,
+            at least a tenth of its inputs over its rows.
+        update_weight: what adding up one partial sum counts, in OU steps: a filter does without a row group that would
+            gain it less than that much more computing would gain elsewhere. 0: every gain is taken.
+        outputs: what outputs of the network count, by name (a key, or a number in order); 0 leaves one out, those that
+            are not named count 1.
+    """
+
     name = "calibrated"
 
     def parts(self) -> tuple[PruneConfig, AnyReuse]:
@@ -117,7 +138,12 @@ class Calibrated(Method, CalibratedReuse):
 
 
 class Similar(_ByShare):
-    """Patterns similar up to a power of two computed once: PRAP's step 2 alone (``SimilarReuse``)."""
+    """Patterns similar up to a power of two computed once: PRAP's step 2 alone.
+
+    Attributes:
+        keep: share of the filters of a block of inputs that keep their patterns, as donors.
+        compute_ratio: instead: OU steps of the network, of the dense one's.
+    """
 
     name = "similar"
     decides = "keep"
@@ -131,7 +157,13 @@ class Similar(_ByShare):
 
 
 class Prap(_ByShare, PatternPruning):
-    """Pattern pruning and reuse of similar patterns: PRAP (``PatternPruning``, ``SimilarReuse``)."""
+    """Pattern pruning and reuse of similar patterns: PRAP.
+
+    Attributes:
+        keep: as for ``Similar``.
+        compute_ratio: instead: OU steps of the network, of the dense one's.
+        group_channels, pointwise_group, shapes: as for ``Pattern``.
+    """
 
     name = "prap"
     decides = "keep"
@@ -145,7 +177,13 @@ class Prap(_ByShare, PatternPruning):
 
 
 class Identical(_ByShare):
-    """Nearly identical patterns computed once, after PattPIM (``IdenticalReuse``)."""
+    """Nearly identical patterns computed once, after PattPIM.
+
+    Attributes:
+        threshold: theta. Patterns nearer to each other than the norm of the filter that the share theta of all filters
+            comes before, by norm, are computed once; 1 shares equal ones alone.
+        compute_ratio: instead: OU steps of the network, of the dense one's.
+    """
 
     name = "identical"
     decides = "threshold"
@@ -159,7 +197,12 @@ class Identical(_ByShare):
 
 
 class Orc(_ByShare):
-    """Small weights dropped and each filter's rest packed anew, after SRE (``OrcPruning``)."""
+    """Small weights dropped and each filter's rest packed anew, after SRE.
+
+    Attributes:
+        ratio: share of a filter's weights that are kept.
+        compute_ratio: instead: OU steps of the network, of the dense one's.
+    """
 
     name = "orc"
     decides = "ratio"
@@ -173,7 +216,11 @@ class Orc(_ByShare):
 
 
 class Structured(Method, StructuredPruning):
-    """Input channels of little weight dropped (``StructuredPruning``)."""
+    """Input channels of little weight dropped.
+
+    Attributes:
+        ratio: share of a layer's input channels that are kept.
+    """
 
     name = "structured"
     decides = "ratio"
@@ -183,7 +230,14 @@ class Structured(Method, StructuredPruning):
 
 
 class Pattern(Method, PatternPruning):
-    """Pattern pruning: PRAP's step 1 alone (``PatternPruning``)."""
+    """Pattern pruning: PRAP's step 1 alone.
+
+    Attributes:
+        group_channels: n, input channels that share a shape, for kernels of more than one position; ou_rows / n
+            positions of a kernel are kept. The paper uses 1, 2 and 4.
+        pointwise_group: inputs of which ou_rows are kept, for 1x1 convolutions and linear layers.
+        shapes: the most shapes that a channel group may have.
+    """
 
     name = "pattern"
     decides = "group_channels and pointwise_group"

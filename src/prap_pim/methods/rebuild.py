@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from prap_pim.capture import Captured, Pair, Walk
-from prap_pim.capture.quantize import InputGrid
-from prap_pim.capture.weights import put_own_weights, sharing_weights
+from prap_pim.frontend import Captured, Pair, Walk
+from prap_pim.frontend.quantize import InputGrid
+from prap_pim.frontend.weights import put_own_weights, sharing_weights
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Call, Layer
 from prap_pim.ir.plan import LayerWeights
-from prap_pim.methods.prune import dense_plan
+from prap_pim.methods.prune import dense_weights
 
 Float64 = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ def left_whole(layer: Layer, grain: Grain, means: Float64) -> LayerWeights:
     Args:
         means: of the inputs (``Rebuilt``).
     """
-    plan = dense_plan(layer, grain)
+    plan = dense_weights(layer, grain)
     return replace(plan, bias=output_means(layer, layer.matrix - plan.real_weights(), means).astype(np.float32))
 
 

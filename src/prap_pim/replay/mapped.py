@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from pydantic import TypeAdapter
 
-from prap_pim.capture import capture
 from prap_pim.common.progress import Progress, counted, phase
 from prap_pim.cost import activities, layer_time, load_table
 from prap_pim.cost.price import energy, total
+from prap_pim.frontend import capture
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Network
-from prap_pim.ir.patterns import make_plan
+from prap_pim.ir.patterns import plan_weights
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.mapping import map_network, replicate
 from prap_pim.methods.presets import layers_by_name, method_settings
@@ -72,7 +72,7 @@ def _plan(
         pruning, reusing = settings[layer.name]
         patterns = prune(pruning, layer, chip.grain)
         reused = reuse(reusing, layer, patterns, chip.grain)
-        plans[layer.name] = make_plan(layer.name, layer.matrix, patterns, reused).scaled(
+        plans[layer.name] = plan_weights(layer.name, layer.matrix, patterns, reused).scaled(
             layer.filter_scale, layer.filter_bias
         )
     return NetworkPlan(method, plans, dict.fromkeys(plans, 1.0))  # no inputs are quantised here

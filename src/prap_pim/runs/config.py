@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from prap_pim.capture.quantize import QuantizeConfig
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings, nearest, read_yaml
+from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.presets import with_presets
 from prap_pim.training import PRAP_2023, TrainingConfig

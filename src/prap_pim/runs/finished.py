@@ -3,17 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from prap_pim.capture import Captured
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import nearest, read_yaml
+from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.folder import RunFolder, open_finished
 from prap_pim.results.run import MethodResult, Results
 from prap_pim.runs.config import RunConfig
-from prap_pim.runs.stages import PLAN, digests, saved_method
+from prap_pim.runs.stages import PLAN, digests, saved_method, trace
 from prap_pim.runs.store import check_whole
 from prap_pim.training.data import Splits, load
 
@@ -48,7 +49,11 @@ class FinishedRun:
         if name not in methods:
             raise UserError(f"no method {name!r} in the run {self.folder.path} ({nearest(name, list(methods))})")
         check_method(self.folder, methods[name])
-        return saved_method(self.config, self.splits, self.folder.method(name))
+        return saved_method(self._graph, self.folder.method(name))
+
+    @cached_property
+    def _graph(self) -> Captured:
+        return trace(self.config.model_copy(update={"checkpoint": None}), self.splits)
 
 
 def check_method(folder: RunFolder, method: MethodResult) -> None:

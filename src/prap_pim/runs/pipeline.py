@@ -9,6 +9,7 @@ import torch
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_json, write_json
 from prap_pim.common.progress import Progress, phase
+from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.calibrate import tie
@@ -22,10 +23,10 @@ from prap_pim.runs.record import result_of, results_of
 from prap_pim.runs.stages import (
     PLAN,
     MethodStages,
-    capture_network,
     check,
     depends_on,
     digests,
+    trace,
     train_network,
     untrained,
     versions,
@@ -65,7 +66,8 @@ def run(
         check_shards(config.training, len(splits.train), processes.count)
     elif processes.count > 1:
         raise UserError(f"training: none leaves {processes.count} processes nothing to share: use one")
-    check(config, splits, chip, phase(progress, "checking the methods"))
+    graph = trace(config, splits)
+    check(config, graph, chip, phase(progress, "checking the methods"))
     manifest = Manifest(
         seed=config.seed,
         threads=_threads(config.training),
@@ -77,7 +79,7 @@ def run(
         folder = stack.enter_context(open_run(output, config.resolved(), manifest, resume))
         stack.enter_context(torch_threads(folder.read_manifest().threads))  # go on with those that it was begun with
         if not folder.results.exists():
-            _compute(config, command, splits, chip, folder, progress, processes)
+            _compute(config, command, splits, chip, graph, folder, progress, processes)
         processes.tell({})
         results = Results.load(folder.results)
         for method in results.methods:
@@ -90,25 +92,26 @@ def _compute(
     command: str,
     splits: Splits,
     chip: Chip,
+    graph: Captured,
     folder: RunFolder,
     progress: Progress,
     processes: Processes,
 ) -> None:
     """All stages that are left, and the results."""
     trained = train_network(config, splits, folder.checkpoints, progress, processes)
-    network = capture_network(config, splits, trained[0]).network
+    network = graph.network
     of_network = depends_on(config, folder.read_manifest().inputs["data"])
 
     def method_result(name: str) -> MethodResult:
         store = Store(folder.method(name))
-        here = config.only([name]), splits, chip, of_network, lambda: trained, lambda key: store
+        here = config.only([name]), splits, chip, of_network, graph, lambda: trained, lambda key: store
         stages = MethodStages(*here, progress, processes)
         compression, plan = stages.compressed(), NetworkPlan.load(store.path / PLAN)
         costs = stages.costs(network, plan)
         return result_of(stages, network, plan, compression, costs, stages.accuracy())
 
     methods = [method_result(method.name) for method in config.methods]
-    results = results_of(config, command, splits, chip, trained[0], methods, progress)
+    results = results_of(config, command, splits, chip, network, trained[0], methods, progress)
     write_report(results, folder, progress=progress)
     write_comparison(results, folder.comparison)
     write_json(folder.manifest, {**read_json(folder.manifest), "plans": {m.name: m.plan_sha256 for m in methods}})

@@ -4,12 +4,13 @@ from typing import Any
 
 from torch import nn
 
-from prap_pim.capture.evaluate import evaluate
 from prap_pim.common.progress import Progress, phase
 from prap_pim.cost import CostReport, conventions, load_table
+from prap_pim.frontend.evaluate import evaluate
 from prap_pim.hardware.chip import Chip
-from prap_pim.ir.network import Layer, Network
+from prap_pim.ir.network import Network
 from prap_pim.ir.plan import NetworkPlan
+from prap_pim.mapping.steps import dense_steps
 from prap_pim.results.run import (
     BudgetResult,
     ChipResult,
@@ -26,8 +27,6 @@ from prap_pim.runs.stages import (
     Compression,
     Costs,
     MethodStages,
-    capture_network,
-    dense_ous,
     has_meaning,
     versions,
 )
@@ -61,7 +60,7 @@ def result_of(
                 donors=len(of_plan.donors),
                 uses=of_plan.uses,
                 ou_steps=of_layer.ou_steps,
-                dense_ou_steps=_dense_ou_steps(layer, chip),
+                dense_ou_steps=dense_steps(layer, chip.grain),
                 crossbars=of_layer.crossbars,
                 serial_latency_s=of_layer.serial_latency_s,
                 pipelined_latency_s=of_layer.pipelined_latency_s,
@@ -88,7 +87,7 @@ def result_of(
 
 def compute_ratio(network: Network, costs: CostReport, chip: Chip) -> float:
     """OU steps over those of the dense plan on the same chip."""
-    return costs.ou_steps / sum(_dense_ou_steps(layer, chip) for layer in network.layers)
+    return costs.ou_steps / sum(dense_steps(layer, chip.grain) for layer in network.layers)
 
 
 def figures(costs: CostReport) -> dict[str, Any]:
@@ -106,11 +105,11 @@ def results_of(
     command: str,
     splits: Splits,
     chip: Chip,
+    network: Network,
     trained: nn.Module,
     methods: list[MethodResult],
     progress: Progress,
 ) -> Results:
-    captured = capture_network(config, splits, trained)
     geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
     geometry = {key: _shown(value) for key, value in geometry.items() if value is not None} | vars(chip.grain)
     table, test = load_table(chip.components), splits.test
@@ -126,8 +125,8 @@ def results_of(
         inputs="sequences" if test.are_tokens else "images",
         images={"train": len(splits.train), "calibration": len(splits.calibration), "test": len(splits.test)},
         classes=splits.classes,
-        network=captured.network.name,
-        parameters=captured.network.parameters,
+        network=network.name,
+        parameters=network.parameters,
         weights=_origin(config),
         zero_input_skipping=config.zero_input_skipping,
         float_accuracy=quality.accuracy if quality else None,
@@ -159,7 +158,3 @@ def _origin(config: RunConfig) -> str:
     if config.training is None:
         return start if config.checkpoint else f"{start}, never trained: this run tells costs, not accuracy"
     return f"{start}, trained for {config.training.epochs} epochs"
-
-
-def _dense_ou_steps(layer: Layer, chip: Chip) -> int:
-    return dense_ous(layer, chip) * chip.grain.input_steps * layer.positions

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from prap_pim.capture import Captured
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import file_digest
 from prap_pim.common.memory import available_memory
@@ -26,6 +25,7 @@ from prap_pim.crossbar import (
     exact_accuracy,
     measure_each,
 )
+from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.report.html.run import write_report

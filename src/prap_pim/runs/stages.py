@@ -15,20 +15,21 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 from torch import nn
 
-from prap_pim.capture import Captured, capture
-from prap_pim.capture.evaluate import evaluate
-from prap_pim.capture.weights import load_weights, put_weights
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of, file_digest, key_of
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.common.settings import Settings
 from prap_pim.cost import CostReport, ZeroInput, cost, load_table
 from prap_pim.crossbar import CrossbarModel, compressed_model, measure, zero_input_rates
+from prap_pim.frontend import Captured, capture
+from prap_pim.frontend.evaluate import evaluate
+from prap_pim.frontend.weights import load_weights, put_weights
 from prap_pim.hardware.chip import Chip
-from prap_pim.ir.network import Layer, Network
+from prap_pim.ir.network import Network
 from prap_pim.ir.patterns import PatternSet, ReuseMap
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.mapping import fewest_crossbars
+from prap_pim.mapping.steps import dense_crossbars
 from prap_pim.methods.calibrate import CalibratedReuse, Calibration, check_budget, train_donors
 from prap_pim.methods.calibrate.layer import Setting
 from prap_pim.methods.calibrate.network import Allocated
@@ -58,8 +59,8 @@ _BATCH = 100  # inputs at a time; results do not depend on it
 _PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
 
 
-def check(config: RunConfig, splits: Splits, chip: Chip, told: Steps = unheard) -> None:
-    """Walk through every method on the untrained network, so that a mistake shows before hours of training.
+def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unheard) -> None:
+    """Walk through every method on the untrained network (``trace``): a mistake shows before hours of training.
 
     ``told`` hears how many methods are done.
 
@@ -68,7 +69,6 @@ def check(config: RunConfig, splits: Splits, chip: Chip, told: Steps = unheard) 
     """
     if min(chip.grain.weight_bits, chip.grain.input_bits) < 8:
         raise UserError(f"chip {chip.name}: weights and inputs are int8, its grain has fewer weight_bits or input_bits")
-    captured = capture_network(config, splits, untrained(config, splits))
     for method in counted(config.methods, told):
         names = [layer.name for layer in captured.network.layers]
         changed = changed_layers(method, captured.network)
@@ -81,8 +81,9 @@ def check(config: RunConfig, splits: Splits, chip: Chip, told: Steps = unheard) 
         cost(captured.network, plan, chip, crossbars=crossbar_budget(config, captured.network, plan, chip))
 
 
-def capture_network(config: RunConfig, splits: Splits, model: nn.Module) -> Captured:
-    """A model of the configuration's kind, traced on an input of the data."""
+def trace(config: RunConfig, splits: Splits) -> Captured:
+    """The network before training, traced on an input of the data; the others of a run have its graph."""
+    model = untrained(config, splits)
     details = ", ".join(f"{key} {value}" for key, value in config.model.model_dump(exclude={"name"}).items())
     return capture(model, splits.test.inputs[:1], f"{config.model.name} ({details})" if details else config.model.name)
 
@@ -169,6 +170,7 @@ class MethodStages:
         splits: the data.
         chip: decides what an OU holds.
         network: all that the trained network depends on (``depends_on``).
+        graph: a network of the same kind (``trace``).
         trained: trains it, if that is not done: ``train_network``.
         place: the store for what stages find, by the key of the compressed network (``depends_on``); the plan and the
             checkpoints of fine-tuning are in its folder, too.
@@ -180,6 +182,7 @@ class MethodStages:
     splits: Splits
     chip: Chip
     network: dict[str, Any]
+    graph: Captured
     trained: Callable[[], tuple[nn.Module, Checkpoint | None]]
     place: Callable[[str], Store]
     progress: Progress = quiet
@@ -219,7 +222,7 @@ class MethodStages:
     def saved(self) -> tuple[Captured, NetworkPlan]:
         """What ``compressed`` left in the folder."""
         self.compressed()  # which sees that it is whole
-        return saved_method(self.config, self.splits, self.store.path)
+        return saved_method(self.graph, self.store.path)
 
     def zero_inputs(self) -> ZeroInput | None:
         """The shares of OU steps that need not be done, if they are to be skipped; measured on calibration inputs."""
@@ -292,7 +295,7 @@ class MethodStages:
         is trained to the end, as does a method that changes no layer.
         """
         trained, branch = self.trained()
-        untouched, method = capture_network(self.config, self.splits, trained), self.method
+        untouched, method = self.graph.with_state(trained.state_dict()), self.method
         given = CalibrationInputs.of(untouched, self.splits.calibration.inputs, method, classes=True)
         tuned = branch if method.finetune and changed_layers(method, untouched.network) else None
         compressed = compress_network(
@@ -361,7 +364,7 @@ class _Tuned:
 
     def start(self) -> Captured:
         self.branch.restore(self.model)
-        return capture_network(self.stages.config, self.stages.splits, self.model)
+        return self.stages.graph.with_state(self.model.state_dict())
 
     def towards(self, assignments: Mapping[str, tuple[PatternSet, ReuseMap]]) -> Captured:
         return self._trained(finetune, assignments)[0]
@@ -377,7 +380,7 @@ class _Tuned:
         basis = self.model, of.splits.train, config.training, config.seed, self.branch, towards
         told = {"phase": f"{of.method.name}: fine-tuning", "progress": of.progress}
         given = train(*basis, of.store.path / "checkpoints", resume=True, processes=of.processes, **told)
-        return capture_network(config, of.splits, self.model), given
+        return of.graph.with_state(self.model.state_dict()), given
 
 
 def digital_part(captured: Captured) -> nn.Module:
@@ -385,31 +388,29 @@ def digital_part(captured: Captured) -> nn.Module:
     return captured.rebuild({layer.name: nn.Identity() for layer in captured.network.layers})
 
 
-def saved_method(config: RunConfig, splits: Splits, place: Path) -> tuple[Captured, NetworkPlan]:
+def saved_method(graph: Captured, place: Path) -> tuple[Captured, NetworkPlan]:
     """What ``MethodStages.compressed`` saved.
 
     Weights, scale and bias of all layers are in the plan, with the batch norms that were folded into them; what is left
     of the network (batch norms in front of a convolution) was saved beside it. The layers of what is returned have
-    random weights, which nobody is to read.
+    the weights of ``graph``, a network of the same kind, which nobody is to read.
 
     Raises:
         UserError: the files are missing or damaged.
     """
     plan = NetworkPlan.load(place / PLAN)
-    model = build(config.model, splits.train.inputs.shape[1], splits.classes, config.seed)
-    captured = capture_network(config, splits, model)
-    rest, saved = digital_part(captured), place / DIGITAL
+    rest, saved = digital_part(graph), place / DIGITAL
     if not rest.state_dict():
-        return captured, plan
+        return graph, plan
     if not saved.exists():
         raise UserError(
             f"{place} lacks {saved.name}: the run was made by an earlier version, which did not keep the "
-            f"batch norms of {config.model.name} that no layer holds; run it again in another folder"
+            f"batch norms of {graph.network.name} that no layer holds; run it again in another folder"
         )
     load_weights(rest, saved)
-    module = copy.deepcopy(captured.module)
+    module = copy.deepcopy(graph.module)
     module.load_state_dict(rest.state_dict(), strict=False)
-    return replace(captured, module=module), plan
+    return replace(graph, module=module), plan
 
 
 def has_meaning(config: RunConfig) -> bool:
@@ -424,7 +425,7 @@ def crossbar_budget(config: RunConfig, network: Network, plan: NetworkPlan, chip
     """
     if config.crossbar_budget is not None:
         return config.crossbar_budget
-    dense = sum(-(-dense_ous(layer, chip) // chip.ous_per_crossbar) for layer in network.layers)
+    dense = sum(dense_crossbars(layer, chip) for layer in network.layers)
     return max(dense, sum(fewest_crossbars(layer, chip) for layer in plan.layers.values()))
 
 
@@ -450,7 +451,3 @@ def digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Of Python and the packages that compute."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
-
-
-def dense_ous(layer: Layer, chip: Chip) -> int:
-    return chip.grain.dense_ous(layer.rows, layer.filters, layer.groups)

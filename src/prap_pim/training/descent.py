@@ -8,8 +8,8 @@ from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prap_pim.capture.evaluate import batches
 from prap_pim.common.errors import UserError
+from prap_pim.frontend.evaluate import batches
 from prap_pim.training.config import TrainingConfig
 from prap_pim.training.data import Examples, augment
 from prap_pim.training.processes import Processes

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prap_pim.capture.evaluate import settle_norms
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
+from prap_pim.frontend.evaluate import settle_norms
 from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
 from prap_pim.training.config import TrainingConfig, learning_rate
 from prap_pim.training.data import Examples

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from prap_pim.capture import Captured, capture, cut
-from prap_pim.capture.quantize import QuantizeConfig
-from prap_pim.capture.weights import put_weights
 from prap_pim.common.progress import Progress, quiet
+from prap_pim.frontend import Captured, capture, cut
+from prap_pim.frontend.quantize import QuantizeConfig
+from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan

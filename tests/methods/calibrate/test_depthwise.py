@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from prap_pim.capture import capture
-from prap_pim.capture.quantize import QuantizeConfig
+from prap_pim.frontend import capture
+from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.ir.network import Layer
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.problem import LayerInputs

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prap_pim.capture.im2col import Rows
+from prap_pim.frontend.im2col import Rows
 from prap_pim.ir.network import Layer
 from prap_pim.methods.calibrate.hessian import Metric, Moments
 from tests.reference.calibrate import slow_covariance

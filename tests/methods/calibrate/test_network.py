@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prap_pim.capture import Captured, capture
-from prap_pim.capture.quantize import InputGrid
-from prap_pim.capture.weights import put_weights
 from prap_pim.common.errors import UserError
+from prap_pim.frontend import Captured, capture
+from prap_pim.frontend.quantize import InputGrid
+from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.methods.calibrate import CalibratedReuse, Calibration, check_budget
-from prap_pim.methods.prune import dense_plan
+from prap_pim.methods.prune import dense_weights
 from tests.methods.calibrate.networks import (
     GRAIN,
     Normed,
@@ -208,7 +208,7 @@ def test_every_layers_error_is_recomputed(odd: Captured, mimic: float):
             if said.setting is None:  # the target, rounded, or what it was if that is no worse
                 step = np.abs(target).max(1, keepdims=True) / 127  # each filter's
                 rounded = np.rint(target / step) * step - target
-                own = dense_plan(layer, GRAIN).real_weights() - target
+                own = dense_weights(layer, GRAIN).real_weights() - target
                 least = min(slow_cost(each, hessian, weight) for each in (rounded, own))
                 assert slow_cost(error, hessian, weight) == pytest.approx(least, rel=1e-3)
     assert any(said.setting is None and said.changed for said in found.layers)
@@ -251,7 +251,7 @@ def test_the_drop_is_the_share_classified_otherwise(odd: Captured, ratio: float)
     finished = with_plans(odd, found)
     for layer in odd.network.layers:  # int8 weights too
         if layer.name not in found.plans:
-            put_weights(finished, layer.name, dense_plan(layer, GRAIN))
+            put_weights(finished, layer.name, dense_weights(layer, GRAIN))
         finished.get_submodule(layer.name).register_forward_pre_hook(lambda _, x: (on_grid(x[0]),))
     with torch.no_grad():
         wanted, got = odd.module(x), finished(x)
@@ -456,7 +456,7 @@ def test_the_budget_is_kept_on_ous_of_any_width(odd: Captured, ou_columns: int, 
     layers = odd.network.layers
     dense = sum(chip.grain.row_groups(x.rows) * chip.grain.ous(x.filters) * x.positions for x in layers)
     found = compress(odd, images(), chip=chip, compute_ratio=ratio)
-    plans = {layer.name: found.plans.get(layer.name, dense_plan(layer, chip.grain)) for layer in layers}
+    plans = {layer.name: found.plans.get(layer.name, dense_weights(layer, chip.grain)) for layer in layers}
     taken = sum(
         sum(chip.grain.ous(int(count)) for count in plans[layer.name].donors_per_group) * layer.positions
         for layer in layers

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import prap_pim
-from prap_pim.capture import Captured, capture, judged
 from prap_pim.common.errors import UserError
+from prap_pim.frontend import Captured, capture, judged
 from prap_pim.methods.calibrate import Calibration
 from prap_pim.methods.compress import judges_of
 from prap_pim.methods.config import MethodConfig

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from prap_pim.capture.weights import put_weights
 from prap_pim.common.errors import UserError
+from prap_pim.frontend.weights import put_weights
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.methods.calibrate import train_donors
 from prap_pim.methods.calibrate.train_donors import Donors

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from prap_pim.cost.activity import activity
 from prap_pim.hardware.chip import load_chip
 from prap_pim.hardware.grain import Grain
-from prap_pim.ir.patterns import ReuseMap, make_plan
+from prap_pim.ir.patterns import ReuseMap, plan_weights
 from prap_pim.mapping import map_layer
 from prap_pim.methods.prune import NoPruning, OrcPruning, PruneConfig, prune
 from tests.layers import layer_of, weights
@@ -56,7 +56,7 @@ def test_every_ou_gathers_its_inputs_and_pays_for_their_indices() -> None:
     layer, chip = layer_of(weight), load_chip("prap-2023")
     patterns = prune(OrcPruning(ratio=0.5), layer, chip.grain)
     np.ones(6, np.float32)
-    plan = make_plan(layer.name, layer.matrix, patterns, ReuseMap.none(patterns))
+    plan = plan_weights(layer.name, layer.matrix, patterns, ReuseMap.none(patterns))
     counts = activity(map_layer(plan, chip), layer, chip)
     assert counts.ou_steps == 12 * 8
     assert counts.input_register_loads == counts.input_buffer_reads == 12

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from prap_pim.hardware.grain import Grain
-from prap_pim.ir.patterns import PatternSet, ReuseMap, make_plan
+from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, StructuredPruning, prune
 from prap_pim.methods.reuse import IdenticalReuse, ReuseConfig, reuse
 from tests.layers import layer_of, weights
@@ -128,7 +128,7 @@ def test_one_filter_and_zero_layers(theta: float) -> None:
     found = reuse(IdenticalReuse(threshold=theta), zero, prune(NoPruning(), zero, Grain()), Grain())
     assert (found.source == -1).all()
     np.ones(5, np.float32)
-    plan = make_plan("fc", zero.matrix, prune(NoPruning(), zero, Grain()), found)
+    plan = plan_weights("fc", zero.matrix, prune(NoPruning(), zero, Grain()), found)
     assert (plan.groups, plan.uses) == (0, 0)
 
 
@@ -140,7 +140,7 @@ def test_the_highest_threshold_loses_nothing(weight: np.ndarray) -> None:
     patterns = prune(NoPruning(), layer, Grain())
     np.ones(len(weight), np.float32)
     decided = reuse(IdenticalReuse(threshold=1), layer, patterns, Grain())
-    shared = make_plan(layer.name, layer.matrix, patterns, decided)
+    shared = plan_weights(layer.name, layer.matrix, patterns, decided)
     largest = np.abs(layer.matrix).max(1, keepdims=True).astype(float)
     common, own = (np.where(most > 0, most, 127) / 127 for most in (largest.max(), largest))
     integers = np.rint(layer.matrix / common)

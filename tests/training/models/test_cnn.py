@@ -2,7 +2,7 @@
 
 import torch
 
-from prap_pim.capture import capture
+from prap_pim.frontend import capture
 from prap_pim.training.models import CNNConfig, build, weight_shapes
 
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from prap_pim.capture import capture
+from prap_pim.frontend import capture
 from prap_pim.ir.network import Layer
 from prap_pim.methods.published import published
 from prap_pim.training.models import (

@@ -14,9 +14,9 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prap_pim.capture.im2col import Rows
-from prap_pim.capture.quantize import InputGrid
 from prap_pim.common.parallel import over_ranges
+from prap_pim.frontend.im2col import Rows
+from prap_pim.frontend.quantize import InputGrid
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerWeights

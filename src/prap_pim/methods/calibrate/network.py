@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prap_pim.capture import Captured, Output, classes_of, outputs, padding_mask
-from prap_pim.capture.quantize import QuantizeConfig, rounding
-from prap_pim.capture.weights import put_own_weights, sharing_weights
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import nearest
+from prap_pim.frontend import Captured, Output, classes_of, outputs, padding_mask
+from prap_pim.frontend.quantize import QuantizeConfig, rounding
+from prap_pim.frontend.weights import put_own_weights, sharing_weights
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer, Network
@@ -25,7 +25,7 @@ from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.layer import Setting, blocks
 from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
 from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, least_steps, reducible, weighed
-from prap_pim.methods.prune import dense_plan
+from prap_pim.methods.prune import dense_weights
 from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
 
 _ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
@@ -287,7 +287,7 @@ class _Job:
     def _whole(self, layer: Layer, problem: "Depthwise | Parts") -> LayerWeights:
         """All patterns: with weights that make good what earlier layers have changed, or its own if they do better."""
         wanted = problem.target.reshape(layer.weight.shape).astype(np.float32)
-        plans = dense_plan(layer, self.grain), dense_plan(replace(layer, weight=wanted), self.grain)
+        plans = dense_weights(layer, self.grain), dense_weights(replace(layer, weight=wanted), self.grain)
         return min(plans, key=lambda plan: problem.error(plan.real_weights()))
 
     def _drop(self, network: Rebuilt) -> float | None:

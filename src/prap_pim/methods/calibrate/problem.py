@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prap_pim.capture.im2col import Rows, positions_of
-from prap_pim.capture.quantize import LARGEST, InputGrid, QuantizeConfig, grid_of
+from prap_pim.frontend.im2col import Rows, positions_of
+from prap_pim.frontend.quantize import LARGEST, InputGrid, QuantizeConfig, grid_of
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerWeights

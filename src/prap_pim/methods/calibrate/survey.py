@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from prap_pim.capture import Captured, Output, Probe, Walk, classes_of, divergence, outputs
-from prap_pim.capture.quantize import QuantizeConfig
-from prap_pim.capture.weights import weight_module
 from prap_pim.common.progress import Progress
+from prap_pim.frontend import Captured, Output, Probe, Walk, classes_of, divergence, outputs
+from prap_pim.frontend.quantize import QuantizeConfig
+from prap_pim.frontend.weights import weight_module
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerWeights

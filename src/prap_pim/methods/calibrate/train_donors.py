@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from prap_pim.capture.weights import layer_weight, put_weights
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import write_whole
 from prap_pim.common.progress import Progress, quiet
+from prap_pim.frontend.weights import layer_weight, put_weights
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.training import Checkpoint, Hooks, Processes, TrainingConfig, run_epochs
 from prap_pim.training.checkpoint import CheckpointFolder

@@ -10,7 +10,8 @@ from prap_pim.common.memory import available_memory
 from prap_pim.common.parallel import cores
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import read_yaml
-from prap_pim.report.study import front_table, summary, write_study_report
+from prap_pim.report.html.study import front_table, write_study_report
+from prap_pim.report.study import summary
 from prap_pim.results.folder import Manifest
 from prap_pim.results.study import StudyResults
 from prap_pim.runs.stages import versions

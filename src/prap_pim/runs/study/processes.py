@@ -35,8 +35,7 @@ def in_processes(
 
     Args:
         count: of processes.
-        config, folder, kind: the study.
-        finished: trials that have finished.
+        config, folder, kind, finished: the study, and how many of its trials have finished.
         progress: told after every trial and every step of one.
 
     Raises:

@@ -14,19 +14,19 @@ from torch import nn
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import key_of
 from prap_pim.common.progress import Progress
-from prap_pim.ir.network import Network
+from prap_pim.frontend import Captured
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.record import compute_ratio, figures
 from prap_pim.runs.stages import (
     PLAN,
     MethodStages,
-    capture_network,
     check,
     data_digest,
     depends_on,
     digests,
     has_meaning,
+    trace,
     train_network,
 )
 from prap_pim.runs.store import Store
@@ -52,7 +52,7 @@ class Stages:
         # by configuration as JSON, bounded: memory stays flat however many trials there are
         self._splits = lru_cache(maxsize=1)(self._load_splits)
         self._trained = lru_cache(maxsize=1)(self._train)
-        self._network = lru_cache(maxsize=1)(self._capture)
+        self._graph = lru_cache(maxsize=1)(self._trace)
         self._of_network = lru_cache(maxsize=_PLANS)(self._depends_on)
         self._plans: dict[str, NetworkPlan] = {}  # by key, the oldest first
 
@@ -72,7 +72,7 @@ class Stages:
         if any(name in QUALITY for name in study.asked) and not has_meaning(base) and "checkpoint" not in study.space:
             raise UserError("objectives: accuracy needs training or a checkpoint: the base's weights are random")
         if base.training is not None:
-            check(base, splits, chip)
+            check(base, trace(base, splits), chip)
         return digests(base, splits, chip)
 
     def __call__(self, values: Mapping[str, Any]) -> dict[str, int | float | None]:
@@ -82,7 +82,7 @@ class Stages:
             UserError: there can be no such run, or a file cannot be read or written.
         """
         stages = self._stages(self._space.point(values))
-        plan, network = self._plan(stages), self._network(_plain(stages.config))
+        plan, network = self._plan(stages), stages.graph.network
         costs = stages.costs(network, plan, self._budget)
         named: dict[str, Any] = {
             "ou_steps": costs.own.ou_steps,
@@ -98,7 +98,7 @@ class Stages:
     def _stages(self, point: Point) -> MethodStages:
         """Those of a run of one method, in a folder of the study that is named by what they depend on."""
         text, splits = _plain(point.config), self._data(point.config)[0]
-        here = point.config, splits, point.chip, self._of_network(text), lambda: self._trained(text)
+        here = point.config, splits, point.chip, self._of_network(text), self._graph(text), lambda: self._trained(text)
         return MethodStages(*here, self._place, self._progress)
 
     def _place(self, key: str) -> Store:
@@ -138,10 +138,9 @@ class Stages:
             checkpoints = self._folder.stage("trained", key) / "checkpoints"
             return train_network(config, self._data(config)[0], checkpoints, self._progress)
 
-    def _capture(self, text: str) -> Network:
-        """The shapes of a network; its weights are not those of any plan."""
+    def _trace(self, text: str) -> Captured:
         config = self._config(text)
-        return capture_network(config, self._data(config)[0], self._trained(text)[0]).network
+        return trace(config, self._data(config)[0])
 
 
 def _plain(config: RunConfig) -> str:

@@ -1,0 +1,207 @@
+"""Accuracy over many devices: each is programmed once, with errors of its own, and classifies all images."""
+
+import multiprocessing
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.parallel import cores, deaf, end_with_parent
+from prap_pim.crossbar.model import CrossbarModel
+from prap_pim.crossbar.network import Progress, SimulationReport, measure
+from prap_pim.frontend import Captured
+from prap_pim.ir.plan import NetworkPlan
+
+
+class OverDevices(NamedTuple):
+    """Accuracy over a number of devices.
+
+    Attributes:
+        mean: of the accuracies.
+        spread: their standard deviation from device to device (n - 1); 0 for one device.
+        worst: the least.
+    """
+
+    mean: float
+    spread: float
+    worst: float
+
+    @staticmethod
+    def of(accuracies: Sequence[float]) -> "OverDevices":
+        """Of at least one device."""
+        return OverDevices(fmean(accuracies), stdev(accuracies) if len(accuracies) > 1 else 0.0, min(accuracies))
+
+
+@dataclass(frozen=True)
+class MonteCarloReport:
+    """What was found on each device, in the order of their numbers; ``mean``, ``spread``, ``worst`` as ``OverDevices``.
+
+    Attributes:
+        devices: one report each.
+    """
+
+    devices: tuple[SimulationReport, ...]
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """Of each device."""
+        return tuple(report.accuracy for report in self.devices)
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return OverDevices.of(self.accuracies).mean
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the accuracy."""
+        return OverDevices.of(self.accuracies).spread
+
+    @property
+    def worst(self) -> float:
+        """The least accuracy."""
+        return OverDevices.of(self.accuracies).worst
+
+
+def monte_carlo(
+    captured: Captured,
+    plan: NetworkPlan,
+    model: CrossbarModel,
+    images: Tensor,
+    labels: Tensor,
+    devices: int,
+    *,
+    seed: int = 0,
+    batch_size: int = 50,
+    progress: Progress | None = None,
+    processes: int = 1,
+) -> MonteCarloReport:
+    """``measure`` on a number of devices that are alike but for their errors.
+
+    Device i has the same errors whatever ``devices`` and ``processes`` are. If nothing in the model is random, one
+    device is measured and stands for all.
+
+    Args:
+        captured: the network, as for ``measure``.
+        plan: its compressed form.
+        model: the crossbars and their devices.
+        images: or tokens, one at least.
+        labels: theirs.
+        devices: how many.
+        seed: of all devices and their read noise.
+        batch_size: images at a time; neither devices nor noise depend on it.
+        progress: called with the devices done and the devices in all.
+        processes: how many to work on at once, each in a process of its own (a script that asks for more than one
+            needs ``if __name__ == "__main__"``); 1: here, with all cores.
+
+    Raises:
+        UserError: there is not at least one device and one process, a process died, or as for ``measure``.
+    """
+    if devices < 1 or processes < 1:
+        raise UserError(f"a Monte Carlo needs at least 1 device and 1 process, not {devices} and {processes}")
+    trials = [Trial(plan.method, model, each) for each in device_seeds(model, devices, seed)]
+    random = len(trials) == devices
+    found: dict[int, SimulationReport] = {}
+    networks = {plan.method: (captured, plan)}
+    for number, report in measure_each(networks, trials, images, labels, batch_size=batch_size, processes=processes):
+        found[number] = report
+        if progress is not None:
+            progress(len(found) if random else devices, devices)
+    return MonteCarloReport(tuple(found[number if random else 0] for number in range(devices)))
+
+
+def device_seeds(model: CrossbarModel, devices: int, seed: int) -> list[np.random.SeedSequence]:
+    """The seed of each device, by its number; of one alone if nothing in the model is random."""
+    random = model.device is not None and model.device.random
+    return [np.random.SeedSequence(seed, spawn_key=(number,)) for number in range(devices if random else 1)]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One device that is to be measured.
+
+    Attributes:
+        network: which of the networks runs on it.
+        model: what its crossbars are like.
+        seed: of its errors.
+    """
+
+    network: str
+    model: CrossbarModel
+    seed: np.random.SeedSequence
+
+
+Networks = Mapping[str, tuple[Captured, NetworkPlan]]
+
+
+def measure_each(
+    networks: Networks,
+    trials: Sequence[Trial],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int = 50,
+    processes: int = 1,
+) -> Iterator[tuple[int, SimulationReport]]:
+    """``measure`` for every trial; yields its place in ``trials`` and what was found, in the order in which they end.
+
+    Args:
+        networks: by name, each with its plan.
+        trials: what to measure.
+        images: as for ``measure``.
+        labels: as for ``measure``.
+        batch_size: as for ``measure``.
+        processes: as for ``monte_carlo``.
+
+    Raises:
+        UserError: a process died, or as for ``measure``.
+    """
+    shared = networks, images, labels, batch_size
+    processes = min(processes, len(trials))
+    if processes < 2:
+        for number, trial in enumerate(trials):
+            yield number, _one(shared, trial)
+        return
+    # spawned, not forked: a fork in the middle of other threads' work may hang
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, _start, (shared, max(1, cores() // processes)))
+    try:
+        with deaf():
+            numbers = {pool.submit(_one_of_many, trial): number for number, trial in enumerate(trials)}
+        for future in as_completed(numbers):
+            try:
+                report = future.result()
+            except BrokenProcessPool as error:
+                raise UserError(f"a process died; fewer than {processes} need less memory") from error
+            yield numbers.pop(future), report
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_Shared = tuple[Networks, Tensor, Tensor, int]
+_shared: list[_Shared] = []  # of a worker process: sent once, not with every trial
+
+
+def _start(shared: _Shared, threads: int) -> None:
+    torch.set_num_threads(threads)
+    _shared.append(shared)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # interrupted with its parent, without a word
+    end_with_parent()
+
+
+def _one_of_many(trial: Trial) -> SimulationReport:
+    return _one(_shared[0], trial)
+
+
+def _one(shared: _Shared, trial: Trial) -> SimulationReport:
+    networks, images, labels, batch_size = shared
+    captured, plan = networks[trial.network]
+    return measure(captured, plan, trial.model, images, labels, seed=trial.seed, batch_size=batch_size)

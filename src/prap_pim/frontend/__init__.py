@@ -1,0 +1,61 @@
+"""From a trained model to a ``Network``, and back to a model with other modules in the layers' places."""
+
+from prap_pim.frontend.compare import (
+    Comparison,
+    Difference,
+    Output,
+    Spread,
+    as_values,
+    classes_of,
+    decibel,
+    divergence,
+    judged,
+)
+from prap_pim.frontend.graph import Captured, DigitalModule, Origin
+from prap_pim.frontend.inputs import (
+    Inputs,
+    call,
+    constants,
+    cut,
+    not_of_one_size,
+    of_arrays,
+    one_of_each_size,
+    outputs,
+    padding_mask,
+    sizes,
+    tensors,
+    without_labels,
+)
+from prap_pim.frontend.trace import capture
+from prap_pim.frontend.walk import Pair, Probe, Walk
+
+__all__ = [
+    "Captured",
+    "Comparison",
+    "Difference",
+    "DigitalModule",
+    "Inputs",
+    "Origin",
+    "Output",
+    "Pair",
+    "Probe",
+    "Spread",
+    "Walk",
+    "as_values",
+    "call",
+    "capture",
+    "classes_of",
+    "constants",
+    "cut",
+    "decibel",
+    "divergence",
+    "judged",
+    "not_of_one_size",
+    "of_arrays",
+    "one_of_each_size",
+    "outputs",
+    "padding_mask",
+    "sizes",
+    "tensors",
+    "without_labels",
+]

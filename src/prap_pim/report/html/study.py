@@ -1,0 +1,186 @@
+"""The page of a study."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import write_whole
+from prap_pim.common.notebook import html_table
+from prap_pim.common.settings import read_yaml
+from prap_pim.report.html.drawing import NUMBERS, Chart, Choice, color, safe
+from prap_pim.report.html.frame import config_text, render_page
+from prap_pim.report.quantities import scale
+from prap_pim.report.study import (
+    SHOWN,
+    asked_figures,
+    cells_of,
+    figure_text,
+    headings_of,
+    label,
+    summary,
+    unit,
+    value_text,
+    wanted_figures,
+)
+from prap_pim.results.study import StudyResults, TrialResult
+
+_BASE = ("model", "data", "training", "checkpoint", "chip", "seed")  # of the run that is varied
+
+
+_NUMBERED = 40  # trials of a front whose numbers have room in a chart
+
+
+def front_table(results: StudyResults) -> str:
+    """The front as a table in HTML, every name escaped."""
+    heads = [
+        "trial",
+        *(f"{label(name)} ({how})" for name, how in zip(asked_figures(results), wanted_figures(results), strict=True)),
+    ]
+    rows = []
+    for trial in results.front_trials[:SHOWN]:
+        figures, values = cells_of(results, trial)
+        rows.append([str(trial.number), *figures, *values])
+    return html_table(f"{results.name}: {summary(results)}", [*heads, *headings_of(results)], rows)
+
+
+def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        results: what it shows.
+        path: where it goes.
+        config: the study's configuration, YAML; what is varied is told from it. Left out if it cannot be read.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    chart = _chart(results)
+    front = set(results.front)
+    varied = _varied(config)
+    rows = [(trial, trial.number in front, *cells_of(results, trial)) for trial in results.trials]
+    page = render_page(
+        "study.html",
+        parts=[("front", "Front"), ("trials", "Trials"), ("study", "Study")],
+        charts=[chart],
+        results=results,
+        summary=summary(results),
+        chart=chart,
+        front=[row for row in sorted(rows, key=lambda row: row[0].number) if row[1]],
+        rows=rows,
+        settings=list(zip(headings_of(results), results.space, strict=True)),
+        goals=list(zip(map(label, asked_figures(results)), wanted_figures(results), strict=True)),
+        config=config_text(config),
+        varied={name: text for name, text in varied.items() if text != "null"},
+        untrained=varied.get("training") in ("none", "null") and varied.get("checkpoint", "null") == "null",
+        figures=[
+            (label(name), wanted, name)
+            for name, wanted in zip(asked_figures(results), wanted_figures(results), strict=True)
+        ],
+    )
+    write_whole(path, page)
+
+
+def _varied(config: Path) -> dict[str, str]:
+    """Of the run configuration that a study varies, what says which network and data these are; empty: not known."""
+    try:
+        base = read_yaml(config)["base"]
+        texts = {key: yaml.safe_dump(base[key], default_flow_style=True, width=10**6) for key in _BASE if key in base}
+        return {key: text.removesuffix("...\n").strip() for key, text in texts.items()}
+    except (UserError, AttributeError, KeyError, TypeError):
+        return {}
+
+
+def _chart(results: StudyResults) -> Chart:
+    """Trials as points: each pair of objectives, or the one objective against the number of the trial."""
+    names = list(results.objectives)
+    pairs: list[tuple[str | None, str]] = list(combinations(names, 2)) if len(names) > 1 else [(None, names[0])]
+    choices = [Choice(f"{label(x) if x else 'trial'} and {label(y)}", *_points(results, x, y)) for x, y in pairs]
+    one = len(choices) == 1
+    hidden = "What seems beaten on the front is better in an objective that is not drawn. " if len(names) > 2 else ""
+    return Chart(
+        "pareto",
+        "Trials" if len(names) == 1 else "Pareto front",
+        "Every point is a trial; those of the front have their numbers. No other trial is as good as one of the front "
+        f"in every objective and better in one. {hidden}Drag to zoom, double-click to see all; point at a trial for "
+        "its settings.",
+        data=choices[0].data if one else [],
+        layout=choices[0].layout if one else {},
+        kind="Scatter plot",
+        choosing="" if one else "Objectives",
+        choices=[] if one else choices[::-1],
+    )
+
+
+def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    front = set(results.front)
+    told = [trial for trial in results.trials if trial.reason is None]
+    groups = [
+        ("miss a constraint", [trial for trial in told if not trial.feasible], color(3), "x", 7),
+        ("met constraints", [t for t in told if t.feasible and t.number not in front], color(0), "circle", 7),
+        ("front", [trial for trial in told if trial.number in front], color(4), "diamond", 11),
+    ]
+    axes = {
+        name: _axis(name, results.objectives[name], [trial.figures[name] or 0 for trial in told])
+        for name in (x, y)
+        if name
+    }
+    data = []
+    for name, trials, shade, mark, size in groups:
+        if not trials:
+            continue
+        across = [trial.number if x is None else (trial.figures[x] or 0) * axes[x][0] for trial in trials]
+        data.append(
+            {
+                "type": "scattergl" if len(told) > 5000 else "scatter",
+                "mode": "markers",
+                **(_numbered(trials) if name == "front" and len(trials) <= _NUMBERED else {}),
+                "name": name if results.constraints or name == "front" else "other trials",
+                "x": across,
+                "y": [(trial.figures[y] or 0) * axes[y][0] for trial in trials],
+                "hovertext": [_hover(results, trial) for trial in trials],
+                "hoverinfo": "text",
+                "marker": {"color": shade, "symbol": mark, "size": size},
+            }
+        )
+    layout = {
+        "height": 460,
+        "margin": {"l": 8, "r": 8, "t": 36, "b": 8},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "traceorder": "reversed",
+        },
+        "hoverlabel": {"align": "left", "namelength": -1},
+        "xaxis": {"title": {"text": "trial" if x is None else axes[x][1]}, "automargin": True, "tickformat": NUMBERS},
+        "yaxis": {"title": {"text": axes[y][1]}, "automargin": True, "tickformat": NUMBERS},
+    }
+    return data, layout
+
+
+def _numbered(trials: Sequence[TrialResult]) -> dict[str, Any]:
+    """Marks with the trials' numbers."""
+    return {"mode": "markers+text", "text": [f"{trial.number}" for trial in trials], "textposition": "top center"}
+
+
+def _axis(name: str, way: str, values: Sequence[int | float]) -> tuple[float, str]:
+    """What to multiply an objective by, and the title of its axis."""
+    kind = unit(name)
+    chosen = scale(values, kind) if kind not in ("%", "/s", "") else None
+    factor = 100.0 if kind == "%" else chosen.factor if chosen is not None else 1.0
+    shown = chosen.unit if chosen is not None else kind
+    better = "less is better" if way == "minimize" else "more is better"
+    return factor, f"{label(name)}{f' / {shown}' if shown else ''} ({better})"
+
+
+def _hover(results: StudyResults, trial: TrialResult) -> str:
+    lines = [f"trial {trial.number}"]
+    lines += [f"{label(name)}: {figure_text(name, trial.figures.get(name))}" for name in asked_figures(results)]
+    lines += [f"{name}: {value_text(value)}" for name, value in trial.values.items()]
+    return "<br>".join(map(safe, lines))
