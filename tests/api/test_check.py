@@ -168,12 +168,14 @@ def onnx_case() -> Case:
     return Case(nodes, weights, {"x": random(48, 20)})
 
 
-def test_a_file_is_checked_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_checked_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a long path to the file would be continued on the next line
     case = onnx_case()
     save(case, tmp_path)
     np.savez(tmp_path / "data.npz", **case.inputs)
-    command = ["compress", str(tmp_path / "model.onnx"), "--calibration", str(tmp_path / "data.npz")]
-    command += ["-o", str(tmp_path / "out.onnx")]
+    command = ["compress", "model.onnx", "--calibration", "data.npz", "-o", "out.onnx"]
 
     def summary(*more: str) -> tuple[OnnxSummary, bytes]:
         assert main([*command, *more, "--json", "--quiet"]) == 0
