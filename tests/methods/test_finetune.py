@@ -13,7 +13,7 @@ from torch import nn
 from prap_pim.common.errors import UserError
 from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.methods.finetune import Assignments, Drawn, finetune, matrix, project
-from prap_pim.training import Checkpoint, TrainingConfig, train
+from prap_pim.training import Checkpoint, Training, TrainingConfig, train
 from prap_pim.training.data import AffineAugment, Examples
 from prap_pim.training.models import ResNetConfig, build
 from tests.reference.penalties import penalties
@@ -119,13 +119,13 @@ def test_projected_weights_are_exactly_the_plans() -> None:
 
 
 def start_of(tmp_path: Path) -> Checkpoint:
-    return train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path / "base")
+    return train(tiny_model(), Training(tiny_examples(), SHORT, 7, tmp_path / "base"))
 
 
 def test_finetuned_weights_are_exactly_the_plans(tmp_path: Path) -> None:
     start, model = start_of(tmp_path), tiny_model()
     assignments = tiny_assignments(model)
-    finetune(model, tiny_examples(), SHORT, 7, start, assignments, tmp_path / "tuned")
+    finetune(model, Training(tiny_examples(), SHORT, 7, tmp_path / "tuned"), start, assignments)
     trained = {name: matrix(model, name) for name in assignments}
     plans = project(model, assignments)
     assert list(plans) == list(assignments)
@@ -151,8 +151,8 @@ def test_projections_are_due_every_few_epochs_after_the_start() -> None:
 
 def test_finetuning_without_assignments_is_base_training_continued(tmp_path: Path) -> None:
     start, model, other = start_of(tmp_path), tiny_model(), tiny_model()
-    finetune(model, tiny_examples(), SHORT, 7, start, {}, tmp_path / "tuned")
-    train(other, tiny_examples(), SHORT, 7, tmp_path / "base", stop=5, resume=True)
+    finetune(model, Training(tiny_examples(), SHORT, 7, tmp_path / "tuned"), start, {})
+    train(other, Training(tiny_examples(), SHORT, 7, tmp_path / "base", resume=True), stop=5)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
 
 
@@ -164,7 +164,7 @@ def test_the_penalties_draw_the_weights_to_their_targets(tmp_path: Path) -> None
         config = config.model_copy(update={"project_every": 9})
         model = tiny_model()
         assignments = tiny_assignments(model)
-        finetune(model, tiny_examples(), config, 7, start, assignments, tmp_path / str(penalty))
+        finetune(model, Training(tiny_examples(), config, 7, tmp_path / str(penalty)), start, assignments)
         before = {name: matrix(model, name) for name in assignments}
         project(model, assignments)
         far[penalty] = sum(np.square(value - matrix(model, name)).sum() for name, value in before.items())
@@ -191,38 +191,45 @@ def stop_after(steps: int) -> Callable[[str, int, int, str], None]:
 def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     start, model = start_of(tmp_path), tiny_model()
     assignments = tiny_assignments(model)
-    finetune(model, tiny_examples(), SHORT, 7, start, assignments, tmp_path / "whole")
+    finetune(model, Training(tiny_examples(), SHORT, 7, tmp_path / "whole"), start, assignments)
     expected = {name: value.clone() for name, value in model.state_dict().items()}
     for steps in (0, 3, 4, 5, 8, 9, 12, 13, 15, 16):  # 4 epochs of 4 batches, projections after the second and fourth
         folder = tmp_path / f"cut-{steps}"
         for _ in range(2 if steps > 4 else 1):  # interrupted twice
             try:
                 cut = stop_after(steps // 2 + 1 if steps > 4 else steps)
-                finetune(tiny_model(), tiny_examples(), SHORT, 7, start, assignments, folder, resume=True, progress=cut)
+                finetune(
+                    tiny_model(),
+                    Training(tiny_examples(), SHORT, 7, folder, resume=True, progress=cut),
+                    start,
+                    assignments,
+                )
             except Stop:
                 pass
         model = tiny_model()
-        finetune(model, tiny_examples(), SHORT, 7, start, assignments, folder, resume=True)
+        finetune(model, Training(tiny_examples(), SHORT, 7, folder, resume=True), start, assignments)
         assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items()), steps
 
 
 def test_only_the_same_finetuning_is_resumed(tmp_path: Path) -> None:
     start, model = start_of(tmp_path), tiny_model()
     folder = tmp_path / "tuned"
-    finetune(model, tiny_examples(), SHORT, 7, start, tiny_assignments(model), folder)
+    finetune(model, Training(tiny_examples(), SHORT, 7, folder), start, tiny_assignments(model))
     with pytest.raises(UserError, match="already holds checkpoints"):
-        finetune(model, tiny_examples(), SHORT, 7, start, tiny_assignments(model), folder)
+        finetune(model, Training(tiny_examples(), SHORT, 7, folder), start, tiny_assignments(model))
     moved = Checkpoint(start.epoch, "", {name: value + 1 for name, value in start.model.items()}, start.momentum)
     for origin, seed in ((start, 1), (moved, 0)):
         with pytest.raises(UserError, match="other settings"):
-            finetune(model, tiny_examples(), SHORT, 7, origin, tiny_assignments(model, seed), folder, resume=True)
+            finetune(
+                model, Training(tiny_examples(), SHORT, 7, folder, resume=True), origin, tiny_assignments(model, seed)
+            )
 
 
 def test_divergence_is_told(tmp_path: Path) -> None:
     start, model = start_of(tmp_path), tiny_model()
     config = SHORT.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(UserError, match="fine-tuning diverged in epoch 2 of 5"):
-        finetune(model, tiny_examples(), config, 7, start, tiny_assignments(model), tmp_path / "tuned")
+    with pytest.raises(UserError, match="training diverged in epoch 2 of 5"):
+        finetune(model, Training(tiny_examples(), config, 7, tmp_path / "tuned"), start, tiny_assignments(model))
 
 
 def test_assignments_must_fit_the_network() -> None:
@@ -244,6 +251,6 @@ def test_augmentation_off_and_large_batches_work(tmp_path: Path) -> None:
     still = AffineAugment(rotation=0, shift=0, scale=0, noise=0)
     config = SHORT.model_copy(update={"augment": still, "batch_size": 1000, "epochs": 2})
     model = tiny_model()
-    start = train(model, tiny_examples(), config, 0, tmp_path / "base")
-    finetune(model, tiny_examples(), config, 0, start, tiny_assignments(model), tmp_path / "tuned")
+    start = train(model, Training(tiny_examples(), config, 0, tmp_path / "base"))
+    finetune(model, Training(tiny_examples(), config, 0, tmp_path / "tuned"), start, tiny_assignments(model))
     assert all(bool(value.isfinite().all()) for value in model.state_dict().values())

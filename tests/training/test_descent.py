@@ -15,7 +15,7 @@ from torch import nn
 from prap_pim.common.errors import UserError
 from prap_pim.methods.calibrate import tie
 from prap_pim.methods.finetune import finetune, project
-from prap_pim.training import Checkpoint, Processes, TrainingConfig, check_shards, train, train_along
+from prap_pim.training import Checkpoint, Processes, Training, TrainingConfig, check_shards, train, train_along
 from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.training.data import Examples
 from prap_pim.training.models import ResNetConfig, build
@@ -51,8 +51,8 @@ def test_shards_descend_the_whole_batchs_loss(shards: int, tmp_path: Path) -> No
     """Batches of 7, 7 and 6: shards of unequal sizes count by their examples."""
     config = SHORT.model_copy(update={"augment": STILL, "shards": None})
     whole, parts = plain(), plain()
-    train(whole, examples(), config, 0, tmp_path / "whole", stop=4)
-    train(parts, examples(), config.model_copy(update={"shards": shards}), 0, tmp_path / "parts", stop=4)
+    train(whole, Training(examples(), config, 0, tmp_path / "whole"), stop=4)
+    train(parts, Training(examples(), config.model_copy(update={"shards": shards}), 0, tmp_path / "parts"), stop=4)
     for value, expected in zip(parts.state_dict().values(), whole.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
     assert not same(parts.state_dict(), plain().state_dict())
@@ -75,7 +75,7 @@ def test_batch_norm_sees_shards_and_keeps_their_average(tmp_path: Path) -> None:
 
     model = Model()
     config = TrainingConfig(epochs=2, compress_at=1, batch_size=5, shards=3, augment=STILL, learning_rate=0.5)
-    train(model, data, config, 0, tmp_path)
+    train(model, Training(data, config, 0, tmp_path))
     assert [len(x) for x in model.seen] == [2, 2, 1]
     # an affine map by nothing rounds; each input is there once
     at = [[int((data.inputs - one).abs().flatten(1).amax(dim=1).argmin()) for one in x] for x in model.seen]
@@ -100,10 +100,10 @@ def test_batch_norm_sees_shards_and_keeps_their_average(tmp_path: Path) -> None:
 
 def test_shards_are_another_run_and_are_varied_by_themselves(tmp_path: Path) -> None:
     two, four = (SHORT.model_copy(update={"shards": shards}) for shards in (2, 4))
-    first = train(with_dropout(), examples(), two, 0, tmp_path / "2")
-    assert not same(first.model, train(with_dropout(), examples(), four, 0, tmp_path / "4").model)
+    first = train(with_dropout(), Training(examples(), two, 0, tmp_path / "2"))
+    assert not same(first.model, train(with_dropout(), Training(examples(), four, 0, tmp_path / "4")).model)
     with pytest.raises(UserError, match="other settings"):
-        train(with_dropout(), examples(), four, 0, tmp_path / "2", resume=True)
+        train(with_dropout(), Training(examples(), four, 0, tmp_path / "2", resume=True))
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_bfloat16_is_another_arithmetic(tmp_path: Path) -> None:
     assert Processes().arithmetic == {"accelerator": "cpu", "precision": "32-true"}
     config = SHORT.model_copy(update={"augment": STILL})
     one, other = plain(), plain()
-    train(one, examples(), config, 0, tmp_path / "32")
-    train(other, examples(), config, 0, tmp_path / "16", processes=mixed)
+    train(one, Training(examples(), config, 0, tmp_path / "32"))
+    train(other, Training(examples(), config, 0, tmp_path / "16", processes=mixed))
     for value, expected in zip(other.state_dict().values(), one.state_dict().values(), strict=True):
         assert value.dtype == torch.float32
         assert not torch.equal(value, expected)
@@ -151,24 +151,24 @@ def test_bfloat16_is_another_arithmetic(tmp_path: Path) -> None:
 
 def resnet_case(folder: Path, processes: Processes | None) -> list[str]:
     model = tiny_resnet()
-    branch = train(model, examples(), SHORT, 7, folder / "base", processes=processes)
-    last = train(model, examples(), SHORT, 7, folder / "base", stop=4, resume=True, processes=processes)
+    branch = train(model, Training(examples(), SHORT, 7, folder / "base", processes=processes))
+    last = train(model, Training(examples(), SHORT, 7, folder / "base", resume=True, processes=processes), stop=4)
     assignments = tiny_assignments(model)
-    finetune(model, examples(), SHORT, 7, branch, assignments, folder / "tuned", processes=processes)
+    finetune(model, Training(examples(), SHORT, 7, folder / "tuned", processes=processes), branch, assignments)
     plans = project(model, assignments)
     tuned = Checkpoint.of(4, "", model, {})
     return [branch.digest(), last.digest(), tuned.digest(), *(plan.digest() for plan in plans.values())]
 
 
 def dropout_case(folder: Path, processes: Processes | None) -> list[str]:
-    return [train(with_dropout(), examples(), SHORT, 7, folder, stop=4, processes=processes).digest()]
+    return [train(with_dropout(), Training(examples(), SHORT, 7, folder, processes=processes), stop=4).digest()]
 
 
 GPT = SHORT.model_copy(update={"optimizer": "adamw", "shards": 2, "epoch_size": 20})
 
 
 def gpt_case(folder: Path, processes: Processes | None) -> list[str]:
-    return [train(tiny_gpt(), tokens(), GPT, 7, folder, stop=4, processes=processes).digest()]
+    return [train(tiny_gpt(), Training(tokens(), GPT, 7, folder, processes=processes), stop=4).digest()]
 
 
 DONORS = donors.SHORT.model_copy(update={"shards": 2})
@@ -182,9 +182,9 @@ def donors_case(folder: Path, processes: Processes | None) -> list[str]:
 def resumed_case(folder: Path, processes: Processes | None) -> list[str]:
     """Half with other processes than the other half."""
     half = SHORT.model_copy(update={"epochs": 4})
-    train(tiny_resnet(), examples(), half, 7, folder, stop=1, processes=processes)
-    train(tiny_resnet(), examples(), half, 7, folder, stop=2, resume=True)
-    last = train(tiny_resnet(), examples(), half, 7, folder, stop=4, resume=True, processes=processes)
+    train(tiny_resnet(), Training(examples(), half, 7, folder, processes=processes), stop=1)
+    train(tiny_resnet(), Training(examples(), half, 7, folder, resume=True), stop=2)
+    last = train(tiny_resnet(), Training(examples(), half, 7, folder, resume=True, processes=processes), stop=4)
     assert CheckpointFolder(folder, keep=2).epochs() == [2, 4]
     return [last.digest()]
 

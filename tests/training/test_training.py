@@ -10,7 +10,7 @@ from torch import nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.evaluate import evaluate
-from prap_pim.training import PRAP_2023, Checkpoint, TrainingConfig, learning_rate, train
+from prap_pim.training import PRAP_2023, Checkpoint, Training, TrainingConfig, learning_rate, train
 from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.training.data import AffineAugment, Examples
 from prap_pim.training.loop import _layout
@@ -105,7 +105,7 @@ def test_one_step_descends_the_papers_loss(tmp_path: Path) -> None:
     loss.backward()
     expected = {name: p.detach() - 0.5 * p.grad for name, p in model.named_parameters()}
     trained = tiny_model()
-    train(trained, examples, config, 0, tmp_path)
+    train(trained, Training(examples, config, 0, tmp_path))
     for name, value in trained.named_parameters():
         torch.testing.assert_close(value.detach(), expected[name], atol=1e-4, rtol=1e-3)
     weight = dict(tiny_model().named_parameters())["stem.conv.weight"]
@@ -128,7 +128,7 @@ def test_momentum_carries_on(tmp_path: Path) -> None:
         slope[:, :64] += 2 * 0.5e-3 * weight[:, :64]
         velocity = 0.9 * velocity + slope
         weight = weight - 0.5 * (1 + cosine) / 2 * velocity
-    train(model, examples, config, 0, tmp_path)
+    train(model, Training(examples, config, 0, tmp_path))
     torch.testing.assert_close(torch.cat([model[1].weight, model[1].bias[:, None]], dim=1).detach(), weight)
 
 
@@ -152,31 +152,33 @@ def stop_after(steps: int) -> Callable[[str, int, int, str], None]:
 @pytest.mark.flow
 def test_interrupted_anywhere_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     model = tiny_model()
-    whole = train(model, tiny_examples(), SHORT, 7, tmp_path / "whole", stop=4)
+    whole = train(model, Training(tiny_examples(), SHORT, 7, tmp_path / "whole"), stop=4)
     assert same(dict(whole.model), {name: value.contiguous() for name, value in model.state_dict().items()})
     for steps in range(16):  # 4 epochs of 4 batches
         folder = tmp_path / f"cut-{steps}"
         with pytest.raises(Stop):
-            train(tiny_model(), tiny_examples(), SHORT, 7, folder, stop=4, progress=stop_after(steps))
+            train(tiny_model(), Training(tiny_examples(), SHORT, 7, folder, progress=stop_after(steps)), stop=4)
         model = tiny_model()
-        resumed = train(model, tiny_examples(), SHORT, 7, folder, stop=4, resume=True)
+        resumed = train(model, Training(tiny_examples(), SHORT, 7, folder, resume=True), stop=4)
         assert same(resumed.model, whole.model), steps
         assert same(resumed.momentum, whole.momentum), steps
         assert resumed.digest() == whole.digest()
-    train(model, tiny_examples(), SHORT, 7, folder, stop=4, resume=True, progress=stop_after(0))  # nothing left to do
+    train(
+        model, Training(tiny_examples(), SHORT, 7, folder, resume=True, progress=stop_after(0)), stop=4
+    )  # nothing left to do
 
 
 def test_two_calls_are_as_one_and_the_branching_point_is_kept(tmp_path: Path) -> None:
-    whole = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path / "whole", stop=4)
+    whole = train(tiny_model(), Training(tiny_examples(), SHORT, 7, tmp_path / "whole"), stop=4)
     model = tiny_model()
-    half = train(model, tiny_examples(), SHORT, 7, tmp_path / "parts")
+    half = train(model, Training(tiny_examples(), SHORT, 7, tmp_path / "parts"))
     assert half.epoch == 2
     # the network is built anew for the second call, as a resumed run does
-    rest = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path / "parts", stop=4, resume=True)
+    rest = train(tiny_model(), Training(tiny_examples(), SHORT, 7, tmp_path / "parts", resume=True), stop=4)
     assert same(rest.model, whole.model)
     folder = CheckpointFolder(tmp_path / "parts", keep=2)
     assert folder.epochs() == [2, 4]
-    again = train(model, tiny_examples(), SHORT, 7, tmp_path / "parts", resume=True)
+    again = train(model, Training(tiny_examples(), SHORT, 7, tmp_path / "parts", resume=True))
     assert again.digest() == half.digest() == Checkpoint.load(folder.file(2)).digest()
 
 
@@ -187,26 +189,28 @@ def test_dropout_is_resumed_too(tmp_path: Path) -> None:
         nn.init.zeros_(linear.bias)
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), linear)
 
-    whole = train(model(), tiny_examples(), SHORT, 1, tmp_path / "whole", stop=3)
-    train(model(), tiny_examples(), SHORT, 1, tmp_path / "cut", stop=1)
+    whole = train(model(), Training(tiny_examples(), SHORT, 1, tmp_path / "whole"), stop=3)
+    train(model(), Training(tiny_examples(), SHORT, 1, tmp_path / "cut"), stop=1)
     torch.rand(3)  # the global generator has moved meanwhile
-    assert same(train(model(), tiny_examples(), SHORT, 1, tmp_path / "cut", stop=3, resume=True).model, whole.model)
+    assert same(
+        train(model(), Training(tiny_examples(), SHORT, 1, tmp_path / "cut", resume=True), stop=3).model, whole.model
+    )
 
 
 @pytest.mark.parametrize("flipped", [False, True])
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, flipped: bool) -> None:
-    whole = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path, stop=4)
+    whole = train(tiny_model(), Training(tiny_examples(), SHORT, 7, tmp_path), stop=4)
     newest = CheckpointFolder(tmp_path, keep=2).file(4)
     content = newest.read_bytes()
     newest.write_bytes(content[:-50] + bytes([content[-50] ^ 1]) + content[-49:] if flipped else content[:-50])
-    resumed = train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path, stop=4, resume=True)
+    resumed = train(tiny_model(), Training(tiny_examples(), SHORT, 7, tmp_path, resume=True), stop=4)
     assert resumed.digest() == whole.digest()  # of weights and momentum
 
 
 def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
-    train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path)
+    train(tiny_model(), Training(tiny_examples(), SHORT, 7, tmp_path))
     with pytest.raises(UserError, match="already holds checkpoints"):
-        train(tiny_model(), tiny_examples(), SHORT, 7, tmp_path)
+        train(tiny_model(), Training(tiny_examples(), SHORT, 7, tmp_path))
     other = SHORT.model_copy(update={"learning_rate": 0.05})
     wider = build(ResNetConfig(depth=8, width=3), 1, 3, 0)
     for model, examples, config, seed in (
@@ -216,13 +220,13 @@ def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
         (wider, tiny_examples(), SHORT, 7),
     ):
         with pytest.raises(UserError, match="other settings, seed, data or network"):
-            train(model, examples, config, seed, tmp_path, resume=True)
+            train(model, Training(examples, config, seed, tmp_path, resume=True))
 
 
 def test_seed_decides_and_global_state_is_left_alone(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    first = train(tiny_model(), tiny_examples(), SHORT, 1, tmp_path / "1", stop=1)
-    other = train(tiny_model(), tiny_examples(), SHORT, 2, tmp_path / "2", stop=1)
+    first = train(tiny_model(), Training(tiny_examples(), SHORT, 1, tmp_path / "1"), stop=1)
+    other = train(tiny_model(), Training(tiny_examples(), SHORT, 2, tmp_path / "2"), stop=1)
     assert not same(first.model, other.model)
     assert torch.equal(before, torch.get_rng_state())
 
@@ -230,12 +234,12 @@ def test_seed_decides_and_global_state_is_left_alone(tmp_path: Path) -> None:
 def test_divergence_is_told_and_leaves_no_checkpoint(tmp_path: Path) -> None:
     config = SHORT.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(UserError, match=r"training diverged in epoch 1 of 4: lower learning_rate \(now 1e\+30\)"):
-        train(tiny_model(), tiny_examples(), config, 0, tmp_path)
+        train(tiny_model(), Training(tiny_examples(), config, 0, tmp_path))
     assert not list(tmp_path.iterdir())
     # one batch an epoch: the loss was finite, the weights after it are not
     config = config.model_copy(update={"learning_rate": 3e38, "batch_size": 20, "weight_decay": 100.0})
     with pytest.raises(UserError, match="diverged in epoch 1"):
-        train(tiny_model(), tiny_examples(), config, 0, tmp_path)
+        train(tiny_model(), Training(tiny_examples(), config, 0, tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -246,12 +250,12 @@ def test_progress_is_told_after_every_batch(tmp_path: Path) -> None:
         told.append((phase, done, total))
         assert note.startswith("epoch ")
 
-    train(tiny_model(), tiny_examples(), SHORT, 0, tmp_path, phase="base", progress=progress)
+    train(tiny_model(), Training(tiny_examples(), SHORT, 0, tmp_path, phase="base", progress=progress))
     assert told == [("base", i, 8) for i in range(1, 9)]  # 2 epochs of 20 images in batches of at most 6
 
 
 def test_a_checkpoint_survives_save_and_load(tmp_path: Path) -> None:
-    checkpoint = train(tiny_model(), tiny_examples(), SHORT, 0, tmp_path, stop=1)
+    checkpoint = train(tiny_model(), Training(tiny_examples(), SHORT, 0, tmp_path), stop=1)
     loaded = Checkpoint.load(CheckpointFolder(tmp_path, keep=2).file(1))
     assert (loaded.epoch, loaded.identity, loaded.digest()) == (1, checkpoint.identity, checkpoint.digest())
     assert loaded.momentum
@@ -294,7 +298,7 @@ def test_adamw_by_hand(tmp_path: Path) -> None:
         epochs=4, compress_at=3, batch_size=24, optimizer="adamw", learning_rate=0.1, weight_decay=0.3, momentum=0.8
     )
     examples, model = tokens(), tiny_gpt()
-    train(model, examples, config, 0, tmp_path)
+    train(model, Training(examples, config, 0, tmp_path))
     reference = tiny_gpt()
     first = {name: torch.zeros_like(value) for name, value in reference.named_parameters()}
     second = {name: torch.zeros_like(value) for name, value in reference.named_parameters()}
@@ -321,7 +325,7 @@ def test_a_transformer_learns(tmp_path: Path) -> None:
     model = tiny_gpt()
     before = evaluate(model, tokens().inputs, tokens().labels)
     config = ADAMW.model_copy(update={"epochs": 40, "compress_at": 39})
-    train(model, tokens(), config, 0, tmp_path, stop=40)
+    train(model, Training(tokens(), config, 0, tmp_path), stop=40)
     after = evaluate(model, tokens().inputs, tokens().labels)
     assert after.accuracy > 0.8 > before.accuracy  # all but the first label of a sequence can be told
     assert after.nats < 0.5 * before.nats
@@ -330,10 +334,10 @@ def test_a_transformer_learns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("interrupted", [1, 3])
 def test_adamw_goes_on_as_if_undisturbed(tmp_path: Path, interrupted: int) -> None:
     whole, part = tiny_gpt(), tiny_gpt()
-    train(whole, tokens(), ADAMW, 0, tmp_path / "whole", stop=4)
-    train(part, tokens(), ADAMW, 0, tmp_path / "part", stop=interrupted)
+    train(whole, Training(tokens(), ADAMW, 0, tmp_path / "whole"), stop=4)
+    train(part, Training(tokens(), ADAMW, 0, tmp_path / "part"), stop=interrupted)
     again = tiny_gpt()
-    last = train(again, tokens(), ADAMW, 0, tmp_path / "part", stop=4, resume=True)
+    last = train(again, Training(tokens(), ADAMW, 0, tmp_path / "part", resume=True), stop=4)
     assert same(whole.state_dict(), again.state_dict())
     found = Checkpoint.load(CheckpointFolder(tmp_path / "whole", keep=2).file(4))
     assert same(dict(last.momentum), dict(found.momentum))
@@ -355,7 +359,7 @@ def test_an_epoch_of_some_examples(tmp_path: Path) -> None:
             return out
 
     config = ADAMW.model_copy(update={"epochs": 12, "compress_at": 11, "epoch_size": 5, "batch_size": 4})
-    train(Watched(), tokens(), config, 0, tmp_path)
+    train(Watched(), Training(tokens(), config, 0, tmp_path))
     assert [len(batch) for batch in seen] == [3, 2] * 11
     assert all(len(torch.cat(seen[i : i + 2])) == 5 for i in range(0, 22, 2))
     assert len({tuple(row.tolist()) for batch in seen for row in batch}) > 5
@@ -381,7 +385,10 @@ def test_a_setting_that_is_not_made_use_of_changes_no_identity(tmp_path: Path) -
         def model_dump(self, **_: object) -> dict[str, object]:  # type: ignore[override]
             return values
 
-    assert _identity(tokens(), Old(), 0, origin, Hooks()) == _identity(tokens(), SHORT, 0, origin, Hooks())
+    def identity(config: TrainingConfig) -> str:
+        return _identity(Training(tokens(), config, 0, tmp_path), origin, Hooks())
+
+    assert identity(Old()) == identity(SHORT)
 
 
 @pytest.mark.parametrize(("filters", "last"), [(4, False), (12, False), (16, True), (32, True)])
@@ -390,7 +397,7 @@ def test_narrow_convolutions_are_trained_channels_first(filters: int, last: bool
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, filters, 3), nn.Flatten(), nn.Linear(36 * filters, 3))
     examples = Examples(torch.randn(8, 1, 8, 8), torch.arange(8) % 3)
-    train(model, examples, TrainingConfig(epochs=2, compress_at=1, batch_size=4), 0, tmp_path)
+    train(model, Training(examples, TrainingConfig(epochs=2, compress_at=1, batch_size=4), 0, tmp_path))
     assert _layout(model) == (torch.channels_last if last else torch.contiguous_format)
 
 
@@ -398,7 +405,7 @@ def test_in_the_end_batch_norm_has_the_statistics_of_the_training_inputs(tmp_pat
     """And the last checkpoint has them; before the end they are what training left."""
     model, examples = tiny_model(), tiny_examples()
     for stop in (2, 4):
-        saved = train(model, examples, SHORT, 0, tmp_path, stop=stop, resume=True)
+        saved = train(model, Training(examples, SHORT, 0, tmp_path, resume=True), stop=stop)
         seen = nn.functional.conv2d(examples.inputs, model.stem.conv.weight, padding=1).detach()
         mean, variance = seen.mean((0, 2, 3)), seen.transpose(0, 1).flatten(1).var(1)
         found = model.stem.norm.running_mean, model.stem.norm.running_var

@@ -7,7 +7,6 @@ The weights that are trained stay free; projection replaces them by what the com
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,13 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.progress import Progress, quiet
 from prap_pim.frontend.weights import layer_weight, put_weights
 from prap_pim.ir.patterns import PatternSet, ReuseMap, effective_shape, plan_weights
 from prap_pim.ir.plan import LayerWeights
-from prap_pim.training import Checkpoint, Hooks, Processes, TrainingConfig, run_epochs
-from prap_pim.training.checkpoint import CheckpointFolder
-from prap_pim.training.data import Examples
+from prap_pim.training import Checkpoint, Hooks, Training, TrainingConfig, run_epochs
 
 Float32 = NDArray[np.float32]
 Assignments = Mapping[str, tuple[PatternSet, ReuseMap]]  # by layer name, which is the module's path
@@ -53,20 +49,7 @@ def project(model: nn.Module, assignments: Assignments) -> dict[str, LayerWeight
     return plans
 
 
-def finetune(
-    model: nn.Module,
-    examples: Examples,
-    config: TrainingConfig,
-    seed: int,
-    start: Checkpoint,
-    assignments: Assignments,
-    folder: Path,
-    *,
-    resume: bool = False,
-    phase: str = "fine-tuning",
-    progress: Progress = quiet,
-    processes: Processes | None = None,
-) -> None:
+def finetune(model: nn.Module, training: Training, start: Checkpoint, assignments: Assignments) -> None:
     """Train from the checkpoint ``start`` to ``config.epochs`` under the two penalties.
 
     Layers without an assignment are trained as before; with none at all this is base training, continued. The loss is
@@ -80,29 +63,14 @@ def finetune(
         model: of the kind that ``start`` was taken of; trained in place.
         start: base training's checkpoint; its momentum is continued.
         assignments: what pruning and reuse decided, by layer name.
-        folder: where this method's checkpoints go.
-        Others as for ``training.train``.
+        training: data, recipe, and where this method's checkpoints go.
 
     Raises:
         UserError: as ``project`` and ``training.train``.
     """
     start.restore(model)
-    hooks = Drawn(model, assignments, config, start)
-    checkpoints = CheckpointFolder(folder, keep=config.epochs)
-    run_epochs(
-        model,
-        examples,
-        config,
-        seed,
-        checkpoints,
-        origin=start,
-        stop=config.epochs,
-        resume=resume,
-        hooks=hooks,
-        phase=phase,
-        progress=progress,
-        processes=processes,
-    )
+    hooks, last = Drawn(model, assignments, training.config, start), training.config.epochs
+    run_epochs(model, training, hooks, origin=start, stop=last, keep=last)
 
 
 class Drawn(Hooks):

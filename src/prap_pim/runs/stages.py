@@ -47,7 +47,7 @@ from prap_pim.methods.finetune import finetune
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.store import Store
-from prap_pim.training import Checkpoint, Processes, train
+from prap_pim.training import Checkpoint, Processes, Training, train
 from prap_pim.training.data import Splits
 from prap_pim.training.models import build
 
@@ -109,10 +109,21 @@ def train_network(
     model, schedule = untrained(config, splits), config.training
     if schedule is None:
         return model, None
-    basis = model, splits.train, schedule, config.seed, checkpoints
-    how: dict[str, Any] = {"resume": True, "progress": progress, "processes": processes}
     branch, _ = (
-        train(*basis, stop=stop, phase=f"training to epoch {stop}", **how)
+        train(
+            model,
+            Training(
+                splits.train,
+                schedule,
+                config.seed,
+                checkpoints,
+                resume=True,
+                phase=f"training to epoch {stop}",
+                progress=progress,
+                processes=processes,
+            ),
+            stop,
+        )
         for stop in (schedule.compress_at, schedule.epochs)
     )
     return model, branch
@@ -376,10 +387,19 @@ class _Tuned:
 
     def _trained(self, train: Callable[..., Any], towards: Any) -> tuple[Captured, Any]:
         """The network with its new weights, and the statistics that belong to them; and what ``train`` returned."""
-        of, config = self.stages, self.stages.config
-        basis = self.model, of.splits.train, config.training, config.seed, self.branch, towards
-        told = {"phase": f"{of.method.name}: fine-tuning", "progress": of.progress}
-        given = train(*basis, of.store.path / "checkpoints", resume=True, processes=of.processes, **told)
+        of = self.stages
+        assert of.config.training is not None
+        training = Training(
+            of.splits.train,
+            of.config.training,
+            of.config.seed,
+            of.store.path / "checkpoints",
+            resume=True,
+            phase=f"{of.method.name}: fine-tuning",
+            progress=of.progress,
+            processes=of.processes,
+        )
+        given = train(self.model, training, self.branch, towards)
         return of.graph.with_state(self.model.state_dict()), given
 
 

@@ -3,7 +3,7 @@
 from prap_pim.training.checkpoint import Checkpoint
 from prap_pim.training.config import PRAP_2023, TrainingConfig, learning_rate
 from prap_pim.training.descent import check_shards
-from prap_pim.training.loop import Hooks, run_epochs, train, train_along
+from prap_pim.training.loop import Hooks, Training, run_epochs, train, train_along
 from prap_pim.training.processes import Lost, Processes, torch_threads
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Hooks",
     "Lost",
     "Processes",
+    "Training",
     "TrainingConfig",
     "check_shards",
     "learning_rate",

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from dataclasses import dataclass
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
@@ -41,19 +42,32 @@ class Hooks:
         """Add the gradients of further loss terms to the parameters' ``grad``; ``rate`` is the learning rate."""
 
 
-def train(
-    model: nn.Module,
-    examples: Examples,
-    config: TrainingConfig,
-    seed: int,
-    folder: Path,
-    *,
-    stop: int | None = None,
-    resume: bool = False,
-    phase: str = "training",
-    progress: Progress = quiet,
-    processes: Processes | None = None,
-) -> Checkpoint:
+@dataclass(frozen=True)
+class Training:
+    """What all epochs of a training have in common.
+
+    Attributes:
+        examples: the training split.
+        config: the recipe.
+        seed: of batch order, augmentation and dropout. Same seed, thread count and library versions: same weights.
+        folder: where the checkpoints go.
+        resume: go on from the newest whole checkpoint in ``folder``, if there is one.
+        phase: what to call it, in progress and errors.
+        progress: called after every batch.
+        processes: who computes; this one must be the first, the others call ``train_along``. None: one, on the CPU.
+    """
+
+    examples: Examples
+    config: TrainingConfig
+    seed: int
+    folder: Path
+    resume: bool = False
+    phase: str = "training"
+    progress: Progress = quiet
+    processes: Processes | None = None
+
+
+def train(model: nn.Module, training: Training, stop: int | None = None) -> Checkpoint:
     """Base training: epochs 0 .. ``stop`` of cross-entropy + ``weight_decay`` * |w|^2.
 
     Called again with a later ``stop`` and ``resume``, it goes on from where it was. The checkpoint of epoch
@@ -62,55 +76,22 @@ def train(
     Args:
         model: trained in place. As built with its initial weights, unless a checkpoint is there to go on from, which
             overrides them: they are taken to follow from ``seed`` and are not compared with those of the earlier call.
-        examples: the training split.
-        config: the recipe.
-        seed: of batch order, augmentation and dropout. Same seed, thread count and library versions: same weights.
-        folder: where the checkpoints go.
+        training: data, recipe, and where it is kept.
         stop: epochs to do, ``config.compress_at`` if None.
-        resume: go on from the newest whole checkpoint in ``folder``, if there is one.
-        phase: what to call it, in progress and errors.
-        progress: told after every batch.
-        processes: who computes; this one must be the first, the others call ``train_along``. None: one, on the CPU.
 
     Returns:
         the checkpoint of epoch ``stop``, whose state ``model`` has.
 
     Raises:
-        UserError: training diverged; ``folder`` cannot be written, or holds checkpoints (of another run, to resume).
+        UserError: training diverged; the folder cannot be written, or holds checkpoints (of another run, to resume).
     """
-    last = config.compress_at if stop is None else stop
-    checkpoints = CheckpointFolder(folder, keep=config.compress_at)
+    kept = training.config.compress_at
     origin = Checkpoint.of(0, "", model, {})
-    return run_epochs(
-        model,
-        examples,
-        config,
-        seed,
-        checkpoints,
-        origin=origin,
-        stop=last,
-        resume=resume,
-        hooks=Hooks(),
-        phase=phase,
-        progress=progress,
-        processes=processes,
-    )
+    return run_epochs(model, training, Hooks(), origin=origin, stop=kept if stop is None else stop, keep=kept)
 
 
 def run_epochs(
-    model: nn.Module,
-    examples: Examples,
-    config: TrainingConfig,
-    seed: int,
-    checkpoints: CheckpointFolder,
-    *,
-    origin: Checkpoint,
-    stop: int,
-    resume: bool,
-    hooks: Hooks,
-    phase: str,
-    progress: Progress,
-    processes: Processes | None,
+    model: nn.Module, training: Training, hooks: Hooks, *, origin: Checkpoint, stop: int, keep: int
 ) -> Checkpoint:
     """Train from ``origin.epoch`` to ``stop``; what ``train`` and fine-tuning have in common.
 
@@ -118,19 +99,21 @@ def run_epochs(
     After the recipe's last epoch batch norm gets the statistics of the training inputs (``settle_norms``).
 
     Args:
-        origin: the state to start from.
         hooks: what this kind of training does beyond.
+        origin: the state to start from.
+        keep: epoch whose checkpoint stays.
         Others as for ``train``.
     """
-    identity = _identity(examples, config, seed, origin, hooks)
-    if not resume and checkpoints.epochs():
+    config, checkpoints = training.config, CheckpointFolder(training.folder, keep=keep)
+    identity = _identity(training, origin, hooks)
+    if not training.resume and checkpoints.epochs():
         raise UserError(f"{checkpoints.path} already holds checkpoints: resume that run, or choose another folder")
-    current = (checkpoints.newest(identity, until=stop) if resume else None) or origin
+    current = (checkpoints.newest(identity, until=stop) if training.resume else None) or origin
     current.restore(model)
-    processes = processes or Processes()
-    task = {"basis": _basis(examples, config, seed), "epochs": [current.epoch, stop]}
+    processes = training.processes or Processes()
+    task = {"basis": _basis(training.examples, config, training.seed), "epochs": [current.epoch, stop]}
     processes.tell(task | {"threads": torch.get_num_threads()}, hooks.structure())
-    descent = _descent(model, examples, config, seed, processes)
+    descent = _descent(model, training.examples, config, training.seed, processes)
     optimizer = _optimizer(model, config, current)
 
     for epoch in range(current.epoch, stop):
@@ -142,13 +125,13 @@ def run_epochs(
                     group["lr"] = rate
                 hooks.add_gradients(rate)
                 optimizer.step()
-                _check(isfinite(loss), phase, epoch, config)
+                _check(isfinite(loss), training, epoch)
                 done = (epoch - origin.epoch) * descent.batches + i + 1
                 note = f"epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}"
-                progress(phase, done, (stop - origin.epoch) * descent.batches, note)
+                training.progress(training.phase, done, (stop - origin.epoch) * descent.batches, note)
         if epoch + 1 == config.epochs:
-            settle_norms(model, examples.inputs)
-        _check(all(bool(value.isfinite().all()) for value in model.state_dict().values()), phase, epoch, config)
+            settle_norms(model, training.examples.inputs)
+        _check(all(bool(value.isfinite().all()) for value in model.state_dict().values()), training, epoch)
         current = Checkpoint.of(epoch + 1, identity, model, _momentum(model, optimizer))
         checkpoints.write(current)
     model.cpu()
@@ -224,10 +207,11 @@ def _momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, T
     }
 
 
-def _identity(examples: Examples, config: TrainingConfig, seed: int, origin: Checkpoint, hooks: Hooks) -> str:
-    recipe = config.model_dump(exclude_none=True)  # a setting that came later and is not made use of changes nothing
+def _identity(training: Training, origin: Checkpoint, hooks: Hooks) -> str:
+    # a setting that came later and is not made use of changes nothing
+    recipe = training.config.model_dump(exclude_none=True)
     shapes = {name: list(value.shape) for name, value in origin.model.items()}  # initial weights: see ``train``
-    return _digest(examples, [recipe, seed, shapes, hooks.digest()])
+    return _digest(training.examples, [recipe, training.seed, shapes, hooks.digest()])
 
 
 def _basis(examples: Examples, config: TrainingConfig, seed: int) -> str:
@@ -243,9 +227,10 @@ def _digest(examples: Examples, settings: list[Any]) -> str:
     return total.hexdigest()
 
 
-def _check(sound: bool, phase: str, epoch: int, config: TrainingConfig) -> None:
+def _check(sound: bool, training: Training, epoch: int) -> None:
     if not sound:
+        config = training.config
         raise UserError(
-            f"{phase} diverged in epoch {epoch + 1} of {config.epochs}: "
+            f"{training.phase} diverged in epoch {epoch + 1} of {config.epochs}: "
             f"lower learning_rate (now {config.learning_rate:g}) or lengthen warmup (now {config.warmup:g} epochs)"
         )

@@ -18,7 +18,7 @@ from prap_pim.frontend.weights import put_weights
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.methods.calibrate import train_donors
 from prap_pim.methods.calibrate.train_donors import Donors
-from prap_pim.training import Checkpoint, TrainingConfig, train
+from prap_pim.training import Checkpoint, Training, TrainingConfig, train
 from prap_pim.training.data import AffineAugment, Examples
 from tests.methods.calibrate.networks import Normed, captured_of, compress, images
 from tests.reference.calibrate import slow_weight
@@ -139,7 +139,7 @@ def trained(
     **options: object,
 ) -> tuple[nn.Module, dict[str, LayerPlan]]:
     model, start = model_and_start(plans)
-    return model, train_donors(model, data or examples(), config, seed, start, plans, folder, **options)
+    return model, train_donors(model, Training(data or examples(), config, seed, folder, **options), start, plans)
 
 
 def test_what_is_trained_and_what_stays(tmp_path: Path):
@@ -270,11 +270,11 @@ def test_only_the_same_training_is_resumed(tmp_path: Path):
 def test_training_without_plans_is_base_training(tmp_path: Path):
     config = SHORT.model_copy(update={"compress_at": 2})
     model = model_and_start({})[0]
-    half = train(model, examples(), config, 5, tmp_path / "base")
-    train(model, examples(), config, 5, tmp_path / "base", stop=4, resume=True)
+    half = train(model, Training(examples(), config, 5, tmp_path / "base"))
+    train(model, Training(examples(), config, 5, tmp_path / "base", resume=True), stop=4)
     other = model_and_start({})[0]
     half.restore(other)
-    assert train_donors(other, examples(), config, 5, half, {}, tmp_path / "donors") == {}
+    assert train_donors(other, Training(examples(), config, 5, tmp_path / "donors"), half, {}) == {}
     assert same(model, other)
 
 
@@ -296,9 +296,9 @@ def test_it_learns(tmp_path: Path):
 def test_a_plan_of_another_layer_is_refused(layer: str, message: str, tmp_path: Path):
     model, start = model_and_start({})
     with pytest.raises(UserError, match=message):
-        train_donors(model, examples(), SHORT, 0, start, {layer: tiny_plans()["conv1"]}, tmp_path)
+        train_donors(model, Training(examples(), SHORT, 0, tmp_path), start, {layer: tiny_plans()["conv1"]})
 
 
 def test_divergence_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match="training donors diverged in epoch 2 of 4"):
+    with pytest.raises(UserError, match="training diverged in epoch 2 of 4"):
         trained(tmp_path, tiny_plans(), SHORT.model_copy(update={"learning_rate": 1e30}))

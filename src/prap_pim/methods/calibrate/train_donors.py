@@ -14,29 +14,15 @@ from torch.nn.utils import parametrize
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import write_whole
-from prap_pim.common.progress import Progress, quiet
 from prap_pim.frontend.weights import layer_weight, put_weights
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
-from prap_pim.training import Checkpoint, Hooks, Processes, TrainingConfig, run_epochs
-from prap_pim.training.checkpoint import CheckpointFolder
-from prap_pim.training.data import Examples
+from prap_pim.training import Checkpoint, Hooks, Training, run_epochs
 
 
 def train_donors(
-    model: nn.Module,
-    examples: Examples,
-    config: TrainingConfig,
-    seed: int,
-    start: Checkpoint,
-    plans: Mapping[str, LayerWeights],
-    folder: Path,
-    *,
-    resume: bool = False,
-    phase: str = "training donors",
-    progress: Progress = quiet,
-    processes: Processes | None = None,
+    model: nn.Module, training: Training, start: Checkpoint, plans: Mapping[str, LayerWeights]
 ) -> dict[str, LayerWeights]:
-    """Train from epoch ``start.epoch`` to ``config.epochs`` with the named layers' donors in place of their weights.
+    """Train from epoch ``start.epoch`` to the recipe's last with the named layers' donors in place of their weights.
 
     The loss is base training's, cross-entropy and weight decay, without PRAP's penalties. In every forward pass donors
     are rounded to int8; their gradient passes through the rounding unchanged (Bengio et al., 2013). Who takes which
@@ -46,8 +32,7 @@ def train_donors(
         model: with the weights of the plans (``put_weights``); trained in place, and left with those of the new plans.
         start: base training's checkpoint; the momentum of what is still there is continued.
         plans: by layer name, with the scale of the weights alone.
-        folder: where the checkpoints go.
-        Others as for ``training.train``.
+        training: data, recipe, and where the checkpoints go.
 
     Returns:
         the plans with new donors.
@@ -59,20 +44,8 @@ def train_donors(
     known = dict(model.named_parameters())
     momentum = {name: value for name, value in start.momentum.items() if name.partition(":")[0] in known}
     origin = Checkpoint.of(start.epoch, "", model, momentum)
-    run_epochs(
-        model,
-        examples,
-        config,
-        seed,
-        CheckpointFolder(folder, keep=config.epochs),
-        origin=origin,
-        stop=config.epochs,
-        resume=resume,
-        hooks=_Tied(model, plans),
-        phase=phase,
-        progress=progress,
-        processes=processes,
-    )
+    last = training.config.epochs
+    run_epochs(model, training, _Tied(model, plans), origin=origin, stop=last, keep=last)
     trained = {}
     for name, plan in plans.items():
         layer = model.get_submodule(name)
