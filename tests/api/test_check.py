@@ -171,7 +171,8 @@ def onnx_case() -> Case:
 def test_a_file_is_checked_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # a long path to the file would be continued on the next line
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # a worker has no terminal, and narrow lines are continued on the next
     case = onnx_case()
     save(case, tmp_path)
     np.savez(tmp_path / "data.npz", **case.inputs)
