@@ -243,3 +243,19 @@ def test_padding_given_in_words() -> None:
 def test_float64_weights_become_float32() -> None:
     layer = capture(nn.Sequential(nn.Linear(4, 4)).double(), torch.zeros(1, 4).double(), "m").network.layers[0]
     assert layer.weight.dtype == layer.filter_scale.dtype == layer.filter_bias.dtype == np.float32
+
+
+def test_other_weights_in_the_same_graph_are_as_captured_anew() -> None:
+    x = torch.randn(3, 1, 8, 8)
+    other = _branched(seed=1)
+    other.head.bias = None
+    graph = capture(other, x, "small")
+    model = _branched()  # its head has a bias, as training donors may give a layer one
+    found, anew = graph.with_state(model.state_dict()), capture(model, x, "small")
+    assert found.folded == anew.folded
+    for layer, expected in zip(found.network.layers, anew.network.layers, strict=True):
+        assert layer.name == expected.name
+        for array in ("weight", "filter_scale", "filter_bias"):
+            np.testing.assert_array_equal(getattr(layer, array), getattr(expected, array))
+    torch.testing.assert_close(found.module(x), model.eval()(x), rtol=0, atol=0)
+    assert not torch.equal(graph.module(x), found.module(x))

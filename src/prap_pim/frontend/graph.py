@@ -168,8 +168,11 @@ class Captured:
         return replace(built, outputs=self.outputs, read_twice=self.read_twice)
 
     def with_state(self, state: Mapping[str, Tensor]) -> "Captured":
-        """The same graph with other parameters and buffers, by their names in ``module``."""
+        """The same graph with other parameters and buffers, named as in ``module``; a layer may have got a bias."""
         module = copy.deepcopy(self.module)
+        for layer in self.network.layers:
+            if f"{layer.name}.bias" in state and module.get_submodule(layer.name).bias is None:
+                module.get_submodule(layer.name).bias = nn.Parameter(torch.zeros(layer.filters), requires_grad=False)
         module.load_state_dict(dict(state))
         return self.with_module(module)
 

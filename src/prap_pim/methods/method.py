@@ -162,7 +162,9 @@ class Prap(_ByShare, PatternPruning):
     Attributes:
         keep: as for ``Similar``.
         compute_ratio: instead: OU steps of the network, of the dense one's.
-        group_channels, pointwise_group, shapes: as for ``Pattern``.
+        group_channels: as for ``Pattern``.
+        pointwise_group: likewise.
+        shapes: likewise.
     """
 
     name = "prap"
