@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from prap_pim.frontend import capture
 from prap_pim.hardware.chip import load_chip
-from prap_pim.methods.calibrate import CalibratedReuse, calibrate
-from prap_pim.methods.compress import CalibrationInputs
+from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.network import calibrate
 from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.training.models import ResNet18Config, VGG16Config, build
 
 MODELS = {"resnet18": ResNet18Config(), "vgg16": VGG16Config()}
@@ -61,10 +62,9 @@ def main() -> None:
             phases[phase] = phases.get(phase, 0.0) + now - last
             last = now
 
-        config = CalibratedReuse(compute_ratio=options.ratio)
-        given = CalibrationInputs.of(captured, inputs, MethodConfig(name=name, reuse=config))
-        of_inputs = given.batches, given.judges
-        calibrate(captured, *of_inputs, config, load_chip("isaac-32nm"), 0, phase=name, progress=told)
+        method = MethodConfig(name=name, reuse=CalibratedReuse(compute_ratio=options.ratio))
+        given = CalibrationInputs.of(captured, inputs, method)
+        calibrate(captured, given, Request(method, load_chip("isaac-32nm")), progress=told)
         seconds, memory = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         busy = (time.process_time() - worked) / (seconds * len(os.sched_getaffinity(0)))
         parts = ", ".join(f"{phase.split(': ')[1]} {spent:.1f} s" for phase, spent in phases.items())

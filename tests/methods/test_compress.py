@@ -8,7 +8,7 @@ import prap_pim
 from prap_pim.common.errors import UserError
 from prap_pim.frontend import padding_mask
 from prap_pim.methods import compress
-from prap_pim.methods.compress import held_back
+from prap_pim.methods.request import held_back
 
 
 @pytest.mark.parametrize(("total", "kept"), [(15, 0), (16, 8), (64, 8), (80, 8), (81, 9), (400, 40)])

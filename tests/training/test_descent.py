@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prap_pim.common.errors import UserError
-from prap_pim.methods.calibrate import tie
+from prap_pim.methods.calibrate.train_donors import tie
 from prap_pim.methods.finetune import finetune, project
 from prap_pim.training import Checkpoint, Processes, Training, TrainingConfig, check_shards, train, train_along
 from prap_pim.training.checkpoint import CheckpointFolder

@@ -40,17 +40,16 @@ from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import DigitalOp, Network
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.mapping.steps import compute_ratio, dense_steps, ou_steps, ous
-from prap_pim.methods.calibrate import Allocated, Calibration
+from prap_pim.methods.calibrate.network import Allocated, Calibration
 from prap_pim.methods.compress import (
-    CalibrationInputs,
     Compressed,
-    Request,
     bit_true_network,
     compress_network,
     plan_for_costs,
 )
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.method import Method, config_of, literal, method_of
+from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.run import CheckResult, unused_budget
 
 

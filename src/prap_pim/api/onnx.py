@@ -24,9 +24,10 @@ from prap_pim.frontend.quantize import QuantizeConfig, grid_in
 from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
-from prap_pim.methods.compress import CalibrationInputs, Compressed, Request, compress_network, plan_for_costs
+from prap_pim.methods.compress import Compressed, compress_network, plan_for_costs
 from prap_pim.methods.method import Method, config_of, method_of
 from prap_pim.methods.prune import dense_weights
+from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.onnx import CostSummary, LayerSummary, OnnxSummary, OutputSummary
 
 _EXAMPLE = 2  # inputs that the shapes are found with

@@ -1,7 +1,7 @@
 """A captured network compressed one-shot by any method: what the pipeline, the library and ONNX files share."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Protocol
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.errors import UserError
 from prap_pim.common.memory import available_memory, kept_memory
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.crossbar import CrossbarModel, ExactLayer
-from prap_pim.frontend import Captured, Comparison, Inputs, Output, Spread, cut, judged, outputs
+from prap_pim.frontend import Captured, Comparison, Spread, outputs
 from prap_pim.frontend.equalize import Equalised, equalised
 from prap_pim.frontend.quantize import InputGrid, QuantizeConfig, grid_in, grid_of, settled
 from prap_pim.hardware.chip import Chip
@@ -22,17 +22,15 @@ from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.outline import Outline
 from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
-from prap_pim.methods.calibrate import CalibratedReuse, Calibration, calibrate
+from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.network import Calibration, calibrate
 from prap_pim.methods.config import AnyReuse, MethodConfig
 from prap_pim.methods.prune import NoPruning, PruneConfig, prune
 from prap_pim.methods.rebuild import Decision, Rebuilt, channel_means, later_calls, left_whole, output_means, rebuilt
+from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.methods.reuse import NoReuse, reuse
 from prap_pim.results.run import CheckResult, OutputCheck
 
-_BATCH = 64  # inputs of one tensor at a time
-_ACTIVATION = 1 << 24  # bytes, of the largest of a batch: what caches and memory still hold
-_HELD_BACK = 10  # one in so many calibration inputs is kept for the check of the result
-_LEAST_HELD_BACK = 8
 _COVARIANCES = 5  # matrices as large as a layer's covariance, at one time
 _LIVE = 3  # activations as large as the largest: before and after a node, in two networks
 _LEAST_SQUARES = 2  # the norm that ranges have unless another one is better
@@ -115,27 +113,6 @@ class Compressed:
         return f"balance, the interval of a pipeline, kept from more: {', '.join(held[:_NAMED])}{more}"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be done to a network.
-
-    Attributes:
-        method: what to do to which layer.
-        chip: decides what an OU holds.
-        seed: see ``calibrate``.
-        quantize: how the int8 grids of the activations are found.
-    """
-
-    method: MethodConfig
-    chip: Chip
-    seed: int = 0
-    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
-            raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {self.seed!r}")
-
-
 class Tuning(Protocol):
     """Training that follows the choice of patterns, by whoever has data with labels."""
 
@@ -189,8 +166,9 @@ def compress_network(
     ranges = phase(progress, f"{method.name}: ranges of inputs")
     calibration = None
     if reusing is not None:
-        of_network = captured, given, reusing, changed, replace(request, quantize=quantize), progress
-        calibration = remember(captured, lambda: _calibrated(*of_network))
+        whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
+        settled_request = replace(request, quantize=quantize)
+        calibration = remember(captured, lambda: calibrate(captured, given, settled_request, whole, progress))
         network = calibration.rebuilt or with_plans(captured, given, calibration.plans, quantize)
         if tuning is not None:
             captured, plans = tuning.donors(network.plans)
@@ -207,47 +185,6 @@ def compress_network(
         errors = {}
     check = checked(untouched, prepared, after, plan, given, chip, errors)
     return Compressed(after, plan, tuple(network.plans), calibration, check, equal, request, quantize, given.count)
-
-
-@dataclass(frozen=True, eq=False)
-class CalibrationInputs:
-    """Inputs of a network, and how its outputs are judged.
-
-    Attributes:
-        batches: to compress with.
-        held: kept for the check of the result: a tenth, at least 8, evenly spread; none where that would be more than
-            half of all.
-        judges: of the outputs.
-    """
-
-    batches: list[tuple[Tensor, ...]]
-    held: list[tuple[Tensor, ...]]
-    judges: tuple[Output, ...]
-
-    @property
-    def count(self) -> int:
-        """Inputs to compress with."""
-        return sum(len(batch[0]) for batch in self.batches)
-
-    @staticmethod
-    def of(
-        captured: Captured,
-        inputs: Tensor | Sequence[Inputs],
-        method: MethodConfig,
-        divisible: bool = True,
-        classes: bool = False,
-    ) -> "CalibrationInputs":
-        """
-        Args:
-            divisible: whether the network takes any number of inputs at a time: few where its activations are large.
-            classes: whether its outputs are known to have classes; else that is told from how they look.
-
-        Raises:
-            UserError: there are none, or the method counts an output that the network does not have.
-        """
-        batches = cut(inputs, _BATCH, captured.network.name)
-        batches, held = held_back(_divided(batches, captured) if divisible else batches)
-        return CalibrationInputs(batches, held, judges_of(captured, batches[0], method, classes))
 
 
 def check_memory(network: Network, given: CalibrationInputs, calibrated: Collection[str]) -> None:
@@ -274,87 +211,6 @@ def check_memory(network: Network, given: CalibrationInputs, calibrated: Collect
             f"model {network.name}: the activations of {given.count:,} calibration inputs take about "
             f"{activations / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: give fewer inputs"
         )
-
-
-def _calibrated(
-    captured: Captured,
-    given: CalibrationInputs,
-    reusing: CalibratedReuse,
-    changed: Collection[str],
-    request: Request,
-    progress: Progress,
-) -> Calibration:
-    """Calibrated reuse of the layers ``changed``."""
-    whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
-    of_network = captured, given.batches, given.judges, reusing, request.chip, request.seed
-    return calibrate(*of_network, whole=whole, quantize=request.quantize, phase=request.method.name, progress=progress)
-
-
-def _divided(batches: list[tuple[Tensor, ...]], captured: Captured) -> list[tuple[Tensor, ...]]:
-    """Batches of whose activations none takes more than ``_ACTIVATION`` bytes, or of two inputs."""
-    most = max(2, _ACTIVATION // (4 * max(node.output_elements for node in captured.network)))
-    found = []
-    for batch in batches:
-        count = len(batch[0])
-        for places in torch.tensor_split(torch.arange(count), -(-count // most)):
-            some = tuple(x[places] if x.ndim and len(x) == count else x for x in batch)
-            found.append(tuple(map(_laid_out, some)) if captured.takes_any_layout else some)
-    return found
-
-
-def _laid_out(x: Tensor) -> Tensor:
-    """Images with their channels last, as ``Captured.module`` has weights: twice as fast on a CPU, or faster."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
-def held_back(
-    batches: list[tuple[Tensor, ...]],
-) -> tuple[list[tuple[Tensor, ...]], list[tuple[Tensor, ...]]]:
-    """Batches to compress with, and those that are kept (``CalibrationInputs``)."""
-    total = sum(len(batch[0]) for batch in batches)
-    count = max(_LEAST_HELD_BACK, -(-total // _HELD_BACK))
-    if 2 * count > total:
-        return batches, []
-    chosen = torch.zeros(total, dtype=torch.bool)
-    chosen[(torch.arange(count) * total + total // 2) // count] = True
-    used: list[tuple[Tensor, ...]] = []
-    kept: list[tuple[Tensor, ...]] = []
-    first = 0
-    for batch in batches:
-        here = chosen[first : first + len(batch[0])]
-        first += len(here)
-        for which, found in ((~here, used), (here, kept)):
-            if which.any():
-                found.append(tuple(x[which] if x.ndim and len(x) == len(which) else x for x in batch))
-    return used, kept
-
-
-@torch.no_grad()
-def judges_of(
-    captured: Captured, batch: tuple[Tensor, ...], method: MethodConfig, classes: bool = False
-) -> tuple[Output, ...]:
-    """How the network's outputs are judged, by a method's weights of them if it has any."""
-    name, count = captured.network.name, len(batch[0])
-    try:
-        outcome = outputs(captured.module(*(each.clone() for each in batch)), name)
-    except RuntimeError as error:
-        raise UserError(f"model {name} does not run on {count} inputs at a time: {one_line(error)}") from error
-    half = tuple(x[: count // 2] if x.ndim and len(x) == count else x for x in batch)
-    try:
-        fewer = outputs(captured.module(*(each.clone() for each in half)), name) if count > 1 else None
-    except RuntimeError:  # it takes so many and no others
-        fewer = None
-    weights = method.reuse.outputs if isinstance(method.reuse, CalibratedReuse) else None
-    names = captured.outputs or tuple(str(i) for i in range(len(outcome)))
-    maps = captured.network.layers[-1].kind == "conv"
-    try:
-        judges = judged(captured.module, outcome, names, maps, weights, known=classes, fewer=fewer)
-    except UserError as error:
-        raise UserError(f"model {name}: {error}") from error
-    for output in judges:
-        if bool(outcome[output.place].isnan().all()):
-            raise UserError(f"model {name}: output {output.name} is NaN on the first calibration inputs")
-    return judges
 
 
 def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network) -> dict[str, LayerWeights]:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings, nearest
 from prap_pim.ir.network import Network
-from prap_pim.methods.calibrate import CalibratedReuse
+from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.prune import NoPruning, PruneConfig
 from prap_pim.methods.reuse import IdenticalReuse, NoReuse, ReuseConfig, SimilarReuse
 

@@ -11,7 +11,7 @@ from prap_pim.common.settings import Settings, explain, nearest
 from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Network
-from prap_pim.methods.calibrate import CalibratedReuse
+from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.config import AnyReuse, LayerRule, MethodConfig
 from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
 from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, PruneConfig, StructuredPruning

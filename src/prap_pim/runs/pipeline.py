@@ -12,7 +12,7 @@ from prap_pim.common.progress import Progress, phase
 from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import NetworkPlan
-from prap_pim.methods.calibrate import tie
+from prap_pim.methods.calibrate.train_donors import tie
 from prap_pim.report.comparison import write_comparison
 from prap_pim.report.html.run import write_report
 from prap_pim.results.folder import Manifest, RunFolder, open_run

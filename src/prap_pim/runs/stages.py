@@ -30,12 +30,11 @@ from prap_pim.ir.patterns import PatternSet, ReuseMap
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.mapping import fewest_crossbars
 from prap_pim.mapping.steps import dense_crossbars
-from prap_pim.methods.calibrate import CalibratedReuse, Calibration, check_budget, train_donors
+from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.calibrate.layer import Setting
-from prap_pim.methods.calibrate.network import Allocated
+from prap_pim.methods.calibrate.network import Allocated, Calibration, check_budget
+from prap_pim.methods.calibrate.train_donors import train_donors
 from prap_pim.methods.compress import (
-    CalibrationInputs,
-    Request,
     assign,
     changed_layers,
     compress_network,
@@ -44,6 +43,7 @@ from prap_pim.methods.compress import (
 )
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.finetune import finetune
+from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.store import Store

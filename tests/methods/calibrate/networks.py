@@ -13,9 +13,10 @@ from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
-from prap_pim.methods.calibrate import CalibratedReuse, Calibration, calibrate
-from prap_pim.methods.compress import judges_of
+from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.network import Calibration, calibrate
 from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.request import CalibrationInputs, Request, judges_of
 
 GRAIN = Grain()
 
@@ -114,16 +115,10 @@ def compress(
 ) -> Calibration:
     """By calibrated reuse, with int8 grids that reach the largest value, as the tests have it too."""
     batches = cut(x, 64, captured.network.name)
-    method = MethodConfig(name="calibrated", reuse=CalibratedReuse.model_validate(config))
-    judges = judges_of(captured, batches[0], method)
-    given = method.reuse, chip or load_chip("isaac-32nm"), seed
-    how = {
-        "whole": whole,
-        "quantize": quantize or QuantizeConfig(input_percentile=100),
-        "phase": "mine",
-        "progress": progress,
-    }
-    return calibrate(captured, batches, judges, *given, **how)
+    method = MethodConfig(name="mine", reuse=CalibratedReuse.model_validate(config))
+    given = CalibrationInputs(batches, [], judges_of(captured, batches[0], method))
+    on_chip, grids = chip or load_chip("isaac-32nm"), quantize or QuantizeConfig(input_percentile=100)
+    return calibrate(captured, given, Request(method, on_chip, seed, grids), whole, progress)
 
 
 def with_plans(captured: Captured, found: Calibration) -> nn.Module:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from prap_pim.common.errors import UserError
-from prap_pim.methods.calibrate import CalibratedReuse
+from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.prune import NoPruning
 from prap_pim.methods.reuse import NoReuse
 from prap_pim.runs.config import RunConfig

@@ -15,7 +15,8 @@ from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.methods.calibrate import CalibratedReuse, Calibration, check_budget
+from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.network import Calibration, check_budget
 from prap_pim.methods.prune import dense_weights
 from tests.methods.calibrate.networks import (
     GRAIN,

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 import prap_pim
 from prap_pim.common.errors import UserError
 from prap_pim.frontend import Captured, capture, judged
-from prap_pim.methods.calibrate import Calibration
-from prap_pim.methods.compress import judges_of
+from prap_pim.methods.calibrate.network import Calibration
 from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.request import judges_of
 from tests.methods.calibrate.networks import compress
 
 

@@ -16,8 +16,7 @@ from torch.nn.utils import parametrize
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.weights import put_weights
 from prap_pim.ir.plan import LayerPlan
-from prap_pim.methods.calibrate import train_donors
-from prap_pim.methods.calibrate.train_donors import Donors
+from prap_pim.methods.calibrate.train_donors import Donors, train_donors
 from prap_pim.training import Checkpoint, Training, TrainingConfig, train
 from prap_pim.training.data import AffineAugment, Examples
 from tests.methods.calibrate.networks import Normed, captured_of, compress, images

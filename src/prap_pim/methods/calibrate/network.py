@@ -1,6 +1,6 @@
 """A whole network: one budget shared out by what each layer's error does, and layer after layer compressed in order."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import log2
 
@@ -11,10 +11,9 @@ from torch import Tensor
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import nearest
-from prap_pim.frontend import Captured, Output, classes_of, outputs, padding_mask
-from prap_pim.frontend.quantize import QuantizeConfig, rounding
+from prap_pim.frontend import Captured, classes_of, outputs, padding_mask
+from prap_pim.frontend.quantize import rounding
 from prap_pim.frontend.weights import put_own_weights, sharing_weights
-from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.plan import LayerWeights
@@ -27,6 +26,7 @@ from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothin
 from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, least_steps, reducible, weighed
 from prap_pim.methods.prune import dense_weights
 from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
+from prap_pim.methods.request import CalibrationInputs, Request
 
 _ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
 _SLACK = 0.01  # of the budget: more must not be left over for want of an offer
@@ -81,30 +81,19 @@ class Calibration:
 @torch.no_grad()
 def calibrate(
     captured: Captured,
-    batches: Sequence[tuple[Tensor, ...]],
-    judges: tuple[Output, ...],
-    config: CalibratedReuse,
-    chip: Chip,
-    seed: int,
-    *,
+    given: CalibrationInputs,
+    request: Request,
     whole: Collection[str] = (),
-    quantize: QuantizeConfig | None = None,
-    phase: str = "calibration",
     progress: Progress = quiet,
 ) -> Calibration:
     """Compress a network to a budget by calibrated reuse.
 
     Args:
         captured: the network; it is not changed.
-        batches: calibration inputs as the network takes them; no labels are needed. What a layer's error does to the
-            outputs is measured on the first 64 or so.
-        judges: how the network's outputs are judged (``capture.judged``).
-        config: budget and settings.
-        chip: whose OU steps are counted.
-        seed: of which im2col rows are looked at where there are more than needed. The same seed gives the same plans.
+        given: calibration inputs; what a layer's error does to the outputs is measured on the first 64 or so.
+        request: a method of calibrated reuse; the chip whose OU steps are counted; the seed of which im2col rows are
+            looked at where there are more than needed: the same seed gives the same plans.
         whole: names of layers that stay as they are; their OU steps count towards the budget.
-        quantize: how the int8 grids of the layers' inputs are found.
-        phase: what progress is told that this is.
         progress: told after every layer.
 
     Raises:
@@ -115,8 +104,10 @@ def calibrate(
     for name in whole:
         if name not in names:
             raise UserError(f"there is no layer {name!r} to leave whole ({nearest(name, names)})")
-    check_budget(captured.network, config, chip.grain, whole)
-    job = _Job(captured, batches, judges, config, chip, seed, whole, quantize or QuantizeConfig(), phase, progress)
+    job = _Job(captured, given, request, frozenset(whole), progress)
+    config = job.config
+    check_budget(captured.network, config, job.grain, whole)
+    job.look()
     if config.max_drop is not None and job.survey.classes is None:
         raise UserError(
             f"max_drop compares classes, and the outputs of {captured.network.name} have none: "
@@ -161,30 +152,38 @@ class _Job:
     def __init__(
         self,
         captured: Captured,
-        batches: Sequence[tuple[Tensor, ...]],
-        judges: tuple[Output, ...],
-        config: CalibratedReuse,
-        chip: Chip,
-        seed: int,
-        whole: Collection[str],
-        quantize: QuantizeConfig,
-        phase: str,
+        given: CalibrationInputs,
+        request: Request,
+        untouched: frozenset[str],
         progress: Progress,
     ) -> None:
-        self.captured, self.batches, self.judges, self.config = captured, batches, judges, config
-        self.chip, self.grain, self.quantize = chip, chip.grain, quantize
-        self.seed, self.phase, self.progress = seed, phase, progress
-        self._name = phase
+        assert isinstance(request.method.reuse, CalibratedReuse)
+        self.captured, self.batches, self.judges = captured, given.batches, given.judges
+        self.config, self.seed, self.quantize = request.method.reuse, request.seed, request.quantize
+        self.chip, self.grain = request.chip, request.chip.grain
+        self.phase = self._name = request.method.name
+        self.untouched, self.progress = untouched, progress
         self.layers = {layer.name: layer for layer in captured.network.layers}
-        self.untouched = frozenset(whole)
-        free = (x.name for x in captured.network.layers if reducible(x, config, chip.grain))
-        self.free = frozenset(free) - self.untouched
-        self.later = later_calls(captured, batches)
-        self.masks = [padding_mask(batch) for batch in batches]
+        free = (layer.name for layer in captured.network.layers if reducible(layer, self.config, self.grain))
+        self.free = frozenset(free) - untouched
+
+    def look(self) -> None:
+        """Survey the untouched network."""
+        self.later = later_calls(self.captured, self.batches)
+        self.masks = [padding_mask(batch) for batch in self.batches]
         surveyor = Surveyor(
-            captured, batches, judges, config, quantize, chip.grain, seed, self.free, self.later, self.masks
+            self.captured,
+            self.batches,
+            self.judges,
+            self.config,
+            self.quantize,
+            self.grain,
+            self.seed,
+            self.free,
+            self.later,
+            self.masks,
         )
-        self.survey: Survey = surveyor.survey(progress, phase)
+        self.survey: Survey = surveyor.survey(self.progress, self.phase)
         self.nats = self.survey.nats
 
     def to_ratio(self, ratio: float) -> Calibration:
