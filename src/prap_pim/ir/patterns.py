@@ -7,7 +7,7 @@ one shape. Pattern pruning: a block is a channel group with up to 8 shapes.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,14 @@ from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerWeights
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
+
+
+class PatternArrays(NamedTuple):
+    """``PatternSet.rows``, ``block_start`` and ``shape``, for compiled loops."""
+
+    rows: Int32
+    block_start: NDArray[np.int64]
+    shape: Int32
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +56,11 @@ class PatternSet:
             raise UserError("a filter's shape must be one of its block's shapes, or -1")
         if (self.rows >= self.inputs).any() or (self.rows < -1).any():
             raise UserError(f"rows must lie in -1..{self.inputs - 1}")
+
+    @property
+    def arrays(self) -> PatternArrays:
+        """For compiled loops."""
+        return PatternArrays(self.rows, self.block_start, self.shape)
 
     @property
     def filters(self) -> int:

@@ -16,7 +16,7 @@ from prap_pim.common.parallel import over_ranges
 from prap_pim.common.settings import Settings
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.patterns import PatternSet, ReuseMap, int8_step
+from prap_pim.ir.patterns import PatternArrays, PatternSet, ReuseMap, int8_step
 from prap_pim.methods.reuse.base import reuse_method
 
 Int8 = NDArray[np.int8]
@@ -64,7 +64,7 @@ def _(config: IdenticalReuse, layer: Layer, patterns: PatternSet, grain: Grain) 
 
     def merge(first: int, end: int) -> None:
         distance: Real = np.empty(_TILE, np.float32) if narrow else np.empty(_TILE, np.float64)
-        _merge(stored, patterns.rows, patterns.block_start, patterns.shape, rank, distance, first, end, source)
+        _merge(stored, patterns.arrays, rank, distance, first, end, source)
 
     over_ranges(patterns.blocks, merge)
     return ReuseMap(source, np.ones(source.shape, np.int8), np.zeros(source.shape, np.int8))
@@ -73,17 +73,10 @@ def _(config: IdenticalReuse, layer: Layer, patterns: PatternSet, grain: Grain) 
 # numpy's error model: the default's test for a zero divisor would keep loops from being vectorised
 @njit(cache=True, nogil=True, error_model="numpy")
 def _merge(
-    stored: Int8,
-    rows: Int32,
-    block_start: Int64,
-    shape: Int32,
-    rank: int,
-    distance: Real,
-    first: int,
-    end: int,
-    source: Int32,
+    stored: Int8, patterns: PatternArrays, rank: int, distance: Real, first: int, end: int, source: Int32
 ) -> None:
     """Sources of blocks first .. end. Values are integers, so sums are exact; ``distance`` is scratch of their type."""
+    rows, block_start, shape = patterns
     filters = len(shape)
     real = distance.dtype
     number = np.full(stored.shape[1], -1, np.int32)  # of a row, among those that the block uses

@@ -18,7 +18,7 @@ from prap_pim.common.parallel import over_ranges
 from prap_pim.common.settings import Settings
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.patterns import PatternSet, ReuseMap
+from prap_pim.ir.patterns import PatternArrays, PatternSet, ReuseMap
 from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN
 from prap_pim.methods.arguments import checked_count, checked_share, checked_weight, read_only
 from prap_pim.methods.reuse.base import reuse_method
@@ -131,19 +131,7 @@ def _match_all(matrix: Float32, patterns: PatternSet, donors: int, largest_expon
             limits = limits.astype(np.float64)
         over_ranges(
             patterns.blocks,
-            lambda first, end: _match(
-                matrix,
-                step,
-                patterns.rows,
-                patterns.block_start,
-                patterns.shape,
-                donors,
-                limits,
-                first,
-                end,
-                source,
-                scale,
-            ),
+            lambda first, end: _match(matrix, step, patterns.arrays, donors, limits, first, end, (source, scale)),
         )
     return source, scale
 
@@ -169,20 +157,18 @@ def _ratio_limits(largest_exponent: int) -> Float32:
 def _match(
     matrix: Float32,
     step: np.float32,
-    rows: Int32,
-    block_start: Int64,
-    shape: Int32,
+    patterns: PatternArrays,
     wanted: int,
     limits: Real,
     first: int,
     end: int,
-    source: Int32,
-    scale: Float32,
+    taken: tuple[Int32, Float32],
 ) -> None:
     """Step 2 for blocks first .. end, in the precision of ``limits``.
 
     Quantised weights and what is made of them are integers, so sums are exact in any order.
     """
+    (rows, block_start, shape), (source, scale) = patterns, taken
     filters, height = len(matrix), rows.shape[1]
     real = limits.dtype
     number = np.full(matrix.shape[1], -1, np.int32)
