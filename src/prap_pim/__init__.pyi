@@ -17,6 +17,7 @@ from .methods.reuse.similar import similar_reuse
 from .results.run import Results
 from .results.study import StudyResults, TrialResult
 from .runs.finished import reopen
+from .runs.simulate import simulate
 from .runs.study.explore import Study, explore
 
 __all__ = [
@@ -62,4 +63,5 @@ __all__ = [
     "pattern_mask",
     "reopen",
     "similar_reuse",
+    "simulate",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import prap_pim
 from prap_pim.__main__ import main
 from prap_pim.common.errors import UserError
 from prap_pim.crossbar import CrossbarModel, Device, LognormalVariation, exact_accuracy, monte_carlo
@@ -294,3 +295,18 @@ def test_data_that_changed_since_are_refused(finished: Path) -> None:
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match="made with other content of data"), reopen(finished):
         pass
+
+
+def test_from_python_as_from_the_command_line(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    assert simulate(folder, "--set", "device.variation.sigma=0.3", "--samples", "20", "--devices", "3") == 0
+    (by_command,) = Results.load(folder / "results.json").simulations
+    device = prap_pim.Device(variation={"kind": "lognormal", "sigma": 0.3})
+    for crossbars in (device, {"device": {"variation": {"kind": "lognormal", "sigma": 0.3}}}):
+        found = prap_pim.simulate(finished, crossbars, samples=20, devices=3)
+        assert [point.accuracies for point in found.points] == [point.accuracies for point in by_command.points]
+    with pytest.raises(UserError, match="simulate: unknown key 'device'"):
+        prap_pim.simulate(finished, device=3)
+    with pytest.raises(UserError, match="simulate: unknown key 'sigma'"):
+        prap_pim.simulate(finished, {"sigma": 3})

@@ -12,11 +12,12 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.files import file_digest
 from prap_pim.common.memory import available_memory
 from prap_pim.common.parallel import cores
-from prap_pim.common.progress import Progress
+from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import Settings, nearest, parse_yaml, read_yaml, with_overrides
 from prap_pim.crossbar import (
     PUBLISHED_VARIATIONS,
     CrossbarModel,
+    Device,
     OverDevices,
     SimulationReport,
     Trial,
@@ -239,6 +240,39 @@ class _Measurement:
 
 
 _Points = dict[tuple[str, float | None], list[_Measurement]]  # by method and value of the swept quantity
+
+
+def simulate(
+    run: str | Path,
+    crossbars: Device | Mapping[str, Any] | str | Path | None = None,
+    *,
+    progress: Progress = quiet,
+    **request: Any,
+) -> SimulationResult:
+    """Accuracy of a finished run's methods on crossbars with device effects; also into its results and report.
+
+    What an interrupted call has measured is kept in the folder and not measured again.
+
+    Args:
+        run: the folder of a finished run.
+        crossbars: a device; or settings of ``CrossbarModel`` over those of the chip, as ``{"adc_bits": 4}``, or a YAML
+            file of them; None: the chip's own crossbars.
+        progress: told how far things are.
+        request: ``methods`` (names; default: all), ``samples`` (the first so many test images), ``devices`` (5),
+            ``seed``, ``sweep`` (as ``{"quantity": "sigma", "values": [0, 0.1]}``; or "adc-bits", "fault-rate"),
+            ``processes`` (at once; more than 1 needs ``if __name__ == "__main__"`` in a script; default: 1) and
+            ``name`` (of the simulation in the report).
+
+    Raises:
+        UserError: a mistake; whatever can be known beforehand is checked before anything is measured.
+    """
+    if isinstance(crossbars, str | Path):
+        settings = Crossbars.read(Path(crossbars), [])
+    else:
+        given = {"device": crossbars.model_dump()} if isinstance(crossbars, Device) else dict(crossbars or {})
+        settings = Crossbars(given, dict.fromkeys(_flat(given), "simulate"), ", ".join(given))
+    asked = Request.checked({"processes": 1, **request}, "simulate")
+    return simulate_run(Path(run), asked, settings, "prap_pim.simulate", progress)[1]
 
 
 def simulate_run(
