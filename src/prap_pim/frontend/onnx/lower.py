@@ -154,11 +154,11 @@ class _Layer:
     module: Any
     key: tuple[Any, ...]
     name: str  # asked for
+    output: str
     transposed: bool = False
     bias: tuple[int, int] | None = None
     before: Any = None  # a module or a function with arguments that the input goes through first
     after: list[NodeProto] = field(default_factory=list)  # what the node does after the product
-    output: str = ""
 
 
 class _Lowering:
@@ -363,8 +363,8 @@ class _Lowering:
         if not all(is_tensor(each) for each in found):
             self.lazy.update(outputs.values())  # a list, a map or text: goes into the pieces of those who read it
             return
-        piece.products = self._macs(own[-1], found)
-        piece.batches = [len(self.values[name]) for name in inputs if self.values[name].ndim] if self.fixed else None
+        fixed = [len(self.values[name]) for name in inputs if self.values[name].ndim] if self.fixed else None
+        piece.of_example(self._macs(own[-1], found), fixed)
         self.root[path] = piece
         place = self.graph.create_node("call_module", path, tuple(self.places[name] for name in inputs))
         for at, (name, value) in enumerate(zip(outputs.values(), found, strict=True)):
@@ -452,12 +452,12 @@ class _Lowering:
         origin = self._origin(node.input[1])
         added = self._added(i, node, weight.shape[1]) if self.times[origin] == 1 else None
         bias = None if added is None else added[1]
-        layer = _Layer(_linear(weight.T, bias), ("MatMul", origin), self._asked(node), transposed=True)
-        layer.output = node.output[0]
+        output, key = node.output[0], ("MatMul", origin)
         if added is not None:
             self.done.add(added[0][0])
-            layer.bias, layer.output = added[0], self.nodes[added[0][0]].output[0]
-        return layer
+            output = self.nodes[added[0][0]].output[0]
+        bias_at = None if added is None else added[0]
+        return _Layer(_linear(weight.T, bias), key, self._asked(node), output, transposed=True, bias=bias_at)
 
     def _added(self, i: int, node: NodeProto, filters: int) -> tuple[tuple[int, int], Array] | None:
         """Place and value of a bias that an addition after a product brings, if nothing else reads the product."""
@@ -497,9 +497,8 @@ class _Lowering:
         origin = self._origin(added) if bias is not None else ""
         key = ("Gemm", self._origin(node.input[1]), given.get("transB", 0), alpha, beta, origin, bool(after))
         turn = (torch.t, ()) if given.get("transA", 0) else None
-        layer = _Layer(_linear(values, shift), key, self._asked(node), not given.get("transB", 0), place, turn, after)
-        layer.output = output
-        return layer
+        how = not given.get("transB", 0), place, turn, after
+        return _Layer(_linear(values, shift), key, self._asked(node), output, *how)
 
     def _bias(self, name: str, filters: int) -> Array | None:
         """A constant that is added filter by filter."""

@@ -102,13 +102,16 @@ class Piece(DigitalModule):
         dtypes: of its inputs.
     """
 
-    products: int = 0  # multiplications of the example batch
-    batches: list[int] | None = None  # sizes of its inputs' first dimensions, where these are fixed
-
     def __init__(self, op: str, program: Program, dtypes: Sequence[np.dtype[Any]]) -> None:
         super().__init__()
         self.op = _NAMES.get(op.lower(), op.lower())
         self.program, self.dtypes = program, tuple(dtypes)
+        self.products = 0
+        self.batches: list[int] | None = None
+
+    def of_example(self, products: int, batches: list[int] | None) -> None:
+        """Multiplications of the example batch; sizes of the inputs' first dimensions, where these are fixed."""
+        self.products, self.batches = products, batches
 
     def forward(self, *given: Tensor) -> Any:
         """One tensor, or a tuple of them. Several batches of a fixed size are computed one after another."""
