@@ -117,6 +117,9 @@ class Calibrated(Method, CalibratedReuse):
             otherwise than by the network itself.
         shapes: what the filters of a 3x3 layer may keep of a kernel: 9 positions (all of it), 8 or 4; the budget
             chooses for each layer. A layer whose OU rows none of them fills keeps all of it.
+        bits: of donors, 2 to 8; the budget chooses among them for each layer. Donors of b bits take b / 8 of the OUs.
+        uses: donors, at most, whose sum a filter takes of a row group. A further use costs no OU steps, but a partial
+            sum and an index entry.
         balance: for a pipeline of layers, whose interval its slowest layer sets: no layer takes longer than the
             compute ratio times the dense network's slowest layer, on the crossbars that its dense plan takes. It costs
             accuracy.

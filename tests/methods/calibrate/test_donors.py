@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN
-from prap_pim.methods.calibrate.donors import choose, fit, seeds
+from prap_pim.methods.calibrate.donors import choose, fit, rounded, seeds
 from tests.reference.calibrate import GAINS, slow_best_saving, slow_two_donors
 from tests.strategies import examples
 
@@ -37,11 +37,11 @@ def test_a_pattern_takes_the_best_of_all_donors_and_gains(case: tuple[np.ndarray
     assert choice.donor.dtype == np.int32
     for n, pattern in enumerate(patterns.astype(np.float64)):
         assert choice.saving[n] == np.float32(slow_best_saving(pattern, donors.astype(np.float64)))
-        if choice.donor[n] < 0:
-            assert (choice.gain[n], choice.saving[n]) == (0, 0)
+        if choice.donor[0, n] < 0:
+            assert (choice.gain[0, n], choice.saving[n]) == (0, 0)
         else:  # and what it says of its choice is so
-            assert choice.gain[n] in GAINS
-            left = pattern - float(choice.gain[n]) * donors[choice.donor[n]]
+            assert choice.gain[0, n] in GAINS
+            left = pattern - float(choice.gain[0, n]) * donors[choice.donor[0, n]]
             assert choice.saving[n] == (pattern**2).sum() - (left**2).sum()
 
 
@@ -50,10 +50,11 @@ def test_no_gain_is_out_of_range():
     patterns = np.array([[1e6, 0], [-1e6, 1], [1e-6, 0], [-(2.0**-8), 0], [0, 1]], np.float32)
     choice = choose(patterns, donor, np.zeros(5, np.float32))
     largest, least = 2.0**EXPONENT_MAX, 2.0**EXPONENT_MIN
-    assert choice.gain.tolist() == [largest, -largest, 0, -least, 0]  # 1e-6: the least gain would be worse than none
-    assert choice.donor.tolist() == [0, 0, -1, 0, -1]
+    assert choice.gain[0].tolist() == [largest, -largest, 0, -least, 0]  # 1e-6: the least gain would be worse than none
+    assert choice.donor[0].tolist() == [0, 0, -1, 0, -1]
     saving = [
-        gain * (2 * pattern - gain) for gain, pattern in zip(choice.gain.tolist(), patterns[:, 0].tolist(), strict=True)
+        gain * (2 * pattern - gain)
+        for gain, pattern in zip(choice.gain[0].tolist(), patterns[:, 0].tolist(), strict=True)
     ]
     np.testing.assert_allclose(choice.saving, saving, rtol=1e-6)
 
@@ -62,7 +63,7 @@ def test_gains_round_to_the_nearest_power_of_two():
     donor = np.array([[2.0, 0.0]], np.float32)
     wanted = [1.0, 1.49, 1.51, 0.76, 0.74, -2.9, -3.1]  # between 2**k and 2**(k + 1) the middle is 1.5 * 2**k
     patterns = np.array([[2 * x, 1] for x in wanted], np.float32)
-    assert choose(patterns, donor, np.zeros(7, np.float32)).gain.tolist() == [1, 1, 2, 1, 0.5, -2, -4]
+    assert choose(patterns, donor, np.zeros(7, np.float32)).gain[0].tolist() == [1, 1, 2, 1, 0.5, -2, -4]
 
 
 def test_a_use_must_be_worth_its_price():
@@ -70,7 +71,7 @@ def test_a_use_must_be_worth_its_price():
     donor = np.array([[1, 0]], np.float32)
     saving = choose(patterns, donor, np.zeros(3, np.float32)).saving
     assert saving.tolist() == [4, 8, 8]  # 2 -> 2 is exact; 3 -> 2 or 4 leaves 1
-    assert choose(patterns, donor, np.array([3.9, 8, 7.9], np.float32)).donor.tolist() == [0, -1, 0]
+    assert choose(patterns, donor, np.array([3.9, 8, 7.9], np.float32)).donor[0].tolist() == [0, -1, 0]
 
 
 def test_extreme_donors_give_no_nonsense():
@@ -78,7 +79,7 @@ def test_extreme_donors_give_no_nonsense():
     donors = np.array([[0, 0], [1e-22, 0], [1e18, 0]], np.float32)
     choice = choose(patterns, donors, np.zeros(4, np.float32))
     assert np.isfinite(choice.saving).all()
-    assert choice.donor[1] == -1
+    assert choice.donor[0, 1] == -1
     assert (np.isin(choice.gain, [0, *GAINS])).all()
 
 
@@ -102,9 +103,9 @@ def test_rounds_lower_the_weighted_error_and_stop_at_a_fixed_point(seed: int):
     donors = fit(patterns, weight, worth, start, 100)
     choice = choose(patterns, donors, worth)
     for k, donor in enumerate(donors):
-        mine = choice.donor == k
-        shares = weight[mine] * choice.gain[mine]
-        best = shares @ patterns[mine] / (shares @ choice.gain[mine])
+        mine = choice.donor[0] == k
+        shares = weight[mine] * choice.gain[0, mine]
+        best = shares @ patterns[mine] / (shares @ choice.gain[0, mine])
         np.testing.assert_allclose(donor, best, rtol=0.05, atol=0.05 * np.abs(donor).max())
 
 
@@ -165,3 +166,77 @@ def test_same_input_same_bits():
     assert np.array_equal(first, second)
     assert np.array_equal(patterns, before[0])
     assert np.array_equal(start, before[1])
+
+
+@given(whole_numbers(), st.integers(2, 3))
+@examples(30)
+def test_a_sum_of_donors_is_what_it_says_and_its_last_use_the_best(case: tuple[np.ndarray, np.ndarray], uses: int):
+    patterns, donors = case
+    choice = choose(patterns, donors, np.zeros(len(patterns), np.float32), uses)
+    fewer = choose(patterns, donors, np.zeros(len(patterns), np.float32), uses - 1)
+    for n, pattern in enumerate(patterns.astype(np.float64)):
+        taken = choice.donor[choice.gain[:, n] != 0, n]
+        assert len(set(taken)) == len(taken)
+        given = [g * donors[k].astype(np.float64) for k, g in zip(choice.donor[:, n], choice.gain[:, n], strict=True)]
+        left = pattern - np.sum(given, 0)
+        assert choice.saving[n] == pytest.approx((pattern**2).sum() - (left**2).sum(), rel=1e-5, abs=1e-4)
+        others = np.delete(donors.astype(np.float64), [k for k in choice.donor[:-1, n] if k >= 0], axis=0)
+        without_last = left + given[-1]
+        best = slow_best_saving(without_last, others) if len(others) else 0.0
+        last = (without_last**2).sum() - (left**2).sum()
+        assert last == pytest.approx(best, rel=1e-4, abs=1e-3)
+    assert choice.saving.sum() >= 0.9 * fewer.saving.sum()
+
+
+def test_each_further_use_halves_the_error_of_many_patterns_about():
+    rng = np.random.default_rng(0)
+    patterns, weight = rng.standard_normal((400, 8)).astype(np.float32), rng.uniform(0.5, 1, 400).astype(np.float32)
+    worth, left = np.zeros(400, np.float32), []
+    for uses in (1, 2, 3):
+        donors = fit(patterns, weight, worth, seeds(patterns, weight, 40), 12, uses)
+        choice = choose(patterns, donors, worth, uses)
+        left.append(float(weight @ ((patterns.astype(np.float64) ** 2).sum(1) - choice.saving)))
+    assert left[1] < 0.5 * left[0]
+    assert left[2] < 0.5 * left[1]
+
+
+def test_donors_of_sums_are_the_least_squares_ones_where_rounds_have_settled():
+    patterns, weight = clustered(1)
+    worth = np.zeros(len(patterns), np.float32)
+    donors = fit(patterns, weight, worth, seeds(patterns, weight, 6), 200, 2)
+    choice = choose(patterns, donors, worth, 2)
+    shares = np.zeros((len(patterns), len(donors)))
+    for use in range(2):
+        mine = choice.donor[use] >= 0
+        shares[mine, choice.donor[use, mine]] = choice.gain[use, mine]
+    root = np.sqrt(weight.astype(np.float64))[:, None]
+    best, *_ = np.linalg.lstsq(shares * root, patterns * root, rcond=None)
+    of = [float((((patterns - shares @ d) * root) ** 2).sum()) for d in (donors.astype(np.float64), best)]
+    assert of[0] <= 1.02 * of[1]
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_rounded_donors_fit_their_bits_and_make_good_what_rounding_changes(bits: int):
+    rng = np.random.default_rng(bits)
+    factor = np.linalg.cholesky(np.cov(rng.standard_normal((8, 50)) @ np.diag(rng.uniform(0.2, 2, 50))) + np.eye(8) / 9)
+    wanted, weight = 40 * rng.standard_normal((300, 8)), np.ones(300, np.float32)
+    scale, largest, worth = 90.0, 2 ** (bits - 1) - 1, np.zeros(300, np.float32)
+    patterns = np.ascontiguousarray(wanted @ factor / scale, np.float32)
+    donors = fit(patterns, weight, worth, seeds(patterns, weight, 30), 12, 2)
+    choice = choose(patterns, donors, worth, 2)
+    whole = rounded(patterns, weight, donors, choice, factor, scale, largest)
+    assert np.array_equal(whole, np.rint(whole))
+    assert np.abs(whole).max() == largest
+    plain = np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T
+    naive = np.exp2(np.floor(np.log2(largest / np.abs(plain).max(1, keepdims=True))))
+
+    def left(stored: np.ndarray, power: np.ndarray) -> float:
+        """With the same choice."""
+        own, error = stored / power @ factor / scale, patterns.astype(np.float64)
+        for use in range(2):
+            error = error - np.where(choice.donor[use] >= 0, choice.gain[use], 0)[:, None] * own[choice.donor[use]]
+        return float((error**2).sum())
+
+    power = np.exp2(np.rint(np.log2(np.abs(whole).sum(1, keepdims=True) / np.abs(plain).sum(1, keepdims=True))))
+    plainly = left(np.clip(np.rint(plain * naive), -largest, largest), naive)
+    assert left(whole, power) < plainly

@@ -1,7 +1,7 @@
 """The settings of calibrated reuse."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +15,8 @@ class CalibratedReuse(Settings):
     compute_ratio: float | None = Field(default=None, gt=0, le=1)
     max_drop: float | None = Field(default=None, ge=0, le=1)
     shapes: tuple[Literal[9, 8, 4], ...] = Field(default=(9, 8, 4), min_length=1)
+    bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] = Field(default=(8,), min_length=1)
+    uses: int = Field(default=1, ge=1, le=4)
     balance: bool = False
     passes: int = Field(default=3, ge=0, le=100)
     mimic: float = Field(default=0.5, ge=0, le=1)

@@ -3,9 +3,13 @@
 The inner loops are compiled and work in float32 on whitened patterns, in which the cost of an error is its squared
 norm. A pattern z that takes donor d with gain c costs |z - c d|^2 = |z|^2 - saving, saving = c (2 <z, d> - c <d, d>).
 The gain is <z, d> / <d, d> rounded to the nearest power of two; of all signed powers of two that is the cheapest.
+
+A pattern may take the sum of several donors (additive quantisation: Babenko and Lempitsky, CVPR 2014): one after
+another, each for what those before leave (matching pursuit), then each anew given the others.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -16,6 +20,7 @@ from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
 
 _LEAST_GAIN = np.float32(2.0**EXPONENT_MIN)
 _GREATEST_GAIN = np.float32(2.0**EXPONENT_MAX)
@@ -24,16 +29,17 @@ _CHUNK = 128  # donors that stay in the nearest cache
 _LANES = 16  # float32 that a processor works on at a time, at most
 _NO_ENERGY = np.float32(1e-30)
 _ROUNDING = np.float32(4 / 3 * (1 - 1e-5))  # so that no donor is passed over for want of digits
+_SWEEPS = 1  # over a pattern's uses, each chosen anew given the others
 _SETTLED = 1e-3  # relative improvement of a round below which the rounds stop
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Which donor each pattern takes. N patterns.
+    """Which donors each pattern takes. N patterns, U uses at most, no donor twice.
 
     Attributes:
-        donor: int32 [N], -1 for none.
-        gain: float32 [N], a signed power of two; 0 for none.
+        donor: int32 [U, N], -1 for none.
+        gain: float32 [U, N], a signed power of two; 0 for none.
         saving: float32 [N], how much less than its squared norm the pattern's error is.
     """
 
@@ -42,21 +48,22 @@ class Choice:
     saving: Float32
 
 
-def choose(patterns: Float32, donors: Float32, worth: Float32) -> Choice:
-    """The cheapest donor and gain for every pattern; none where that saves no more than the use of a donor costs.
+def choose(patterns: Float32, donors: Float32, worth: Float32, uses: int = 1) -> Choice:
+    """The cheapest donors and gains for every pattern; none where that saves no more than the use of a donor costs.
 
     Args:
         patterns: float32 [N, h], whitened.
         donors: float32 [K, h], whitened.
         worth: float32 [N], the saving that a use must exceed.
+        uses: donors that a pattern may take; found greedily, and then one by one anew.
     """
-    choice = Choice(*_room(len(patterns)))
-    _choose(patterns, np.ascontiguousarray(donors.T), worth, choice.donor, choice.gain, choice.saving)
-    return choice
+    choice = _room(uses, len(patterns))
+    _pursue(patterns, np.ascontiguousarray(donors.T), worth, choice)
+    return Choice(choice.donor, choice.gain, choice.saving.sum(0))
 
 
-def fit(patterns: Float32, weight: Float32, worth: Float32, donors: Float32, rounds: int) -> Float32:
-    """Improve donors by alternating ``choose`` and the least-squares donor of those who chose it (Lloyd's rounds).
+def fit(patterns: Float32, weight: Float32, worth: Float32, donors: Float32, rounds: int, uses: int = 1) -> Float32:
+    """Improve donors by alternating ``choose`` and the least-squares donors of those who chose them (Lloyd's rounds).
 
     Args:
         patterns: float32 [N, h], whitened.
@@ -64,9 +71,14 @@ def fit(patterns: Float32, weight: Float32, worth: Float32, donors: Float32, rou
         worth: float32 [N], as for ``choose``.
         donors: float32 [K, h], to start from. One that nobody takes is moved to the pattern served worst.
         rounds: at most.
+        uses: as for ``choose``.
     """
     donors_t = np.ascontiguousarray(donors.T)
-    _fit(patterns, weight, worth, donors_t, rounds, *_room(len(patterns)))
+    choice = _room(uses, len(patterns))
+    if uses == 1:
+        _fit(patterns, weight, worth, donors_t, rounds, choice)
+    else:
+        _fit_sums(patterns, weight, worth, donors_t, rounds, choice)
     return np.ascontiguousarray(donors_t.T)
 
 
@@ -81,19 +93,27 @@ def seeds(patterns: Float32, weight: Float32, count: int) -> Float32:
     return np.ascontiguousarray(donors_t[:, : max(1, found)].T)
 
 
-def _room(count: int) -> tuple[Int32, Float32, Float32]:
-    return np.empty(count, np.int32), np.empty(count, np.float32), np.empty(count, np.float32)
+class _Uses(NamedTuple):
+    """As ``Choice``, the savings by use: float32 [U, N]."""
+
+    donor: Int32
+    gain: Float32
+    saving: Float32
+
+
+def _room(uses: int, count: int) -> _Uses:
+    kinds = np.int32, np.float32, np.float32
+    return _Uses(*(np.zeros((uses, count), kind) for kind in kinds))
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def _choose(
-    patterns: Float32, donors_t: Float32, worth: Float32, chosen: Int32, gain: Float32, saving: Float32
-) -> None:
-    """``choose`` into arrays; ``donors_t`` is [h, K].
+def _choose(patterns: Float32, donors_t: Float32, worth: Float32, choice: _Uses, use: int) -> None:
+    """One use of every pattern, into ``choice``; ``donors_t`` is [h, K]. Donors of its other uses are not taken.
 
     No gain saves more than the best real one would, <z, d>^2 / <d, d>: a chunk of donors in which that is nowhere more
     than what is saved already is passed over. Loops over a chunk are vectorised.
     """
+    chosen, gain, saving = choice.donor[use], choice.gain[use], choice.saving[use]
     height, count = donors_t.shape
     width = min(_CHUNK, (count + _LANES - 1) // _LANES * _LANES)
     chunk = np.empty((height, width), np.float32)
@@ -140,7 +160,7 @@ def _choose(
                     bits[0] &= _EXPONENT_BITS
                     nearest = min(max(power[0], _LEAST_GAIN), _GREATEST_GAIN)
                     saved = nearest * (along + along - nearest * energy[k])
-                    if saved > saving[n]:
+                    if saved > saving[n] and not _taken(choice.donor, use, n, first + k):
                         saving[n] = saved
                         chosen[n] = first + k
                         gain[n] = nearest if product[k] > 0 else -nearest
@@ -150,17 +170,113 @@ def _choose(
             saving[n] = 0
 
 
+@njit(cache=True, inline="always")
+def _taken(donor: Int32, use: int, n: int, k: int) -> bool:
+    """Whether another use of the pattern has this donor."""
+    for other in range(len(donor)):  # noqa: SIM110  # compiled
+        if other != use and donor[other, n] == k:
+            return True
+    return False
+
+
 @njit(cache=True, nogil=True)
-def _fit(
-    patterns: Float32,
-    weight: Float32,
-    worth: Float32,
-    donors_t: Float32,
-    rounds: int,
-    chosen: Int32,
-    gain: Float32,
-    saving: Float32,
+def _pursue(patterns: Float32, donors_t: Float32, worth: Float32, choice: _Uses) -> Float32:
+    """``choose`` into ``choice``; returns what is left of the patterns, [N, h]."""
+    uses = len(choice.donor)
+    choice.donor[:] = -1
+    if uses == 1:
+        _choose(patterns, donors_t, worth, choice, 0)
+        return patterns
+    left = patterns.copy()
+    for sweep in range(1 + _SWEEPS):
+        for use in range(uses):
+            if sweep > 0:
+                _add(left, donors_t, choice, use, np.float32(1))
+            _choose(left, donors_t, worth, choice, use)
+            _add(left, donors_t, choice, use, np.float32(-1))
+    norm = np.zeros(len(patterns), np.float32)  # savings of uses depend on one another: all of it is the first's
+    for n in range(len(patterns)):
+        for i in range(patterns.shape[1]):
+            norm[n] += patterns[n, i] * patterns[n, i] - left[n, i] * left[n, i]
+    choice.saving[:] = 0
+    choice.saving[0] = norm
+    return left
+
+
+@njit(cache=True, nogil=True)
+def _add(left: Float32, donors_t: Float32, choice: _Uses, use: int, sign: np.float32) -> None:
+    """Add, or with sign -1 take off, what a use gives every pattern."""
+    for n in range(len(left)):
+        k = choice.donor[use, n]
+        if k >= 0:
+            for i in range(len(donors_t)):
+                left[n, i] += sign * choice.gain[use, n] * donors_t[i, k]
+
+
+@njit(cache=True, nogil=True)
+def _users(donor: Int32, count: int) -> tuple[Int64, Int64]:
+    """Uses by donor: those of donor k are entries start[k] : start[k + 1] of the second, places in [U, N] laid flat."""
+    flat = donor.ravel()
+    start = np.zeros(count + 1, np.int64)
+    for k in flat:
+        if k >= 0:
+            start[k + 1] += 1
+    start = np.cumsum(start)
+    where, at = np.empty(start[-1], np.int64), start[:-1].copy()
+    for j in range(len(flat)):
+        if flat[j] >= 0:
+            where[at[flat[j]]] = j
+            at[flat[j]] += 1
+    return start, where
+
+
+@njit(cache=True, nogil=True)
+def _fit_sums(
+    patterns: Float32, weight: Float32, worth: Float32, donors_t: Float32, rounds: int, choice: _Uses
 ) -> None:
+    """``fit`` where patterns are sums: each donor in turn is solved for, the others as they are."""
+    height, count = donors_t.shape
+    before = np.inf
+    for _ in range(rounds):
+        left = _pursue(patterns, donors_t, worth, choice)
+        start, where = _users(choice.donor, count)
+        gain = choice.gain.ravel()
+        for k in range(count):
+            if start[k] == start[k + 1]:
+                continue
+            share, step = 0.0, np.zeros(height)
+            for j in where[start[k] : start[k + 1]]:
+                n = j % len(patterns)
+                share += weight[n] * gain[j] * gain[j]
+                for i in range(height):
+                    step[i] += weight[n] * gain[j] * left[n, i]
+            for i in range(height):
+                step[i] /= share
+                donors_t[i, k] += np.float32(step[i])
+            for j in where[start[k] : start[k + 1]]:
+                n = j % len(patterns)
+                for i in range(height):
+                    left[n, i] -= gain[j] * np.float32(step[i])
+        error = np.zeros(len(patterns))
+        for n in range(len(patterns)):
+            for i in range(height):
+                error[n] += weight[n] * left[n, i] * left[n, i]
+        total, moved = error.sum(), False
+        for k in range(count):
+            if start[k] == start[k + 1]:
+                worst = np.argmax(error)
+                if error[worst] > 0:
+                    moved = True
+                    error[worst] = 0
+                    donors_t[:, k] = left[worst]
+        if not moved and total >= before * (1 - _SETTLED):
+            break
+        before = total
+
+
+@njit(cache=True, nogil=True)
+def _fit(patterns: Float32, weight: Float32, worth: Float32, donors_t: Float32, rounds: int, choice: _Uses) -> None:
+    chosen, gain, saving = choice.donor[0], choice.gain[0], choice.saving[0]
     height, count = donors_t.shape
     norm = np.zeros(len(patterns), np.float32)
     for n in range(len(patterns)):
@@ -168,7 +284,7 @@ def _fit(
             norm[n] += patterns[n, i] * patterns[n, i]
     before = -1.0
     for _ in range(rounds):
-        _choose(patterns, donors_t, worth, chosen, gain, saving)
+        _choose(patterns, donors_t, worth, choice, 0)
         total = 0.0
         share = np.zeros(count)  # of the gains squared
         sums = np.zeros((height, count))
@@ -237,3 +353,91 @@ def _seed(patterns_t: Float32, weight: Float32, donors_t: Float32) -> int:
         error[worst] = 0
         urgency[worst] = 0
     return int(donors_t.shape[1])
+
+
+def rounded(
+    patterns: Float32, weight: Float32, donors: Float32, choice: Choice, factor: Float64, scale: float, largest: int
+) -> Float64:
+    """Donors as whole numbers of at most ``largest``, times a power of two, which gains take back.
+
+    One after another, each is solved for what the others leave to it, those before rounded.
+
+    Args:
+        patterns, weight, donors: as for ``fit``.
+        choice: of the patterns, as ``choose`` gives it.
+        factor: float64 [h, h]; donor values times it, over ``scale``, are whitened.
+        scale: see ``factor``.
+        largest: value of a donor.
+
+    Returns:
+        float64 [K, h].
+    """
+    donors_t, whole = np.ascontiguousarray(donors.T), np.zeros(donors.shape)
+    uses = _Uses(choice.donor, choice.gain, choice.gain)
+    white, plain = factor / scale, np.linalg.inv(factor) * scale
+    _round(patterns, weight, donors_t, uses, white, np.ascontiguousarray(plain), largest, whole)
+    return whole
+
+
+@njit(cache=True, nogil=True)
+def _round(
+    patterns: Float32,
+    weight: Float32,
+    donors_t: Float32,
+    choice: _Uses,
+    white: Float64,
+    plain: Float64,
+    largest: int,
+    whole: Float64,
+) -> None:
+    height, count = donors_t.shape
+    left = patterns.copy()
+    for use in range(len(choice.donor)):
+        _add(left, donors_t, choice, use, np.float32(-1))
+    start, where = _users(choice.donor, count)
+    gain = choice.gain.ravel()
+    wanted, values, best, got = np.empty(height), np.empty(height), np.empty(height), np.empty(height)
+    for k in range(count):
+        share, step = 0.0, np.zeros(height)
+        for j in where[start[k] : start[k + 1]]:
+            n = j % len(patterns)
+            share += weight[n] * gain[j] * gain[j]
+            for i in range(height):
+                step[i] += weight[n] * gain[j] * left[n, i]
+        for i in range(height):
+            wanted[i] = donors_t[i, k] + (step[i] / share if share > 0 else 0.0)
+        top = 0.0
+        for i in range(height):
+            values[i] = 0.0
+            for r in range(height):
+                values[i] += wanted[r] * plain[r, i]
+            top = max(top, abs(values[i]))
+        if top <= 0:
+            continue
+        power = np.floor(np.log2(largest / top) + 1e-4)
+        least = np.inf
+        for tried in (power, power + 1):  # the larger one clips
+            factor = 2.0 ** min(max(tried, -7.0), 4.0)
+            for i in range(height):
+                best[i] = min(max(np.rint(values[i] * factor), -largest), largest)
+            error = 0.0
+            for i in range(height):
+                white_value = 0.0
+                for r in range(height):
+                    white_value += best[r] * white[r, i]
+                error += (white_value / factor - wanted[i]) ** 2
+            if error < least:
+                least = error
+                for i in range(height):
+                    whole[k, i] = best[i]
+                    got[i] = best[i] / factor
+        for i in range(height):
+            wanted[i] = 0.0
+            for r in range(height):
+                wanted[i] += got[r] * white[r, i]
+        for j in where[start[k] : start[k + 1]]:
+            n = j % len(patterns)
+            for i in range(height):
+                left[n, i] -= gain[j] * np.float32(wanted[i] - donors_t[i, k])
+        for i in range(height):
+            donors_t[i, k] = wanted[i]

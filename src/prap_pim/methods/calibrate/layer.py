@@ -17,7 +17,7 @@ from prap_pim.common.parallel import over_ranges
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerWeights
-from prap_pim.methods.calibrate.donors import Choice, choose, fit, seeds
+from prap_pim.methods.calibrate.donors import Choice, choose, fit, rounded, seeds
 from prap_pim.methods.calibrate.hessian import Metric
 
 Float64 = NDArray[np.float64]
@@ -25,7 +25,9 @@ Int64 = NDArray[np.int64]
 
 _LARGEST = 127
 _KERNEL = 9  # positions of the 3x3 kernels that shapes are of
+_BITS = 8  # of the integers that a layer is in units of
 _ROUNDS = 12  # of k-means
+_ROUNDINGS = 2  # of donors of fewer bits, each with a choice before
 _STRETCH = 256  # rows
 _FILTERS_FOR_THREADS = 256  # with fewer, threads only wait for one another's Python
 _TINY = 1e-9
@@ -42,10 +44,14 @@ class Setting:
     Attributes:
         donors: of a block of rows. Where filters have different shapes, each shape has its share of them.
         positions: kernel positions that each filter keeps; None: all weights.
+        bits: of a donor.
+        uses: donors, at most, whose sum a filter takes of a block.
     """
 
     donors: int
     positions: int | None = None
+    bits: int = 8
+    uses: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +129,7 @@ class _Group:
         """What the filters' weights are on the rows, [n, r], in steps."""
         if len(self.donors) == 0:
             return np.zeros((len(self.filters), len(self.rows)))
-        return self.donors[self.choice.donor] * self.choice.gain[:, None].astype(np.float64)
+        return np.asarray((self.donors[self.choice.donor] * self.choice.gain[..., None].astype(np.float64)).sum(0))
 
 
 def blocks(layer: Layer, positions: int | None, grain: Grain) -> list[slice]:
@@ -139,6 +145,7 @@ def donors_together(grain: Grain) -> int:
 
 def most_ous(setting: Setting, grain: Grain) -> int:
     """OUs that a block of such a layer takes at most."""
+    grain = grain.of_bits(setting.bits)
     if setting.positions is None:
         return grain.ous(setting.donors)
     each = donors_together(grain)  # every shape has OUs of its own
@@ -183,11 +190,13 @@ class _Solver:
     """Weights so far, and the groups that they consist of, by block. The problem's unit is that of stored integers."""
 
     def __init__(self, layer: Layer, problem: Problem, setting: Setting, grain: Grain) -> None:
-        self.layer, self.problem, self.setting, self.grain = layer, problem, setting, grain
+        self.layer, self.problem, self.setting = layer, problem, setting
+        self.grain = grain.of_bits(setting.bits)
         self.blocks = blocks(layer, setting.positions, grain)
         self.groups: list[list[_Group]] = []
         self.error = -problem.target  # of the weights so far, [O, R]
         self.everyone = np.arange(layer.filters)
+        self.largest = 2 ** (setting.bits - 1) - 1
 
     def first_pass(self) -> None:
         """Every later row is taken to make good what can be made good."""
@@ -260,6 +269,7 @@ class _Solver:
             use_exponent=(np.frexp(np.abs(gain))[1] - 1).astype(np.int8),
             step=steps.astype(np.float32),
             bias=np.zeros(self.layer.filters, np.float32),
+            weight_bits=self.setting.bits,
         )
 
     def _put(self, rows: slice, groups: list[_Group]) -> None:
@@ -271,10 +281,10 @@ class _Solver:
         self, rows: Int64, filters: Int64, desired: Float64, metric: Float64, count: int, before: _Group | None
     ) -> tuple[_Group, float]:
         """At most ``count`` donors for some filters on some rows, and what that costs."""
-        if count >= len(filters):  # no reuse: every filter stores its own pattern
+        if count >= len(filters) and self.setting.bits == _BITS:  # no reuse: every filter stores its own pattern
             power = self._power(desired)
             mine = np.arange(len(filters), dtype=np.int32)
-            own = Choice(mine, (1 / power).astype(np.float32)[:, 0], np.zeros(len(filters), np.float32))
+            own = Choice(mine[None], (1 / power).astype(np.float32).T, np.zeros(len(filters), np.float32))
             group = _Group(rows, filters, count, self._whole(desired), own)
             return group, self._cost(group, desired, metric)
         weight = self.problem.weight[filters]
@@ -292,15 +302,24 @@ class _Solver:
                 donors = seeds(ready[share], counts[share], here)
             else:
                 donors = (before.donors[first : first + here] @ factor / scale).astype(np.float32)
-            donors = fit(ready[share], counts[share], worth[share], donors, _ROUNDS)
+            donors = fit(ready[share], counts[share], worth[share], donors, _ROUNDS, self.setting.uses)
             alone = len(filters) == share.stop - share.start
             whole = np.zeros((len(donors) if alone else here, donors.shape[1]))  # fewer may do
-            whole[: len(donors)] = self._whole(np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T)
-            found = choose(ready[share], np.ascontiguousarray(whole @ factor / scale, np.float32), worth[share])
+            if self.setting.bits == _BITS:
+                whole[: len(donors)] = self._whole(np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T)
+            else:
+                for _ in range(_ROUNDINGS):
+                    found = choose(ready[share], donors, worth[share], self.setting.uses)
+                    whole[: len(donors)] = rounded(
+                        ready[share], counts[share], donors, found, factor, scale, self.largest
+                    )
+                    donors = np.ascontiguousarray(whole[: len(donors)] @ factor / scale, np.float32)
+            stored_white = np.ascontiguousarray(whole @ factor / scale, np.float32)
+            found = choose(ready[share], stored_white, worth[share], self.setting.uses)
             choices.append(replace(found, donor=np.where(found.donor >= 0, found.donor + first, -1).astype(np.int32)))
             stored.append(whole)
             first += here
-        every = (np.concatenate([getattr(each, key) for each in choices]) for key in ("donor", "gain", "saving"))
+        every = (np.concatenate([getattr(each, key) for each in choices], -1) for key in ("donor", "gain", "saving"))
         group = _Group(rows, filters, count, np.concatenate(stored), Choice(*every))
         return group, self._cost(group, desired, metric)
 
@@ -422,15 +441,19 @@ def _restricted(wanted: Float64, metric: Float64, kept: Int64) -> tuple[Float64,
 def _trimmed(group: _Group, height: int) -> Iterator[tuple[Int64, Float64, Int64, Int64, Float64]]:
     """Rows, donors, and filters with donor and gain, of what is in use: nothing, if nothing is."""
     stored = np.count_nonzero(group.donors, axis=1) > 0
-    used = (group.choice.gain != 0) & stored[group.choice.donor] if len(stored) else np.zeros(0, np.bool_)
+    used = (group.choice.gain != 0) & stored[group.choice.donor] if len(stored) else np.zeros((1, 0), np.bool_)
     if not used.any():
         return
-    names, index = np.unique(group.choice.donor[used], return_inverse=True)
+    names = np.unique(group.choice.donor[used])
     rows = np.full(height, -1, np.int64)
     rows[: len(group.rows)] = group.rows
     donors = np.zeros((len(names), height))
     donors[:, : len(group.rows)] = group.donors[names]
-    yield rows, donors, group.filters[used], index, group.choice.gain[used].astype(np.float64)
+    use, which = np.nonzero(used)
+    index = np.searchsorted(names, group.choice.donor[use, which])
+    order = np.lexsort((index, which))  # by filter, then donor
+    gains = group.choice.gain[use, which].astype(np.float64)
+    yield rows, donors, group.filters[which[order]], index[order], gains[order]
 
 
 def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sample: int) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import log2
 
 import numpy as np
@@ -23,13 +24,14 @@ from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.layer import Setting, blocks
 from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
-from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, least_steps, reducible, weighed
+from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, further_uses, least_steps, reducible, weighed
 from prap_pim.methods.prune import dense_weights
 from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
 from prap_pim.methods.request import CalibrationInputs, Request
 
 _ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
 _SLACK = 0.01  # of the budget: more must not be left over for want of an offer
+_PRICINGS = 3  # allocations, each with the price of a use that the one before has found
 _MOST_PRICE = 0.5  # of a use, in shares of what a pattern holds on the average
 _FLOOR_LAYERS = 3  # that are named where the least is too much
 _TINY = 1e-9
@@ -190,17 +192,27 @@ class _Job:
         """Share out so many of the dense OU steps, and compress."""
         dense = {name: dense_steps(layer, self.grain) for name, layer in self.layers.items()}
         budget = int(ratio * sum(dense.values()) * (1 + _TINY)) - sum(dense[n] for n in dense if n not in self.free)
-        every = self.survey.offers
-        chosen, rate = allocate(weighed(self._quick_enough(every, ratio), self.nats), budget)
+        every, rate = self.survey.offers, 0.0
+
+        def priced(offers: Mapping[str, list[Offer]]) -> dict[str, list[Offer]]:
+            return weighed(offers, self.nats, partial(self._further_uses, rate))
+
+        for _ in range(1 if self.config.uses == 1 else _PRICINGS):  # what further uses cost follows from the rate
+            chosen, rate = allocate(priced(self._quick_enough(every, ratio)), budget)
         left = budget - sum(offer.ou_steps for offer in chosen.values())
         if left > _SLACK * budget:  # the ladder's rungs are too far apart
             every = {n: [*found, *between(self.layers[n], found, self.grain)] for n, found in every.items()}
-            chosen = filled(chosen, weighed(self._quick_enough(every, ratio), self.nats), left)
+            chosen = filled(chosen, priced(self._quick_enough(every, ratio)), left)
         held_back: tuple[str, ...] = ()
         if self.config.balance:
-            freely, _ = allocate(weighed(every, self.nats), budget)
+            freely, _ = allocate(priced(every), budget)
             held_back = tuple(name for name, offer in chosen.items() if offer.ou_steps < freely[name].ou_steps)
         return self.compress({name: offer.setting for name, offer in chosen.items()}, rate, held_back)
+
+    def _further_uses(self, rate: float, name: str, setting: Setting) -> float:
+        """What a setting's further uses cost, in nats, where an OU step is worth ``rate``."""
+        uses = further_uses(self.layers[name], setting, self.grain)
+        return self.config.update_weight * rate * uses
 
     def _quick_enough(self, every: Mapping[str, list[Offer]], ratio: float) -> Mapping[str, list[Offer]]:
         """The offers with which no layer takes longer than ``ratio`` times the slowest layer of the dense network, each

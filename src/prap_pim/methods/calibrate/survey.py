@@ -1,8 +1,8 @@
 """What each layer's error does to the network's outputs, and what each way to compress it would leave of an error."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -58,13 +58,25 @@ def most_steps(layer: Layer, setting: Setting, grain: Grain) -> int:
     return ou_steps(layer, ous, grain)
 
 
+def further_uses(layer: Layer, setting: Setting, grain: Grain) -> int:
+    """Partial sums of one inference, at most, that a setting takes beyond one for each filter and block of rows."""
+    if setting.uses == 1:
+        return 0
+    part = next(layer.by_group())
+    return (setting.uses - 1) * layer.filters * len(blocks(part, setting.positions, grain)) * layer.positions
+
+
 def least_steps(layer: Layer, config: CalibratedReuse, grain: Grain) -> int:
     """OU steps of one inference with as few patterns as the settings allow."""
     if shares_nothing(layer):
         steps = [most_steps(layer, setting, grain) for setting in depthwise_settings(layer, config, grain)]
         return min(steps, default=dense_steps(layer, grain))
     part = next(layer.by_group())
-    return min(most_steps(layer, Setting(1, kept), grain) for kept in kept_positions(part, config, grain))
+    return min(
+        most_steps(layer, Setting(1, kept, bits), grain)
+        for kept in kept_positions(part, config, grain)
+        for bits in config.bits
+    )
 
 
 def reducible(layer: Layer, config: CalibratedReuse, grain: Grain) -> bool:
@@ -180,17 +192,18 @@ class Surveyor:
             return
         part = next(layer.by_group())
         for kept in kept_positions(part, self.config, self.grain):
-            counts, wanted = [part.filters] if kept else [], part.filters / _LADDER
-            while wanted >= 1 / _LADDER:
-                counts.append(self._full_ous(wanted))
-                wanted /= _LADDER
-            for count in dict.fromkeys(counts):
-                if kept or count < part.filters:
-                    yield Setting(count, kept)
+            for bits, uses in product(self.config.bits, range(1, self.config.uses + 1)):
+                counts, wanted = [part.filters] if kept else [], part.filters / _LADDER
+                while wanted >= 1 / _LADDER:
+                    counts.append(self._full_ous(wanted, bits))
+                    wanted /= _LADDER
+                for count in dict.fromkeys(counts):
+                    if kept or count < part.filters:
+                        yield Setting(count, kept, bits, uses)
 
-    def _full_ous(self, donors: float) -> int:
+    def _full_ous(self, donors: float, bits: int = 8) -> int:
         """Donors, at least one, that fill whole OUs."""
-        together = donors_together(self.grain)
+        together = donors_together(self.grain.of_bits(bits))
         return max(1, round(donors / together)) * together
 
 
@@ -198,18 +211,24 @@ def between(layer: Layer, offers: Sequence[Offer], grain: Grain) -> Iterator[Off
     """Every number of whole OUs between those that were looked at; the loss is taken as linear there, which is more."""
     if shares_nothing(layer):
         return
-    together = donors_together(grain)
-    for kept in dict.fromkeys(offer.setting.positions for offer in offers):
-        rungs = sorted((o for o in offers if o.setting.positions == kept), key=lambda offer: offer.setting.donors)
+    kinds = dict.fromkeys(replace(offer.setting, donors=0) for offer in offers)
+    for kind in kinds:
+        together = donors_together(grain.of_bits(kind.bits))
+        rungs = sorted((o for o in offers if replace(o.setting, donors=0) == kind), key=lambda o: o.setting.donors)
         for low, high in pairwise(rungs):
             for donors in range(low.setting.donors + together, high.setting.donors, together):
                 share = (donors - low.setting.donors) / (high.setting.donors - low.setting.donors)
-                setting = Setting(donors, kept)
+                setting = replace(kind, donors=donors)
                 steps = most_steps(layer, setting, grain)
                 if steps < high.ou_steps:
                     yield Offer(setting, steps, low.loss + share * (high.loss - low.loss))
 
 
-def weighed(offers: Mapping[str, Sequence[Offer]], nats: Mapping[str, float]) -> dict[str, list[Offer]]:
-    """Offers whose loss is what it costs the network."""
-    return {name: [replace(o, loss=o.loss * nats[name]) for o in every] for name, every in offers.items()}
+def weighed(
+    offers: Mapping[str, Sequence[Offer]], nats: Mapping[str, float], further: Callable[[str, Setting], float]
+) -> dict[str, list[Offer]]:
+    """Offers whose loss is what it costs the network, and what further uses cost (``further``, in nats)."""
+    return {
+        name: [replace(o, loss=o.loss * nats[name] + further(name, o.setting)) for o in every]
+        for name, every in offers.items()
+    }
