@@ -26,7 +26,7 @@ def chips(draw: st.DrawFn, ou_rows: int | None = None) -> Chip:
         ou_rows=ou_rows or draw(st.integers(1, 4)),
         ou_columns=draw(st.integers(1, 5)),
         cell_bits=draw(st.integers(1, 2)),
-        weight_bits=draw(st.sampled_from([2, 3, 8])),
+        weight_bits=draw(st.sampled_from([8, 9])),
         input_bits=draw(st.sampled_from([1, 4, 8])),
         dac_bits=1,
     )
@@ -47,8 +47,10 @@ def chips(draw: st.DrawFn, ou_rows: int | None = None) -> Chip:
 
 
 @st.composite
-def layer_plans(draw: st.DrawFn, inputs: int | None = None, filters: int | None = None, height: int = 4) -> LayerPlan:
-    """Any valid plan: regular or irregular row groups, empty ones, unused rows, any uses."""
+def layer_plans(
+    draw: st.DrawFn, inputs: int | None = None, filters: int | None = None, height: int = 4, most_bits: int = 8
+) -> LayerPlan:
+    """Any valid plan: regular or irregular row groups, empty ones, unused rows, any uses, 2..``most_bits`` bits."""
     inputs = inputs or draw(st.integers(1, 12))
     filters = filters or draw(st.integers(1, 6))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -68,6 +70,8 @@ def layer_plans(draw: st.DrawFn, inputs: int | None = None, filters: int | None 
     donor_start, use_start = [0], [0]
     use_filter, use_donor, sign, exponent = [], [], [], []
     gains = draw(st.booleans()) and kind != "dense"
+    several = draw(st.booleans()) and kind != "dense"  # donors that a filter takes in a row group
+    bits = min(most_bits, draw(st.sampled_from([2, 3, 4, 5, 6, 7, 8, 8])))
     for _ in range(groups):
         users = np.arange(filters)
         if kind == "any":
@@ -81,14 +85,19 @@ def layer_plans(draw: st.DrawFn, inputs: int | None = None, filters: int | None 
         )
         if kind == "dense":
             donor = np.arange(donors)
-        use_filter += users.tolist()
+        takes = donor[:, None] == np.arange(donors)  # [user, donor]
+        if several:
+            takes |= random.random(takes.shape) < random.random()
+        user, donor = np.nonzero(takes)
+        use_filter += users[user].tolist()
         use_donor += (donor + donor_start[-1]).tolist()
-        sign += (random.choice([-1, 1], len(users)) if gains else np.ones(len(users), int)).tolist()
+        sign += (random.choice([-1, 1], len(user)) if gains else np.ones(len(user), int)).tolist()
         low, high = (EXPONENT_MIN, EXPONENT_MAX + 1) if gains else (0, 1)
-        exponent += random.integers(low, high, len(users)).tolist()
+        exponent += random.integers(low, high, len(user)).tolist()
         donor_start.append(donor_start[-1] + donors)
-        use_start.append(use_start[-1] + len(users))
-    values = random.integers(-128, 128, (donor_start[-1], height)).astype(np.int8)
+        use_start.append(use_start[-1] + len(user))
+    limit = 2 ** (bits - 1)
+    values = random.integers(-limit, limit, (donor_start[-1], height)).astype(np.int8)
     values[rows[np.repeat(np.arange(groups), np.diff(donor_start))] < 0] = 0
     return LayerPlan(
         name="layer",
@@ -103,6 +112,7 @@ def layer_plans(draw: st.DrawFn, inputs: int | None = None, filters: int | None 
         use_exponent=np.array(exponent, np.int8),
         step=np.ones(filters, np.float32),
         bias=np.zeros(filters, np.float32),
+        weight_bits=bits,
     )
 
 
@@ -125,17 +135,21 @@ def grouped_plans(draw: st.DrawFn, height: int = 4) -> LayerPlan:
 
 
 def merge_donors(plan: LayerPlan, donors: np.ndarray) -> LayerPlan:
-    """The same plan with fewer donors: each of ``donors`` that can is dropped and its uses go to the one before it."""
+    """The same plan with fewer donors: each of ``donors`` that can is dropped and its uses go to the one before it,
+    but for a filter that takes that one already."""
     group = plan.donor_group
     gone = np.zeros(len(plan.donors), bool)
     gone[donors] = True
     gone &= np.isin(np.arange(len(group)), plan.donor_start[:-1], invert=True)  # the first of a group stays
-    kept_before = np.cumsum(~gone) - 1
+    use_donor = (np.cumsum(~gone) - 1)[plan.use_donor].astype(np.int32)
+    kept = np.sort(np.unique(np.stack([plan.use_filter, use_donor]), axis=1, return_index=True)[1])
     return replace(
         plan,
         donors=plan.donors[~gone],
         donor_start=np.append(0, np.cumsum(np.bincount(group[~gone], minlength=plan.groups))).astype(np.int64),
-        use_donor=kept_before[plan.use_donor].astype(np.int32),
+        use_start=np.searchsorted(kept, plan.use_start),
+        use_donor=use_donor[kept],
+        **{key: getattr(plan, key)[kept] for key in ("use_filter", "use_sign", "use_exponent")},
     )
 
 

@@ -1,15 +1,19 @@
-"""Two layers counted, timed and priced by hand."""
+"""Layers counted, timed and priced by hand."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from prap_pim.common.errors import UserError
 from prap_pim.cost import activity, layer_time, load_table
+from prap_pim.cost.adc import conversion_energy
 from prap_pim.cost.price import energy
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
 from prap_pim.ir.patterns import ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerPlan
-from prap_pim.mapping import map_layer
+from prap_pim.mapping import map_layer, steps
 from prap_pim.methods.prune import NoPruning, prune
 from tests.strategies import layer_for
 
@@ -209,3 +213,91 @@ def test_filters_that_the_rows_do_not_tell_are_indexed(filters: tuple[int, ...],
     )
     counts = activity(map_layer(plan, chip, crossbars=1), layer_for(plan, size=(1, 1)), chip)
     assert counts.index_bits == entries * 2
+
+
+def test_donors_of_four_bits_take_half_the_ous() -> None:
+    """16 rows x 5 filters at 3 positions, 8x8 OUs, 1-bit cells: a donor of 8 bits fills an OU, two of 4 bits one.
+
+    So a row group takes 5 OUs of 8 columns, or 2 of 8 columns and 1 of 4.
+    """
+    chip = load_chip("isaac-32nm")
+    plan = plan_of(16, [range(8), range(8, 16)], [5, 5], [[(f, f, 1, 0) for f in range(5)]] * 2)
+    for bits, ous, columns in ((8, 2 * 5, 2 * 40), (4, 2 * 3, 2 * 20)):
+        narrow = replace(plan, weight_bits=bits)
+        mapping = map_layer(narrow, chip)
+        assert mapping.ous == steps.ous(narrow, chip.grain) == ous
+        counts = activity(mapping, layer_for(plan, size=(1, 3)), chip)
+        assert counts.ou_steps == ous * 8 * 3  # OUs x input bits x positions
+        assert counts.conversions == counts.shift_adds == columns * 8 * 3
+        assert counts.row_drives == ous * 8 * 8 * 3  # sampled once, 8 rows
+        assert counts.cell_reads == columns * 8 * 8 * 3
+        assert counts.output_register_writes == ous * 3
+        assert counts.stored_cells == columns * 8
+        assert counts.partial_sum_updates == 2 * 5 * 3
+        assert counts.index_bits == 0
+        assert counts.busiest.ous == ous
+        joules = energy(counts, chip, load_table("isaac-32nm"))
+        assert joules["adc"] == pytest.approx(columns * 8 * 3 * conversion_energy(chip, load_table("isaac-32nm")))
+    # driven anew for every conversion: the last OU of a row group holds one donor, 4 of its 8 columns
+    chip = load_chip("prap-2023")
+    counts = activity(map_layer(replace(plan, weight_bits=4), chip), layer_for(plan, size=(1, 3)), chip)
+    assert counts.row_drives == 2 * 20 * 8 * 8 * 3
+    # of 3 bits in 2-bit cells: 2 cells, so 4 donors fill an OU
+    chip = Chip.checked(load_chip("isaac-32nm").model_dump() | {"grain": {"cell_bits": 2}}, "test")
+    assert map_layer(replace(plan, weight_bits=3), chip).ous == 2 * 2
+
+
+def test_a_second_use_of_every_filter_is_an_update_and_an_index_entry_more() -> None:
+    """8 rows, 3 filters, donors A and B at 2 positions. One use: f0 = A, f1 = B, f2 = A. Two: f0 and f2 take B, f1
+    takes A as well. OU steps stay; an entry is 2 bits of the filter and 1 of "last of this donor"."""
+    chip = load_chip("prap-2023")
+    one = plan_of(8, [range(8)], [2], [[(0, 0, 1, 0), (1, 1, 1, 0), (2, 0, 1, 0)]])
+    two = plan_of(8, [range(8)], [2], [[(f, d, 1, 0) for f in range(3) for d in range(2)]])
+    single, double = (activity(map_layer(plan, chip), layer_for(plan, size=(1, 2)), chip) for plan in (one, two))
+    assert single.ou_steps == double.ou_steps == 2 * 8 * 2
+    assert single.stored_cells == double.stored_cells == 2 * 8 * 8
+    assert (single.partial_sum_updates, double.partial_sum_updates) == (3 * 2, 6 * 2)
+    assert (single.index_bits, double.index_bits) == (3 * 3, 6 * 3)
+    assert (single.busiest.updates, double.busiest.updates) == (3, 6)
+    assert (single.busiest.partial_sum_accesses, double.busiest.partial_sum_accesses) == (6, 12)
+    assert single.outputs == double.outputs == 3 * 2
+    assert single.merges == double.merges == 0
+
+
+def test_a_filter_has_one_accumulator_in_a_pe_however_many_donors_it_takes_there() -> None:
+    """OU 2 x 8, an OU a crossbar, 2 crossbars a PE, a PE a tile: donors A, B on PE 0 and C, D on PE 1.
+
+    f0 = A + B + C + D and f1 = B + D: each has two accumulators, of which tile 1 sends both, and two are merged.
+    """
+    grain = {"ou_rows": 2, "ou_columns": 8}
+    cut = {"crossbar_rows": 2, "crossbar_columns": 8, "crossbars_per_pe": 2, "pes_per_tile": 1}
+    chip = Chip.checked(load_chip("isaac-32nm").model_dump() | {"grain": grain} | cut, "test")
+    plan = plan_of(2, [(0, 1)], [4], [[*((0, d, 1, 0) for d in range(4)), (1, 1, 1, 0), (1, 3, 1, 0)]])
+    counts = activity(map_layer(plan, chip, crossbars=4), layer_for(plan, size=(1, 1)), chip)
+    assert counts.partial_sum_updates == 6
+    assert counts.merges == 2
+    assert counts.inter_tile_bytes == 2 * 4
+    assert counts.busiest.updates == 2  # B serves f0 and f1
+    assert counts.busiest.partial_sum_accesses == 2 * 3
+
+
+@pytest.mark.parametrize(("uses", "entries"), [([0, 1, 2], 0), ([0, 0, 1], 3), ([0, 1, 1], 3)])
+def test_as_many_uses_as_filters_need_no_index_only_if_they_are_one_of_each(uses: list[int], entries: int) -> None:
+    """3 filters, 3 donors, each of which serves one filter."""
+    chip = load_chip("prap-2023")
+    plan = plan_of(8, [range(8)], [3], [[(f, d, 1, 0) for d, f in enumerate(uses)]])
+    plan = replace(plan, step=np.ones(3, np.float32), bias=np.zeros(3, np.float32))
+    counts = activity(map_layer(plan, chip), layer_for(plan, size=(1, 1)), chip)
+    assert counts.index_bits == entries * 2
+
+
+def test_a_plan_of_more_bits_than_the_chips_is_refused() -> None:
+    grain = {"weight_bits": 4}
+    chip = Chip.checked(load_chip("prap-2023").model_dump() | {"grain": grain}, "test")
+    plan = plan_of(8, [range(8)], [2], [[(0, 0, 1, 0), (1, 1, 1, 0)]])
+    for wide in (plan, replace(plan, weight_bits=5)):
+        with pytest.raises(UserError, match=f"a plan of {wide.weight_bits}-bit weights does not fit a chip of 4-bit"):
+            map_layer(wide, chip)
+        with pytest.raises(UserError, match="does not fit a chip of 4-bit weights"):
+            steps.ous(wide, chip.grain)
+    assert map_layer(replace(plan, weight_bits=4), chip).ous == 1

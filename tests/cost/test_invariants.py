@@ -48,7 +48,7 @@ def test_fewer_donors_never_cost_more(chip: Chip, plan: LayerPlan, data: st.Data
     before, time_before, energy_before = costed(plan, chip, mode)
     after, time_after, energy_after = costed(fewer, chip, mode)
     assert after.ou_steps <= before.ou_steps
-    assert after.partial_sum_updates == before.partial_sum_updates  # reuse does not remove them
+    assert after.partial_sum_updates == 6 * fewer.uses  # reuse alone does not remove them
     without_index = {key: value for key, value in energy_after.items() if key != "index_buffer"}
     assert all(value <= energy_before[key] for key, value in without_index.items())
     assert time_after.serial_phases_s["crossbars"] <= time_before.serial_phases_s["crossbars"]

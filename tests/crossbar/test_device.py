@@ -261,8 +261,8 @@ def noisy(
     """One donor of 4 rows with some room above: h <= 8 is read from tables, h = 9 cell by cell."""
     plan = one_filter_each(np.array([[3, 1, 7, 5]]))
     rows = np.concatenate([plan.rows, np.full((1, height - 4), -1, np.int32)], axis=1)
-    plan = replace(plan, rows=rows, donors=np.pad(plan.donors, ((0, 0), (0, height - 4))))
-    grain = Grain(ou_rows=height, weight_bits=4, input_bits=4)
+    plan = replace(plan, rows=rows, donors=np.pad(plan.donors, ((0, 0), (0, height - 4))), weight_bits=4)
+    grain = Grain(ou_rows=height, input_bits=4)
     return LayerCrossbars(plan, CrossbarModel(grain=grain, adc_bits=adc_bits, device=device), seed(number), room)
 
 
@@ -308,8 +308,8 @@ def test_read_noise_that_reaches_no_edge_changes_nothing(read_noise: float, chan
 
 
 def test_read_noise_grows_with_the_digit_of_a_wide_dac() -> None:
-    plan = one_filter_each(np.array([[3, 1, 7, 5]]))
-    grain = Grain(ou_rows=4, weight_bits=4, input_bits=2, dac_bits=2)
+    plan = replace(one_filter_each(np.array([[3, 1, 7, 5]])), weight_bits=4)
+    grain = Grain(ou_rows=4, input_bits=2, dac_bits=2)
     crossbars = LayerCrossbars(plan, CrossbarModel(grain=grain, adc_bits=4, device=NOISE), seed())
     got = crossbars.matmul(np.tile(np.array([1, 0, -2, 1], np.int8), (MANY, 1)))[:, 0]
     # inputs are driven as x + 2, in one step; 2 times the sum of the weights is taken off

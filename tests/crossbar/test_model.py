@@ -66,12 +66,13 @@ def models(draw: st.DrawFn, height: int, **fixed: Any) -> CrossbarModel:
     return CrossbarModel(**{**options, **fixed})
 
 
-def fitting(plan: LayerPlan, model: CrossbarModel) -> LayerPlan:
-    """The plan with weights that the model has codes for."""
-    donors = plan.donors >> max(0, 8 - model.grain.weight_bits)
-    if model.encoding == "differential":
-        donors = np.maximum(donors, 1 - 2 ** (model.grain.weight_bits - 1)).astype(np.int8)
-    return replace(plan, donors=donors)
+@st.composite
+def plans_for(draw: st.DrawFn, model: CrossbarModel) -> LayerPlan:
+    """A plan whose weights the model has codes for."""
+    plan = draw(layer_plans(5, 3, model.grain.ou_rows, model.grain.weight_bits))
+    if model.encoding != "differential":
+        return plan
+    return replace(plan, donors=np.maximum(plan.donors, -plan.largest_weight).astype(np.int8))
 
 
 def inputs_for(seed: int, positions: int, inputs: int, bits: int) -> np.ndarray:
@@ -105,7 +106,7 @@ def test_every_option_agrees_with_the_model_that_visits_every_cell(
 ) -> None:
     copies = data.draw(st.sampled_from([None, DonorCopies(share=0.3, copies=2), DonorCopies(share=1, copies=4)]))
     model = data.draw(models(height, device=NOISY if noisy else None, copies=copies))
-    plan = fitting(data.draw(layer_plans(inputs=5, filters=3, height=height)), model)
+    plan = data.draw(plans_for(model))
     x = inputs_for(seed, positions, 5, model.grain.input_bits)
     crossbars = LayerCrossbars(plan, model, np.random.SeedSequence(seed))
     got = crossbars.matmul(x)
@@ -121,7 +122,7 @@ def test_every_option_agrees_with_the_model_that_visits_every_cell(
 @given(st.data(), st.integers(1, 9), st.sampled_from([2, 33]), SEEDS)
 def test_cells_without_errors_are_ideal_cells(data: st.DataObject, height: int, positions: int, seed: int) -> None:
     model = data.draw(models(height))
-    plan = fitting(data.draw(layer_plans(inputs=5, filters=3, height=height)), model)
+    plan = data.draw(plans_for(model))
     x = inputs_for(seed, positions, 5, model.grain.input_bits)
     ideal = LayerCrossbars(plan, model).matmul(x)
     no_variation = {"variation": {"kind": "lognormal", "sigma": 0}, "drift": {"seconds": 100, "exponent": 0}}

@@ -66,7 +66,7 @@ def test_convolutions_of_every_kind(encoding: str, cell_bits: int, case: Convolu
 @given(plan=layer_plans(inputs=9, filters=5), zero=st.integers(-128, 127), seed=st.integers(0, 99))
 def test_linear_layers_with_any_gains(encoding: str, cell_bits: int, plan: LayerPlan, zero: int, seed: int) -> None:
     if encoding == "differential":
-        plan = replace(plan, donors=np.maximum(plan.donors, -127))
+        plan = replace(plan, donors=np.maximum(plan.donors, -plan.largest_weight).astype(np.int8))
     plan, layer = with_steps(plan, seed), linear_for(plan)
     integers = torch.from_numpy(np.random.default_rng(seed).integers(-128, 128, (3, 4, 9)))
     weights = torch.from_numpy(plan.weights().astype(np.int64))

@@ -1,5 +1,7 @@
-"""How convolution groups share OUs: hand counts, bounds that nothing can beat, and that the plan has that many."""
+"""Columns of narrow weights by hand. How convolution groups share OUs: hand counts, bounds that nothing can beat, and
+that the plan has that many."""
 
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prap_pim.common.errors import UserError
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
@@ -68,6 +71,28 @@ def test_depthwise_3x3_by_hand(grain: Grain, ous: int) -> None:
 def test_cuts_by_hand(grain: Grain, shape: tuple[int, int, int], cut: tuple[int, ...], ous: int) -> None:
     assert grain.dense_cut(*shape) == cut
     assert grain.dense_ous(*shape) == ous
+
+
+@pytest.mark.parametrize(
+    ("grain", "columns"),
+    [
+        (Grain(), {2: 2, 3: 3, 4: 4, 7: 7, 8: 8}),
+        (Grain(cell_bits=2), {2: 1, 3: 2, 4: 2, 7: 4, 8: 4}),
+        (Grain(cell_bits=4), {2: 1, 3: 1, 4: 1, 5: 2, 8: 2}),  # at least a cell
+        (Grain(cell_bits=2, weight_bits=16), {3: 2, 7: 4, 8: 8}),  # an int8 weight takes all that the chip gives one
+        (Grain(weight_bits=5), {2: 2, 5: 5}),
+    ],
+)
+def test_columns_of_narrow_weights_by_hand(grain: Grain, columns: dict[int, int]) -> None:
+    for bits, wanted in columns.items():
+        assert grain.of_bits(bits).columns_per_weight == wanted
+        assert replace(grain.of_bits(bits), weight_bits=grain.weight_bits) == grain  # nothing else changes
+
+
+def test_weights_wider_than_the_chips_are_refused() -> None:
+    for bits in (6, 8):
+        with pytest.raises(UserError, match=f"a plan of {bits}-bit weights does not fit a chip of 5-bit weights"):
+            Grain(weight_bits=5).of_bits(bits)
 
 
 grains = st.builds(

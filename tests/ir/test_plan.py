@@ -175,6 +175,39 @@ def test_good_plan_by_hand() -> None:
     )
 
 
+def test_a_filter_takes_several_donors_by_hand() -> None:
+    """Filter 0 takes both donors of the first row group, filter 2 the second one's twice its own."""
+    plan = replace(
+        good_plan(),
+        use_start=np.array([0, 5, 7]),
+        use_filter=i32(0, 0, 1, 2, 2, 0, 2),
+        use_donor=i32(0, 1, 1, 0, 1, 2, 2),
+        use_sign=i8(1, -1, 1, 1, 1, 1, 1),
+        use_exponent=i8(0, 1, 0, 0, -1, 0, 0),
+    )
+    # 2 * (A - 2 B), 2 * B and 2 * (A + B / 2) with A = (1, 2, 3), B = (-4, 5, 6)
+    np.testing.assert_array_equal(plan.weights(), [[18, -16, -18, 14, -16], [-8, 10, 12, 0, 0], [-2, 9, 12, 14, -16]])
+    unordered, twice = i32(1, 0, 1, 0, 1, 2, 2), i32(0, 0, 1, 0, 1, 2, 2)
+    for wrong in (unordered, twice):
+        with pytest.raises(UserError, match="ascending order of filter and donor, each pair once"):
+            replace(plan, use_donor=wrong)
+
+
+def test_the_bits_of_donors_stay_with_a_plan() -> None:
+    whole = good_plan()
+    plan = replace(whole, weight_bits=4)
+    assert (whole.largest_weight, plan.largest_weight) == (127, 7)
+    assert not plan.same_as(whole)
+    assert plan.digest() != whole.digest()
+    digests = {replace(whole, weight_bits=bits).digest() for bits in (4, 5, 6, 7, 8)}
+    assert len(digests) == 5
+    assert plan.alone().weight_bits == plan.scaled(plan.step, plan.bias).weight_bits == 4
+    assert LayerPlan.of_groups("fc", [plan, whole]).weight_bits == 8
+    together = LayerPlan.of_groups("fc", [plan, replace(whole, weight_bits=5)])
+    assert (together.weight_bits, together.convolution_groups) == (5, 2)
+    assert repr(plan) == "LayerPlan(fc: 5 inputs, 3 filters, 2 row groups, 3 donors of 4 bits, 5 uses)"
+
+
 def i8(*values: int) -> np.ndarray:
     return np.array(values, np.int8)
 
@@ -211,7 +244,7 @@ MUTATIONS = [
     ("use_filter", i32(0, 1, 2, 0, 3), r"use_filter must lie in 0..2"),
     ("use_filter", i32(0, 1, 2, -1, 2), r"use_filter must lie in 0..2"),
     ("use_filter", i32(0, 2, 1, 0, 2), "ascending order of filter"),
-    ("use_filter", i32(0, 1, 1, 0, 2), "each filter once"),
+    ("use_filter", i32(0, 1, 1, 0, 2), "ascending order of filter and donor"),
     ("use_donor", i32(0, 1, 2, 2, 2), "a donor of another row group"),
     ("use_donor", i32(0, 1, 0, 2, 3), "a donor of another row group"),
     ("use_donor", i32(0, 0, 0, 2, 2), "a donor is used by no filter"),
@@ -226,6 +259,12 @@ MUTATIONS = [
     ("bias", np.zeros(3), "bias must be an array of float32"),
     ("convolution_groups", 2, "shared out evenly among 2 convolution groups"),
     ("convolution_groups", 0, "shared out evenly among 0 convolution groups"),
+    ("weight_bits", 3, r"donors of 3 bits must lie in -4..3"),
+    ("weight_bits", 1, r"weight_bits must be a whole number in 2..8"),
+    ("weight_bits", 9, r"weight_bits must be a whole number in 2..8"),
+    ("weight_bits", 4.0, r"weight_bits must be a whole number in 2..8"),
+    ("weight_bits", True, r"weight_bits must be a whole number in 2..8"),
+    ("weight_bits", None, r"weight_bits must be a whole number in 2..8"),
 ]
 
 
@@ -352,7 +391,7 @@ def test_a_changed_byte_is_a_user_error_or_another_plan(tmp_path_factory: pytest
 @pytest.mark.parametrize(
     ("header", "extra", "message"),
     [
-        ({"inputs": "[5.5]"}, {}, "inputs and convolution groups must be whole numbers"),
+        ({"inputs": "[5.5]"}, {}, "inputs, convolution groups and weight bits must be whole numbers"),
         ({"layers": "[7]"}, {}, "layer names must be different texts"),
         ({"layers": '["fc", "fc"]', "inputs": "[5, 5]", "input_step": "[1, 1]"}, {}, "different texts"),
         ({"inputs": "[" * 100_000}, {}, "not a whole plan"),
@@ -368,3 +407,29 @@ def test_a_file_with_odd_parts_is_no_plan(tmp_path: Path, header, extra, message
     save_file(tensors | extra, path, metadata=metadata | header)
     with pytest.raises(UserError, match=message):
         NetworkPlan.load(path)
+
+
+def test_a_plan_file_says_how_many_bits_its_weights_have_if_they_are_not_8(tmp_path: Path) -> None:
+    """A header without the key, as older files have: 8."""
+    path = tmp_path / "plan.safetensors"
+    plan = good_plan()
+    tensors = {f"0.{key}": value for key, value in vars(plan).items() if isinstance(value, np.ndarray)}
+    metadata = {"format": "prap-pim network plan 1", "method": "prap", "layers": '["fc"]', "inputs": "[5]"}
+    metadata |= {"input_step": "[0.5]"}
+    save_file(tensors, path, metadata=metadata)
+    loaded = NetworkPlan.load(path)
+    assert loaded.layers["fc"].same_as(plan)
+    assert loaded.layers["fc"].weight_bits == 8
+    assert loaded.digest() == OLD_DIGEST
+    save_file(tensors, path, metadata=metadata | {"weight_bits": "[4]"})
+    assert NetworkPlan.load(path).layers["fc"].same_as(replace(plan, weight_bits=4))
+    assert NetworkPlan.load(path).digest() != OLD_DIGEST
+    for wrong in ("[3]", "[9]", "[4.0]", "[true]", "[4, 4]", "[]", "4"):
+        save_file(tensors, path, metadata=metadata | {"weight_bits": wrong})
+        with pytest.raises(UserError, match=r"plan of fc: |cannot read .*plan.safetensors: it is not a whole plan"):
+            NetworkPlan.load(path)
+    for bits, said in (({"a": 8, "b": 8}, None), ({"a": 8, "b": 4}, "[8, 4]")):
+        layers = {name: replace(plan, name=name, weight_bits=each) for name, each in bits.items()}
+        NetworkPlan("prap", layers, dict.fromkeys(layers, 1.0)).save(path)
+        with safe_open(path, framework="numpy") as file:
+            assert file.metadata().get("weight_bits") == said

@@ -84,6 +84,7 @@ def brute_force_with(
     ``cells[donor][copy][column][row]`` is what a cell adds to the current of its bitline; default: its level.
     """
     places = plan.fraction_bits if fraction_bits is None else min(fraction_bits, plan.fraction_bits)
+    bits = grain.weight_bits if plan.weight_bits == 8 else max(plan.weight_bits, grain.cell_bits)  # at least a cell
     height = plan.rows.shape[1]
     largest = height * (2**grain.dac_bits - 1) * (2**grain.cell_bits - 1)
     result, misfits = [], 0
@@ -96,7 +97,7 @@ def brute_force_with(
                 for r, (row, weight) in enumerate(zip(plan.rows[group], plan.donors[donor], strict=True)):
                     if row >= 0:
                         driven.append(signed_digits(position[row], grain.input_bits, grain.dac_bits))
-                        stored.append(weight_digits(int(weight), grain.weight_bits, grain.cell_bits, encoding))
+                        stored.append(weight_digits(int(weight), bits, grain.cell_bits, encoding))
                         used.append(r)
                 copies = [None] if cells is None else cells[donor]
                 total = 0

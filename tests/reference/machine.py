@@ -22,13 +22,18 @@ def bits_for(count: int) -> int:
     return bits
 
 
+def columns_of(plan: LayerPlan, chip: Chip) -> int:
+    """Columns of a donor: whole weights have the bits that the chip gives them, narrower ones their own."""
+    return ceil((chip.grain.weight_bits if plan.weight_bits == 8 else plan.weight_bits) / chip.grain.cell_bits)
+
+
 def ous_of(plan: LayerPlan, chip: Chip) -> list[tuple[int, list[int]]]:
     """Every OU in order: (row group, the donor of each column in use)."""
     found = []
     for group in range(plan.groups):
         columns = []
         for donor in range(plan.donor_start[group], plan.donor_start[group + 1]):
-            columns += [donor] * ceil(chip.grain.weight_bits / chip.grain.cell_bits)
+            columns += [donor] * columns_of(plan, chip)
         while columns:
             found.append((group, columns[: chip.grain.ou_columns]))
             columns = columns[chip.grain.ou_columns :]
@@ -237,7 +242,7 @@ def simulate(
     for group in range(plan.groups):
         for _ in range(plan.donor_start[group], plan.donor_start[group + 1]):
             for row in plan.rows[group]:
-                events["stored_cells"] += copies * ceil(grain.weight_bits / grain.cell_bits) if row >= 0 else 0
+                events["stored_cells"] += copies * columns_of(plan, chip) if row >= 0 else 0
     return events, busiest
 
 

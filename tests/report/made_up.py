@@ -1,5 +1,6 @@
 """Results made up by hand: two methods, twenty layers, figures whose ratios one can do in the head."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,19 @@ def shared_layer(name: str) -> LayerPlan:
         use_exponent=np.array(exponents, np.int8),
         step=np.ones(8, np.float32),
         bias=np.zeros(8, np.float32),
+    )
+
+
+def summing_layer(name: str) -> LayerPlan:
+    """The same, but filter 0 takes -1/2 times the donor of filter 1 as well."""
+    plan = shared_layer(name)
+    return replace(
+        plan,
+        use_start=np.array([0, 5, 7]),
+        use_filter=np.insert(plan.use_filter, 1, 0),
+        use_donor=np.insert(plan.use_donor, 1, 1),
+        use_sign=np.insert(plan.use_sign, 1, -1),
+        use_exponent=np.insert(plan.use_exponent, 1, -1),
     )
 
 

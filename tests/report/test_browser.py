@@ -12,7 +12,7 @@ from prap_pim.report.html.runs import render_runs
 from prap_pim.report.html.study import write_study_report
 from prap_pim.results.study import StudyResults, TrialResult
 from tests.report.browser import opened, violations
-from tests.report.made_up import EVIL, layer, many, method, results, shared_plan, simulation
+from tests.report.made_up import EVIL, layer, many, method, results, shared_plan, simulation, summing_layer
 
 LAYERS = (*EVIL, "layer1.conv", "fc")
 
@@ -272,6 +272,37 @@ def test_the_reuse_map_works_by_keyboard(chromium, report):
         ):
             page.keyboard.press(key)
             assert told.inner_text() == says
+
+
+def test_the_reuse_map_names_all_donors_of_a_filter(chromium, tmp_path):
+    path = tmp_path / "page.html"
+    plan = NetworkPlan("prap", {"fc": summing_layer("fc")}, {"fc": 1.0})
+    rows = [method(i, layers=[layer("fc", 0, i)]) for i in (0, 1)]
+    write_whole(path, render(results(methods=rows), Evidence(plans={"prap": plan})))
+    with opened(chromium, path) as page:
+        drawn(page)
+        canvas, told = page.locator("[data-part=canvas]"), page.locator("#reuse-told")
+        first = "+1 times donor 0 of this row group, which 3 filters use"
+        assert told.inner_text() == (
+            f"Row group 0, filter 0: {first}; plus −1/2 times donor 1 of this row group, which 2 filters use."
+        )
+        assert donors(page) == [
+            ["donor 0", "3", "0 (+1), 3 (−1/2), 5 (+2)"],
+            ["donor 1", "2", "0 (−1/2), 1 (+1)"],
+        ]
+        assert page.locator("[data-part=donors] tr.chosen").count() == 2
+        page.locator("[data-part=frame]").focus()
+        page.keyboard.press("ArrowRight")
+        assert told.inner_text() == "Row group 0, filter 1: +1 times donor 1 of this row group, which 2 filters use."
+        assert donors(page)[0] == ["donor 1", "2", "0 (−1/2), 1 (+1)"]
+        assert page.locator("[data-part=donors] tr.chosen").count() == 1
+        size = 24  # pixels of a cell
+        strip = canvas.evaluate("(c) => [...c.getContext('2d').getImageData(40, 30, 192, 1).data]")
+        colours = [strip[4 * at : 4 * at + 4] for at in range(size // 2, 8 * size, size)]
+        assert colours[0] == colours[1] != colours[3]  # filter 0 takes donor 1, too, filter 3 does not
+        assert colours[3] == colours[5] != colours[2]  # both share donor 0; filter 2 has no pattern
+        canvas.click(position={"x": 40 + 0.5 * size, "y": 18 + 0.5 * size})
+        assert "; plus −1/2 times donor 1" in told.inner_text()
 
 
 @pytest.fixture(scope="module")

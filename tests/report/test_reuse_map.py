@@ -16,7 +16,7 @@ from prap_pim.ir.plan import NetworkPlan
 from prap_pim.report.html.reuse_map import reuse_maps
 from prap_pim.report.html.run import Evidence, render
 from prap_pim.results.folder import RunFolder
-from tests.report.made_up import layer, many, method, results, shared_layer, shared_plan
+from tests.report.made_up import layer, many, method, results, shared_layer, shared_plan, summing_layer
 
 ROOM = 3_000_000
 
@@ -48,6 +48,16 @@ def test_a_map_by_hand():
     )
     assert found["gains"][0] == ["+1", "3", "50.00 %"]
     assert sorted(found["gains"][1:]) == [[gain, "1", "16.67 %"] for gain in ("+1/4", "+2", "−1/2")]
+
+
+def test_a_filter_that_takes_several_donors_is_there_with_each():
+    plan = summing_layer("conv")
+    (packed,) = reuse_maps({"m": NetworkPlan("m", {"conv": plan}, {"conv": 1.0})}, ROOM).maps
+    found = unpacked(packed)
+    assert found["uses"][0][:2] == [[1, 0, 1, 2, 2], [0, 1, 1, 0, 0]]  # filters 0, 0, 1, 3 and 5
+    assert [found["gain_names"][gain] for gain in found["uses"][0][2]] == ["+1", "−1/2", "+1", "−1/2", "+2"]
+    assert "3 donors serve 7 uses of 8 filters in 2 row groups: 2.33 filters a donor" in found["summary"]
+    assert (found["most"], found["start"]) == (3, [0, 0])
 
 
 def test_a_layer_is_whole_where_there_is_room():

@@ -174,7 +174,7 @@ def activity(
     Raises:
         UserError: ``zero_input`` is not a share for each row group.
     """
-    plan, grain, positions = mapping.plan, chip.grain, layer.positions
+    plan, grain, positions = mapping.plan, chip.grain.of_bits(mapping.plan.weight_bits), layer.positions
     per_pe = mapping.crossbars_per_pe
     used_rows = np.count_nonzero(plan.rows >= 0, axis=1)  # [group]
 
@@ -199,7 +199,7 @@ def activity(
     load_bytes = -(-load_bits // 8)
     run_pe = mapping.run_crossbar // per_pe
 
-    crossbar_of_donor = mapping.donor_crossbar(grain.columns_per_weight, grain.ou_columns)
+    crossbar_of_donor = mapping.donor_crossbar(grain)
     use_crossbar = crossbar_of_donor[plan.use_donor]  # [use]
     updates = np.bincount(use_crossbar, minlength=mapping.crossbars)  # [crossbar]
     shifted_uses = plan.use_exponent != 0
@@ -306,8 +306,8 @@ def _largest_sum(place: Int64, amount: Int64, places: int) -> int:
 def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has_gain: bool) -> Int64:
     """Index bits that each crossbar reads in one position, int64 [crossbar].
 
-    Uses: none for a row group whose uses are one per donor, in filter order, for all filters (of the convolution groups
-    that its rows belong to), with gain 1: counting is enough. Else an entry per use, in the order of donors: the
+    Uses: none for a row group whose uses are one per donor, in filter order, one for each filter (of the convolution
+    groups that its rows belong to), with gain 1: counting is enough. Else an entry per use, in the order of donors: the
     filter's number; "last of this donor", unless the layer has one use per donor; sign and exponent, if the layer has
     any gain but 1.
     Rows: none for a row group of consecutive rows that starts at a multiple of the OU's rows (the last one of a layer
@@ -325,7 +325,7 @@ def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has
     bits = np.bincount(mapping.run_crossbar, weights=row_bits[mapping.run_group], minlength=mapping.crossbars)
 
     uses = np.diff(plan.use_start)
-    plain = (uses == plan.donors_per_group) & _all_filters(plan)  # [group]; then donors are to be in filter order
+    plain = (uses == plan.donors_per_group) & _each_filter_once(plan)  # [group]; then donors are to be in filter order
     if plain.any():
         offset = np.repeat((plan.donor_start - plan.use_start)[:-1], uses)  # [use]
         odd = plan.use_donor - np.arange(plan.uses) != offset
@@ -340,17 +340,20 @@ def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has
     return bits.astype(np.int64)
 
 
-def _all_filters(plan: LayerPlan) -> NDArray[np.bool_]:
-    """Whether a row group is used by all filters of the convolution groups that its rows belong to, bool [G]."""
-    uses = np.diff(plan.use_start)
+def _each_filter_once(plan: LayerPlan) -> NDArray[np.bool_]:
+    """Whether the uses of a row group are one of each filter of the convolution groups that its rows belong to, bool
+    [G]."""
+    uses, group = np.diff(plan.use_start), plan.use_group
+    again = (group[1:] == group[:-1]) & (plan.use_filter[1:] == plan.use_filter[:-1])
+    once = np.bincount(group[1:][again], minlength=plan.groups) == 0
     if plan.convolution_groups == 1 or plan.uses == 0:
-        return np.asarray(uses == plan.filters)
+        return np.asarray(once & (uses == plan.filters))
     each, used, owner = plan.filters // plan.convolution_groups, plan.rows >= 0, plan.rows // plan.fan_in
     first = np.where(used, owner, plan.convolution_groups).min(axis=1) * each
     end = (np.where(used, owner, -1).max(axis=1) + 1) * each
     lowest = plan.use_filter[np.minimum(plan.use_start[:-1], plan.uses - 1)]  # uses are in ascending order of filter
     highest = plan.use_filter[plan.use_start[1:] - 1]
-    return np.asarray((uses == end - first) & (lowest == first) & (highest == end - 1))
+    return np.asarray(once & (uses == end - first) & (lowest == first) & (highest == end - 1))
 
 
 def _merges(mapping: LayerMapping, use_crossbar: Int64) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Int64]:

@@ -91,12 +91,12 @@ def check_fit(plan: LayerPlan, model: CrossbarModel) -> None:
     """Refuse a plan that the model's OUs and cells cannot hold.
 
     Raises:
-        UserError: a row group has more rows than an OU, or a weight has no code.
+        UserError: a row group has more rows than an OU, weights have more bits than the model's, or one has no code.
     """
     height, rows = plan.rows.shape[1], model.grain.ou_rows
     if height > rows:
         raise UserError(f"layer {plan.name}: its row groups have {height} rows, an OU has {rows}")
-    model.weight_slices.check(plan.donors, f"layer {plan.name}: weights")
+    model.weight_slices(plan).check(plan.donors, f"layer {plan.name}: weights")
 
 
 def check_inputs(plan: LayerPlan, inputs: Int8, model: CrossbarModel) -> None:
@@ -110,7 +110,7 @@ def check_inputs(plan: LayerPlan, inputs: Int8, model: CrossbarModel) -> None:
 
 def largest_count(plan: LayerPlan, model: CrossbarModel) -> int:
     """The largest count that an ideal bitline can have."""
-    return int(plan.rows.shape[1]) * model.input_slices.largest_digit * model.weight_slices.largest_level
+    return int(plan.rows.shape[1]) * model.input_slices.largest_digit * model.weight_slices(plan).largest_level
 
 
 def loses_nothing(plan: LayerPlan, model: CrossbarModel) -> bool:
@@ -196,7 +196,7 @@ class LayerCrossbars:
         self._gain, self._drop = _gains(plan, model)
         self._adc_step = model.adc_step(largest_count(plan, model))
         self._adc_top = (1 << model.adc_bits) - 1
-        self._weights = model.weight_slices
+        self._weights = model.weight_slices(plan)
         self._inputs = model.input_slices
         self._tabled = plan.rows.shape[1] <= 8 and model.grain.dac_bits == 1
         self._ranges = _group_ranges(plan.donor_start, _TABLE_ENTRIES // 256)

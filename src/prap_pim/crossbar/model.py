@@ -10,6 +10,7 @@ from prap_pim.crossbar.device import Device
 from prap_pim.crossbar.slices import Slices, WeightSlices
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.grain import Grain
+from prap_pim.ir.plan import LayerPlan
 
 Bits = Annotated[int, Field(ge=2, le=62, strict=True)]
 
@@ -94,10 +95,18 @@ class CrossbarModel(Settings):
         return Slices(self.grain.input_bits, self.grain.dac_bits)
 
     @property
-    def weight_slices(self) -> WeightSlices:
-        """How a weight is cut into cells."""
-        encoding = self.encoding or ("two's complement" if self.grain.cell_bits == 1 else "offset")
-        return WeightSlices(self.grain.weight_bits, self.grain.cell_bits, encoding)
+    def weight_encoding(self) -> str:
+        """``encoding``, or the one that the cells call for."""
+        return self.encoding or ("two's complement" if self.grain.cell_bits == 1 else "offset")
+
+    def weight_slices(self, plan: LayerPlan) -> WeightSlices:
+        """How a weight of the plan is cut into cells.
+
+        Raises:
+            UserError: it has more bits than the model's weights.
+        """
+        grain = self.grain.of_bits(plan.weight_bits)
+        return WeightSlices(grain.weight_bits, grain.cell_bits, self.weight_encoding)
 
     @property
     def noise_free(self) -> bool:

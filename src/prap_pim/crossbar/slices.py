@@ -107,12 +107,11 @@ class WeightSlices:
         return levels
 
     def check(self, weights: NDArray[np.int8], what: str) -> None:
-        """Refuse weights that have no code.
+        """Refuse weights of ``bits`` bits that have no code.
 
         Raises:
-            UserError: names ``what`` and the range.
+            UserError: names ``what`` and the weight.
         """
-        Slices(self.bits, self.width).check(weights, what)
         lowest = -(1 << (self.bits - 1))
         if self.encoding == "differential" and weights.size and weights.min() == lowest:
             raise UserError(f"{what} hold {lowest}, which has no differential code of {self.bits} bits")

@@ -1,9 +1,11 @@
 """The grain of the hardware: what one operation unit (OU) holds. The only place that knows it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from prap_pim.common.errors import UserError
+
+_WHOLE = 8  # bits of a weight that methods do not store in fewer
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,19 @@ class Grain:
     def columns_per_weight(self) -> int:
         """Bitlines that the cells of one weight take."""
         return -(-self.weight_bits // self.cell_bits)
+
+    def of_bits(self, bits: int) -> "Grain":
+        """The grain as the donors of a plan fill it, whose weights have ``bits`` bits.
+
+        Those of 8 bits take what the chip gives a weight, ``weight_bits``, be it more. Narrower ones take their own
+        bits, and at least a cell.
+
+        Raises:
+            UserError: the chip's weights have fewer.
+        """
+        if bits > self.weight_bits:
+            raise UserError(f"a plan of {bits}-bit weights does not fit a chip of {self.weight_bits}-bit weights")
+        return self if bits == _WHOLE else replace(self, weight_bits=max(bits, self.cell_bits))
 
     @property
     def input_steps(self) -> int:

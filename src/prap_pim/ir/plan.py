@@ -1,9 +1,11 @@
 """The layer plan: what every method ends in and everything after it reads.
 
-A plan says which rows drive an OU together (row groups), which weight patterns are stored (donors), and which filter
-takes which donor's result with which power of two (uses):
+A plan says which rows drive an OU together (row groups), which weight patterns are stored, in how many bits (donors),
+and which filter takes which donor's result with which power of two (uses):
 
     accumulator[filter] += sign * 2**exponent * (donor . x[rows])
+
+A filter may take several donors of a row group: its pattern there is their sum.
 """
 
 import hashlib
@@ -26,8 +28,10 @@ from prap_pim.ir.outline import Outline
 
 EXPONENT_MIN = -8  # PRAP, step 2: a scale is a multiple of 2**-8
 EXPONENT_MAX = 7
+INT8 = np.iinfo(np.int8).bits
 _FORMAT = "prap-pim network plan 1"
-_HEADER = {"format", "method", "layers", "inputs", "convolution_groups", "input_step", "input_zero", "network"}
+_NUMBERS = {"convolution_groups": 1, "weight_bits": INT8}  # of a layer; the usual ones, where a file does not say
+_HEADER = {"format", "method", "layers", "inputs", "input_step", "input_zero", "network", *_NUMBERS}
 _ARRAYS = {
     "rows": np.int32,
     "donors": np.int8,
@@ -52,14 +56,15 @@ class LayerWeights:
         rows: int32 [G, h], im2col rows that drive a row group; -1 marks an unused row.
         donors: int8 [D, h], stored weight patterns, row group after row group; 0 on unused rows.
         donor_start: int64 [G + 1]; the donors of group g are donor_start[g] : donor_start[g + 1].
-        use_start: int64 [G + 1]; likewise for the uses, within a group in ascending order of filter.
-        use_filter: int32 [U], the filter that a use adds to (at most once in a row group).
+        use_start: int64 [G + 1]; likewise for the uses, within a group in ascending order of filter and donor.
+        use_filter: int32 [U], the filter that a use adds to, which takes a donor at most once.
         use_donor: int32 [U], row of ``donors``, in the same row group.
         use_sign: int8 [U], +1 or -1.
         use_exponent: int8 [U], power of two in EXPONENT_MIN..EXPONENT_MAX.
         step: float32 [O], the real weight that integer 1 stands for.
         bias: float32 [O], added to what the weights give, in front of a batch norm.
         convolution_groups: of a grouped convolution: a filter has weights on the inputs of its group alone.
+        weight_bits: 2..8, of a donor's values, which lie in -2**(weight_bits - 1) .. 2**(weight_bits - 1) - 1.
 
     Arrays are read-only. An instance that breaks a rule above cannot be built: ``UserError`` names the rule.
     """
@@ -77,9 +82,11 @@ class LayerWeights:
     step: NDArray[np.float32]
     bias: NDArray[np.float32]
     convolution_groups: int = 1
+    weight_bits: int = INT8
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.rows):,} row groups, {len(self.donors):,} donors, {self.uses:,} uses"
+        donors = f"{len(self.donors):,} donors" + (f" of {self.weight_bits} bits" if self.weight_bits < INT8 else "")
+        sizes = f"{len(self.rows):,} row groups, {donors}, {self.uses:,} uses"
         return f"{type(self).__name__}({self.name}: {self.inputs:,} inputs, {len(self.step):,} filters, {sizes})"
 
     def __post_init__(self) -> None:
@@ -121,11 +128,18 @@ class LayerWeights:
             yield "a row group names one row twice"
         if self.donors[self.rows[self.donor_group] < 0].any():
             yield "a donor has a weight on an unused row"
+        if type(self.weight_bits) is not int or not 2 <= self.weight_bits <= INT8:
+            yield f"weight_bits must be a whole number in 2..{INT8}"
+        largest = self.largest_weight
+        if (self.donors < -largest - 1).any() or (self.donors > largest).any():
+            yield f"donors of {self.weight_bits} bits must lie in {-largest - 1}..{largest}"
         if (self.use_filter < 0).any() or (self.use_filter >= self.filters).any():
             yield f"use_filter must lie in 0..{self.filters - 1}"
         group = self.use_group
-        if ((group[1:] == group[:-1]) & (self.use_filter[1:] <= self.use_filter[:-1])).any():
-            yield "the uses of a row group must be in ascending order of filter, each filter once"
+        before, after = self.use_filter[:-1], self.use_filter[1:]
+        in_order = (before < after) | ((before == after) & (self.use_donor[:-1] < self.use_donor[1:]))
+        if ((group[1:] == group[:-1]) & ~in_order).any():
+            yield "the uses of a row group must be in ascending order of filter and donor, each pair once"
         if ((self.use_donor < self.donor_start[group]) | (self.use_donor >= self.donor_start[group + 1])).any():
             yield "a use takes a donor of another row group"
         if not np.isin(self.use_sign, (-1, 1)).all():
@@ -155,6 +169,11 @@ class LayerWeights:
     def fan_in(self) -> int:
         """Inputs that one filter may read: all, or those of its convolution group."""
         return self.inputs // self.convolution_groups
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest value that a donor may hold."""
+        return (1 << (self.weight_bits - 1)) - 1
 
     @property
     def groups(self) -> int:
@@ -189,7 +208,7 @@ class LayerWeights:
     def weights(self) -> NDArray[np.int32]:
         """The compressed weight matrix that the plan computes, int32 [O, fan_in], in units of 2**-fraction_bits.
 
-        ``real_weights()`` is this times ``step``. Patterns of a filter that share a row add up. Column c of a filter of
+        ``real_weights()`` is this times ``step``. Donors of a filter that share a row add up. Column c of a filter of
         convolution group i is input ``i * fan_in + c``.
         """
         matrix = np.zeros((self.filters, self.fan_in), np.int32)
@@ -207,7 +226,7 @@ class LayerWeights:
         arrays: dict[str, Any] = {key: getattr(self, key) for key in _ARRAYS}
         arrays["step"] = (self.step.astype(np.float64) * filter_scale).astype(np.float32)
         arrays["bias"] = np.asarray(filter_bias, np.float32)
-        return LayerPlan(self.name, self.inputs, convolution_groups=self.convolution_groups, **arrays)
+        return LayerPlan(self.name, self.inputs, **arrays, **{key: getattr(self, key) for key in _NUMBERS})
 
     def alone(self) -> "LayerPlan":
         """On crossbars, with no batch norm behind."""
@@ -231,19 +250,21 @@ class LayerWeights:
             for key in _ARRAYS:
                 every[key].append(moved.get(key, getattr(part, key)))
         arrays: dict[str, Any] = {key: np.concatenate(values).astype(_ARRAYS[key]) for key, values in every.items()}
-        return cls(name=name, inputs=fan_in * len(parts), convolution_groups=len(parts), **arrays)
+        bits = max(part.weight_bits for part in parts)
+        return cls(name, fan_in * len(parts), convolution_groups=len(parts), weight_bits=bits, **arrays)
 
     def digest(self) -> str:
         """SHA-256 over every value."""
         grouped = [self.convolution_groups] if self.convolution_groups > 1 else []
-        total = hashlib.sha256(json.dumps([self.name, self.inputs, *grouped]).encode())
+        narrow = [{"weight_bits": self.weight_bits}] if self.weight_bits < INT8 else []
+        total = hashlib.sha256(json.dumps([self.name, self.inputs, *grouped, *narrow]).encode())
         for key in _ARRAYS:
             total.update(getattr(self, key).tobytes())
         return total.hexdigest()
 
     def same_as(self, other: "LayerWeights") -> bool:
         """Whether every field is equal, bit for bit."""
-        plain = ("name", "inputs", "convolution_groups")
+        plain = ("name", "inputs", *_NUMBERS)
         return all(getattr(self, key) == getattr(other, key) for key in plain) and all(
             np.array_equal(getattr(self, key), getattr(other, key)) for key in _ARRAYS
         )
@@ -335,6 +356,9 @@ class NetworkPlan:
         }
         if self.outline is not None:
             header["network"] = self.outline.model_dump_json()
+        bits = [self.layers[name].weight_bits for name in names]
+        if min(bits) < INT8:
+            header["weight_bits"] = json.dumps(bits)
         tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
         return _in_one_order(save(tensors, metadata=header))
 
@@ -355,16 +379,17 @@ class NetworkPlan:
                 names, inputs, steps = (json.loads(header[key]) for key in ("layers", "inputs", "input_step"))
                 if not all(type(name) is str for name in names) or len(set(names)) < len(names):
                     raise ValueError("layer names must be different texts")
-                shared = json.loads(header.get("convolution_groups", json.dumps([1] * len(names))))
                 zeros = json.loads(header.get("input_zero", json.dumps([0] * len(names))))  # older files have none
-                if not all(type(count) is int for count in [*inputs, *shared]):
-                    raise ValueError("inputs and convolution groups must be whole numbers")
+                numbers = [json.loads(header.get(key, json.dumps([n] * len(names)))) for key, n in _NUMBERS.items()]
+                if not all(type(count) is int for counts in (inputs, *numbers) for count in counts):
+                    raise ValueError("inputs, convolution groups and weight bits must be whole numbers")
                 if set(file.keys()) != {f"{i}.{key}" for i in range(len(names)) for key in _ARRAYS}:
                     raise ValueError("its tensors are not those of its layers")
                 layers = {}
-                for i, (name, count, groups) in enumerate(zip(names, inputs, shared, strict=True)):
-                    arrays: dict[str, Any] = {key: file.get_tensor(f"{i}.{key}") for key in _ARRAYS}
-                    layers[name] = LayerPlan(name=name, inputs=count, convolution_groups=groups, **arrays)
+                for i, (name, count, *others) in enumerate(zip(names, inputs, *numbers, strict=True)):
+                    values: dict[str, Any] = {key: file.get_tensor(f"{i}.{key}") for key in _ARRAYS}
+                    values |= zip(_NUMBERS, others, strict=True)
+                    layers[name] = LayerPlan(name, count, **values)
                 outline = Outline.checked(json.loads(header["network"]), str(path)) if "network" in header else None
                 of_inputs = dict(zip(names, steps, strict=True)), outline, dict(zip(names, zeros, strict=True))
                 return NetworkPlan(header["method"], layers, *of_inputs)
@@ -406,4 +431,4 @@ def _add_up(
                     matrix[name, row % fan_in] += donors[donor, i] * gain[use]
 
 
-assert {field.name for field in fields(LayerWeights)} == {"name", "inputs", "convolution_groups", *_ARRAYS}
+assert {field.name for field in fields(LayerWeights)} == {"name", "inputs", *_NUMBERS, *_ARRAYS}

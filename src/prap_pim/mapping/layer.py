@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from prap_pim.common.errors import UserError
 from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
 
 Int64 = NDArray[np.int64]
@@ -18,9 +19,10 @@ Mode = Literal["spread", "pack"]
 class LayerMapping:
     """The OUs of one layer on N crossbars. G row groups, T OUs, X runs.
 
-    A group of K patterns fills ``grain.ous(K)`` OUs; its patterns lie side by side in them, in the order of the plan's
-    donors. OUs are numbered row group after row group; a crossbar holds a range of them and walks it in order. A *run*
-    is a stretch of OUs of one row group on one crossbar: the input registers are loaded once for it.
+    A group of K patterns fills ``grain.of_bits(plan.weight_bits).ous(K)`` OUs; its patterns lie side by side in them,
+    in the order of the plan's donors. OUs are numbered row group after row group; a crossbar holds a range of them and
+    walks it in order. A *run* is a stretch of OUs of one row group on one crossbar: the input registers are loaded once
+    for it.
 
     Attributes:
         plan: what is mapped.
@@ -91,9 +93,9 @@ class LayerMapping:
         """Load of each crossbar, int64 [N]."""
         return np.diff(self.crossbar_start)
 
-    def donor_crossbar(self, columns_per_weight: int, ou_columns: int) -> Int64:
-        """The crossbar on which a donor's result is complete (that of its last OU), int64 [D]."""
-        plan = self.plan
+    def donor_crossbar(self, grain: Grain) -> Int64:
+        """The crossbar on which a donor's result is complete (that of its last OU), int64 [D]; of the plan's grain."""
+        plan, columns_per_weight, ou_columns = self.plan, grain.columns_per_weight, grain.ou_columns
         if columns_per_weight == ou_columns:  # one donor, one OU
             first_donor = self.crossbar_start
         else:
@@ -104,8 +106,13 @@ class LayerMapping:
 
 
 def ous_per_group(plan: LayerPlan, chip: Chip) -> Int64:
-    """OUs of each row group, int64 [G]: ``grain.ous`` for all groups at once."""
-    return -(-plan.donors_per_group * chip.grain.columns_per_weight // chip.grain.ou_columns)
+    """OUs of each row group, int64 [G]: ``grain.ous`` for all groups at once.
+
+    Raises:
+        UserError: the plan's weights have more bits than the chip's.
+    """
+    grain = chip.grain.of_bits(plan.weight_bits)
+    return -(-plan.donors_per_group * grain.columns_per_weight // grain.ou_columns)
 
 
 def fewest_crossbars(plan: LayerPlan, chip: Chip) -> int:
@@ -128,7 +135,8 @@ def map_layer(plan: LayerPlan, chip: Chip, crossbars: int | None = None, mode: M
     unless a budget was given.
 
     Raises:
-        UserError: the plan's patterns do not have the OU's rows, or the budget is too small.
+        UserError: the plan's patterns do not have the OU's rows, its weights have more bits than the chip's, or the
+            budget is too small.
     """
     grain = chip.grain
     if plan.rows.shape[1] != grain.ou_rows:

@@ -8,7 +8,8 @@ from prap_pim.ir.plan import LayerWeights, NetworkPlan
 
 def ous(plan: LayerWeights, grain: Grain) -> int:
     """OUs that a plan's donors fill."""
-    return sum(grain.ous(int(count)) for count in plan.donors_per_group)
+    filled = grain.of_bits(plan.weight_bits)
+    return sum(filled.ous(int(count)) for count in plan.donors_per_group)
 
 
 def dense_ous(layer: Layer, grain: Grain) -> int:

@@ -174,7 +174,7 @@ class Crossbars:
         """What the crossbars are like and where it was said; what is left out is off."""
         model = self.model(chip, sweep, max(sweep.values) if sweep else None)
         values = _flat(model.model_dump(mode="json", exclude={"grain"}))
-        values["encoding"] = model.weight_slices.encoding
+        values["encoding"] = model.weight_encoding
         if values.get("device.variation.kind") == "lognormal":
             del values["device.variation.kind"]  # its sigma says so
         if model.device is None or not model.device.has_wires:

@@ -1,4 +1,4 @@
-"""Training the donors themselves: filters that take one are tied to it through their gains, which stay as they are."""
+"""Training the donors themselves: a filter is tied to those that it takes through its gains, which stay as they are."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,8 +25,8 @@ def train_donors(
     """Train from epoch ``start.epoch`` to the recipe's last with the named layers' donors in place of their weights.
 
     The loss is base training's, cross-entropy and weight decay, without PRAP's penalties. In every forward pass donors
-    are rounded to int8; their gradient passes through the rounding unchanged (Bengio et al., 2013). Who takes which
-    donor with which gain is fixed. Layers without a plan are trained as before.
+    are rounded to the plan's bits; their gradient passes through the rounding unchanged (Bengio et al., 2013). Who
+    takes which donor with which gain is fixed. Layers without a plan are trained as before.
 
     Args:
         model: with the weights of the plans (``put_weights``); trained in place, and left with those of the new plans.
@@ -38,7 +38,7 @@ def train_donors(
         the plans with new donors.
 
     Raises:
-        UserError: a plan is of another layer, or a filter uses two patterns on one row; or as ``training.train``.
+        UserError: a plan is of another layer; or as ``training.train``.
     """
     _tie(model, plans)
     known = dict(model.named_parameters())
@@ -80,7 +80,9 @@ def _tie(model: nn.Module, plans: Mapping[str, LayerWeights]) -> None:
 
 
 class Donors(nn.Module):
-    """A layer's weight as a function of its donors, real [D, h], which int8 values stand for.
+    """A layer's weight as a function of its donors, real [D, h], which integers stand for.
+
+    Each weight is the sum of what its filter's uses give it.
 
     What is trained is a donor times the power of two nearest to the root mean square of its gains, so that a step in it
     is as large a step in the weights whatever the scale at which the donor is stored.
@@ -90,7 +92,7 @@ class Donors(nn.Module):
         shape: of the weight, [O, ...].
 
     Raises:
-        UserError: the plan is of another shape, or a filter uses two patterns on one row.
+        UserError: the plan is of another shape.
     """
 
     def __init__(self, plan: LayerWeights, shape: torch.Size) -> None:
@@ -100,15 +102,17 @@ class Donors(nn.Module):
         rows = plan.rows[plan.use_group]  # [use, h]
         use, place = np.nonzero(rows >= 0)
         where = plan.use_filter[use].astype(np.int64) * plan.fan_in + rows[use, place] % plan.fan_in
-        if len(np.unique(where)) < len(where):
-            raise UserError(f"layer {plan.name}: a filter uses two patterns on one row, which cannot be trained")
-        source = np.full(plan.filters * plan.fan_in, plan.donors.size, np.int32)  # one past the end: nothing, 0
-        gain = np.zeros(plan.filters * plan.fan_in, np.float32)
-        source[where] = plan.use_donor[use].astype(np.int64) * plan.rows.shape[1] + place
+        order = np.argsort(where, kind="stable")
+        first = np.searchsorted(where[order], where)  # [use and place], in that order
+        turn = np.argsort(order) - first  # the how many-th that the weight gets
+        sums = int(turn.max(initial=0)) + 1, plan.filters * plan.fan_in
+        source = np.full(sums, plan.donors.size, np.int32)  # one past the end: nothing, 0
+        gain = np.zeros(sums, np.float32)
+        source[turn, where] = plan.use_donor[use].astype(np.int64) * plan.rows.shape[1] + place
         gains = (
             np.ldexp(plan.use_sign.astype(np.float64), plan.use_exponent) * relative_steps(plan)[plan.use_filter]
         )  # [use]
-        gain[where] = gains[use]
+        gain[turn, where] = gains[use]
         self.source: Tensor
         self.gain: Tensor
         self.register_buffer("source", torch.from_numpy(source), persistent=False)
@@ -121,16 +125,20 @@ class Donors(nn.Module):
         self.step: Tensor
         largest = np.abs(plan.step).max()
         self.register_buffer("step", torch.tensor(largest), persistent=False)
-        self._shape = shape
+        self._shape, self._largest = shape, plan.largest_weight
         self._start = torch.from_numpy(plan.donors.astype(np.float32) * largest * scale)
 
     def forward(self, donors: Tensor) -> Tensor:
         """What is trained, [D, h], to the weight."""
         stored = donors / self.scale
-        step = self.step if donors.numel() == 0 else torch.maximum(self.step, stored.detach().abs().amax() / 127)
+        step = (
+            self.step if donors.numel() == 0 else torch.maximum(self.step, stored.detach().abs().amax() / self._largest)
+        )
         rounded = stored + (torch.round(stored / step) * step - stored).detach()
         flat = torch.cat([rounded.flatten(), rounded.new_zeros(1)])
-        return flat.index_select(0, self.source).mul_(self.gain).reshape(self._shape)
+        return (
+            flat.index_select(0, self.source.flatten()).view_as(self.gain).mul_(self.gain).sum(0).reshape(self._shape)
+        )
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """What training starts with: the donors of the plan."""
@@ -159,9 +167,10 @@ class _Tied(Hooks):
 
 
 def _with_donors(plan: LayerWeights, donors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> LayerWeights:
-    """The plan with other donors, real [D, h], and the int8 step that they need."""
-    step = max(np.abs(plan.step).max(), np.float32(np.abs(donors).max(initial=0.0) / 127))  # the grid of ``Donors``
-    whole = np.clip(np.rint(donors / np.float64(step)), -127, 127).astype(np.int8)
+    """The plan with other donors, real [D, h], and the step that they need."""
+    most = plan.largest_weight
+    step = max(np.abs(plan.step).max(), np.float32(np.abs(donors).max(initial=0.0) / most))  # the grid of ``Donors``
+    whole = np.clip(np.rint(donors / np.float64(step)), -most, most).astype(np.int8)
     return replace(plan, donors=whole, step=(step * relative_steps(plan)).astype(np.float32))
 
 

@@ -38,7 +38,8 @@ class ReuseMap:
         start: place in ``groups`` and filter of the first use of the donor that most filters share.
         groups: numbers of the row groups that are here.
         uses: of each of these three lists, an item for each use: by how much the filter's number is larger than that
-            of the use before (of the first: than -1), donor of the row group, number of its gain.
+            of the use before (of the first: than -1; 0: the same filter again), donor of the row group, number of its
+            gain.
     """
 
     method: str

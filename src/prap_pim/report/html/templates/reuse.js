@@ -17,7 +17,8 @@
   const cell = (kind, text) => Object.assign(document.createElement(kind), { textContent: text });
   const number = (value) => value.toLocaleString("en");
 
-  /** Uses of a row group by filter, {donor, gain}, and how many filters share each donor; unpacked when first seen. */
+  /** Lists of uses of a row group by filter, each {donor, gain}, and how many filters share each donor; unpacked when
+   * first seen. */
   function row(place) {
     if (!rows.has(place)) {
       const [steps, donors, gains] = map.uses[place];
@@ -25,7 +26,8 @@
       let at = -1;
       steps.forEach((step, i) => {
         at += step;
-        uses.set(at, { donor: donors[i], gain: gains[i] });
+        if (step || !uses.has(at)) uses.set(at, []);
+        uses.get(at).push({ donor: donors[i], gain: gains[i] });
         sharers.set(donors[i], (sharers.get(donors[i]) ?? 0) + 1);
       });
       rows.set(place, { uses, sharers });
@@ -65,7 +67,7 @@
     group.replaceChildren(...map.groups.map((each, i) => option(number(each), i)));
     filter.max = map.filters - 1;
     const chosen = document.createElement("span");
-    chosen.append(Object.assign(document.createElement("i"), { className: "marked" }), "uses the chosen donor");
+    chosen.append(Object.assign(document.createElement("i"), { className: "marked" }), "takes a donor of the chosen filter");
     find("legend").replaceChildren(
       ...[...new Set([1, 2, Math.round(Math.sqrt(2 * map.most)), map.most])].filter(Boolean).map((times) => {
         const item = document.createElement("span");
@@ -92,6 +94,9 @@
     Object.assign(space.style, { width: `${w}px`, height: `${h}px` });
     draw();
   }
+
+  /** Donors of the chosen filter in the chosen row group. */
+  const chosen = () => new Set(row(at.group).uses.get(at.filter)?.map((use) => use.donor));
 
   /** What the frame shows of the map; numbers of filters and row groups stay in sight. */
   function draw() {
@@ -129,10 +134,9 @@
       for (let x = firstFilter; x < endFilter; x += 1) {
         paint.fillStyle = quiet;
         paint.fillRect(x * size, y * size, inside, inside);
-        const use = uses.get(x);
-        if (!use) continue;
-        const times = sharers.get(use.donor);
-        if (times === 1) {  // hollow: nobody shares this donor
+        if (!uses.has(x)) continue;
+        const times = Math.max(...uses.get(x).map((use) => sharers.get(use.donor)));
+        if (times === 1) {  // hollow: nobody shares a donor of it
           paint.strokeStyle = soft;
           paint.lineWidth = 1;
           paint.strokeRect(x * size + 1.5, y * size + 1.5, inside - 3, inside - 3);
@@ -144,9 +148,9 @@
         }
       }
     }
-    const here = row(at.group).uses.get(at.filter);
-    for (const [x, use] of here ? row(at.group).uses : []) {  // who else uses the chosen donor
-      if (use.donor !== here.donor) continue;
+    const here = chosen();
+    for (const [x, uses] of here.size ? row(at.group).uses : []) {  // who else takes a donor of the chosen filter
+      if (!uses.some((use) => here.has(use.donor))) continue;
       paint.fillStyle = marked;
       paint.fillRect(x * size, at.group * size, inside, inside);
       paint.lineWidth = 1.5;
@@ -165,20 +169,22 @@
     group.selectedIndex = at.group;
     filter.value = at.filter;
     const { uses, sharers } = row(at.group);
-    const here = uses.get(at.filter);
+    const here = chosen();
     const place = `Row group ${number(map.groups[at.group])}, filter ${number(at.filter)}`;
-    const others = here && sharers.get(here.donor);
-    find("told").textContent = here
-      ? `${place}: ${map.gain_names[here.gain]} times donor ${here.donor} of this row group, ` +
-        (others === 1 ? "which no other filter uses." : `which ${number(others)} filters use.`)
-      : `${place}: no pattern.`;
+    const said = uses.get(at.filter)?.map(({ donor, gain }) => {
+      const others = sharers.get(donor);
+      const who = others === 1 ? "which no other filter uses" : `which ${number(others)} filters use`;
+      return `${map.gain_names[gain]} times donor ${donor} of this row group, ${who}`;
+    });
+    find("told").textContent = `${place}: ${said?.join("; plus ") ?? "no pattern"}.`;
     const donors = new Map();
-    for (const [x, use] of uses) {
-      if (!donors.has(use.donor)) donors.set(use.donor, []);
-      donors.get(use.donor).push(`${x} (${map.gain_names[use.gain]})`);
+    for (const [x, all] of uses) {
+      for (const { donor, gain } of all) {
+        if (!donors.has(donor)) donors.set(donor, []);
+        donors.get(donor).push(`${x} (${map.gain_names[gain]})`);
+      }
     }
-    const first = (a, b) =>
-      (b[0] === here?.donor) - (a[0] === here?.donor) || b[1].length - a[1].length || a[0] - b[0];
+    const first = (a, b) => here.has(b[0]) - here.has(a[0]) || b[1].length - a[1].length || a[0] - b[0];
     find("donors").replaceChildren(
       ...[...donors].sort(first).map(([donor, filters]) => {
         const tr = document.createElement("tr");
@@ -187,7 +193,7 @@
           Object.assign(cell("td", filters.length), { className: "num" }),
           cell("td", filters.join(", ")),
         );
-        if (here && here.donor === donor) tr.className = "chosen";
+        if (here.has(donor)) tr.className = "chosen";
         return tr;
       }),
     );
