@@ -141,7 +141,7 @@ def plan_ratio(captured: Captured, found: Calibration) -> float:
 
 
 def plan_ous(plan: LayerPlan) -> int:
-    return int(sum(GRAIN.ous(int(count)) for count in plan.donors_per_group))
+    return int(sum(GRAIN.of_bits(plan.weight_bits).ous(int(count)) for count in plan.donors_per_group))
 
 
 def digest(found: Calibration) -> list[str]:

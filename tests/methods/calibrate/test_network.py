@@ -549,3 +549,27 @@ def test_few_rows_are_not_fitted_too_well(monkeypatch: pytest.MonkeyPatch):
             return float((with_plans(captured, found)(unseen) - model(unseen)).square().mean())
 
     assert error(0.1) < 0.95 * error(0)
+
+
+def test_a_budget_chooses_among_bits_and_uses() -> None:
+    """At the same OU steps: nearer to the outputs than donors of 8 bits that filters take one of."""
+    captured, x = captured_of(Normed), images(60)
+    for ratio in (0.2, 0.4):
+        first, second = (
+            compress(captured, x, compute_ratio=ratio, shapes=(9,), **more)
+            for more in ({}, {"bits": (4, 6), "uses": 2, "update_weight": 0})
+        )
+        assert plan_ratio(captured, second) <= ratio
+        chosen = [layer.setting for layer in second.layers if layer.setting is not None]
+        assert {setting.bits for setting in chosen} <= {4, 6}
+        assert max(setting.uses for setting in chosen) == 2
+        assert sum(layer.error for layer in second.layers) < 0.6 * sum(layer.error for layer in first.layers)
+
+
+def test_further_uses_are_not_taken_where_they_cost_more_than_they_give() -> None:
+    captured, x = captured_of(Normed), images(40)
+    uses = []
+    for weight in (0.0, 1.0, 200.0):
+        found = compress(captured, x, compute_ratio=0.3, bits=(4,), uses=3, update_weight=weight)
+        uses.append(sum(plan.uses for plan in found.plans.values()))
+    assert uses[0] > uses[1] > uses[2]

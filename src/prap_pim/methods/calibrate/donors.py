@@ -102,8 +102,8 @@ class _Uses(NamedTuple):
 
 
 def _room(uses: int, count: int) -> _Uses:
-    kinds = np.int32, np.float32, np.float32
-    return _Uses(*(np.zeros((uses, count), kind) for kind in kinds))
+    shape = uses, count
+    return _Uses(np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})

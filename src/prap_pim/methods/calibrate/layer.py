@@ -288,7 +288,7 @@ class _Solver:
             group = _Group(rows, filters, count, self._whole(desired), own)
             return group, self._cost(group, desired, metric)
         weight = self.problem.weight[filters]
-        factor = np.linalg.cholesky(metric)
+        factor = np.asarray(np.linalg.cholesky(metric), np.float64)
         patterns = desired @ factor
         scale = float(np.abs(patterns).max(initial=0.0)) or 1.0  # float32 from here on
         ready = np.ascontiguousarray(patterns / scale, np.float32)
@@ -306,7 +306,8 @@ class _Solver:
             alone = len(filters) == share.stop - share.start
             whole = np.zeros((len(donors) if alone else here, donors.shape[1]))  # fewer may do
             if self.setting.bits == _BITS:
-                whole[: len(donors)] = self._whole(np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T)
+                plain = np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T
+                whole[: len(donors)] = self._whole(np.asarray(plain, np.float64))
             else:
                 for _ in range(_ROUNDINGS):
                     found = choose(ready[share], donors, worth[share], self.setting.uses)
