@@ -201,12 +201,11 @@ def compress(arguments: SimpleNamespace) -> None:
     with progress_bars(arguments.quiet or arguments.json) as progress:
         from prap_pim.api.onnx import compress_onnx
         from prap_pim.common.settings import with_overrides
+        from prap_pim.methods.method import given_once
         from prap_pim.report.terminal.onnx import print_summary
 
         options = with_overrides({}, arguments.overrides)
         quantize = options.pop("quantize", None)
-        if arguments.max_drop is not None:
-            options["max_drop"] = arguments.max_drop
         summary = compress_onnx(
             arguments.model,
             arguments.calibration,
@@ -217,7 +216,7 @@ def compress(arguments: SimpleNamespace) -> None:
             skip=arguments.skip,
             seed=arguments.seed,
             plan=arguments.plan,
-            options=options,
+            options=given_once(options, max_drop=arguments.max_drop),
             quantize=quantize,
             bit_true=arguments.bit_true,
             batch_axes=_batch_axes(arguments.batch_axes),
