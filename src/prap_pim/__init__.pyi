@@ -2,8 +2,8 @@ from .api.model import Compression, compress, estimate
 from .api.onnx import compress_onnx
 from .common.errors import UserError
 from .cost import CostReport
-from .crossbar import CrossbarModel, Device, MonteCarloReport, measure, monte_carlo
-from .frontend import capture
+from .crossbar import CrossbarModel, Device, MonteCarloReport, SimulationReport, measure, monte_carlo, zero_input_rates
+from .frontend import Captured, capture
 from .frontend.quantize import QuantizeConfig
 from .hardware.chip import CHIPS, Chip, load_chip
 from .hardware.components import COMPONENTS, ComponentTable, load_table
@@ -16,7 +16,7 @@ from .methods.prune.pattern import pattern_mask
 from .methods.reuse.similar import similar_reuse
 from .results.run import Results
 from .results.study import StudyResults, TrialResult
-from .runs.finished import reopen
+from .runs.finished import FinishedRun, reopen
 from .runs.simulate import simulate
 from .runs.study.explore import Study, explore
 
@@ -24,6 +24,7 @@ __all__ = [
     "CHIPS",
     "COMPONENTS",
     "Calibrated",
+    "Captured",
     "Chip",
     "ComponentTable",
     "Compression",
@@ -31,6 +32,7 @@ __all__ = [
     "CrossbarModel",
     "Dense",
     "Device",
+    "FinishedRun",
     "Grain",
     "Identical",
     "Layer",
@@ -46,6 +48,7 @@ __all__ = [
     "Results",
     "ReuseMap",
     "Similar",
+    "SimulationReport",
     "Structured",
     "Study",
     "StudyResults",
@@ -64,4 +67,5 @@ __all__ = [
     "reopen",
     "similar_reuse",
     "simulate",
+    "zero_input_rates",
 ]

@@ -246,7 +246,7 @@ def simulate(
     run: str | Path,
     crossbars: Device | Mapping[str, Any] | str | Path | None = None,
     *,
-    progress: Progress = quiet,
+    progress: Progress | None = quiet,
     **request: Any,
 ) -> SimulationResult:
     """Accuracy of a finished run's methods on crossbars with device effects; also into its results and report.
@@ -272,7 +272,7 @@ def simulate(
         given = {"device": crossbars.model_dump()} if isinstance(crossbars, Device) else dict(crossbars or {})
         settings = Crossbars(given, dict.fromkeys(_flat(given), "simulate"), ", ".join(given))
     asked = Request.checked({"processes": 1, **request}, "simulate")
-    return simulate_run(Path(run), asked, settings, "prap_pim.simulate", progress)[1]
+    return simulate_run(Path(run), asked, settings, "prap_pim.simulate", progress or quiet)[1]
 
 
 def simulate_run(
