@@ -144,6 +144,10 @@ class Crossbars:
         origin = " and ".join(dict.fromkeys(self.sources.values())) or f"chip {chip.name}"
         if "grain" in self.given:
             raise UserError(f"{origin}: grain is the chip's: the plans of the run were made for it")
+        known = [name for name in CrossbarModel.model_fields if name != "grain"]
+        for key in self.given:
+            if key not in known:
+                raise UserError(f"{origin}: unknown key {key!r} ({nearest(str(key), known)})")
         given = self.given
         if sweep is not None and value is not None:
             given = self._swept(chip, sweep, value)
