@@ -14,7 +14,8 @@ from .ir.plan import LayerPlan, NetworkPlan
 from .methods.method import Calibrated, Dense, Identical, Orc, Pattern, Prap, Similar, Structured
 from .methods.prune.pattern import pattern_mask
 from .methods.reuse.similar import similar_reuse
-from .results.run import Results
+from .results.onnx import OnnxSummary
+from .results.run import Results, SimulationResult
 from .results.study import StudyResults, TrialResult
 from .runs.finished import FinishedRun, reopen
 from .runs.simulate import simulate
@@ -40,6 +41,7 @@ __all__ = [
     "MonteCarloReport",
     "Network",
     "NetworkPlan",
+    "OnnxSummary",
     "Orc",
     "Pattern",
     "PatternSet",
@@ -49,6 +51,7 @@ __all__ = [
     "ReuseMap",
     "Similar",
     "SimulationReport",
+    "SimulationResult",
     "Structured",
     "Study",
     "StudyResults",

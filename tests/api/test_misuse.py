@@ -29,6 +29,7 @@ from prap_pim import (
     load_chip,
     measure,
     monte_carlo,
+    zero_input_rates,
 )
 
 
@@ -125,6 +126,14 @@ def test_measure_names_what_is_something_else(
     given[place] = "isaac-32nm"
     refused(lambda: measure(*given), message)
     refused(lambda: monte_carlo(*given, 1), message)
+
+
+def test_zero_input_rates_names_what_is_something_else(captured: Captured, found: Compression, x: Tensor) -> None:
+    grain = load_chip("isaac-32nm").grain
+    rates = zero_input_rates(captured, found.plan, x.numpy(), grain)
+    assert set(rates) == set(found.plan.layers)
+    refused(lambda: zero_input_rates(captured, found.plan, x, "isaac-32nm"), "grain must be a Grain, such as")
+    refused(lambda: zero_input_rates(captured, found, x, grain), "plan must be a NetworkPlan")
 
 
 def test_capture_takes_modules_alone(x: Tensor) -> None:

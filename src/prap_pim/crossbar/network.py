@@ -135,16 +135,18 @@ def measure(
     return SimulationReport(len(images), tally.quality(), checks, checked, paths, overflows)
 
 
-def check_parts(captured: Any, plan: Any, model: Any) -> None:
+def check_parts(captured: Any, plan: Any, model: Any = None, grain: Any = None) -> None:
     """
     Raises:
-        UserError: something else was given in the place of the network, its plan or the crossbars.
+        UserError: something else was given in the place of the network, its plan, or the crossbars or their grain.
     """
-    wanted = (
+    wanted = [
         ("captured", captured, Captured, "what capture(model, example, name) gives"),
         ("plan", plan, NetworkPlan, "a NetworkPlan, such as the plan of what compress gives"),
-        ("model", model, CrossbarModel, "a CrossbarModel, such as CrossbarModel.of(load_chip(...))"),
-    )
+        ("grain", grain, Grain, "a Grain, such as load_chip(...).grain")
+        if model is None and grain is not None
+        else ("model", model, CrossbarModel, "a CrossbarModel, such as CrossbarModel.of(load_chip(...))"),
+    ]
     for name, given, kind, hint in wanted:
         if not isinstance(given, kind):
             raise UserError(f"{name} must be {hint}, not {type(given).__name__}")
