@@ -167,7 +167,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--ratio", "x"], "'--ratio': 'x' is not a valid float"),
+        (["--ratio", "x"], "'--ratio': must be a number, not 'x'"),
         (["--ratio", "2"], "compute_ratio"),
         ([], "give either compute_ratio (--ratio) or max_drop (--max-drop)"),
         (["--method", "similr"], "did you mean 'similar'?"),
@@ -177,7 +177,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--ratio", "0.5", "--set", "nonsense=1"], "nonsense"),
         (["--ratio", "0.5", "--skip", "heed"], "did you mean 'head'?"),
         (["--ratio", "0.5", "--chip", "none"], "no chip 'none'"),
-        (["--ratio", "0.5", "--seed", "first"], "'--seed': 'first' is not a valid integer"),
+        (["--ratio", "0.5", "--seed", "first"], "'--seed': must be a whole number, not 'first'"),
         (["--ratio", "0.5", "-o", "model.onnx"], "it would replace the model"),
         (["--ratio", "0.5", "-o", "same.onnx"], "it would replace the model"),
         (["--ratio", "0.5", "-o", "data.npz"], "it would replace the calibration inputs"),
