@@ -2,8 +2,8 @@ from .api.model import Compression, compress, estimate
 from .api.onnx import compress_onnx
 from .common.errors import UserError
 from .cost import CostReport
-from .crossbar import CrossbarModel, Device, MonteCarloReport, measure, monte_carlo
-from .frontend import capture
+from .crossbar import CrossbarModel, Device, MonteCarloReport, SimulationReport, measure, monte_carlo, zero_input_rates
+from .frontend import Captured, capture
 from .frontend.quantize import QuantizeConfig
 from .hardware.chip import CHIPS, Chip, load_chip
 from .hardware.components import COMPONENTS, ComponentTable, load_table
@@ -14,9 +14,10 @@ from .ir.plan import LayerPlan, NetworkPlan
 from .methods.method import Calibrated, Dense, Identical, Orc, Pattern, Prap, Similar, Structured
 from .methods.prune.pattern import pattern_mask
 from .methods.reuse.similar import similar_reuse
-from .results.run import Results
+from .results.onnx import OnnxSummary
+from .results.run import Results, SimulationResult
 from .results.study import StudyResults, TrialResult
-from .runs.finished import reopen
+from .runs.finished import FinishedRun, reopen
 from .runs.simulate import simulate
 from .runs.study.explore import Study, explore
 
@@ -24,6 +25,7 @@ __all__ = [
     "CHIPS",
     "COMPONENTS",
     "Calibrated",
+    "Captured",
     "Chip",
     "ComponentTable",
     "Compression",
@@ -31,6 +33,7 @@ __all__ = [
     "CrossbarModel",
     "Dense",
     "Device",
+    "FinishedRun",
     "Grain",
     "Identical",
     "Layer",
@@ -38,6 +41,7 @@ __all__ = [
     "MonteCarloReport",
     "Network",
     "NetworkPlan",
+    "OnnxSummary",
     "Orc",
     "Pattern",
     "PatternSet",
@@ -46,6 +50,8 @@ __all__ = [
     "Results",
     "ReuseMap",
     "Similar",
+    "SimulationReport",
+    "SimulationResult",
     "Structured",
     "Study",
     "StudyResults",
@@ -64,4 +70,5 @@ __all__ = [
     "reopen",
     "similar_reuse",
     "simulate",
+    "zero_input_rates",
 ]

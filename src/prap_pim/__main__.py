@@ -24,7 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if COMPLETE in os.environ:
             from click.shell_completion import shell_complete  # imported here: only a shell asks for it
 
-            return shell_complete(cli, {}, "prap-pim", COMPLETE, os.environ[COMPLETE])
+            try:
+                return shell_complete(cli, {}, "prap-pim", COMPLETE, os.environ[COMPLETE])
+            except (KeyError, ValueError) as error:
+                raise UserError(f"{COMPLETE} is for the script that prap-pim completion prints ({error})") from error
         # not cli.main(), which would print more than one line for an interruption or a mistake
         with cli.make_context("prap-pim", words, obj=tuple(words)) as context:
             code = cli.invoke(context)
@@ -32,10 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = done.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "prap-pim"
-        return _complain(f"{error.format_message().removesuffix('.')} (see {command} --help)", 2)
+        return _complain(f"{error.format_message().removesuffix('.')}{_allowed(error)} (see {command} --help)", 2)
     except UserError as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
+        # Python ends by SIGINT, whatever is returned here, if an exec(text) was interrupted, as imports do many, until
+        # another one begins
+        exec("")
         command = (context and context.invoked_subcommand) or ""
         return _complain(f"interrupted; {_NEXT_STEP.get(command, 'nothing was written')}", 130)
     except BrokenPipeError:
@@ -52,6 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{type(error).__name__}: {error}"
         return _complain(f"a fault of the program: {what} (with PRAP_PIM_TRACEBACK=1 it says where)", 1)
     return code or 0
+
+
+def _allowed(error: click.UsageError) -> str:
+    """The words that an unknown one may have been meant for, where none is near to it."""
+    command = error.ctx.command if error.ctx else None
+    known: list[str] = []
+    if isinstance(error, click.exceptions.NoSuchCommand) and isinstance(command, click.Group):
+        known = [] if error.possibilities else list(command.commands)
+    elif isinstance(error, click.NoSuchOption) and command is not None and error.ctx is not None:
+        options = (each.opts[-1] for each in command.get_params(error.ctx) if isinstance(each, click.Option))
+        known = [] if error.possibilities else list(options)
+    return f" (allowed: {', '.join(known)})" if known else ""
 
 
 def _complain(what: object, code: int) -> int:

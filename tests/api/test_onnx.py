@@ -18,6 +18,7 @@ from prap_pim.__main__ import main
 from prap_pim.api.onnx import compress_onnx, together
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.onnx import OnnxFile, capture_onnx, read_batches
+from prap_pim.hardware.chip import load_chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.onnx import OnnxSummary
 from tests.frontend.onnx.models import NEWEST, Case, node, random, run, save
@@ -166,7 +167,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--ratio", "x"], "'--ratio': 'x' is not a valid float"),
+        (["--ratio", "x"], "'--ratio': must be a number, not 'x'"),
         (["--ratio", "2"], "compute_ratio"),
         ([], "give either compute_ratio (--ratio) or max_drop (--max-drop)"),
         (["--method", "similr"], "did you mean 'similar'?"),
@@ -176,7 +177,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--ratio", "0.5", "--set", "nonsense=1"], "nonsense"),
         (["--ratio", "0.5", "--skip", "heed"], "did you mean 'head'?"),
         (["--ratio", "0.5", "--chip", "none"], "no chip 'none'"),
-        (["--ratio", "0.5", "--seed", "first"], "'--seed': 'first' is not a valid integer"),
+        (["--ratio", "0.5", "--seed", "first"], "'--seed': must be a whole number, not 'first'"),
         (["--ratio", "0.5", "-o", "model.onnx"], "it would replace the model"),
         (["--ratio", "0.5", "-o", "same.onnx"], "it would replace the model"),
         (["--ratio", "0.5", "-o", "data.npz"], "it would replace the calibration inputs"),
@@ -312,3 +313,38 @@ def test_an_axis_that_holds_no_batch_is_told_of(tmp_path: Path) -> None:
     case = Case(nodes=[node("MatMul", "x a", "y")], weights={"a": random(16, 8)}, inputs={"x": random(96, 16)})
     with pytest.raises(UserError, match="does not run on 8 inputs at a time: mat1 and mat2 shapes cannot be multipl"):
         compressed(tmp_path, case, method="dense", batch_axes={"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--ratio", "0.5", "--set", "compute_ratio=0.4"], "compute_ratio is given twice: 0.5 and 0.4"),
+        (["--max-drop", "0.1", "--set", "max_drop=0.4"], "max_drop is given twice: 0.1 and 0.4"),
+    ],
+)
+def test_a_setting_given_twice_is_refused(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(network(), tmp_path)
+    np.savez(tmp_path / "data.npz", **network().inputs)
+    line = ["compress", str(tmp_path / "model.onnx"), "--calibration", str(tmp_path / "data.npz")]
+    assert main([*line, "-o", str(tmp_path / "out.onnx"), *flags]) == 2
+    assert capsys.readouterr().err == f"prap-pim: {message}\n"
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_places_and_the_chip_in_other_forms(tmp_path: Path) -> None:
+    save(network(), tmp_path)
+    np.savez(tmp_path / "data.npz", **network().inputs)
+    model, data, out = (str(tmp_path / name) for name in ("model.onnx", "data.npz", "out.onnx"))
+    with pytest.raises(UserError, match=r"^compute_ratio is given twice: 0\.5 and 0\.4$"):
+        compress_onnx(model, data, out, compute_ratio=0.5, options={"compute_ratio": 0.4})
+    with pytest.raises(UserError, match=r"^model must be the path of a file, not 3$"):
+        compress_onnx(3, data, out)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^options must hold settings by name, not 3$"):
+        compress_onnx(model, data, out, options=3)  # type: ignore[arg-type]
+    chip = load_chip("isaac-32nm")
+    plan, exact = str(tmp_path / "p.safetensors"), str(tmp_path / "exact.onnx")
+    summary = compress_onnx(model, data, out, "dense", chip=chip, plan=plan, bit_true=exact, progress=None)
+    assert (summary.output, summary.chip) == (out, "isaac-32nm")
+    assert all(Path(each).exists() for each in (out, plan, exact))

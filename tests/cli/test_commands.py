@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
+import click
 import numpy as np
 import pytest
 import yaml
@@ -19,8 +21,11 @@ from rich.console import Console
 
 from prap_pim.__main__ import main
 from prap_pim.cli import output
-from prap_pim.cli.parser import cli
+from prap_pim.cli.launch import Launch
+from prap_pim.cli.parser import ACCELERATORS, METHODS, PRECISIONS, cli
 from prap_pim.common.errors import UserError
+from prap_pim.hardware.chip import preset_names
+from prap_pim.methods import method as methods
 from tests.api.test_onnx import network
 from tests.frontend.onnx.models import save
 from tests.report.made_up import method, results, simulation
@@ -162,7 +167,19 @@ def test_without_arguments_it_prints_help(capsys: pytest.CaptureFixture[str]) ->
             "Invalid value for '--figure': 'enrgy' is unknown, did you mean 'energy'? (see prap-pim plot --help)",
         ),
         ("compress m -o x", "Missing option '--calibration' (see prap-pim compress --help)"),
-        ("replay qqqqq -z", "No such option '-z' (see prap-pim replay --help)"),
+        (
+            "replay qqqqq -z",
+            "No such option '-z' (allowed: --network, --method, --mapped, --quiet, --json, --help) "
+            "(see prap-pim replay --help)",
+        ),
+        (
+            "zzz",
+            "No such command 'zzz' (allowed: run, compare, explore, report, plot, simulate, compress, replay, "
+            "completion) (see prap-pim --help)",
+        ),
+        ("run x.yaml --set", "Option '--set' requires an argument (see prap-pim run --help)"),
+        ("run x --output ''", "Invalid value for '--output': must not be empty (see prap-pim run --help)"),
+        ("compress m -o ''", "Invalid value for '-o' / '--output': must not be empty (see prap-pim compress --help)"),
         ("report", "Missing argument 'RUN...' (see prap-pim report --help)"),
         ("simulate 'a\n\x1bb' 'c\n\x1bd'", None),
     ],
@@ -180,18 +197,18 @@ def test_a_misspelt_word_is_answered_with_the_nearest(
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("explore x --processes 0", "Invalid value for '--processes': 0 is not in the range 1<=x<=1024"),
-        ("explore x --processes 1025", "Invalid value for '--processes': 1025 is not in the range 1<=x<=1024"),
-        ("explore x --processes -1", "Invalid value for '--processes': -1 is not in the range 1<=x<=1024"),
-        ("explore x --processes 1.5", "Invalid value for '--processes': '1.5' is not a valid whole number"),
-        ("explore x --processes two", "Invalid value for '--processes': 'two' is not a valid whole number"),
-        ("simulate x --processes 0", "Invalid value for '--processes': 0 is not in the range 1<=x<=1024"),
-        ("simulate x --samples many", "Invalid value for '--samples': 'many' is not a valid integer"),
-        ("simulate x --devices 1.5", "Invalid value for '--devices': '1.5' is not a valid integer"),
-        ("simulate x --seed s", "Invalid value for '--seed': 's' is not a valid integer"),
-        ("compress m --seed s", "Invalid value for '--seed': 's' is not a valid integer"),
-        ("compress m --ratio all", "Invalid value for '--ratio': 'all' is not a valid float"),
-        ("compress m --max-drop x", "Invalid value for '--max-drop': 'x' is not a valid float"),
+        ("explore x --processes 0", "Invalid value for '--processes': must be at least 1, not 0"),
+        ("explore x --processes 1025", "Invalid value for '--processes': must be at most 1024, not 1025"),
+        ("explore x --processes -1", "Invalid value for '--processes': must be at least 1, not -1"),
+        ("explore x --processes 1.5", "Invalid value for '--processes': must be a whole number, not '1.5'"),
+        ("explore x --processes two", "Invalid value for '--processes': must be a whole number, not 'two'"),
+        ("simulate x --processes 0", "Invalid value for '--processes': must be at least 1, not 0"),
+        ("simulate x --samples many", "Invalid value for '--samples': must be a whole number, not 'many'"),
+        ("simulate x --devices 1.5", "Invalid value for '--devices': must be a whole number, not '1.5'"),
+        ("simulate x --seed s", "Invalid value for '--seed': must be a whole number, not 's'"),
+        ("compress m --seed s", "Invalid value for '--seed': must be a whole number, not 's'"),
+        ("compress m --ratio all", "Invalid value for '--ratio': must be a number, not 'all'"),
+        ("compress m --max-drop x", "Invalid value for '--max-drop': must be a number, not 'x'"),
     ],
 )
 def test_a_number_that_is_none_or_out_of_range(line: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -422,6 +439,56 @@ def test_bash_completes(place: Path, installed: dict[str, str]) -> None:
     assert completed(place, installed, "compress", "model.onnx", "--calibration", "da") == {"data.npz"}
     assert completed(place, installed, "report", "to") == {"told"}
     assert completed(place, installed, "report", "tin") == set()  # a file is no run
+
+
+def test_bash_completes_values(place: Path, installed: dict[str, str]) -> None:
+    assert completed(place, installed, "compress", "m", "--method", "") == set(METHODS)
+    assert completed(place, installed, "compress", "m", "--chip", "isaac") == {"isaac-32nm"}
+    assert completed(place, installed, "compress", "m", "--chip", "tin") == {"tiny.yaml"}  # or a file
+    assert completed(place, installed, "run", "tiny.yaml", "--accelerator", "c") == {"cpu", "cuda"}
+    assert completed(place, installed, "run", "tiny.yaml", "--precision", "b") == {"bf16-mixed"}
+    assert completed(place, installed, "replay", "") == {"prap-2023"}
+
+
+def test_words_that_are_completed_are_those_allowed() -> None:
+    """The command line has lists of its own, as it loads nothing to complete a word."""
+    assert sorted(METHODS) == sorted(methods.METHODS)
+    assert get_args(Launch.model_fields["accelerator"].annotation) == ACCELERATORS
+    assert get_args(Launch.model_fields["precision"].annotation) == PRECISIONS
+    offered = {
+        (name, parameter.name): [item.value for item in parameter.shell_complete(context, "")]
+        for name, command in cli.commands.items()
+        for context in [click.Context(command)]
+        for parameter in command.params
+        if parameter.name in ("chip", "preset")
+    }
+    assert offered == {("compress", "chip"): preset_names(), ("replay", "preset"): ["prap-2023"]}
+
+
+def test_a_shell_that_asks_without_a_line(place: Path) -> None:
+    done = in_a_process("", place, _PRAP_PIM_COMPLETE="bash_complete")
+    told = b"prap-pim: _PRAP_PIM_COMPLETE is for the script that prap-pim completion prints ('COMP_WORDS')\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", told)
+
+
+def test_an_interruption_of_an_import_ends_in_130(place: Path) -> None:
+    """Python would end by SIGINT after code that was made of text was interrupted."""
+    ask = (
+        "import sys, prap_pim.__main__ as start; start.cli.invoke = lambda _: exec('raise KeyboardInterrupt'); "
+        "sys.exit(start.main(['report', 'x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True)
+    assert (done.returncode, done.stderr) == (130, b"prap-pim: interrupted; nothing was written\n")
+
+
+def test_simulate_lists_what_it_takes(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    assert main(["simulate", "real", "--set", "foo=1"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("prap-pim: --set: unknown key 'foo' (allowed: accumulator_bits, adc_bits,")
+    assert "grain" not in told
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")

@@ -1,11 +1,11 @@
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import Field
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.settings import Settings, parse_yaml, read_yaml
+from prap_pim.common.settings import Saved, Settings, parse_yaml, read_yaml
 
 
 class Item(Settings):
@@ -115,3 +115,30 @@ def test_unreadable(tmp_path: Path, content: bytes | None, message: str):
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"inner": {"epochs": "x"}}, "Outer: inner.epochs: must be a whole number, not 'x'"),
+        ({"items": [{"name": "a", "size": None}]}, "Outer: items.a.size: must be a number, not nothing"),
+        ({"shar": 1}, "Outer: unknown key 'shar' (did you mean 'share'?)"),
+    ],
+)
+def test_one_who_calls_the_class_gets_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        Outer(**settings)
+    assert str(error.value) == message
+
+
+def test_a_value_without_a_name_is_told_the_first_name() -> None:
+    with pytest.raises(UserError, match=r"^Inner: settings are given by name: give epochs=7$"):
+        Inner(7)  # type: ignore[misc]
+
+
+def test_a_file_holds_saved_values_by_the_name_of_its_path(tmp_path: Path) -> None:
+    class Kept(Saved):
+        value: int
+
+    Kept(value=3).save(str(tmp_path / "a.json"))
+    assert Kept.load(str(tmp_path / "a.json")) == Kept(value=3)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from prap_pim.common.errors import UserError
 from prap_pim.crossbar import (
@@ -256,7 +255,7 @@ def test_the_chip_says_what_it_can() -> None:
     ],
 )
 def test_mistakes(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(UserError, match=message):
         CrossbarModel(**wrong)
     with pytest.raises(UserError, match=message):
         CrossbarModel.checked(wrong, "crossbars")

@@ -242,7 +242,7 @@ def test_swept_settings_by_hand() -> None:
         (["--samples", "0"], "samples: must be at least 1"),
         (["--samples", "61"], "the run has 60 test images, not 61"),
         (["--devices", "0"], "devices: must be at least 1"),
-        (["--processes", "none"], "'--processes': 'none' is not a valid whole number"),
+        (["--processes", "none"], "'--processes': must be a whole number, not 'none'"),
         (["--methods", "prep"], "no method 'prep' in the run"),
         (["--device", "nowhere.yaml"], "cannot read nowhere.yaml"),
     ],

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from prap_pim.frontend import (
     as_values,
     call,
     capture,
+    check_model,
     constants,
     cut,
     not_of_one_size,
@@ -193,12 +195,12 @@ def compress(
     method: str | Method | MethodConfig = "calibrated",
     *,
     compute_ratio: float | None = None,
-    chip: str = "isaac-32nm",
+    chip: str | Path | Chip = "isaac-32nm",
     skip: str | Collection[str] = (),
     seed: int = 0,
     name: str = "",
     quantize: QuantizeConfig | Mapping[str, Any] | None = None,
-    progress: Progress = quiet,
+    progress: Progress | None = quiet,
     **options: Any,
 ) -> Compression:
     """Compress any model that torch.fx or torch.export can trace, one-shot. The model itself is not touched.
@@ -212,22 +214,24 @@ def compress(
         method: ``Calibrated(...)``, ``Similar``, ``Identical``, ``Prap``, ``Orc``, ``Structured``, ``Pattern`` or
             ``Dense()``; or the name of one ("calibrated", ...), whose settings are then keywords of this call.
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
-        chip: a preset or a TOML file, for the size of its OUs.
+        chip: a preset, a TOML file or a ``Chip`` (``load_chip``), for the size of its OUs.
         skip: names of layers, of modules that hold them, or patterns with * and ?: they keep their weights (but for
             equalised channels, see ``quantize``). Modules that cannot be mapped are computed digitally if named.
-        seed: see ``calibrate``.
+        seed: of which of a layer's inputs are looked at where there are more than needed: the same seed gives the same
+            plan.
         name: what to call the model; its class's name if empty.
         quantize: how the int8 grids of activations are found (``QuantizeConfig``), such as ``{"zero_point": False}``.
-        progress: told after every layer.
+        progress: told after every layer; None: nobody is.
         options: further settings of a method that is given by its name, such as ``keep`` of "similar".
 
     Raises:
         UserError: the model cannot be traced, a module cannot be mapped, a setting is wrong, or the ratio is out of
             reach; one line that names what and why.
     """
-    _check_model(model)
+    check_model(model)
     if not isinstance(name, str):
         raise UserError(f"name must be text, not {name!r}")
+    progress = progress or quiet
     asked = method_of(method, {"compute_ratio": compute_ratio, **options})
     skip = _names(skip)
     name = name or type(model).__name__
@@ -260,9 +264,9 @@ def compress(
 def estimate(
     model: "nn.Module | Compression | NetworkPlan",
     example: Inputs | None = None,
-    chip: str = "isaac-32nm",
+    chip: str | Path | Chip = "isaac-32nm",
     skip: str | Collection[str] = (),
-    plan: NetworkPlan | None = None,
+    plan: "NetworkPlan | Compression | str | Path | None" = None,
 ) -> CostReport:
     """Latency, energy and area of one inference of a model, of what ``compress`` returned, or of a plan.
 
@@ -271,14 +275,17 @@ def estimate(
             ``compress`` or a run made holds its model's shapes, for the inputs that it was made with.
         example: one input batch as the model takes it; sizes count, values do not. For a compression or a plan: not
             needed; its sizes must be those that they were made with.
-        chip: a preset or a TOML file. A compression was made for OUs of one size: the chip must have it.
+        chip: a preset, a TOML file or a ``Chip``. A compression was made for OUs of one size: the chip must have it.
         skip: as for ``compress``.
-        plan: of this model, such as one that was saved.
+        plan: of this model: a plan, the file of one that was saved, or what ``compress`` returned.
 
     Raises:
         UserError: as ``compress``; or the plan is of another model; or the chip is too small.
     """
     on_chip, skip, example = load_chip(chip), _names(skip), of_arrays(example)
+    plan = _plan(plan)
+    if plan is not None and isinstance(model, NetworkPlan | Compression):
+        raise UserError("give either a plan as the model, or a model and its plan")
     if isinstance(model, NetworkPlan):
         network = model.network()
         _same_inputs(network, example)
@@ -288,13 +295,23 @@ def estimate(
             raise UserError(f"chip {on_chip.name} has other OUs than {model.chip.name}, for which the plan was made")
         _same_inputs(model.network, example)
         return cost(model.network, model.plan, on_chip)
-    _check_model(model)
+    check_model(model)
     if example is None:
         raise UserError("a model needs an example of its inputs to be costed")
     captured = capture(model, without_labels(example, model), type(model).__name__, skip)
     if plan is not None:
         return cost(captured.network, plan, on_chip)
     return cost(captured.network, plan_for_costs(captured, on_chip), on_chip)
+
+
+def _plan(given: "NetworkPlan | Compression | str | Path | None") -> NetworkPlan | None:
+    if isinstance(given, str | Path):
+        return NetworkPlan.load(given)
+    if isinstance(given, Compression):
+        return given.plan
+    if not isinstance(given, NetworkPlan | None):
+        raise UserError(f"plan must be a NetworkPlan, its file or a Compression, not {type(given).__name__}")
+    return given
 
 
 class _Called(nn.Module):
@@ -314,7 +331,11 @@ class _Called(nn.Module):
             if other is not own and other != own:
                 raise UserError(f"model {self._name} was captured with {own!r} at {place}, not {other!r}")
         inputs = tensors(batch, self._name)
-        found = iter(outputs(self.network(*inputs), self._name))
+        try:
+            computed = self.network(*inputs)
+        except RuntimeError as error:
+            raise UserError(f"model {self._name} does not run on this batch: {one_line(error)}") from error
+        found = iter(outputs(computed, self._name))
         leaves = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         return tree_unflatten(leaves, self._structure)
 
@@ -365,31 +386,6 @@ def _same_inputs(network: Network, example: Inputs | None) -> None:
             f"the plan of {network.name} was made for inputs of {known:,} values each, not {given:,}: "
             "estimate(model, example, plan=plan) costs it for others"
         )
-
-
-def _check_model(model: Any) -> None:
-    if scripted := _scripted(model):
-        raise UserError(
-            f"{scripted} is TorchScript, which cannot be traced: give the nn.Module that it was made of (its "
-            "load_state_dict takes the state_dict() of this one), or export it to ONNX and use prap-pim compress"
-        )
-    if not isinstance(model, nn.Module):
-        raise UserError(f"the model must be a torch.nn.Module, not {getattr(model, '__name__', type(model).__name__)}")
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise UserError(f"{name} has no size yet: call the model once before")
-        if parameter.is_complex():
-            raise UserError(f"{name} holds complex numbers, which cells do not")
-
-
-def _scripted(model: Any) -> str:
-    """What of a model is TorchScript, in words; nothing if it is none."""
-    kinds = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
-    if not isinstance(model, nn.Module):
-        return "the model" if isinstance(model, kinds) else ""
-    paths = (path for path, module in model.named_modules() if isinstance(module, kinds))
-    path = next(paths, None)
-    return "" if path is None else f"module {path} of the model" if path else "the model"
 
 
 def _names(skip: str | Collection[str]) -> tuple[str, ...]:

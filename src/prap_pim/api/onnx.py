@@ -25,7 +25,7 @@ from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
 from prap_pim.methods.compress import Compressed, compress_network, plan_for_costs
-from prap_pim.methods.method import Method, config_of, method_of
+from prap_pim.methods.method import Method, config_of, given_once, method_of
 from prap_pim.methods.prune import dense_weights
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.onnx import CostSummary, LayerSummary, OnnxSummary, OutputSummary
@@ -35,21 +35,21 @@ _TOGETHER = 64  # inputs, at most, that small batches are put together to
 
 
 def compress_onnx(
-    model: Path,
-    calibration: Path,
-    output: Path,
+    model: str | Path,
+    calibration: str | Path,
+    output: str | Path,
     method: str | Method = "calibrated",
     *,
     compute_ratio: float | None = None,
-    chip: str = "isaac-32nm",
+    chip: str | Path | Chip = "isaac-32nm",
     skip: Collection[str] = (),
     seed: int = 0,
-    plan: Path | None = None,
+    plan: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     quantize: QuantizeConfig | Mapping[str, Any] | None = None,
     batch_axes: Mapping[str, int | None] | None = None,
-    bit_true: Path | None = None,
-    progress: Progress = quiet,
+    bit_true: str | Path | None = None,
+    progress: Progress | None = quiet,
 ) -> OnnxSummary:
     """Compress the weights of an ONNX model; its graph stays.
 
@@ -59,7 +59,7 @@ def compress_onnx(
         output: where the compressed model goes, with the weights that the crossbars hold: int8 times a step.
         method: as for ``prap_pim.compress``, as are the next four.
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
-        chip: a preset or a TOML file.
+        chip: a preset, a TOML file, or a ``Chip``.
         skip: names of layers that keep their weights.
         seed: of the calibration.
         plan: where the plan goes, if anywhere.
@@ -73,9 +73,13 @@ def compress_onnx(
     Raises:
         UserError: a file is not what it should be, or the model cannot be compressed as asked; nothing is written.
     """
+    model, calibration, output = _path("model", model), _path("calibration", calibration), _path("output", output)
+    plan = None if plan is None else _path("plan", plan)
+    bit_true = None if bit_true is None else _path("bit_true", bit_true)
+    progress = progress or quiet
     _check_places(model, calibration, output, plan, bit_true)
     on_chip = load_chip(chip)
-    asked = method_of(method, {"compute_ratio": compute_ratio, **(options or {})})
+    asked = method_of(method, given_once(options, compute_ratio=compute_ratio))
     file = OnnxFile.read(model)
     for what, path in (("the output", output), ("the plan", plan), ("the bit-true model", bit_true)):
         if path is not None and any(_same(path, each) for each in file.external):
@@ -153,6 +157,12 @@ def _joined(parts: Sequence[Array], whole: Tensor) -> Tensor:
 
 def _value(array: Array) -> str:
     return f"{array.item():g}" if array.size == 1 else f"{array.dtype} {list(array.shape)}"
+
+
+def _path(what: str, given: Any) -> Path:
+    if not isinstance(given, str | Path) or not str(given):
+        raise UserError(f"{what} must be the path of a file, not {given!r}")
+    return Path(given)
 
 
 def _check_places(model: Path, calibration: Path, output: Path, plan: Path | None, bit_true: Path | None) -> None:

@@ -17,6 +17,12 @@ from prap_pim.results.run import Results
 from prap_pim.results.study import StudyResults
 
 
+def _let_threads_sleep() -> None:
+    """torch's threads spin while they wait for one another, which ruins them where a core is busy with something else
+    (8.8 instead of 5.6 s an epoch here): let them sleep sooner. Must be said before torch is loaded."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: bool = False) -> int:
     from prap_pim.cli import launch
     from prap_pim.common.settings import read_yaml
@@ -26,9 +32,7 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
     if asked.devices * asked.nodes > 1 and not launch.is_one_of_many(os.environ):
         return launch.start(arguments.words, asked)
     launched = launch.follow()
-    # torch's threads spin while they wait for one another, which ruins them where a core is busy with something else
-    # (8.8 instead of 5.6 s an epoch here): let them sleep sooner. Must be said before torch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    _let_threads_sleep()
     with progress_bars(arguments.quiet or arguments.json or not launch.is_first(os.environ)) as progress:
         values = read_yaml(arguments.config, arguments.overrides)
         # imported here: torch takes seconds, and --help should not wait for it
@@ -62,7 +66,7 @@ def compare(arguments: SimpleNamespace) -> int:
 def explore(arguments: SimpleNamespace) -> None:
     if arguments.processes is not None and arguments.scheduler is not None:
         raise UserError("--processes and --scheduler exclude each other: a cluster has its own processes")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in run
+    _let_threads_sleep()
     with progress_bars(arguments.quiet or arguments.json) as progress:
         from prap_pim.common.settings import read_yaml
 
@@ -169,7 +173,7 @@ def plot(arguments: SimpleNamespace) -> None:
 
 
 def simulate(arguments: SimpleNamespace) -> None:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in run
+    _let_threads_sleep()
     with progress_bars(arguments.quiet or arguments.json) as progress:
         from prap_pim.results.folder import RunFolder
 
@@ -197,16 +201,15 @@ def simulate(arguments: SimpleNamespace) -> None:
 def compress(arguments: SimpleNamespace) -> None:
     if arguments.ratio is not None and arguments.max_drop is not None:
         raise UserError("--ratio and --max-drop exclude each other: each sets how far the model is compressed")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in run
+    _let_threads_sleep()
     with progress_bars(arguments.quiet or arguments.json) as progress:
         from prap_pim.api.onnx import compress_onnx
         from prap_pim.common.settings import with_overrides
+        from prap_pim.methods.method import given_once
         from prap_pim.report.terminal.onnx import print_summary
 
         options = with_overrides({}, arguments.overrides)
         quantize = options.pop("quantize", None)
-        if arguments.max_drop is not None:
-            options["max_drop"] = arguments.max_drop
         summary = compress_onnx(
             arguments.model,
             arguments.calibration,
@@ -217,7 +220,7 @@ def compress(arguments: SimpleNamespace) -> None:
             skip=arguments.skip,
             seed=arguments.seed,
             plan=arguments.plan,
-            options=options,
+            options=given_once(options, max_drop=arguments.max_drop),
             quantize=quantize,
             bit_true=arguments.bit_true,
             batch_axes=_batch_axes(arguments.batch_axes),

@@ -3,16 +3,34 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from prap_pim.report.figure_names import FIGURES, FORMATS, WIDTHS
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMPLETE = "_PRAP_PIM_COMPLETE"  # the variable through which a completion script asks; click derives it from the name
 SHELLS = ("bash", "zsh", "fish")
-FILE = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path, file_okay=False)
+PACKAGE = Path(__file__).parents[1]
+METHODS = ("calibrated", "similar", "identical", "orc", "structured", "pattern", "prap", "dense")
+ACCELERATORS = ("auto", "cpu", "cuda")
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+class Place(click.Path):
+    """A path; an empty one would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("must not be empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = Place(path_type=Path)
+FOLDER = Place(path_type=Path, file_okay=False)
 
 
 class Choice(click.Choice[str]):
@@ -24,13 +42,50 @@ class Choice(click.Choice[str]):
         return f"{value!r} is unknown, {nearest(str(value), self.choices)}"
 
 
-class Count(click.IntRange):
-    """A range whose error message says what is expected: click would ask for an "integer range"."""
+class Number(click.ParamType[float]):
+    """A number whose error message says what is expected, as those about configurations do."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"must be a number, not {value!r}", param, ctx)
+
+
+class Whole(click.ParamType[int]):
+    """A whole number, within limits if there are any; as ``Number``."""
 
     name = "whole number"
 
+    def __init__(self, least: int | None = None, most: int | None = None) -> None:
+        self.least, self.most = least, most
 
-class Group(click.Group):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"must be a whole number, not {value!r}", param, ctx)
+        if self.least is not None and number < self.least:
+            self.fail(f"must be at least {self.least}, not {number}", param, ctx)
+        if self.most is not None and number > self.most:
+            self.fail(f"must be at most {self.most}, not {number}", param, ctx)
+        return number
+
+
+class Command(click.Command):
+    """A command whose mistakes are all of its own: of some, Click does not say in which command they were made."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
+class Group(Command, click.Group):
     """A group that lists its commands in the order in which a user needs them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -64,7 +119,7 @@ def _add(name: str, summary: str, parameters: Sequence[click.Parameter], example
         return handler(SimpleNamespace(words=click.get_current_context().obj, **values))
 
     cli.add_command(
-        click.Command(
+        Command(
             name,
             callback=handle,
             params=list(parameters),
@@ -78,6 +133,24 @@ def _add(name: str, summary: str, parameters: Sequence[click.Parameter], example
 def _option(*names: str, **settings: Any) -> click.Option:
     settings["help"] += "; may be repeated" if settings.get("multiple") else ""
     return click.Option(names, **settings)
+
+
+def _words(
+    *known: str, file: bool = False
+) -> "Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]":
+    """Completes words that are known before anything is loaded, or else a file if that would do."""
+
+    def complete(_: click.Context, __: click.Parameter, begun: str) -> "list[CompletionItem[str]]":
+        from click.shell_completion import CompletionItem  # imported here: only a shell asks for it
+
+        found = [CompletionItem(word) for word in known if word.startswith(begun)]
+        return found or ([CompletionItem(begun, type="file")] if file else [])
+
+    return complete
+
+
+def _stems(folder: Path, suffix: str) -> list[str]:
+    return sorted(path.stem for path in folder.glob(f"*{suffix}"))
 
 
 def _set(help_text: str) -> click.Option:
@@ -103,14 +176,24 @@ RUN_ARGUMENTS = [
     *CONFIG_OPTIONS,
     _option("--devices", metavar="N", help="training processes, with a GPU each if there are any (default: 1)"),
     _option("--nodes", metavar="M", help="machines with N processes each, see docs/training.md (default: 1)"),
-    _option("--accelerator", metavar="NAME", help="train on cpu, cuda or auto (default: auto)"),
-    _option("--precision", metavar="P", help="train with 32-true or bf16-mixed (default: 32-true)"),
+    _option(
+        "--accelerator",
+        metavar="NAME",
+        help="train on cpu, cuda or auto (default: auto)",
+        shell_complete=_words(*ACCELERATORS),
+    ),
+    _option(
+        "--precision",
+        metavar="P",
+        help="train with 32-true or bf16-mixed (default: 32-true)",
+        shell_complete=_words(*PRECISIONS),
+    ),
 ]
 RUNS = click.Argument(
     ["folders"], type=FOLDER, nargs=-1, required=True, metavar="RUN...", help="folders of runs, or of one study"
 )
 PROCESSES = _option(
-    "--processes", type=Count(1, 1024), metavar="P", help="parallel processes (default: one per core, if memory allows)"
+    "--processes", type=Whole(1, 1024), metavar="P", help="parallel processes (default: one per core, if memory allows)"
 )
 
 _add(
@@ -188,9 +271,9 @@ _add(
         _option(
             "--sweep", metavar="NAME=VALUES", help="try several values: sigma=0,0.1, adc-bits=3,4 or fault-rate=0,0.01"
         ),
-        _option("--samples", type=int, metavar="N", help="use the first N test images (default: all)"),
-        _option("--devices", type=int, metavar="M", help="simulated devices with random errors (default: 5)"),
-        _option("--seed", type=int, metavar="S", help="seed of the devices' errors (default: 0)"),
+        _option("--samples", type=Whole(), metavar="N", help="use the first N test images (default: all)"),
+        _option("--devices", type=Whole(), metavar="M", help="simulated devices with random errors (default: 5)"),
+        _option("--seed", type=Whole(), metavar="S", help="seed of the devices' errors (default: 0)"),
         PROCESSES,
         _option("--name", metavar="NAME", help="name in the report; an earlier one of this name is replaced"),
         *OUTPUT_FLAGS,
@@ -210,12 +293,13 @@ _add(
             "--method",
             default="calibrated",
             metavar="NAME",
-            help="calibrated (default), similar, identical, orc, structured, pattern, prap or dense",
+            help=f"{METHODS[0]} (default), {', '.join(METHODS[1:-1])} or {METHODS[-1]}",
+            shell_complete=_words(*METHODS),
         ),
-        _option("--ratio", type=float, metavar="R", help="OU steps of the whole model over those of the dense one"),
+        _option("--ratio", type=Number(), metavar="R", help="OU steps of the whole model over those of the dense one"),
         _option(
             "--max-drop",
-            type=float,
+            type=Number(),
             metavar="D",
             help="calibrated, instead of --ratio: share of inputs that may change class",
         ),
@@ -228,8 +312,14 @@ _add(
             metavar="NAME=AXIS",
             help="batch axis of an input if it cannot be inferred; none: it has no batch",
         ),
-        _option("--chip", default="isaac-32nm", metavar="CHIP", help="a preset, or a TOML file (default: isaac-32nm)"),
-        _option("--seed", type=int, default=0, metavar="S", help="seed of the calibration (default: 0)"),
+        _option(
+            "--chip",
+            default="isaac-32nm",
+            metavar="CHIP",
+            help="a preset, or a TOML file (default: isaac-32nm)",
+            shell_complete=_words(*_stems(PACKAGE / "hardware" / "chips", ".toml"), file=True),
+        ),
+        _option("--seed", type=Whole(), default=0, metavar="S", help="seed of the calibration (default: 0)"),
         _option("--bit-true", type=FILE, metavar="FILE", help="also write a model that computes as the crossbars do"),
         _option("--plan", type=FILE, metavar="FILE", help="also save the plan (.safetensors)"),
         *OUTPUT_FLAGS,
@@ -240,7 +330,11 @@ _add(
     "replay",
     "run the cost model on published per-layer ratios, to compare it with the authors' own",
     [
-        click.Argument(["preset"], help="published settings, and the chip of that name: prap-2023"),
+        click.Argument(
+            ["preset"],
+            help="published settings, and the chip of that name: prap-2023",
+            shell_complete=_words(*_stems(PACKAGE / "methods", ".json")),
+        ),
         _option("--network", multiple=True, metavar="NAME", help="default: all"),
         _option("--method", multiple=True, metavar="NAME", help="default: all"),
         _option("--mapped", is_flag=True, help="map random weights and count, instead of using ratios"),
@@ -251,6 +345,7 @@ _add(
 
 
 @cli.command(
+    cls=Command,
     short_help="print a script that makes a shell complete commands, options and files",
     epilog='\b\nexample: eval "$(prap-pim completion bash)"',
 )

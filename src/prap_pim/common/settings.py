@@ -36,6 +36,31 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+    def __init__(self, *unnamed: Any, **settings: Any) -> None:
+        """
+        Raises:
+            UserError: a setting is wrong; one line that says which and what is allowed.
+        """
+        if unnamed:
+            raise UserError(f"{self._called()}: settings are given by name: give {self._foremost()}={unnamed[0]!r}")
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise UserError(f"{self._called()}: {explain(error, settings)}") from error
+
+    # what is read from a file is not made by calling the class: ``checked`` says where it is wrong
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def _called(cls) -> str:
+        """What messages to one who calls the class call it."""
+        return cls.__name__
+
+    @classmethod
+    def _foremost(cls) -> str:
+        """The setting that a value without a name is most likely meant for."""
+        return next(iter(cls.model_fields), "name")
+
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
@@ -73,18 +98,18 @@ class Settings(BaseModel):
 class Saved(BaseModel):
     """Base of what is kept as a JSON file."""
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
-        write_json(path, self.model_dump())
+        write_json(Path(path), self.model_dump())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Read what ``save`` wrote.
 
         Raises:
             UserError: it is missing, broken, or of another version.
         """
-        value = read_json(path)
+        value = read_json(Path(path))
         try:
             return cls.model_validate(value)
         except ValidationError as error:

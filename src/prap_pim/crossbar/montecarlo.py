@@ -7,16 +7,17 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import cores, deaf, end_with_parent
 from prap_pim.crossbar.model import CrossbarModel
-from prap_pim.crossbar.network import Progress, SimulationReport, measure
+from prap_pim.crossbar.network import Progress, SimulationReport, as_tensor, check_parts, measure
 from prap_pim.frontend import Captured
 from prap_pim.ir.plan import NetworkPlan
 
@@ -75,8 +76,8 @@ def monte_carlo(
     captured: Captured,
     plan: NetworkPlan,
     model: CrossbarModel,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | NDArray[Any],
+    labels: Tensor | NDArray[Any],
     devices: int,
     *,
     seed: int = 0,
@@ -105,6 +106,8 @@ def monte_carlo(
     Raises:
         UserError: there is not at least one device and one process, a process died, or as for ``measure``.
     """
+    check_parts(captured, plan, model)
+    images, labels = as_tensor("images", images), as_tensor("labels", labels)
     if devices < 1 or processes < 1:
         raise UserError(f"a Monte Carlo needs at least 1 device and 1 process, not {devices} and {processes}")
     trials = [Trial(plan.method, model, each) for each in device_seeds(model, devices, seed)]

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.crossbar.array import loses_nothing
 from prap_pim.crossbar.layer import CrossbarLayer, ExactLayer
 from prap_pim.crossbar.model import CrossbarModel
-from prap_pim.frontend import Captured
+from prap_pim.frontend import Captured, of_arrays
 from prap_pim.frontend.evaluate import Quality, Tally
 from prap_pim.frontend.quantize import grid_in
 from prap_pim.hardware.grain import Grain
@@ -70,8 +71,8 @@ def measure(
     captured: Captured,
     plan: NetworkPlan,
     model: CrossbarModel,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | NDArray[Any],
+    labels: Tensor | NDArray[Any],
     *,
     seed: int | np.random.SeedSequence = 0,
     batch_size: int = 50,
@@ -84,11 +85,11 @@ def measure(
     others take, layer by layer, the exact product itself where the crossbars can lose nothing, else the cells.
 
     Args:
-        captured: the network.
+        captured: the network, as ``capture`` gives it.
         plan: a plan for each of its layers, and the steps of their inputs.
         model: cells, ADC, registers.
         images: or tokens, as in ``data.Examples``, one at least.
-        labels: theirs.
+        labels: theirs; whole numbers.
         seed: of the device and its read noise.
         batch_size: images at a time; neither device nor noise depend on it.
         progress: called with the images done and the images in all, after each batch.
@@ -97,6 +98,10 @@ def measure(
     Raises:
         UserError: there are no images or not one label each, or the plan does not fit the network or the model.
     """
+    check_parts(captured, plan, model)
+    images, labels = as_tensor("images", images), as_tensor("labels", labels)
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, not {batch_size}")
     if len(images) == 0 or len(images) != len(labels):
         raise UserError(f"a simulation needs images with one label each, not {len(images)} with {len(labels)} labels")
     if check < 0:
@@ -128,6 +133,35 @@ def measure(
     overflows |= {name: layer.crossbars.dot_overflows + layer.crossbars.sum_overflows for name, layer in read.items()}
     paths = {name: layer.path for name, layer in quick.items()}
     return SimulationReport(len(images), tally.quality(), checks, checked, paths, overflows)
+
+
+def check_parts(captured: Any, plan: Any, model: Any = None, grain: Any = None) -> None:
+    """
+    Raises:
+        UserError: something else was given in the place of the network, its plan, or the crossbars or their grain.
+    """
+    wanted = [
+        ("captured", captured, Captured, "what capture(model, example, name) gives"),
+        ("plan", plan, NetworkPlan, "a NetworkPlan, such as the plan of what compress gives"),
+        ("grain", grain, Grain, "a Grain, such as load_chip(...).grain")
+        if model is None and grain is not None
+        else ("model", model, CrossbarModel, "a CrossbarModel, such as CrossbarModel.of(load_chip(...))"),
+    ]
+    for name, given, kind, hint in wanted:
+        if not isinstance(given, kind):
+            raise UserError(f"{name} must be {hint}, not {type(given).__name__}")
+
+
+def as_tensor(name: str, given: Any) -> Tensor:
+    """Images or labels, of which NumPy arrays will do.
+
+    Raises:
+        UserError: they are something else.
+    """
+    found = of_arrays(given)
+    if not isinstance(found, Tensor) or found.ndim == 0:
+        raise UserError(f"{name} must be a tensor or an array with one item each, not {type(given).__name__}")
+    return found
 
 
 def _layers(

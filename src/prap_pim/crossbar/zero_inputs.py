@@ -1,5 +1,7 @@
 """How often nothing drives a row group: the rate at which hardware that looks at the input bits can skip OU steps."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numba import njit
@@ -10,7 +12,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.common.progress import Steps, counted, unheard
 from prap_pim.crossbar.kernels.bits import Int32, Int64, Uint64, popcount
-from prap_pim.crossbar.network import compressed_model
+from prap_pim.crossbar.network import as_tensor, check_parts, compressed_model
 from prap_pim.crossbar.slices import Slices
 from prap_pim.frontend import Captured
 from prap_pim.frontend.im2col import Rows
@@ -23,7 +25,12 @@ _BYTES_AT_A_TIME = 1 << 22  # of im2col rows: every row group reads its own of t
 
 
 def zero_input_rates(
-    captured: Captured, plan: NetworkPlan, images: Tensor, grain: Grain, batch_size: int = 50, told: Steps = unheard
+    captured: Captured,
+    plan: NetworkPlan,
+    images: Tensor | NDArray[Any],
+    grain: Grain,
+    batch_size: int = 50,
+    told: Steps = unheard,
 ) -> dict[str, NDArray[np.float64]]:
     """Share of a row group's OU steps in which no row is driven, measured on calibration images.
 
@@ -48,6 +55,8 @@ def zero_input_rates(
     Raises:
         UserError: there are no images, the plan does not fit the network, or an input exceeds the grain's bits.
     """
+    check_parts(captured, plan, grain=grain)
+    images = as_tensor("images", images)
     if len(images) == 0:
         raise UserError("there are no calibration images to measure the rate of zero inputs on")
     model = compressed_model(captured, plan)

@@ -26,7 +26,7 @@ from prap_pim.frontend.inputs import (
     tensors,
     without_labels,
 )
-from prap_pim.frontend.trace import capture
+from prap_pim.frontend.trace import capture, check_model
 from prap_pim.frontend.walk import Pair, Probe, Walk
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "as_values",
     "call",
     "capture",
+    "check_model",
     "classes_of",
     "constants",
     "cut",

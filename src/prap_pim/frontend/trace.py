@@ -25,6 +25,7 @@ from prap_pim.frontend.inputs import (
     doubled,
     has_batch,
     not_of_one_size,
+    of_arrays,
     one_of_each_size,
     output_names,
     outputs,
@@ -79,7 +80,8 @@ def capture(
         UserError: the model does not run on the example, cannot be traced, not for all sizes, or has layers that cannot
             be mapped; names the module paths and the reasons.
     """
-    batches = [_alone(batch) for batch in (example, *others)]
+    check_model(model)
+    batches = [_alone(of_arrays(batch)) for batch in (example, *others)]
     sized = one_of_each_size(batches, name)
     example = batches[0]
     example = _cloned(example)  # it may be changed
@@ -118,6 +120,35 @@ def capture(
             raise UserError(f"model {name} cannot be mapped as a whole: {every} (or name what to skip)")
         captured = Captured.of_graph(module, flat, name, origins, unsupported)
         return replace(captured, outputs=output_names(given), read_twice=_read_twice(model, captured))
+
+
+def check_model(model: Any) -> None:
+    """
+    Raises:
+        UserError: it is no module that can be traced.
+    """
+    if scripted := _scripted(model):
+        raise UserError(
+            f"{scripted} is TorchScript, which cannot be traced: give the nn.Module that it was made of (its "
+            "load_state_dict takes the state_dict() of this one), or export it to ONNX and use prap-pim compress"
+        )
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model must be a torch.nn.Module, not {getattr(model, '__name__', type(model).__name__)}")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UserError(f"{name} has no size yet: call the model once before")
+        if parameter.is_complex():
+            raise UserError(f"{name} holds complex numbers, which cells do not")
+
+
+def _scripted(model: Any) -> str:
+    """What of a model is TorchScript, in words; nothing if it is none."""
+    kinds = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+    if not isinstance(model, nn.Module):
+        return "the model" if isinstance(model, kinds) else ""
+    paths = (path for path, module in model.named_modules() if isinstance(module, kinds))
+    path = next(paths, None)
+    return "" if path is None else f"module {path} of the model" if path else "the model"
 
 
 def _read_twice(model: nn.Module, captured: Captured) -> tuple[str, ...]:

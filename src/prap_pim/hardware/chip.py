@@ -161,12 +161,14 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in CHIPS.glob("*.toml"))
 
 
-def load_chip(name_or_path: str | Path) -> Chip:
-    """Read a preset by name, or a user's TOML file by path.
+def load_chip(name_or_path: str | Path | Chip) -> Chip:
+    """Read a preset by name, or a user's TOML file by path; a chip is itself.
 
     Raises:
         UserError: there is no such preset or file, it is not TOML, or a value in it is unknown, missing or wrong.
     """
+    if isinstance(name_or_path, Chip):
+        return name_or_path
     if not isinstance(name_or_path, str | Path):
         raise UserError(f"a chip is a preset's name or a TOML file, not {name_or_path!r}")
     names = preset_names()

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.settings import Settings, explain, nearest
+from prap_pim.common.settings import Settings, nearest
 from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Network
@@ -25,20 +25,29 @@ class Method(Settings):
 
     name: ClassVar[str]
     decides: ClassVar[str] = ""  # the settings that say how much it computes
+    if not TYPE_CHECKING:
+        kind: ClassVar[None] = None  # of the configurations that some inherit from: no setting of a method
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *unnamed: Any, **settings: Any) -> None:
         """
         Raises:
             UserError: a setting is wrong; one line that says which and what is allowed.
         """
+        if unnamed and not type(self).model_fields:
+            raise UserError(f"method {self.name} has no settings, {unnamed[0]!r} is none")
         if settings.get("compute_ratio") is not None and "compute_ratio" not in type(self).model_fields:
             raise UserError(self._without_ratio())
         if settings and not type(self).model_fields:
             raise UserError(f"method {self.name} has no setting {min(settings)!r}")
-        try:
-            super().__init__(**settings)
-        except ValidationError as error:
-            raise UserError(f"method {self.name}: {explain(error, settings)}") from error
+        super().__init__(*unnamed, **settings)
+
+    @classmethod
+    def _called(cls) -> str:
+        return f"method {cls.name}"
+
+    @classmethod
+    def _foremost(cls) -> str:
+        return cls.decides if cls.decides in cls.model_fields else super()._foremost()
 
     def _without_ratio(self) -> str:
         others = [name for name, other in METHODS.items() if "compute_ratio" in other.model_fields]
@@ -254,6 +263,21 @@ class Pattern(Method, PatternPruning):
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (Dense, Calibrated, Similar, Prap, Identical, Orc, Structured, Pattern)
 }
+
+
+def given_once(options: Any, **named: Any) -> dict[str, Any]:
+    """Settings of a method, some of which have an argument of their own beside ``options``.
+
+    Raises:
+        UserError: one is in both, or ``options`` has no names.
+    """
+    if not isinstance(options, Mapping | None):
+        raise UserError(f"options must hold settings by name, not {options!r}")
+    given = {str(key): value for key, value in (options or {}).items()}
+    for key, value in named.items():
+        if value is not None and given.get(key) is not None:
+            raise UserError(f"{key} is given twice: {value!r} and {given[key]!r}")
+    return given | {key: value for key, value in named.items() if value is not None}
 
 
 def method_of(method: "str | Method | MethodConfig", settings: Mapping[str, Any]) -> Method | MethodConfig:

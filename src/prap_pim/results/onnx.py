@@ -55,8 +55,12 @@ class OnnxSummary(BaseModel, frozen=True):
     """What was done to a model.
 
     Attributes:
-        model, output: files; ``files``: all that were written for the output.
-        method, chip, seed: how.
+        model: its file.
+        output: the file of the compressed one.
+        files: all that were written for the output.
+        method: how; as are the next two.
+        chip: its name.
+        seed: of the calibration.
         inputs: calibration inputs.
         layers: in network order.
         digital: nodes with weights that are left to the digital units, and why.
@@ -64,7 +68,8 @@ class OnnxSummary(BaseModel, frozen=True):
         once: inputs that are given once, and what they are: the file is compressed for these values.
         branches: of each If that follows from them, the branch that is compressed; the other one keeps its weights.
         compute_ratio: OU steps of one inference over those with every pattern.
-        dense, compressed: costs.
+        dense: costs of the model as it was.
+        compressed: costs of the compressed one.
         limit: how ``max_drop`` was met, and which limit decided, in words; empty if there is nothing to say.
         check: how far the bit-true network's outputs are from the original's.
         outputs: how far the written file's outputs are from the original's, both in float by onnxruntime.

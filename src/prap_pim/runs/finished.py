@@ -68,14 +68,14 @@ def check_method(folder: RunFolder, method: MethodResult) -> None:
 
 
 @contextmanager
-def reopen(path: Path) -> Iterator[FinishedRun]:
+def reopen(path: str | Path) -> Iterator[FinishedRun]:
     """Open the folder of a finished run, and hold it until the block ends.
 
     Raises:
         UserError: it is not the folder of a finished run, or is in use; or the data or the chip, which the run's
             configuration only names, are missing or have changed.
     """
-    with open_finished(path) as folder:
+    with open_finished(Path(path)) as folder:
         config = RunConfig.checked(read_yaml(folder.config), str(folder.config))
         results, manifest = Results.load(folder.results), folder.read_manifest()
         splits, chip = load(config.data, config.seed), load_chip(config.chip)

@@ -144,6 +144,10 @@ class Crossbars:
         origin = " and ".join(dict.fromkeys(self.sources.values())) or f"chip {chip.name}"
         if "grain" in self.given:
             raise UserError(f"{origin}: grain is the chip's: the plans of the run were made for it")
+        known = [name for name in CrossbarModel.model_fields if name != "grain"]
+        for key in self.given:
+            if key not in known:
+                raise UserError(f"{origin}: unknown key {key!r} ({nearest(str(key), known)})")
         given = self.given
         if sweep is not None and value is not None:
             given = self._swept(chip, sweep, value)
@@ -246,7 +250,7 @@ def simulate(
     run: str | Path,
     crossbars: Device | Mapping[str, Any] | str | Path | None = None,
     *,
-    progress: Progress = quiet,
+    progress: Progress | None = quiet,
     **request: Any,
 ) -> SimulationResult:
     """Accuracy of a finished run's methods on crossbars with device effects; also into its results and report.
@@ -272,7 +276,7 @@ def simulate(
         given = {"device": crossbars.model_dump()} if isinstance(crossbars, Device) else dict(crossbars or {})
         settings = Crossbars(given, dict.fromkeys(_flat(given), "simulate"), ", ".join(given))
     asked = Request.checked({"processes": 1, **request}, "simulate")
-    return simulate_run(Path(run), asked, settings, "prap_pim.simulate", progress)[1]
+    return simulate_run(Path(run), asked, settings, "prap_pim.simulate", progress or quiet)[1]
 
 
 def simulate_run(

@@ -251,7 +251,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([*arguments, "--resume", "--set", "seed=3"]) == 2
     assert "holds another study (its seed is 0, not 3)" in capsys.readouterr().err
     assert main([*arguments[:-1], "no"]) == 2
-    assert "'--processes': 'no' is not a valid whole number" in capsys.readouterr().err
+    assert "'--processes': must be a whole number, not 'no'" in capsys.readouterr().err
 
 
 def test_names_are_text_on_the_page_and_in_a_notebook(tmp_path: Path):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
+from prap_pim.common.errors import UserError
 from prap_pim.training.data import DigitsConfig, Perturb, load
 from prap_pim.training.data.perturb import perturb
 
@@ -139,5 +139,5 @@ def test_weak_amounts_give_nearly_the_plain_digits() -> None:
 
 @pytest.mark.parametrize("wrong", [{"rotation": -1}, {"shear": 90}, {"scale": 1}, {"shift": 0.6}, {"occlusion": 1.1}])
 def test_amounts_beyond_reason_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
+    with pytest.raises(UserError, match=next(iter(wrong))):
         Perturb(**wrong)

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
+from prap_pim.common.errors import UserError
 from prap_pim.training.models import GPTConfig, build, weight_shapes
 
 SMALL = GPTConfig(layers=2, width=12, heads=3)
@@ -69,7 +69,7 @@ def test_it_can_be_traced() -> None:
 
 
 def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ValidationError, match="must be a multiple of heads"):
+    with pytest.raises(UserError, match="must be a multiple of heads"):
         GPTConfig(width=10, heads=4)
 
 

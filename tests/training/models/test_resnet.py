@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
+from prap_pim.common.errors import UserError
 from prap_pim.training.models import ResNetConfig, build
 
 
@@ -74,7 +74,7 @@ def test_the_seed_decides_the_weights_and_no_global_state_changes() -> None:
 
 @pytest.mark.parametrize("depth", [2, 9, 18, 21])
 def test_a_depth_that_is_not_6n_plus_2_is_refused(depth: int) -> None:
-    with pytest.raises(ValidationError, match="depth"):
+    with pytest.raises(UserError, match="depth"):
         ResNetConfig(depth=depth)
 
 

@@ -44,7 +44,7 @@ def explore(
     resume: bool = False,
     processes: int | None = 1,
     scheduler: str | None = None,
-    progress: Progress = quiet,
+    progress: Progress | None = quiet,
 ) -> Study:
     """Search a space of chips and compressions for the points that no other is better than.
 
@@ -60,12 +60,16 @@ def explore(
     Raises:
         UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched.
     """
+    if processes is not None and (not isinstance(processes, int) or isinstance(processes, bool) or processes < 1):
+        raise UserError(f"processes must be a whole number of at least 1, or None for one per core, not {processes!r}")
+    if not isinstance(config, Mapping | str | Path):
+        raise UserError(f"config must be a study's values, or the path of a YAML file, not {config!r}")
     if isinstance(config, str | Path):
         study = StudyConfig.checked(read_yaml(Path(config)), str(config))
     else:
         study = StudyConfig.checked(dict(config), "study")
     folder = study.output if output is None else Path(output)
-    return run_study(study, folder, "prap_pim.explore", resume, processes, scheduler, progress)
+    return run_study(study, folder, "prap_pim.explore", resume, processes, scheduler, progress or quiet)
 
 
 def run_study(
