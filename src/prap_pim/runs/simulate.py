@@ -299,7 +299,7 @@ def simulate_run(
     with reopen(path) as run:
         simulation = _simulate(run, request, crossbars, command, progress)
         results = run.results.with_simulation(simulation)
-        results.save(run.folder.results)
+        run.folder.finish(results)
         write_report(results, run.folder, progress=progress)
         return results, simulation
 

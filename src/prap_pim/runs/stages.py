@@ -44,6 +44,7 @@ from prap_pim.methods.compress import (
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.finetune import finetune
 from prap_pim.methods.request import CalibrationInputs, Request
+from prap_pim.results.folder import PLAN
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.store import Store
@@ -51,8 +52,7 @@ from prap_pim.training import Checkpoint, Processes, Training, train
 from prap_pim.training.data import Splits
 from prap_pim.training.models import build
 
-PLAN = "plan.safetensors"  # of a method's folder, as these
-DIGITAL = "digital.safetensors"
+DIGITAL = "digital.safetensors"  # of a method's folder beside the plan, as these
 _CALIBRATED = "calibrated.safetensors"
 _ZERO_INPUTS = "zero-inputs.safetensors"
 _BATCH = 100  # inputs at a time; results do not depend on it

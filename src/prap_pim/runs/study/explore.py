@@ -104,6 +104,7 @@ def run_study(
         search = Search(config, folder, locks)
         with suppress(UserError):  # results that cannot be read are made of the trials anew
             if search.finished == search.total:
+                folder.check_whole()
                 return Study.load(folder.study)
         progress("trials", search.finished, search.total, "")
         if client is not None:
@@ -149,4 +150,4 @@ def _write(config: StudyConfig, command: str, search: Search, folder: StudyFolde
     with locks.order():
         write_tables(results, folder)
         write_study_report(results, folder.report, folder.config)
-        results.save(folder.study)  # last: it says that the study has finished
+        folder.finish(results)

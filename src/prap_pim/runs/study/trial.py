@@ -16,10 +16,10 @@ from prap_pim.common.files import key_of
 from prap_pim.common.progress import Progress
 from prap_pim.frontend import Captured
 from prap_pim.ir.plan import NetworkPlan
+from prap_pim.results.folder import PLAN
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.record import compute_ratio, figures
 from prap_pim.runs.stages import (
-    PLAN,
     MethodStages,
     check,
     data_digest,
