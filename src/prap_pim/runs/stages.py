@@ -19,12 +19,13 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of, file_digest, key_of
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.common.settings import Settings
-from prap_pim.cost import CostReport, ZeroInput, cost, load_table
+from prap_pim.cost import CostReport, ZeroInput, cost
 from prap_pim.crossbar import CrossbarModel, compressed_model, measure, zero_input_rates
 from prap_pim.frontend import Captured, capture
 from prap_pim.frontend.evaluate import evaluate
 from prap_pim.frontend.weights import load_weights, put_weights
 from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.patterns import PatternSet, ReuseMap
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
