@@ -92,6 +92,7 @@ class Case:
             for file in RunFolder(self.folder / DENSE["name"]).checkpoints.glob("epoch-*.safetensors"):
                 (place.checkpoints / file.name).unlink(missing_ok=True)
                 os.link(file, place.checkpoints / file.name)
+            place.write_manifest(RunFolder(self.folder / DENSE["name"]).read_manifest().origin)
             write_whole(place.config, yaml.safe_dump(config.resolved(), sort_keys=False))
 
     def network(self) -> Network:

@@ -69,8 +69,8 @@ def gather(case: Case, folder: Path, chosen: Sequence[tuple[str, Fraction]]) -> 
         results = Results.load(run.results)
         if point is None:
             dense = results
-            for file in (run.config, run.manifest):
-                shutil.copy(file, folder)
+            shutil.copy(run.config, folder)
+            gathered.write_manifest(run.read_manifest().origin)
         plan = NetworkPlan.load(run.method(name) / "plan.safetensors")
         apart = replace(plan, layers={key: own_cells(layer) for key, layer in plan.layers.items()})
         for suffix, kept in (("", plan), (OWN, apart)):
@@ -79,7 +79,7 @@ def gather(case: Case, folder: Path, chosen: Sequence[tuple[str, Fraction]]) -> 
             kept.save(gathered.method(name + suffix) / "plan.safetensors")
             renamed = {"name": name + suffix, "plan_sha256": kept.digest()}
             methods.append(results.methods[0].model_copy(update=renamed))
-    dense.model_copy(update={"methods": methods}).save(gathered.results)
+    gathered.finish(dense.model_copy(update={"methods": methods}))
     return plans
 
 

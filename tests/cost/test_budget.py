@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.common.errors import UserError
-from prap_pim.cost import activity, builds, cost, layer_time, load_table
+from prap_pim.cost import activity, builds, cost, layer_time
 from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.hardware.components import load_table
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import fewest_crossbars, map_layer, map_network, replicate
 from tests.mapping.test_mapping import conv, planned, small_network

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from prap_pim.common.errors import UserError
-from prap_pim.cost import activity, layer_time, load_table
+from prap_pim.cost import activity, layer_time
 from prap_pim.cost.adc import conversion_energy
 from prap_pim.cost.price import energy
 from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Layer
 from prap_pim.ir.patterns import ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerPlan

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from prap_pim.cost import LayerActivity, LayerTime, activity, layer_time, load_table
+from prap_pim.cost import LayerActivity, LayerTime, activity, layer_time
 from prap_pim.cost.price import energy
 from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.hardware.components import load_table
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import map_layer
 from tests.strategies import chips, examples, layer_for, layer_plans, merge_donors

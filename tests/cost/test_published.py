@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from prap_pim.common.units import GIGA, MICRO, MILLI, NANO
-from prap_pim.cost import activity, conversion_energy, layer_time, load_table
+from prap_pim.cost import activity, conversion_energy, layer_time
 from prap_pim.cost.price import Instances, area
 from prap_pim.cost.schedule import ou_step_stages
 from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.hardware.components import load_table
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import map_layer

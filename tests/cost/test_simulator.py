@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prap_pim.cost import activity, layer_time, load_table
+from prap_pim.cost import activity, layer_time
 from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.components import load_table
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import fewest_crossbars, map_layer
 from tests.reference.machine import crossbars_of, homes_of, ous_of, serial_seconds, simulate

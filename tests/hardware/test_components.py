@@ -4,10 +4,9 @@ from pathlib import Path
 import pytest
 
 from prap_pim.common.errors import UserError
-from prap_pim.cost import load_table, table_names
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
 from prap_pim.hardware.chip import load_chip
-from prap_pim.hardware.components import COMPONENTS, REQUIRED
+from prap_pim.hardware.components import COMPONENTS, REQUIRED, load_table, table_names
 
 
 @pytest.mark.parametrize("name", table_names())

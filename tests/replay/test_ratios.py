@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.__main__ import main
-from prap_pim.cost import load_table
 from prap_pim.hardware.chip import load_chip
+from prap_pim.hardware.components import load_table
 from prap_pim.methods.published import PublishedLayer, expected_gains, published
 from prap_pim.replay.ratios import METHODS, ReplayMethod, Spread, joules, replay, replay_layer, seconds, spread
 

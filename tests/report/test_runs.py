@@ -2,8 +2,10 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
+from prap_pim.common.errors import UserError
 from prap_pim.report.differences import NamedRun, aspects, read_runs, settings, verdict
 from prap_pim.report.html.runs import render_runs
 from prap_pim.report.runs import HEADINGS, proofs, rows
@@ -94,6 +96,8 @@ def test_settings_of_a_method_are_compared_where_all_runs_have_it():
 def folder(path, config, **changes):
     results(**changes).save(path / "results.json")
     (path / "config.yaml").write_text(config)
+    manifest = Manifest(seed=0, threads=1, versions={}, inputs={"data": "0123456789abcdef"})
+    RunFolder(path).write_manifest(manifest)
     return RunFolder(path)
 
 
@@ -105,8 +109,6 @@ def test_runs_go_by_their_names_and_by_folders_only_where_they_have_one(tmp_path
     for path in paths:
         path.mkdir(parents=True)
     folders = [folder(path, config, name=name) for path, name in zip(paths, ("one", "one", "two"), strict=True)]
-    manifest = Manifest(seed=0, threads=1, versions={}, inputs={"data": "0123456789abcdef"})
-    folders[2].manifest.write_text(manifest.model_dump_json())
     found = read_runs(folders)
     assert [run.name for run in found] == ["one (a/seed0)", "one (b/seed0)", "two"]
     assert found[0].settings == {
@@ -118,8 +120,19 @@ def test_runs_go_by_their_names_and_by_folders_only_where_they_have_one(tmp_path
         "list.1.a": "b",
     }
     assert found[2].inputs == {"data": "0123456789abcdef"}
-    (tmp_path / "c" / "config.yaml").write_text("{")
-    assert read_runs(folders)[2].settings is None
+    for name in ("config.yaml", "manifest.json"):  # results that somebody took out of their folder, alone
+        (tmp_path / "c" / name).unlink()
+    assert (read_runs(folders)[2].settings, read_runs(folders)[2].inputs) == (None, {})
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json"])
+@pytest.mark.parametrize("damage", ["{", None])
+def test_a_folder_of_an_earlier_version_is_named_where_it_cannot_be_read(tmp_path, name, damage):
+    made = folder(tmp_path, "name: x")
+    file = tmp_path / name
+    file.write_text(damage) if damage else file.unlink()
+    with pytest.raises(UserError, match=f"{file}"):
+        read_runs([made])
 
 
 def test_a_configuration_made_to_explode_does_not(tmp_path):

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from prap_pim.common.errors import UserError
-from prap_pim.results.folder import Manifest, open_finished, open_run
+from prap_pim.results.folder import Manifest, RunFolder, open_finished, open_run
+from tests.report.made_up import results
+from tests.runs.crash import Killed, killed_at_write
 
 CONFIG = {"name": "a", "methods": [{"keep": 0.5}], "seed": 0}
 MANIFEST = Manifest(seed=0, threads=2, versions={"torch": "1"}, inputs={"chip": "aa"})
@@ -75,6 +77,36 @@ def test_a_broken_manifest_is_one_line(tmp_path: Path, text: str):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match=r"manifest\.json"):
         take(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("left", ["results.json", "study.json", "checkpoints", "methods"])
+def test_a_run_without_its_manifest_gets_no_other(tmp_path: Path, left: str):
+    take(tmp_path)
+    (tmp_path / left).mkdir()
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"manifest\.json is missing, which says what the run was begun with") as error:
+        take(tmp_path, resume=True)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_killed_in_any_write_of_the_results_the_folder_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It holds the old results or the new ones."""
+    take(tmp_path)
+    folder, found = RunFolder(tmp_path), [results(name="one"), results(name="two")]
+    folder.finish(found[0])
+    for write in (1, 2, 3):
+        with monkeypatch.context() as patch:
+            killed_at_write(patch, write)
+            with pytest.raises(Killed):
+                folder.finish(found[1])
+        assert folder.read_results() == found[write > 2]
+    folder.finish(found[1])
+    assert folder.read_results() == found[1]
+    assert folder.read_manifest().coming == {}
+    found[0].save(folder.results)  # not by the folder
+    with pytest.raises(UserError, match=r"results\.json is damaged: it is not what was written"):
+        folder.read_results()
 
 
 @pytest.mark.parametrize("left", [[], [".lock"], [".config.yaml.x.part"], ["config.yaml"]])

@@ -1,6 +1,7 @@
 """Runs, studies and simulations that die while they write, or whose files are damaged, end as undisturbed ones."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from prap_pim.__main__ import main
+from tests.folders import as_earlier
 from tests.runs.crash import Killed, killed_at_write
 from tests.runs.study.test_trial import STUDY
 from tests.runs.test_simulate import NOISY, TINY
@@ -80,6 +82,76 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
+def refused(file: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command names the file in its one line and writes nothing."""
+    pages = {path: path.read_bytes() for path in file.parents[2].rglob("*.html")}
+    for command in commands:
+        assert main(command) == 2, command
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(file) in line
+    assert {path: path.read_bytes() for path in file.parents[2].rglob("*.html")} == pages
+
+
+def readers(folder: Path, other: Path) -> list[list[str]]:
+    """All that reads the folder of a finished run."""
+    figure = ["--figure", "energy", "--output", str(folder.parent / "figure.pdf")]
+    page = ["--output", str(folder.parent / "runs.html")]
+    plots = [["plot", str(folder), *figure], ["plot", str(other), str(folder), *figure]]
+    return [
+        ["simulate", str(folder), *NOISY],
+        ["report", str(folder)],
+        ["report", str(other), str(folder), *page],
+        *plots,
+    ]
+
+
+def edited(path: Path) -> None:
+    text = path.read_text()
+    path.write_text(re.sub(r"([1-9])", lambda digit: str(int(digit[1]) % 9 + 1), text, count=1))
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, edited, Path.unlink])
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "results.json"])
+def test_a_finished_run_with_a_damaged_file_is_neither_shown_nor_gone_on_with(
+    finished: Path, tmp_path: Path, name: str, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if (name, damage) == ("results.json", Path.unlink):
+        return  # then it has not finished
+    folder = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    damage(folder / name)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    resume = ["run", str(finished / "run.yaml"), "--output", str(folder), "--resume", "--quiet"]
+    gone = not (folder / name).exists()
+    refused(folder / name, readers(folder, finished / "run")[gone and name == "config.yaml" :], capsys)
+    assert main(resume) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(folder / name) in line or (gone and "holds no run" in line)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_by_an_earlier_version_is_shown_and_its_damage_named(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    as_earlier(folder)
+    commands = readers(folder, finished / "run")
+    for command in commands:
+        assert main([*command, "--quiet"]) == 0
+    as_earlier(folder)
+    for entry in folder.glob("methods/dense/*.json"):  # earlier still
+        entry.unlink()
+    plan = folder / "methods/dense/plan.safetensors"
+    whole = plan.read_bytes()
+    plan.write_bytes((folder / "methods/prap/plan.safetensors").read_bytes())
+    refused(plan, commands, capsys)
+    plan.write_bytes(whole.replace(b'"format"', b'"formaz"'))
+    refused(plan, commands, capsys)
+    plan.unlink()
+    for command in commands[1:]:
+        assert main([*command, "--quiet"]) == 0
+    assert "The run's folder holds no plan of" in (folder / "report.html").read_text()
+
+
 @pytest.mark.parametrize("damage", [cut, flipped, Path.unlink])
 @pytest.mark.parametrize("name", ["plan.safetensors", "zero-inputs.safetensors", "compressed-", "accuracy-"])
 def test_a_damaged_file_of_a_finished_run_is_named_and_of_an_unfinished_one_computed_anew(
@@ -90,14 +162,7 @@ def test_a_damaged_file_of_a_finished_run_is_named_and_of_an_unfinished_one_comp
     whole = file.read_bytes()
     damage(file)
     resume = ["run", str(finished / "run.yaml"), "--output", str(folder), "--resume", "--quiet"]
-    commands = [resume, ["simulate", str(folder), *NOISY]]
-    if name == "plan.safetensors" and file.exists():  # the others are no part of a report
-        commands.append(["report", str(folder)])
-    if file.exists() or file.suffix != ".json":
-        for command in commands:
-            assert main(command) == 2
-            (line,) = capsys.readouterr().err.splitlines()
-            assert str(file) in line
+    refused(file, [resume, *readers(folder, finished / "run")], capsys)
     (folder / "results.json").unlink()
     assert main(resume) == 0
     assert results(folder) == results(finished / "run")

@@ -20,6 +20,7 @@ from prap_pim.__main__ import main
 from prap_pim.hardware.chip import CHIPS
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.run import Results
+from tests.folders import as_earlier
 
 TINY = {
     "name": "tiny",
@@ -179,6 +180,7 @@ def test_results_of_an_earlier_version_are_shown(finished: Path, tmp_path: Path,
             for key in ("bottleneck", "stored_cells", "crossbar_ous"):
                 del layer[key]
     (old / "results.json").write_text(json.dumps(results))
+    as_earlier(old)
     assert main(["report", str(old), "--quiet"]) == 0
     page = (old / "report.html").read_text()
     assert "These results do not tell: they were written by an earlier version" in page

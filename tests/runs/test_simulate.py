@@ -21,6 +21,7 @@ from prap_pim.hardware.chip import load_chip
 from prap_pim.results.run import Results
 from prap_pim.runs.finished import reopen
 from prap_pim.runs.simulate import Crossbars, Sweep
+from tests.folders import as_earlier, renew
 
 TINY = {
     "name": "tiny",
@@ -98,6 +99,7 @@ def test_batch_norms_that_no_plan_holds_are_kept_in_the_run(tmp_path: Path, caps
     saved.unlink()
     for entry in folder.glob("methods/dense/*.json"):  # as an earlier version left it
         entry.unlink()
+    as_earlier(folder)
     assert simulate(folder, *NOISY) == 2
     assert "made by an earlier version, which did not keep the batch norms of wide-resnet" in capsys.readouterr().err
 
@@ -282,6 +284,7 @@ def test_folders_that_hold_no_finished_run(finished: Path, tmp_path: Path, capsy
     shutil.copy(finished / "methods/dense/plan.safetensors", plan)
     for entry in finished.glob("methods/prap/*.json"):  # as in a run of an earlier version
         entry.unlink()
+    as_earlier(finished)
     assert simulate(finished, *NOISY) == 2
     assert "is not the plan of this run's results" in capsys.readouterr().err
     (finished / "results.json").unlink()
@@ -293,6 +296,7 @@ def test_data_that_changed_since_are_refused(finished: Path) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
     config["data"]["size"] = 16
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
+    renew(finished)
     with pytest.raises(UserError, match="made with other content of data"), reopen(finished):
         pass
 

@@ -17,9 +17,10 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.files import key_of
 from prap_pim.common.settings import Settings
 from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.results.entries import check_entries
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.stages import MethodStages, depends_on
-from prap_pim.runs.store import Store, check_whole
+from prap_pim.runs.store import Store
 from prap_pim.runs.study.folder import Locks
 from tests.runs.crash import Killed, killed_at_write
 
@@ -71,10 +72,10 @@ def test_what_is_damaged_is_named_and_computed_anew(
     assert "\n" not in str(error.value)
     if path.exists() or file == 1:
         with pytest.raises(UserError, match=path.name):
-            check_whole(tmp_path)
+            check_entries(tmp_path)
     value = store.get("figure", BASIS, Number, lambda: (Number(value=0.1), {"large.bin": LARGE}))
     assert value == Number(value=0.1) == store.entry("figure", BASIS).read(Number)
-    check_whole(tmp_path)
+    check_entries(tmp_path)
 
 
 @given(bit=st.integers(0, 10**6), file=st.integers(0, 1))

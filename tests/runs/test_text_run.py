@@ -17,6 +17,7 @@ from prap_pim.crossbar import CrossbarModel, compressed_model, measure
 from prap_pim.results.run import Results
 from prap_pim.runs.finished import reopen
 from prap_pim.training import Checkpoint
+from tests.folders import renew
 
 TINY = {
     "name": "tiny gpt",
@@ -157,6 +158,7 @@ def test_under_device_effects(finished: Path) -> None:
     assert 0 < simulation.points[0].mean < 1
     assert round(simulation.exact_accuracy["dense"] * 3 * 16, 9).is_integer()  # of 3 windows' bytes
     before.save(finished / "results.json")
+    renew(finished)
 
 
 class Killed(Exception):

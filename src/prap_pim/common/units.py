@@ -9,5 +9,3 @@ MICRO = 1e-6
 NANO = 1e-9
 PICO = 1e-12
 FEMTO = 1e-15
-
-KIBI = 1024  # bytes per KB of a memory, as memory makers count

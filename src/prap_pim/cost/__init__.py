@@ -4,17 +4,14 @@ from prap_pim.cost.activity import Busiest, LayerActivity, activity
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
 from prap_pim.cost.estimate import CostReport, LayerCost, Timing, ZeroInput, activities, cost
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency, time_positions
-from prap_pim.hardware.components import ComponentTable, UsedFigure, load_table, table_names
 
 __all__ = [
     "Busiest",
-    "ComponentTable",
     "CostReport",
     "LayerActivity",
     "LayerCost",
     "LayerTime",
     "Timing",
-    "UsedFigure",
     "ZeroInput",
     "activities",
     "activity",
@@ -24,8 +21,6 @@ __all__ = [
     "conversion_time",
     "cost",
     "layer_time",
-    "load_table",
     "pipelined_latency",
-    "table_names",
     "time_positions",
 ]

@@ -30,7 +30,7 @@ class Chip(Settings):
     Attributes:
         name: what to call it in reports.
         description: one line on it.
-        components: name of the component table in ``cost/components``, or the path of a user's.
+        components: name of the component table in ``hardware/tables``, or the path of a user's.
         grain: geometry of the OU, bits of weights, inputs and DACs.
         crossbar_rows: cells of a crossbar from top to bottom; OUs tile it without remainder.
         crossbar_columns: cells from left to right; likewise.

@@ -372,31 +372,40 @@ class NetworkPlan:
         try:
             with safe_open(path, framework="numpy") as file:
                 header = file.metadata() or {}
-                if header.get("format") != _FORMAT:
-                    raise UserError(f"cannot read {path}: it is not a plan of this version ({_FORMAT})")
-                if unknown := set(header) - _HEADER:
-                    raise ValueError(f"unknown {sorted(unknown)[0]!r}")
-                names, inputs, steps = (json.loads(header[key]) for key in ("layers", "inputs", "input_step"))
-                if not all(type(name) is str for name in names) or len(set(names)) < len(names):
-                    raise ValueError("layer names must be different texts")
-                zeros = json.loads(header.get("input_zero", json.dumps([0] * len(names))))  # older files have none
-                numbers = [json.loads(header.get(key, json.dumps([n] * len(names)))) for key, n in _NUMBERS.items()]
-                if not all(type(count) is int for counts in (inputs, *numbers) for count in counts):
-                    raise ValueError("inputs, convolution groups and weight bits must be whole numbers")
-                if set(file.keys()) != {f"{i}.{key}" for i in range(len(names)) for key in _ARRAYS}:
-                    raise ValueError("its tensors are not those of its layers")
-                layers = {}
-                for i, (name, count, *others) in enumerate(zip(names, inputs, *numbers, strict=True)):
-                    values: dict[str, Any] = {key: file.get_tensor(f"{i}.{key}") for key in _ARRAYS}
-                    values |= zip(_NUMBERS, others, strict=True)
-                    layers[name] = LayerPlan(name, count, **values)
-                outline = Outline.checked(json.loads(header["network"]), str(path)) if "network" in header else None
-                of_inputs = dict(zip(names, steps, strict=True)), outline, dict(zip(names, zeros, strict=True))
-                return NetworkPlan(header["method"], layers, *of_inputs)
+                if header.get("format") == _FORMAT:
+                    return _unpacked(header, file)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        except (UserError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"cannot read {path}: it is not a whole plan ({error})") from error
+        raise UserError(f"cannot read {path}: it is not a plan of this version ({_FORMAT})")
+
+
+def _unpacked(header: Mapping[str, str], file: Any) -> NetworkPlan:
+    """What ``packed`` made.
+
+    Raises:
+        UserError, SafetensorError, KeyError, ValueError, TypeError, RecursionError: it is something else.
+    """
+    if unknown := set(header) - _HEADER:
+        raise ValueError(f"unknown {sorted(unknown)[0]!r}")
+    names, inputs, steps = (json.loads(header[key]) for key in ("layers", "inputs", "input_step"))
+    if not all(type(name) is str for name in names) or len(set(names)) < len(names):
+        raise ValueError("layer names must be different texts")
+    zeros = json.loads(header.get("input_zero", json.dumps([0] * len(names))))  # older files have none
+    numbers = [json.loads(header.get(key, json.dumps([n] * len(names)))) for key, n in _NUMBERS.items()]
+    if not all(type(count) is int for counts in (inputs, *numbers) for count in counts):
+        raise ValueError("inputs, convolution groups and weight bits must be whole numbers")
+    if set(file.keys()) != {f"{i}.{key}" for i in range(len(names)) for key in _ARRAYS}:
+        raise ValueError("its tensors are not those of its layers")
+    layers = {}
+    for i, (name, count, *others) in enumerate(zip(names, inputs, *numbers, strict=True)):
+        values: dict[str, Any] = {key: file.get_tensor(f"{i}.{key}") for key in _ARRAYS}
+        values |= zip(_NUMBERS, others, strict=True)
+        layers[name] = LayerPlan(name, count, **values)
+    outline = Outline.checked(json.loads(header["network"]), "network") if "network" in header else None
+    of_inputs = dict(zip(names, steps, strict=True)), outline, dict(zip(names, zeros, strict=True))
+    return NetworkPlan(header["method"], layers, *of_inputs)
 
 
 def _in_one_order(file: bytes) -> bytes:

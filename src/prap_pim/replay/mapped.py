@@ -11,10 +11,11 @@ import torch
 from pydantic import TypeAdapter
 
 from prap_pim.common.progress import Progress, counted, phase
-from prap_pim.cost import activities, layer_time, load_table
+from prap_pim.cost import activities, layer_time
 from prap_pim.cost.price import energy, total
 from prap_pim.frontend import capture
 from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.patterns import plan_weights
 from prap_pim.ir.plan import NetworkPlan

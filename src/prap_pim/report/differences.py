@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from prap_pim.common.errors import UserError
 from prap_pim.common.settings import read_yaml
 from prap_pim.report.names import run_names
 from prap_pim.report.quantities import count, percent
@@ -43,16 +41,15 @@ def read_runs(folders: Sequence[RunFolder]) -> list[NamedRun]:
     """Runs under names that tell them apart.
 
     Raises:
-        UserError: a run has not finished, or its results are missing or broken.
+        UserError: a run has not finished, or a file of it is missing or damaged.
     """
     results = [folder.read_results() for folder in folders]
     names = run_names([each.name for each in results], [folder.path for folder in folders])
     runs = []
     for name, folder, each in zip(names, folders, results, strict=True):
         settings, inputs = None, {}
-        with suppress(UserError):
+        if folder.manifest.exists():  # not results alone, without their folder
             settings = dict(islice(_flat(read_yaml(folder.config)), _SETTINGS))
-        with suppress(UserError):
             inputs = folder.read_manifest().inputs
         runs.append(NamedRun(name, each, settings, inputs))
     return runs

@@ -1,4 +1,4 @@
-"""Several runs side by side: what they have in common, what differs, every figure. One page and a terminal table."""
+"""Several runs side by side: the figures of every method and what was proven, for page and terminal."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What people read of a study: the front as a table on the terminal or in a notebook, and a page with all trials."""
+"""What people read of a study, in words: names, figures and settings of trials, for page, terminal and notebook."""
 
 import json
 from typing import Any

@@ -36,11 +36,6 @@ class Comparison:
         return _ratio(self.reference.energy_j, self.method.energy_j)
 
     @property
-    def area_gain(self) -> float:
-        """Reference area / area."""
-        return _ratio(self.reference.area_m2, self.method.area_m2)
-
-    @property
     def budget_throughput_gain(self) -> float:
         """Throughput / reference throughput, pipelined, both filling the same number of crossbars."""
         mine, other = self.method.at_budget.pipelined, self.reference.at_budget.pipelined

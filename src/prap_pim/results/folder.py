@@ -1,6 +1,7 @@
 """The folder of one run: who may write there, what it holds, and how a killed run is found again."""
 
 import fcntl
+import json
 import os
 import reprlib
 from collections.abc import Iterator
@@ -13,12 +14,16 @@ import yaml
 from pydantic import Field
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import read_json, write_json, write_whole
+from prap_pim.common.files import digest_of, file_digest, key_of, read_json, write_json, write_whole
 from prap_pim.common.settings import Settings, read_yaml
-from prap_pim.results.run import Results
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.results.entries import check_entries, damaged
+from prap_pim.results.run import MethodResult, Results
 from prap_pim.results.study import STUDY, StudyResults
 
+PLAN = "plan.safetensors"  # of a method's folder
 _LOCK = ".lock"
+_OF_METHODS = ("*.json", "*.safetensors")  # what finished results rest on; checkpoints are in a folder of their own
 
 
 class Manifest(Settings):
@@ -32,6 +37,9 @@ class Manifest(Settings):
         arithmetic: accelerator and precision of the training.
         inputs: digests of what the configuration only names: chip, component figures, data, the user's weights.
         plans: digests of the plans by method (``NetworkPlan.digest``, over values, not file bytes), once finished.
+        files: digests of all files that a finished folder must have as they were written, by their paths in it. None:
+            not finished, or by an earlier version, which kept none.
+        coming: digests of files that are about to take the place of others: either is right.
     """
 
     format: Literal["prap-pim run 1", "prap-pim study 1"] = "prap-pim run 1"
@@ -41,6 +49,26 @@ class Manifest(Settings):
     arithmetic: dict[str, str] = Field(default={"accelerator": "cpu", "precision": "32-true"})  # before it was noted
     inputs: dict[str, str]
     plans: dict[str, str] | None = None
+    files: dict[str, str] | None = None
+    coming: dict[str, str] = Field(default={})
+
+    @property
+    def origin(self) -> "Manifest":
+        """Without what is added when the run or study finishes."""
+        return self.model_copy(update={"plans": None, "files": None, "coming": {}})
+
+    def check_file(self, folder: Path, name: str) -> None:
+        """
+        Raises:
+            UserError: a file of the folder is missing, or not what was written, as far as that is known.
+        """
+        if (digest := (self.files or {}).get(name)) is None:
+            return
+        path = folder / name
+        if path.exists() and not path.is_file():
+            raise damaged(path)
+        if file_digest(path) not in (digest, self.coming.get(name)):
+            raise damaged(path)
 
 
 class Inside:
@@ -75,16 +103,89 @@ class RunFolder:
         Raises:
             UserError: it is missing or broken.
         """
-        return Manifest.checked(read_json(self.manifest), str(self.manifest))
+        content = read_json(self.manifest)
+        digest = content.pop("sha256", None) if isinstance(content, dict) else None  # earlier versions wrote none
+        if digest is not None and digest != key_of(content):
+            raise damaged(self.manifest)
+        return Manifest.checked(content, str(self.manifest))
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """
+        Raises:
+            UserError: it cannot be written.
+        """
+        content = manifest.model_dump()
+        write_json(self.manifest, {**content, "sha256": key_of(content)})
+
+    def finish(self, results: Results | StudyResults) -> None:
+        """Write the results, which say that the run or study has finished, and digests of all that they rest on.
+
+        Whoever is killed here leaves the old results or the new ones, and a manifest that knows them.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        place = self.results if isinstance(results, Results) else self.study
+        text = json.dumps(results.model_dump(), indent=1, allow_nan=False) + "\n"
+        manifest, before = self.read_manifest(), place.exists()
+        files = manifest.files if before and isinstance(results, Results) else None  # as they were when it finished
+        if files is None:
+            paths = [self.config, *self._of_methods()]
+            files = {path.relative_to(self.path).as_posix(): file_digest(path) for path in paths}
+        update: dict[str, Any] = {"files": {**files, place.name: digest_of(text)}, "coming": {}}
+        if isinstance(results, Results):
+            update["plans"] = {method.name: method.plan_sha256 for method in results.methods}
+        manifest = manifest.model_copy(update=update)
+        if before:
+            either = {"files": {**files, place.name: file_digest(place)}, "coming": {place.name: digest_of(text)}}
+            self.write_manifest(manifest.model_copy(update=either))
+        else:
+            self.write_manifest(manifest)
+        write_whole(place, text)
+        if before:
+            self.write_manifest(manifest)
+
+    def _of_methods(self) -> list[Path]:
+        return sorted(path for pattern in _OF_METHODS for path in self.path.glob(f"methods/*/{pattern}"))
+
+    def check_whole(self) -> None:
+        """The one check of a finished folder, run or study: all that its results rest on is as it was written.
+
+        Of a run by an earlier version, which kept fewer digests, what they tell; results that somebody took out of
+        their folder, alone, are taken as they are.
+
+        Raises:
+            UserError: a file is missing or damaged, which is named.
+        """
+        parts = (self.config, self.manifest, *(self.path / name for name in ("methods", "trials")))
+        if not any(part.exists() for part in parts):
+            return
+        manifest = self.read_manifest()
+        try:
+            for name in manifest.files or {}:
+                manifest.check_file(self.path, name)
+        except UserError:
+            if self.read_manifest() != manifest:  # somebody has put in other results since
+                return self.check_whole()
+            raise
+        if manifest.files is None:
+            read_yaml(self.config)
+            for place in sorted(self.path.glob("methods/*")):
+                check_entries(place)
 
     def read_results(self) -> Results:
         """The results of a finished run.
 
         Raises:
-            UserError: the folder holds no finished run, or they are broken.
+            UserError: the folder holds no finished run, or one of which a file is missing or damaged.
         """
         self._check(self.results)
-        return Results.load(self.results)
+        self.check_whole()
+        results = Results.load(self.results)
+        if self.manifest.exists() and self.read_manifest().files is None:
+            for method in results.methods:
+                self.load_plan(method)
+        return results
 
     def check_finished(self) -> None:
         """
@@ -97,9 +198,10 @@ class RunFolder:
         """The results of a finished study.
 
         Raises:
-            UserError: the folder holds no finished study, or they are broken.
+            UserError: the folder holds no finished study, or one of which a file is missing or damaged.
         """
         self._check(self.study)
+        self.check_whole()
         return StudyResults.load(self.study)
 
     def _check(self, *files: Path) -> None:
@@ -139,6 +241,20 @@ class RunFolder:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise UserError(f"{self.path}: a method cannot be called {name!r}")
         return self.path / "methods" / name
+
+    def load_plan(self, method: MethodResult) -> NetworkPlan | None:
+        """The plan of a method; None: there is none, as in runs of early versions.
+
+        Raises:
+            UserError: it is damaged, or not that of the results.
+        """
+        file = self.method(method.name) / PLAN
+        if not file.exists():
+            return None
+        plan = NetworkPlan.load(file)
+        if plan.digest() != method.plan_sha256:
+            raise UserError(f"{file} is damaged: it is not the plan of this run's results")
+        return plan
 
 
 def _begun_as_study(manifest: Path) -> bool:
@@ -219,13 +335,18 @@ def refuse_foreign(folder: RunFolder) -> None:
     try:
         if not folder.path.exists() or folder.config.exists():
             return
-        others = [p.name for p in folder.path.iterdir() if p.name != _LOCK and not p.name.endswith(".part")]
+        others = [path.name for path in folder.path.iterdir() if not _is_ours(path)]
     except OSError as error:
         raise UserError(f"cannot use the output folder {folder.path}: {error.strerror or error}") from error
     if others:
         raise UserError(
             f"the output folder {folder.path} is not empty and holds no {folder.kind}: choose another with --output"
         )
+
+
+def _is_ours(path: Path, *names: str) -> bool:
+    """Whether a process that was killed at once may have left this."""
+    return path.name in (_LOCK, *names) or path.name.endswith(".part")
 
 
 def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume: bool) -> None:
@@ -237,8 +358,11 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
     """
     if not folder.config.exists():
         write_whole(folder.config, yaml.safe_dump(config, sort_keys=False))
-        write_json(folder.manifest, manifest.model_dump())
+        folder.write_manifest(manifest)
         return
+    known = folder.manifest.exists()
+    if known:
+        folder.read_manifest().check_file(folder.path, folder.config.name)
     difference = _first_difference(config, read_yaml(folder.config))
     if difference:
         raise UserError(
@@ -249,8 +373,13 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
             f"the output folder {folder.path} holds this {folder.kind} already: "
             "go on with --resume, or choose another with --output"
         )
-    if not folder.manifest.exists():  # killed between the two files
-        write_json(folder.manifest, manifest.model_dump())
+    if not known:
+        if any(not _is_ours(path, folder.config.name) for path in folder.path.iterdir()):
+            raise UserError(
+                f"{folder.manifest} is missing, which says what the {folder.kind} was begun with: "
+                "choose another folder with --output"
+            )
+        folder.write_manifest(manifest)  # killed between the two files
         return
     before = folder.read_manifest()
     for what, old, new in (

@@ -12,10 +12,9 @@ from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.folder import RunFolder, open_finished
-from prap_pim.results.run import MethodResult, Results
+from prap_pim.results.run import Results
 from prap_pim.runs.config import RunConfig
-from prap_pim.runs.stages import PLAN, digests, saved_method, trace
-from prap_pim.runs.store import check_whole
+from prap_pim.runs.stages import digests, saved_method, trace
 from prap_pim.training.data import Splits, load
 
 
@@ -48,7 +47,6 @@ class FinishedRun:
         methods = {method.name: method for method in self.results.methods}
         if name not in methods:
             raise UserError(f"no method {name!r} in the run {self.folder.path} ({nearest(name, list(methods))})")
-        check_method(self.folder, methods[name])
         return saved_method(self._graph, self.folder.method(name))
 
     @cached_property
@@ -56,28 +54,17 @@ class FinishedRun:
         return trace(self.config.model_copy(update={"checkpoint": None}), self.splits)
 
 
-def check_method(folder: RunFolder, method: MethodResult) -> None:
-    """
-    Raises:
-        UserError: a file of this method is missing, damaged or not that of the results; it is named.
-    """
-    place = folder.method(method.name)
-    check_whole(place)
-    if NetworkPlan.load(place / PLAN).digest() != method.plan_sha256:
-        raise UserError(f"{place / PLAN} is damaged: it is not the plan of this run's results")
-
-
 @contextmanager
 def reopen(path: str | Path) -> Iterator[FinishedRun]:
     """Open the folder of a finished run, and hold it until the block ends.
 
     Raises:
-        UserError: it is not the folder of a finished run, or is in use; or the data or the chip, which the run's
-            configuration only names, are missing or have changed.
+        UserError: it is not the folder of a finished run, is damaged or in use; or the data or the chip, which the
+            run's configuration only names, are missing or have changed.
     """
     with open_finished(Path(path)) as folder:
+        results, manifest = folder.read_results(), folder.read_manifest()
         config = RunConfig.checked(read_yaml(folder.config), str(folder.config))
-        results, manifest = Results.load(folder.results), folder.read_manifest()
         splits, chip = load(config.data, config.seed), load_chip(config.chip)
         inputs = digests(config.model_copy(update={"checkpoint": None}), splits, chip)
         for what in ("data", "chip"):

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import read_json, write_json
 from prap_pim.common.progress import Progress, phase
 from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
@@ -15,13 +14,11 @@ from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.calibrate.train_donors import tie
 from prap_pim.report.comparison import write_comparison
 from prap_pim.report.html.run import write_report
-from prap_pim.results.folder import Manifest, RunFolder, open_run
+from prap_pim.results.folder import PLAN, Manifest, RunFolder, open_run
 from prap_pim.results.run import MethodResult, Results
 from prap_pim.runs.config import RunConfig
-from prap_pim.runs.finished import check_method
 from prap_pim.runs.record import result_of, results_of
 from prap_pim.runs.stages import (
-    PLAN,
     MethodStages,
     check,
     depends_on,
@@ -81,10 +78,7 @@ def run(
         if not folder.results.exists():
             _compute(config, command, splits, chip, graph, folder, progress, processes)
         processes.tell({})
-        results = Results.load(folder.results)
-        for method in results.methods:
-            check_method(folder, method)
-        return results
+        return folder.read_results()
 
 
 def _compute(
@@ -114,8 +108,7 @@ def _compute(
     results = results_of(config, command, splits, chip, network, trained[0], methods, progress)
     write_report(results, folder, progress=progress)
     write_comparison(results, folder.comparison)
-    write_json(folder.manifest, {**read_json(folder.manifest), "plans": {m.name: m.plan_sha256 for m in methods}})
-    results.save(folder.results)  # last: it says that the run has finished
+    folder.finish(results)
 
 
 def assist(config: RunConfig, processes: Processes) -> None:

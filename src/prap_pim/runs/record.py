@@ -5,9 +5,10 @@ from typing import Any
 from torch import nn
 
 from prap_pim.common.progress import Progress, phase
-from prap_pim.cost import CostReport, conventions, load_table
+from prap_pim.cost import CostReport, conventions
 from prap_pim.frontend.evaluate import evaluate
 from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.mapping.steps import dense_steps
@@ -74,7 +75,7 @@ def result_of(
     return MethodResult(
         name=method.name,
         description=method.description,
-        compute_ratio=compute_ratio(network, costs.own, chip),
+        compute_ratio=unskipped_ratio(network, costs.own, chip),
         ou_steps=costs.own.ou_steps,
         serial_breakdown_s=costs.own.serial_breakdown_s,
         at_budget=BudgetResult(**copies, budget=costs.budget, **figures(costs.at_budget)),
@@ -85,8 +86,8 @@ def result_of(
     )
 
 
-def compute_ratio(network: Network, costs: CostReport, chip: Chip) -> float:
-    """OU steps over those of the dense plan on the same chip."""
+def unskipped_ratio(network: Network, costs: CostReport, chip: Chip) -> float:
+    """OU steps that are done, without those that zero inputs skip, over those of the dense plan on the same chip."""
     return costs.ou_steps / sum(dense_steps(layer, chip.grain) for layer in network.layers)
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import file_digest
-from prap_pim.common.memory import available_memory
-from prap_pim.common.parallel import cores
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import Settings, nearest, parse_yaml, read_yaml, with_overrides
 from prap_pim.crossbar import (
@@ -32,10 +30,10 @@ from prap_pim.ir.plan import NetworkPlan
 from prap_pim.report.html.run import write_report
 from prap_pim.results.run import ParameterResult, PointResult, Results, SimulationResult
 from prap_pim.runs.finished import FinishedRun, reopen
+from prap_pim.runs.fit import fitting_processes
 from prap_pim.runs.stages import DIGITAL, versions
 from prap_pim.runs.store import Entry, Store
 
-_PROCESS_BYTES = 2 << 30  # that a process may need: tables of cells (1 GiB), images, torch itself
 _Networks = Mapping[str, tuple[Captured, NetworkPlan]]  # by method
 _SWEPT: dict[str, tuple[str, ...]] = {  # quantity: the settings that it changes
     "sigma": ("device.variation.sigma",),
@@ -303,7 +301,7 @@ def simulate_run(
     with reopen(path) as run:
         simulation = _simulate(run, request, crossbars, command, progress)
         results = run.results.with_simulation(simulation)
-        results.save(run.folder.results)
+        run.folder.finish(results)
         write_report(results, run.folder, progress=progress)
         return results, simulation
 
@@ -376,7 +374,7 @@ def _measure(
     total = sum(map(len, points.values()))
     done = total - len(left)
     progress("with device effects", done, total, "devices")
-    processes = request.processes or max(1, min(cores(), available_memory() // _PROCESS_BYTES))
+    processes = request.processes or fitting_processes()
     trials = [one.trial for _, one in left]
     for place, report in measure_each(networks, trials, images, labels, processes=processes):
         value, one = left[place]

@@ -19,12 +19,13 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of, file_digest, key_of
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.common.settings import Settings
-from prap_pim.cost import CostReport, ZeroInput, cost, load_table
+from prap_pim.cost import CostReport, ZeroInput, cost
 from prap_pim.crossbar import CrossbarModel, compressed_model, measure, zero_input_rates
 from prap_pim.frontend import Captured, capture
 from prap_pim.frontend.evaluate import evaluate
 from prap_pim.frontend.weights import load_weights, put_weights
 from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.patterns import PatternSet, ReuseMap
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
@@ -44,6 +45,7 @@ from prap_pim.methods.compress import (
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.finetune import finetune
 from prap_pim.methods.request import CalibrationInputs, Request
+from prap_pim.results.folder import PLAN
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.store import Store
@@ -51,8 +53,7 @@ from prap_pim.training import Checkpoint, Processes, Training, train
 from prap_pim.training.data import Splits
 from prap_pim.training.models import build
 
-PLAN = "plan.safetensors"  # of a method's folder, as these
-DIGITAL = "digital.safetensors"
+DIGITAL = "digital.safetensors"  # of a method's folder beside the plan, as these
 _CALIBRATED = "calibrated.safetensors"
 _ZERO_INPUTS = "zero-inputs.safetensors"
 _BATCH = 100  # inputs at a time; results do not depend on it

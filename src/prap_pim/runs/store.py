@@ -5,7 +5,6 @@ files beside it. Each file is written whole, the JSON last: it holds the digests
 checked whenever the value is read, so what is damaged is found, and computed anew where that can be done.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import file_digest, key_of, read_json, write_json, write_whole
+from prap_pim.common.files import file_digest, key_of, write_json, write_whole
+from prap_pim.results.entries import read_entry
 
 Value = TypeVar("Value", bound=BaseModel)
-_ENTRY = re.compile(r".+-[0-9a-f]{32}\.json")  # a file that ``Store.entry`` names
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Entry:
         Raises:
             UserError: it is missing, or of an earlier version; a file is damaged, which is named.
         """
-        saved = _whole(self.path)
+        saved = read_entry(self.path)
         if key_of(saved["depends_on"]) != key_of(self.depends_on):
             raise UserError(f"{self.path} is damaged: what it holds belongs elsewhere")
         try:
@@ -102,34 +101,3 @@ class Store:
                     value, files = compute()
                     entry.save(value, files)
         return value
-
-
-def check_whole(folder: Path) -> None:
-    """
-    Raises:
-        UserError: a file of a value that the folder holds is missing or damaged; it is named.
-    """
-    for path in sorted(folder.glob("*.json")):
-        if _ENTRY.fullmatch(path.name):
-            _whole(path)
-
-
-def _whole(path: Path) -> dict[str, Any]:
-    """What a JSON file of the store holds.
-
-    Raises:
-        UserError: it or a file that belongs to it is not what was written, and is named.
-    """
-    saved = read_json(path)
-    try:
-        content = {key: saved[key] for key in ("depends_on", "value", "files")}
-        intact = saved == {**content, "sha256": key_of(content)}
-        files = [(path.parent / name, digest) for name, digest in content["files"].items()]
-    except (KeyError, TypeError, AttributeError, ValueError):
-        intact, files = False, []
-    if not intact:
-        raise UserError(f"{path} is damaged: it is not what was written")
-    for file, digest in files:
-        if file_digest(file) != digest:
-            raise UserError(f"{file} is damaged: it is not what was written")
-    return content

@@ -192,11 +192,55 @@ def test_broken_results_are_made_of_the_trials_anew(broken: str, tmp_path: Path)
     assert len(runs(tmp_path / "s")) == 3  # none of them again
 
 
-def test_broken_files_are_one_line(tmp_path: Path):
-    run(study(trials=3), tmp_path / "s")
-    (tmp_path / "s/journal.log").write_text("no journal\n" * 3)
-    with pytest.raises(UserError, match=r"cannot read .*journal.log: it is not a whole journal of Optuna"):
-        run(study(trials=3), tmp_path / "s", resume=True)
+def test_a_damaged_journal_is_made_anew_of_the_trials(tmp_path: Path):
+    """Whichever byte of it is another, and whether Optuna notices or not."""
+    config, path = study(sampler="nsga2", trials=6, batch=3), tmp_path / "s/journal.log"
+    whole = run(config, tmp_path / "s")
+    content = path.read_bytes()
+    broken = [b"no journal\n" * 3, content.replace(b'"op_code"', b'"op_c0de"', 3)]
+    places = random.Random(0).sample(range(len(content)), 40)
+    broken += [content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :] for i in places]
+    for one in broken:
+        path.write_bytes(one)
+        (tmp_path / "s/study.json").unlink()
+        assert run(config, tmp_path / "s", resume=True) == whole
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        (again,) = storage.get_all_studies()
+        trials = storage.get_all_trials(again._study_id)
+        assert [trial.params for trial in trials] == [trial.values for trial in whole.trials]
+    assert len(runs(tmp_path / "s")) == 6  # none again
+
+
+def test_a_damaged_journal_is_left_alone_while_others_use_it(tmp_path: Path):
+    folder = tmp_path / "s"
+    process = start(folder, 1, 5)
+    wait_for(lambda: list((folder / "proposals").glob("*.json")), process)
+    (folder / "journal.log").write_bytes(b"no journal\n" * 3)
+    with pytest.raises(UserError, match=r"journal.log is damaged: it is made anew when nobody else works"):
+        run(study(sampler="nsga2", trials=24, batch=6), folder, resume=True)
+    assert (folder / "journal.log").read_bytes() == b"no journal\n" * 3
+    process.kill()
+    process.communicate()
+
+
+def test_a_damaged_study_is_named_and_made_anew(tmp_path: Path):
+    folder, config = StudyFolder(tmp_path / "s"), study(trials=3)
+    whole = run(config, folder.path)
+    for file, renewed in ((folder.study, True), (folder.config, False), (folder.manifest, False)):
+        content = file.read_bytes()
+        for damaged in (content[:-9], content.replace(b"a", b"b", 1), None):
+            file.write_bytes(damaged) if damaged is not None else file.unlink()
+            if damaged is not None or file != folder.study:
+                with pytest.raises(UserError, match=str(file)):
+                    folder.read_study()
+            if renewed:
+                assert run(config, folder.path, resume=True) == whole
+            else:
+                with pytest.raises(UserError, match=file.name if damaged is not None else "missing|holds no study"):
+                    run(config, folder.path, resume=True)
+            if not renewed:
+                file.write_bytes(content)
+    assert folder.read_study().model_dump() == whole.model_dump()
 
 
 def test_a_full_disk_is_one_line_and_what_was_finished_stays(tmp_path: Path):

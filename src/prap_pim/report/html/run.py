@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from prap_pim.common.errors import UserError
 from prap_pim.common.files import write_whole
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.report.allocation import HEADINGS, allocations
@@ -50,11 +49,8 @@ class Evidence:
         """
         plans, missing = {}, []
         for number, method in enumerate(results.methods, 1):
-            file = folder.method(method.name) / "plan.safetensors"
-            if file.exists():
-                plan = NetworkPlan.load(file)
-                if plan.digest() != method.plan_sha256:
-                    raise UserError(f"{file} is damaged: it is not the plan of this run's results")
+            plan = folder.load_plan(method)
+            if plan is not None:
                 plans[method.name] = plan
             else:
                 missing.append(method.name)

@@ -103,7 +103,7 @@ def _complaint(home: str, path: str, manifest: Manifest) -> str:
         found = StudyFolder(Path(path)).read_manifest()
     except UserError as error:
         return f"does not see the study: {error}"
-    if found != manifest:
+    if found.origin != manifest.origin:
         return f"sees another study in {path}"
     other = next((name for name, version in manifest.versions.items() if versions().get(name) != version), None)
     return f"has another version of {other} ({versions().get(other)})" if other is not None else ""

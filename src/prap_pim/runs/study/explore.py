@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.memory import available_memory
-from prap_pim.common.parallel import cores
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import read_yaml
 from prap_pim.report.html.study import front_table, write_study_report
 from prap_pim.report.study import summary
 from prap_pim.results.folder import Manifest
 from prap_pim.results.study import StudyResults
+from prap_pim.runs.fit import fitting_processes
 from prap_pim.runs.stages import versions
 from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.folder import Locks, StudyFolder, open_study
@@ -23,8 +22,6 @@ from prap_pim.runs.study.tables import write_tables
 from prap_pim.runs.study.trial import Stages
 from prap_pim.runs.study.work import Kind, one_by_one, work
 from prap_pim.training import torch_threads
-
-_PROCESS_BYTES = 2 << 30  # that a process may need: torch itself, a network and its plans, images
 
 
 class Study(StudyResults):
@@ -108,6 +105,7 @@ def run_study(
         search = Search(config, folder, locks)
         with suppress(UserError):  # results that cannot be read are made of the trials anew
             if search.finished == search.total:
+                folder.check_whole()
                 return Study.load(folder.study)
         progress("trials", search.finished, search.total, "")
         if client is not None:
@@ -127,7 +125,7 @@ def _here(
     kind: Kind,
     progress: Progress,
 ) -> None:
-    count = processes or max(1, min(cores(), available_memory() // _PROCESS_BYTES))
+    count = processes or fitting_processes()
     if count > 1:
         in_processes(count, config, folder.path, kind, lambda: search.finished, progress)
         return
@@ -153,4 +151,4 @@ def _write(config: StudyConfig, command: str, search: Search, folder: StudyFolde
     with locks.order():
         write_tables(results, folder)
         write_study_report(results, folder.report, folder.config)
-        results.save(folder.study)  # last: it says that the study has finished
+        folder.finish(results)

@@ -72,6 +72,12 @@ class Locks:
         """The right to compute the stage with this key, until the block ends."""
         return self._held(_STAGES + int(key[:14], 16))
 
+    def alone(self) -> bool:
+        """Whether nobody else works on the study just now."""
+        alone = self.take(_PRESENCE, wait=False)
+        self.take(_PRESENCE, wait=True, shared=True)
+        return alone
+
     def take_trial(self, number: int) -> bool:
         """The right to run a trial; False: another process has it."""
         return self.take(_TRIALS + number, wait=False)

@@ -9,6 +9,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import OptunaError
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.study import Study
@@ -35,6 +37,9 @@ from prap_pim.runs.study.folder import Locks, StudyFolder
 from prap_pim.runs.study.space import SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+# what Optuna answers to a damaged journal: it does not check what it reads
+_DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, OptunaError)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Search:
     def __init__(self, config: StudyConfig, folder: StudyFolder, locks: Locks) -> None:
         """
         Raises:
-            UserError: the space is wrong, or the journal cannot be read.
+            UserError: the space is wrong, or the journal cannot be used; or it is damaged while others work with it.
         """
         self.space = SearchSpace(config)
         self._config, self._folder, self._locks = config, folder, locks
@@ -70,7 +75,29 @@ class Search:
         self._known = 0  # trials whose results ``_memory`` has
         self._batch: list[Proposal] = []  # the last one
         with locks.order():
-            self._journal = self._open_journal()
+            self._journal = self._whole_journal()
+
+    def _whole_journal(self) -> Study:
+        """The journal; a damaged one is removed, and a new one made of the trials as ``_commit`` comes by."""
+        path = self._folder.journal
+        with suppress(*_DAMAGE):
+            if self._is_whole(journal := self._open_journal()):
+                return journal
+        if not self._locks.alone():
+            raise UserError(f"{path} is damaged: it is made anew when nobody else works on the study")
+        path.unlink(missing_ok=True)
+        return self._open_journal()
+
+    def _is_whole(self, journal: Study) -> bool:
+        """Whether a journal tells what is known of the trials otherwise."""
+        found = journal.get_trials(deepcopy=False)
+        if journal.directions != self._memory.directions or len(found) > self.total:
+            return False
+        known = list(islice(self.trials(), len(found)))
+        return len(known) == len(found) and all(
+            trial is None or _same(self._frozen(proposal, trial), its)
+            for (proposal, trial), its in zip(known, found, strict=True)
+        )
 
     def _open_journal(self) -> Study:
         path = self._folder.journal
@@ -85,8 +112,6 @@ class Search:
             return optuna.load_study(study_name=None, storage=storage)
         except OSError as error:
             raise UserError(f"cannot use {path}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read {path}: it is not a whole journal of Optuna ({error})") from error
 
     @property
     def finished(self) -> int:
@@ -226,6 +251,13 @@ class Search:
         for trial in sorted(self._journal.best_trials, key=lambda trial: trial.number):
             first.setdefault(json.dumps(trial.params, sort_keys=True), trial.number)
         return sorted(first.values())
+
+
+def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
+    return all(
+        getattr(one, key) == getattr(other, key)
+        for key in ("state", "values", "params", "distributions", "user_attrs", "system_attrs", "constraints")
+    )
 
 
 def _code(value: Any) -> bool | int | float | str | None:

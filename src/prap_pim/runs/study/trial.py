@@ -16,10 +16,10 @@ from prap_pim.common.files import key_of
 from prap_pim.common.progress import Progress
 from prap_pim.frontend import Captured
 from prap_pim.ir.plan import NetworkPlan
+from prap_pim.results.folder import PLAN
 from prap_pim.runs.config import RunConfig
-from prap_pim.runs.record import compute_ratio, figures
+from prap_pim.runs.record import figures, unskipped_ratio
 from prap_pim.runs.stages import (
-    PLAN,
     MethodStages,
     check,
     data_digest,
@@ -86,7 +86,7 @@ class Stages:
         costs = stages.costs(network, plan, self._budget)
         named: dict[str, Any] = {
             "ou_steps": costs.own.ou_steps,
-            "compute_ratio": compute_ratio(network, costs.own, stages.chip),
+            "compute_ratio": unskipped_ratio(network, costs.own, stages.chip),
             **figures(costs.own),
         }
         if costs.at_budget is not None:
