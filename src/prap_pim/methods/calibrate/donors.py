@@ -29,7 +29,6 @@ _CHUNK = 128  # donors that stay in the nearest cache
 _LANES = 16  # float32 that a processor works on at a time, at most
 _NO_ENERGY = np.float32(1e-30)
 _ROUNDING = np.float32(4 / 3 * (1 - 1e-5))  # so that no donor is passed over for want of digits
-_SWEEPS = 1  # over a pattern's uses, each chosen anew given the others
 _SETTLED = 1e-3  # relative improvement of a round below which the rounds stop
 
 
@@ -188,10 +187,11 @@ def _pursue(patterns: Float32, donors_t: Float32, worth: Float32, choice: _Uses)
         _choose(patterns, donors_t, worth, choice, 0)
         return patterns
     left = patterns.copy()
-    for sweep in range(1 + _SWEEPS):
-        for use in range(uses):
-            if sweep > 0:
-                _add(left, donors_t, choice, use, np.float32(1))
+    for latest in range(uses):  # and those before once more, so that a further use never makes it worse
+        _choose(left, donors_t, worth, choice, latest)
+        _add(left, donors_t, choice, latest, np.float32(-1))
+        for use in range(latest + 1 if latest > 0 else 0):
+            _add(left, donors_t, choice, use, np.float32(1))
             _choose(left, donors_t, worth, choice, use)
             _add(left, donors_t, choice, use, np.float32(-1))
     norm = np.zeros(len(patterns), np.float32)  # savings of uses depend on one another: all of it is the first's
