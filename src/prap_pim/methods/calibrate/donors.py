@@ -231,6 +231,29 @@ def _users(donor: Int32, count: int) -> tuple[Int64, Int64]:
 
 
 @njit(cache=True, nogil=True)
+def _wanted_step(users: Int64, weight: Float32, gain: Float32, left: Float32) -> Float64:
+    """What a donor would have to change by for the least error of its ``users``, float64 [h]; 0 if it has none."""
+    share, step = 0.0, np.zeros(left.shape[1])
+    for j in users:
+        n = j % len(left)
+        share += weight[n] * gain[j] * gain[j]
+        for i in range(len(step)):
+            step[i] += weight[n] * gain[j] * left[n, i]
+    for i in range(len(step)):
+        step[i] = step[i] / share if share > 0 else 0.0
+    return step
+
+
+@njit(cache=True, nogil=True)
+def _shift(left: Float32, users: Int64, gain: Float32, step: Float64) -> None:
+    """Take off what is left of a donor's users that it has changed by ``step``."""
+    for j in users:
+        n = j % len(left)
+        for i in range(len(step)):
+            left[n, i] -= gain[j] * np.float32(step[i])
+
+
+@njit(cache=True, nogil=True)
 def _fit_sums(
     patterns: Float32, weight: Float32, worth: Float32, donors_t: Float32, rounds: int, choice: _Uses
 ) -> None:
@@ -242,21 +265,11 @@ def _fit_sums(
         start, where = _users(choice.donor, count)
         gain = choice.gain.ravel()
         for k in range(count):
-            if start[k] == start[k + 1]:
-                continue
-            share, step = 0.0, np.zeros(height)
-            for j in where[start[k] : start[k + 1]]:
-                n = j % len(patterns)
-                share += weight[n] * gain[j] * gain[j]
-                for i in range(height):
-                    step[i] += weight[n] * gain[j] * left[n, i]
+            users = where[start[k] : start[k + 1]]
+            step = _wanted_step(users, weight, gain, left)
             for i in range(height):
-                step[i] /= share
                 donors_t[i, k] += np.float32(step[i])
-            for j in where[start[k] : start[k + 1]]:
-                n = j % len(patterns)
-                for i in range(height):
-                    left[n, i] -= gain[j] * np.float32(step[i])
+            _shift(left, users, gain, step)
         error = np.zeros(len(patterns))
         for n in range(len(patterns)):
             for i in range(height):
@@ -398,14 +411,10 @@ def _round(
     gain = choice.gain.ravel()
     wanted, values, best, got = np.empty(height), np.empty(height), np.empty(height), np.empty(height)
     for k in range(count):
-        share, step = 0.0, np.zeros(height)
-        for j in where[start[k] : start[k + 1]]:
-            n = j % len(patterns)
-            share += weight[n] * gain[j] * gain[j]
-            for i in range(height):
-                step[i] += weight[n] * gain[j] * left[n, i]
+        users = where[start[k] : start[k + 1]]
+        step = _wanted_step(users, weight, gain, left)
         for i in range(height):
-            wanted[i] = donors_t[i, k] + (step[i] / share if share > 0 else 0.0)
+            wanted[i] = donors_t[i, k] + step[i]
         top = 0.0
         for i in range(height):
             values[i] = 0.0
@@ -435,9 +444,7 @@ def _round(
             wanted[i] = 0.0
             for r in range(height):
                 wanted[i] += got[r] * white[r, i]
-        for j in where[start[k] : start[k + 1]]:
-            n = j % len(patterns)
-            for i in range(height):
-                left[n, i] -= gain[j] * np.float32(wanted[i] - donors_t[i, k])
         for i in range(height):
+            step[i] = wanted[i] - donors_t[i, k]
             donors_t[i, k] = wanted[i]
+        _shift(left, users, gain, step)
