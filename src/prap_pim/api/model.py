@@ -30,6 +30,7 @@ from prap_pim.frontend import (
     cut,
     not_of_one_size,
     of_arrays,
+    on_copies,
     one_of_each_size,
     outputs,
     sizes,
@@ -129,7 +130,7 @@ class Compression:
         given = self._batch if batch is None else without_labels(of_arrays(batch), self.model)
         name = self.network.name
         try:
-            wanted = outputs(self._original.module(*(each.clone() for each in tensors(given, name))), name)
+            wanted = outputs(on_copies(self._original.module, tensors(given, name)), name)
         except RuntimeError as error:
             raise UserError(f"model {name} does not run on this batch: {one_line(error)}") from error
         comparison = Comparison(as_values(wanted))

@@ -170,3 +170,8 @@ def doubled(batch: Inputs) -> Inputs:
         return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == 1 else leaf
 
     return tree_map(twice, batch)
+
+
+def on_copies(network: nn.Module, batch: Sequence[Tensor]) -> Any:
+    """What a network gives for the tensors of a batch, which stay as they are: it may work in place."""
+    return network(*(tensor.clone() for tensor in batch))

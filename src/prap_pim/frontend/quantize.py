@@ -17,6 +17,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Steps, counted, unheard
 from prap_pim.common.settings import Settings
 from prap_pim.frontend import Captured, Inputs, Output, cut, divergence, outputs
+from prap_pim.frontend.inputs import on_copies
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import NetworkPlan
 
@@ -173,7 +174,7 @@ def _outcomes(
         handles = [captured.module.get_submodule(n).register_forward_pre_hook(hook) for n, hook in hooks.items()]
         try:
             with torch.no_grad():
-                outcome = captured.module(*(each.clone() for each in batch))  # a network may work in place
+                outcome = on_copies(captured.module, batch)
         finally:
             for handle in handles:
                 handle.remove()

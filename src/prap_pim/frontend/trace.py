@@ -26,6 +26,7 @@ from prap_pim.frontend.inputs import (
     has_batch,
     not_of_one_size,
     of_arrays,
+    on_copies,
     one_of_each_size,
     output_names,
     outputs,
@@ -262,7 +263,7 @@ def _gives_the_same(module: fx.GraphModule, model: nn.Module, batch: Inputs, nam
     batch = _cloned(batch)
     try:
         with without_a_word():
-            found = outputs(module(*(each.clone() for each in tensors(batch, name))), name)
+            found = outputs(on_copies(module, tensors(batch, name)), name)
             for own, other in zip(outputs(call(model, batch), name), found, strict=True):
                 largest = float(own.double().nan_to_num().abs().max()) if own.numel() else 0.0
                 torch.testing.assert_close(other, own, atol=_ALIKE * largest, rtol=0, equal_nan=True)

@@ -14,7 +14,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.memory import available_memory, kept_memory
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.crossbar import CrossbarModel, ExactLayer
-from prap_pim.frontend import Captured, Comparison, Spread, outputs
+from prap_pim.frontend import Captured, Comparison, Spread, on_copies, outputs
 from prap_pim.frontend.equalize import Equalised, equalised
 from prap_pim.frontend.quantize import InputGrid, QuantizeConfig, grid_in, grid_of, settled
 from prap_pim.hardware.chip import Chip
@@ -274,7 +274,7 @@ def checked(
     found, losses = Comparison(judges), {layer.name: _Loss() for layer in original.network.layers if errors is None}
     bit_true, name = bit_true_network(compressed, plan, chip), original.network.name
     again = Comparison(judges)
-    twice = (outputs(original.module(*(each.clone() for each in batches[0])), name) for _ in range(2))
+    twice = (outputs(on_copies(original.module, batches[0]), name) for _ in range(2))
     again.add(next(twice), next(twice))
     hooks = [
         prepared.module.get_submodule(layer).register_forward_hook(
@@ -284,10 +284,10 @@ def checked(
     ]
     try:
         for batch in batches:
-            wanted = outputs(original.module(*(each.clone() for each in batch)), name)
+            wanted = outputs(on_copies(original.module, batch), name)
             if hooks and prepared is not original:  # the hooks have not heard of this batch
-                prepared.module(*(each.clone() for each in batch))
-            found.add(wanted, outputs(bit_true(*(each.clone() for each in batch)), name))
+                on_copies(prepared.module, batch)
+            found.add(wanted, outputs(on_copies(bit_true, batch), name))
     finally:
         for hook in hooks:
             hook.remove()
