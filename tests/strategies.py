@@ -41,7 +41,8 @@ def chips(draw: st.DrawFn, ou_rows: int | None = None) -> Chip:
         "pes_per_tile": draw(st.integers(1, 3)),
         "mesh_columns": draw(st.integers(1, 4)),
         "buffer_port_bits": draw(st.sampled_from([8, 24, 256])),
-        "partial_sum_bits": draw(st.sampled_from([20, 32])),
+        "partial_sum_bits": draw(st.sampled_from([8, 20, 32])),
+        "accumulate": draw(st.sampled_from(["scatter", "gather"])),
     }
     return Chip.checked({**base.model_dump(), **changed}, "test chip")
 

@@ -8,7 +8,7 @@ import pytest
 from prap_pim.common.errors import UserError
 from prap_pim.cost import activity, layer_time
 from prap_pim.cost.adc import conversion_energy
-from prap_pim.cost.price import energy
+from prap_pim.cost.price import Instances, area, energy
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Layer
@@ -302,3 +302,81 @@ def test_a_plan_of_more_bits_than_the_chips_is_refused() -> None:
         with pytest.raises(UserError, match="does not fit a chip of 4-bit weights"):
             steps.ous(wide, chip.grain)
     assert map_layer(replace(plan, weight_bits=4), chip).ous == 1
+
+
+def test_ten_uses_gathered_are_one_update() -> None:
+    """5 row groups of 8 rows and 2 donors of 4 bits, an OU each, on one crossbar; 16 filters take both donors of each
+    row group, at 3 positions. Scattered, a filter's accumulator is updated 10 times, gathered once, 8 at an access."""
+    scatter = load_chip("isaac-32nm")
+    gather = scatter.model_copy(update={"accumulate": "gather"})
+    uses = [[(f, d, 1, 0) for f in range(16) for d in range(2)]] * 5
+    plan = replace(plan_of(40, [range(8 * g, 8 * g + 8) for g in range(5)], [2] * 5, uses), weight_bits=4)
+    before, after = (activity(map_layer(plan, chip), layer_for(plan, size=(1, 3)), chip) for chip in (scatter, gather))
+    assert (before.partial_sum_updates, after.partial_sum_updates) == (160 * 3, 16 * 3)
+    assert (before.busiest.partial_sum_accesses, after.busiest.partial_sum_accesses) == (2 * 160, 2 * 2)
+    assert before.use_additions == after.use_additions == 160 * 3
+    assert after.partial_sum_read_bytes == after.partial_sum_write_bytes == 16 * 3 * 4
+    assert (before.dot_register_accesses, after.dot_register_accesses) == (0, (10 + 160) * 3)
+    # a dot product has 8 + 8 + 3 bits: 10 of them are 190 bits, 24 bytes, of two positions twice that
+    assert (before.dot_register_bytes, after.dot_register_bytes) == (0, 48)
+    # scattered: 4 bits of the filter, 1 of "last". Gathered: per row group the first and the last filter, 4 bits each,
+    # and 1 bit for each use that says which of the 2 donors; no flags, since all have 2 uses
+    assert (before.index_bits, after.index_bits) == (160 * 5, 5 * (8 + 32))
+    assert (before.index_reads, after.index_reads) == (4 * 3, 1 * 3)
+    assert before.merges == after.merges == 0
+    unchanged = ("ou_steps", "conversions", "output_register_writes", "input_buffer_reads", "stored_cells")
+    assert all(getattr(before, key) == getattr(after, key) for key in unchanged)
+
+    table = load_table("isaac-32nm")
+    joules = energy(after, gather, table)
+    assert joules["dot_register"] * 1e12 == pytest.approx(510 * (0.09785 + 48 * 0.0004337), rel=1e-6)
+    assert joules["partial_sum_buffer"] * 1e12 == pytest.approx(48 * 2 * 1.4, rel=1e-6)
+    assert joules["accumulator"] == energy(before, scatter, table)["accumulator"]
+    # the crossbar's 48 bytes, and the 8 adders of its PE
+    metres = [area(Instances(1, 1, 1, 25, bytes_), chip, table) for chip, bytes_ in ((scatter, 0), (gather, 48))]
+    assert metres[1]["dot_register"] == pytest.approx(48 * 3.008e-12)
+    assert metres[1]["accumulator"] - metres[0]["accumulator"] == pytest.approx(8 * 246e-12)
+    assert {key for key in metres[0] if metres[0][key] != metres[1][key]} == {"dot_register", "accumulator"}
+
+    # 5 OUs x 8 steps x 8 conversions of 0.8333 ns; meanwhile 160 uses of the position before, one a cycle
+    time = layer_time(after, gather, table)
+    walk, gathering = 5 * 8 * 8 / 1.2, 160 * 0.8333
+    first_step = 0.8333 + 0.55866 + 2.5 + 3.16 + 8 * (0.16372 + 0.8333)
+    assert time.bottleneck == "crossbars"
+    assert time.busy_s * 1e9 == pytest.approx(3 * walk, rel=1e-4)
+    assert time.fill_s * 1e9 == pytest.approx(first_step + gathering, rel=1e-4)
+    assert time.pipelined_s == pytest.approx(time.busy_s + time.fill_s)
+    # with every exponent another than 0 a use is shifted first, while the one before it is added
+    shifted = replace(plan, use_exponent=np.ones_like(plan.use_exponent))
+    later = layer_time(activity(map_layer(shifted, gather), layer_for(plan, size=(1, 3)), gather), gather, table)
+    assert later.busy_s == time.busy_s
+    # 5 bits of gain make 1000 bits of index, 4 accesses instead of 1
+    assert later.serial_s - time.serial_s == pytest.approx(3 * (160 * 0.8333e-9 + 3 * 1.2e-9))
+
+
+def test_each_pe_gathers_what_its_crossbars_have() -> None:
+    """OU 2 x 4, 8-bit weights: a donor takes 2 OUs, which fill a crossbar. 2 crossbars a PE, 1 PE a tile.
+
+    Donors A, B (rows 0, 1) on PE 0, C and D (rows 2, 3) on PE 1. f0 = A + B - C / 2, f1 = B, f3 = C + D; f2 has none.
+    """
+    cut = {"crossbar_rows": 2, "crossbar_columns": 8, "crossbars_per_pe": 2, "pes_per_tile": 1, "buffer_port_bits": 64}
+    chip = Chip.checked(
+        load_chip("isaac-32nm").model_dump() | {"grain": {"ou_rows": 2, "ou_columns": 4}, "accumulate": "gather"} | cut,
+        "test",
+    )
+    first = [(0, 0, 1, 0), (0, 1, 1, 0), (1, 1, 1, 0)]
+    plan = plan_of(4, [(0, 1), (2, 3)], [2, 2], [first, [(0, 0, -1, -1), (3, 0, 1, 0), (3, 1, 1, 0)]])
+    counts = activity(map_layer(plan, chip, crossbars=4), layer_for(plan, size=(1, 1)), chip)
+    assert counts.use_additions == 6
+    assert counts.shifted_updates == 1
+    assert counts.partial_sum_updates == 2 + 2  # f0 and f1; f0 and f3
+    assert counts.dot_register_accesses == 4 + 6
+    assert counts.dot_register_bytes == 2 * 3  # a dot product of 8 + 8 + 1 bits
+    # filters are 2 bits, a donor is 1 of 2, sign and exponent 5. PE 0: f0 twice, f1 once; PE 1: f0 once, f3 twice
+    assert counts.index_bits == (4 + 3 * 6 + 3 + 2) + (4 + 3 * 6 + 3 + 4)
+    assert counts.index_reads == 2
+    assert counts.index_read_bytes == 4 + 4
+    assert counts.merges == 1  # f0, on two tiles
+    assert counts.busiest.updates == 2  # B serves f0 and f1
+    assert counts.busiest.gathered == 2
+    assert counts.busiest.partial_sum_accesses == 2 * 2  # two accumulators fit a port: f0 and f3 are apart

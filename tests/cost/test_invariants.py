@@ -11,7 +11,7 @@ from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import map_layer
-from tests.strategies import chips, examples, layer_for, layer_plans, merge_donors
+from tests.strategies import chips, examples, grouped_plans, layer_for, layer_plans, merge_donors
 
 TINY = 1 + 1e-12
 
@@ -49,7 +49,7 @@ def test_fewer_donors_never_cost_more(chip: Chip, plan: LayerPlan, data: st.Data
     before, time_before, energy_before = costed(plan, chip, mode)
     after, time_after, energy_after = costed(fewer, chip, mode)
     assert after.ou_steps <= before.ou_steps
-    assert after.partial_sum_updates == 6 * fewer.uses  # reuse alone does not remove them
+    assert after.use_additions == 6 * fewer.uses  # reuse alone does not remove them
     without_index = {key: value for key, value in energy_after.items() if key != "index_buffer"}
     assert all(value <= energy_before[key] for key, value in without_index.items())
     assert time_after.serial_phases_s["crossbars"] <= time_before.serial_phases_s["crossbars"]
@@ -76,6 +76,28 @@ def test_each_halving_of_the_donors_pays(preset: str, mode: str) -> None:
         assert serial == sorted(serial, reverse=True)
         assert pipelined == sorted(pipelined, reverse=True)
         assert serial[0] / serial[3] > 4  # of at most 8: updates stay
+
+
+@examples(100)
+@given(chip=chips(ou_rows=4), plan=grouped_plans(), mode=modes)
+def test_gathering_moves_partial_sums_alone(chip: Chip, plan: LayerPlan, mode: str) -> None:
+    """Never more updates, and one for each filter and PE; every use is added and merged as before."""
+    scattered, gathered = (
+        activity(map_layer(plan, each, mode=mode), layer_for(plan), each)
+        for each in (chip.model_copy(update={"accumulate": how}) for how in ("scatter", "gather"))
+    )
+    assert gathered.partial_sum_updates <= scattered.partial_sum_updates == scattered.use_additions
+    held = {int(plan.use_filter[use]) for use in range(plan.uses)}
+    assert gathered.partial_sum_updates >= len(held) * scattered.positions
+    assert gathered.busiest.partial_sum_accesses <= scattered.busiest.partial_sum_accesses
+    assert gathered.busiest.gathered <= plan.filters
+    changed = {
+        *("partial_sum_updates", "partial_sum_read_bytes", "partial_sum_write_bytes"),
+        *("dot_register_accesses", "dot_register_bytes", "index_bits", "index_reads", "index_read_bytes", "busiest"),
+    }
+    assert {key: value for key, value in vars(gathered).items() if key not in changed} == {
+        key: value for key, value in vars(scattered).items() if key not in changed
+    }
 
 
 @examples(60)

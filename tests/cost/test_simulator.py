@@ -12,7 +12,7 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import fewest_crossbars, map_layer
-from tests.reference.machine import crossbars_of, homes_of, ous_of, serial_seconds, simulate
+from tests.reference.machine import crossbars_of, encoded, homes_of, ous_of, serial_seconds, simulate, uses_in
 from tests.strategies import chips, examples, grouped_plans, layer_for
 
 NOT_SIMULATED = {"name", "positions", "busiest", "index_bits", "output_buffer_writes", "digital_ops"}
@@ -60,6 +60,20 @@ def test_serial_time_is_that_of_a_walk(chip: Chip, plan: LayerPlan, mode: str, d
     assert time.serial_s == pytest.approx(serial_seconds(plan, layer, chip, mode, latency, skipped), rel=1e-9)
     assert sum(time.serial_phases_s.values()) == pytest.approx(time.serial_s, rel=1e-12)
     assert time.pipelined_s <= time.serial_s * (1 + 1e-12)
+
+
+@examples(60)
+@given(plan=grouped_plans(), data=st.data())
+def test_an_index_in_filter_order_says_every_use(plan: LayerPlan, data: st.DataObject) -> None:
+    """What the bits that are counted say can be read back, of any of a plan's donors."""
+    donors = [donor for donor in range(len(plan.donors)) if data.draw(st.booleans())]
+    names = ("use_filter", "use_donor", "use_sign", "use_exponent")
+    uses = [use for use in zip(*(getattr(plan, name).tolist() for name in names), strict=True) if use[1] in donors]
+    counts = np.bincount([use[0] for use in uses], minlength=1)
+    between = set(np.trim_zeros(counts).tolist())
+    each = between.pop() if len(between) == 1 else None
+    gains = data.draw(st.booleans()) or any(use[2:] != (1, 0) for use in uses)
+    assert uses_in(encoded(plan, donors, gains), plan, donors, gains, each) == sorted(uses)
 
 
 @examples(60)

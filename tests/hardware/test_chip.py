@@ -36,6 +36,7 @@ def test_presets_are_the_papers_hardware() -> None:
         ("ou_rows = 8", "ou_rows = 8.0", "ou_rows must be a whole number, not 8.0"),
         ('adc_time = "(bits+2)/rate"', 'adc_time = "fast"', "'1/rate' or '(bits+2)/rate'"),
         ("clock_hz = 1.2e9", "clock_hz = nan", "clock_hz"),
+        ("clock_hz = 1.2e9", "clock_hz = 1.2e9\naccumulate = 'gathered'", "accumulate: must be 'scatter' or 'gather'"),
         ("[grain]", "[grain", "not valid TOML"),
     ],
 )
@@ -49,6 +50,17 @@ def test_mistakes_are_one_clear_line(tmp_path: Path, old: str, new: str, says: s
     assert says in str(caught.value)
     assert "mine.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_presets_scatter_and_a_file_may_say_gather(tmp_path: Path) -> None:
+    text = (CHIPS / "isaac-32nm.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text.replace("[grain]", 'accumulate = "gather"\n[grain]'))
+    mine = load_chip(tmp_path / "mine.toml")
+    for chip in map(load_chip, preset_names()):
+        assert (chip.accumulate, chip.gathers, chip.sums_per_access) == ("scatter", False, 1)
+    assert (mine.gathers, mine.sums_per_access) == (True, 8)  # 256 bits, 32 each
+    assert mine.dot_bits == 19  # of 8 rows, -128 x -128 each: 2**17, and a sign
+    assert mine.model_copy(update={"partial_sum_bits": 300}).sums_per_access == 1
 
 
 def test_unknown_preset_is_answered_with_the_nearest() -> None:

@@ -76,6 +76,39 @@ def test_leakage_is_charged_where_given(tmp_path: Path) -> None:
     assert leakage(two_tiles, chip, load_table("prap-2023")) is None
 
 
+def test_what_gathering_needs_is_asked_for_where_it_is_used(tmp_path: Path) -> None:
+    """A table may lack the dot registers as long as no chip gathers; not a part of their figures."""
+    from prap_pim.cost.price import Instances, area, leakage
+
+    text = (COMPONENTS / "prap-2023.toml").read_text()
+    begin, end = text.index("[dot_register]"), text.index("[accumulator]")
+    (tmp_path / "without.toml").write_text(text[:begin] + text[end:])
+    scatter, bytes_ = load_chip("prap-2023"), Instances(1, 1, 1, index_bytes=0, dot_register_bytes=1000)
+    gather, without = scatter.model_copy(update={"accumulate": "gather"}), load_table(tmp_path / "without.toml")
+    assert area(bytes_, scatter, without) == area(bytes_, scatter, load_table("prap-2023"))
+    with pytest.raises(UserError, match=r"without\.toml: dot_register has no area_per_byte$"):
+        area(bytes_, gather, without)
+    lines = [line for line in text.splitlines() if not line.startswith("energy_per_access_byte")]
+    (tmp_path / "part.toml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"component dot_register has no energy_per_access_byte \(J/B\)"):
+        load_table(tmp_path / "part.toml")
+    leak = '[dot_register]\nleakage_per_byte = { value = 2e-9, unit = "W/B", source = "a test" }'
+    (tmp_path / "leaks.toml").write_text(text.replace("[dot_register]", leak))
+    watts = leakage(bytes_, gather, load_table(tmp_path / "leaks.toml"))
+    assert watts is not None
+    assert {component: value for component, value in watts.items() if value} == {"dot_register": pytest.approx(2e-6)}
+
+
+def test_a_tables_dot_registers_are_a_line_through_isaacs_register_files() -> None:
+    """ISAAC, table I: 256 B 0.23 mW, 2 KB 1.24 mW, 3 KB 1.68 mW, at 1.2 GHz: within 10 % of each."""
+    table = load_table("isaac-32nm")
+    for size, watts in ((256, 0.23e-3), (2048, 1.24e-3), (3072, 1.68e-3)):
+        joules = table("dot_register", "energy_per_access") + size * table("dot_register", "energy_per_access_byte")
+        assert joules == pytest.approx(watts / 1.2e9, rel=0.1)
+    authors = load_table("prap-2023")("dot_register", "energy_per_access_byte")
+    assert 256 * authors == pytest.approx(load_table("prap-2023")("output_register", "energy_per_write"), rel=1e-3)
+
+
 def test_resolution_that_the_table_lacks() -> None:
     """It names those that it has; a table without any says what to do."""
     survey, paper = load_chip("survey-32nm"), load_chip("prap-2023")
@@ -98,6 +131,13 @@ def _with_line(quantity: str, unit: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "mine.toml").write_text(text.replace("[adc]", line, 1))
         load_table(Path(folder) / "mine.toml")
+
+
+def test_conventions_say_that_a_chip_gathers() -> None:
+    chip, table = load_chip("isaac-32nm"), load_table("isaac-32nm")
+    gathers = conventions(chip.model_copy(update={"accumulate": "gather"}), table)
+    assert gathers[:-1] == conventions(chip, table)
+    assert gathers[-1] == "partial sums are gathered: a PE updates the accumulator of a filter once"
 
 
 def test_conventions_are_said_in_words() -> None:

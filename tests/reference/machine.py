@@ -2,7 +2,8 @@
 
 Written from the description of the machine, not from the package's counting: it places OUs itself (one list of
 columns after another), moves registers, and looks at every use, row and column one at a time. Copies of a layer are
-put on PEs and tiles one after another and dealt the positions in turn.
+put on PEs and tiles one after another and dealt the positions in turn. Where uses are gathered, the index of a PE is
+written down bit by bit (``gathered_index``) and can be read back (``uses_in``).
 """
 
 from collections import Counter
@@ -90,6 +91,69 @@ def homes_of(placed: list, chip: Chip, copies: int) -> list[int]:
     return homes
 
 
+def encoded(plan: LayerPlan, donors: list[int], gains: bool) -> str:
+    """The index bits of all uses of these donors, filter by filter."""
+    filters: dict[int, list[int]] = {}
+    for use, donor in enumerate(plan.use_donor):
+        if donor in donors:
+            filters.setdefault(int(plan.use_filter[use]), []).append(use)
+    if not filters:
+        return ""
+    first, last = min(filters), max(filters)
+    counts = {len(filters.get(filter_, [])) for filter_ in range(first, last + 1)}
+    text = "".join(number(filter_, bits_for(plan.filters)) for filter_ in (first, last))
+    for filter_ in range(first, last + 1):
+        for use in filters.get(filter_, []):
+            text += "1" if len(counts) > 1 else ""
+            text += number(donors.index(plan.use_donor[use]), bits_for(len(donors)))
+            if gains:
+                text += "1" if plan.use_sign[use] < 0 else "0"
+                text += number(int(plan.use_exponent[use]) + 8, 4)
+        text += "0" if len(counts) > 1 else ""
+    return text
+
+
+def uses_in(text: str, plan: LayerPlan, donors: list[int], gains: bool, each: int | None) -> list[tuple[int, ...]]:
+    """What ``encoded`` wrote: (filter, donor, sign, exponent); ``each``: uses of every filter, None if they differ."""
+    bits, found = iter(text), []
+
+    def read(count: int) -> int:
+        return int("0" + "".join(next(bits) for _ in range(count)), 2)
+
+    if not donors:
+        return []
+    first, last = read(bits_for(plan.filters)), read(bits_for(plan.filters))
+    for filter_ in range(first, last + 1):
+        done = 0
+        while read(1) if each is None else done < each:
+            donor = donors[read(bits_for(len(donors)))]
+            sign, exponent = (1 - 2 * read(1), read(4) - 8) if gains else (1, 0)
+            found.append((filter_, donor, sign, exponent))
+            done += 1
+    assert next(bits, None) is None
+    return found
+
+
+def number(value: int, bits: int) -> str:
+    """In binary, so many bits."""
+    return format(value, f"0{bits}b") if bits else ""
+
+
+def group_of(plan: LayerPlan, donor: int) -> int:
+    """A donor's row group."""
+    return next(group for group in range(plan.groups) if donor < plan.donor_start[group + 1])
+
+
+def gathered_index(plan: LayerPlan, donors: list[int], gains: bool) -> int:
+    """Bits of the shorter index of a PE's donors: all together, or row group by row group."""
+    groups = {group_of(plan, donor): [] for donor in donors}
+    for donor in donors:
+        groups[group_of(plan, donor)].append(donor)
+    return min(
+        len(encoded(plan, donors, gains)), sum(len(encoded(plan, together, gains)) for together in groups.values())
+    )
+
+
 def simulate(
     plan: LayerPlan,
     layer: Layer,
@@ -148,6 +212,7 @@ def simulate(
     for position in range(positions):
         home = homes[position % copies]
         crossbar, pe_load = [Counter() for _ in placed], Counter()
+        registers: list[list[int]] = [[] for _ in placed]  # of each crossbar: the donors that are finished
         sums: dict[int, set[int]] = {}  # filters accumulated in each PE
         number = 0
         for at, ous in enumerate(placed):
@@ -184,7 +249,12 @@ def simulate(
                 for donor in dict.fromkeys(columns):
                     if last_ou[donor] != number:
                         continue
+                    if chip.accumulate == "gather":
+                        registers[at].append(donor)
+                        events["dot_register_accesses"] += 1
+                        continue
                     for use in uses_of[donor]:
+                        events["use_additions"] += 1
                         events["partial_sum_updates"] += 1
                         events["partial_sum_read_bytes"] += ceil(chip.partial_sum_bits / 8)
                         events["partial_sum_write_bytes"] += ceil(chip.partial_sum_bits / 8)
@@ -200,6 +270,41 @@ def simulate(
             events["index_reads"] += ceil(index / chip.buffer_port_bits)
             events["index_read_bytes"] += ceil(index / 8)
             pe_load["index_accesses", pe] += ceil(index / chip.buffer_port_bits)
+        # gather what the crossbars of a PE have for one filter after another
+        by_pe = [range(at, min(at + chip.crossbars_per_pe, len(placed))) for at in range(len(placed))]
+        for pe, members in enumerate(by_pe[:: chip.crossbars_per_pe] if chip.accumulate == "gather" else []):
+            touched = None
+            for filter_ in range(plan.filters):
+                served = False
+                for at in members:
+                    for donor in registers[at]:
+                        for use in uses_of[donor]:
+                            if plan.use_filter[use] == filter_:
+                                served = True
+                                events["dot_register_accesses"] += 1
+                                events["use_additions"] += 1
+                                crossbar[at]["updates"] += 1
+                                if plan.use_exponent[use] != 0:
+                                    events["shifted_updates"] += 1
+                                    crossbar[at]["shifted_updates"] += 1
+                if served:
+                    events["partial_sum_updates"] += 1
+                    events["partial_sum_read_bytes"] += ceil(chip.partial_sum_bits / 8)
+                    events["partial_sum_write_bytes"] += ceil(chip.partial_sum_bits / 8)
+                    pe_load["gathered", pe] += 1
+                    sums.setdefault(pe, set()).add(filter_)
+                    word = filter_ // max(1, chip.buffer_port_bits // chip.partial_sum_bits)
+                    if word != touched:
+                        pe_load["partial_sum_accesses", pe] += 2
+                    touched = word
+            finished = [donor for at in members for donor in registers[at]]
+            index = gathered_index(plan, [each for each in finished if needs_use_index(group_of(plan, each))], gains)
+            events["index_reads"] += ceil(index / chip.buffer_port_bits)
+            events["index_read_bytes"] += ceil(index / 8)
+            pe_load["index_accesses", pe] += ceil(index / chip.buffer_port_bits)
+        if chip.accumulate == "gather":
+            largest = grain.input_bits + grain.weight_bits + bits_for(grain.ou_rows)
+            events["dot_register_bytes"] = 2 * ceil(max(len(held) for held in registers) * largest / 8)
         # merge inside every tile, then into the first
         accumulator = ceil(chip.partial_sum_bits / 8)
         tile_sums: dict[int, set[int]] = {}
@@ -231,7 +336,7 @@ def simulate(
             **{key: max(load[key] for load in crossbar) for key in ("ous", "updates", "shifted_updates")},
             **{
                 key: max((load for (what, _), load in pe_load.items() if what == key), default=0)
-                for key in ("input_accesses", "partial_sum_accesses", "index_accesses")
+                for key in ("input_accesses", "partial_sum_accesses", "index_accesses", "gathered")
             },
         }
     rounds = max(len(range(copy, positions, copies)) for copy in range(copies))
@@ -281,6 +386,8 @@ def serial_seconds(
         now += max(len(ous) for ous in placed) * latency["output_register"]
         now += (busiest["updates"] + busiest["shifted_updates"]) * latency["accumulator"]
         now += busiest["partial_sum_accesses"] * latency["partial_sum_buffer"]
+        if chip.accumulate == "gather":
+            now += busiest["updates"] * latency["dot_register"] + busiest["gathered"] * latency["accumulator"]
         now += busiest["input_accesses"] * latency["input_buffer"]
         now += busiest["index_accesses"] * latency["index_buffer"]
         now += busiest["merge_bits"] / chip.intra_tile_bits_per_s

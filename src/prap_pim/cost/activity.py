@@ -13,6 +13,14 @@ So input registers are loaded once per run and position, not per input step; the
 stays in the output register; accumulators are updated once per use and position. Reuse saves OU steps, not updates.
 A donor's uses follow at once, so its result needs no buffer of its own.
 
+That is to scatter. A chip that gathers keeps all dot products of the position, each in a register of its crossbar, and
+
+    for each filter, in ascending order: each crossbar reads the donors that it uses, shifts, negates and adds them;
+                 the PE's tree of adders adds up what its crossbars give; the accumulator is updated once
+
+as many neighbouring accumulators at an access as a port takes. Registers are double: the OUs of the next position are
+read meanwhile. Uses are read and added as often as before, accumulators updated once per filter and PE.
+
 Every PE accumulates in its own partial-sum buffer. At the end of a position, accumulators that one filter has in
 several PEs of a tile are added up in the tile, and what several tiles have in the layer's first tile. There the
 outputs are brought to int8, the digital operations on them are done, and from there they go on to the next layers.
@@ -68,6 +76,7 @@ class Busiest:
         inter_tile_bits: accumulators that come to the first tile from the others, and outputs that leave it.
         steps: OU steps of the crossbar that has most of them in the whole inference, per position: crossbars of a layer
             need not wait for each other at every position. None: all input steps of ``ous``.
+        gathered: filters whose sums the busiest PE's adders hand to its accumulators; 0 where uses are scattered.
     """
 
     ous: float
@@ -79,6 +88,7 @@ class Busiest:
     merge_bits: float
     inter_tile_bits: float
     steps: float | None = None
+    gathered: float = 0
 
 
 @dataclass(frozen=True)
@@ -100,13 +110,18 @@ class LayerActivity:
         input_register_loads, input_register_bytes: one load per run and position.
         input_buffer_reads: accesses for these loads; the inputs of a row group lie together, so ceil(bits / port) each.
         input_buffer_read_bytes: what these accesses deliver.
-        partial_sum_updates: one per use and position, reused or not; each reads and writes one accumulator.
+        use_additions: one per use and position, reused or not.
         shifted_updates: of these, with an exponent other than 0.
+        partial_sum_updates: each reads and writes one accumulator; one per use and position, or, where uses are
+            gathered, per filter, PE and position.
         partial_sum_read_bytes, partial_sum_write_bytes: of updates.
+        dot_register_accesses: where uses are gathered: a write per donor and position, a read per use and position.
+        dot_register_bytes: that a crossbar needs for the dot products of two positions (not an event).
         merges: accumulators of one filter added up between PEs and between tiles.
         merge_bytes: of these, within tiles.
         index_bits: index that one position reads, which is also what every copy stores.
-        index_reads, index_read_bytes: port-wide accesses: a crossbar's index is read as one stream per position.
+        index_reads, index_read_bytes: port-wide accesses: a crossbar's index is read as one stream per position, or,
+            where uses are gathered, its rows as one, and the uses of a PE as one.
         outputs, output_bytes: activations made.
         output_buffer_writes: port-wide accesses that put arriving activations into the tiles' input buffers.
         inter_tile_bytes: activations and accumulators sent from tile to tile.
@@ -131,10 +146,13 @@ class LayerActivity:
     input_register_bytes: int
     input_buffer_reads: int
     input_buffer_read_bytes: int
-    partial_sum_updates: int
+    use_additions: int
     shifted_updates: int
+    partial_sum_updates: int
     partial_sum_read_bytes: int
     partial_sum_write_bytes: int
+    dot_register_accesses: int
+    dot_register_bytes: int
     merges: int
     merge_bytes: int
     index_bits: int
@@ -205,8 +223,15 @@ def activity(
     shifted_uses = plan.use_exponent != 0
     has_gain = bool(shifted_uses.any()) or bool((plan.use_sign < 0).any())
     shifted = np.bincount(use_crossbar[shifted_uses], minlength=mapping.crossbars) if has_gain else updates * 0
-    index = _index_bits(mapping, plan, use_crossbar, has_gain)  # [crossbar]
-    index_accesses = -(-index // chip.buffer_port_bits)
+    crossbar_pe = np.arange(mapping.crossbars) // per_pe
+    rows_index, indexed = _index_of_rows(mapping, plan), ~_counted(plan, has_gain)  # [crossbar], [group]
+    gain_bits = GAIN_BITS if has_gain else 0
+    if chip.gathers:
+        uses_index = _gathered_index(plan, crossbar_pe[crossbar_of_donor], mapping.pes, indexed, gain_bits)  # [pe]
+        index, index_pe = np.append(rows_index, uses_index), np.append(crossbar_pe, np.arange(mapping.pes))  # [stream]
+    else:
+        index, index_pe = rows_index + _scattered_index(plan, use_crossbar, updates, indexed, gain_bits), crossbar_pe
+    index_accesses = -(-index // chip.buffer_port_bits)  # [stream]
 
     in_pe, in_tile, tile_merges = _merges(mapping, use_crossbar)
     served = int(np.count_nonzero(in_tile.any(axis=0)))
@@ -223,7 +248,18 @@ def activity(
         away = [chip.hops(home + tile, home) for tile in range(1, mapping.tiles)]
         byte_hops += int((from_tiles * np.asarray(away, np.int64)).sum()) * accumulator_bytes * done
 
-    total_updates = plan.uses * positions
+    dots = dot_bytes = gathered = 0
+    if chip.gathers:
+        dots = len(plan.donors) + plan.uses
+        most = int(np.bincount(crossbar_of_donor, minlength=mapping.crossbars).max())
+        dot_bytes = 2 * -(-most * chip.dot_bits // 8)
+        together = np.arange(0, plan.filters, chip.sums_per_access)
+        sum_accesses = 2 * int(np.count_nonzero(np.logical_or.reduceat(in_pe, together, axis=1), axis=1).max())
+        gathered = int(np.count_nonzero(in_pe, axis=1).max())
+        total_updates = int(np.count_nonzero(in_pe)) * positions
+    else:
+        sum_accesses = 2 * _largest_sum(crossbar_pe, updates, mapping.pes)
+        total_updates = plan.uses * positions
     ous = mapping.ous_per_crossbar
     return LayerActivity(
         name=plan.name,
@@ -241,10 +277,13 @@ def activity(
         input_register_bytes=int(load_bytes.sum()) * positions,
         input_buffer_reads=int(load_accesses.sum()) * positions,
         input_buffer_read_bytes=int(load_bytes.sum()) * positions,
-        partial_sum_updates=total_updates,
+        use_additions=plan.uses * positions,
         shifted_updates=int(shifted.sum()) * positions,
+        partial_sum_updates=total_updates,
         partial_sum_read_bytes=total_updates * accumulator_bytes,
         partial_sum_write_bytes=total_updates * accumulator_bytes,
+        dot_register_accesses=dots * positions,
+        dot_register_bytes=dot_bytes,
         merges=merge_count * positions,
         merge_bytes=(int(np.count_nonzero(in_pe)) - tile_filters) * accumulator_bytes * positions,
         index_bits=int(index.sum()),
@@ -262,11 +301,12 @@ def activity(
             updates=int(updates.max()),
             shifted_updates=int(shifted.max()),
             input_accesses=_largest_sum(run_pe, load_accesses, mapping.pes),
-            partial_sum_accesses=2 * _largest_sum(np.arange(mapping.crossbars) // per_pe, updates, mapping.pes),
-            index_accesses=_largest_sum(np.arange(mapping.crossbars) // per_pe, index_accesses, mapping.pes),
+            partial_sum_accesses=sum_accesses,
+            index_accesses=_largest_sum(index_pe, index_accesses, mapping.pes),
             merge_bits=int(tile_merges.max()) * chip.partial_sum_bits * tile_share,
             inter_tile_bits=(int(from_tiles.sum()) * chip.partial_sum_bits + output_bytes * 8) * tile_share,
             steps=crossbar_steps / positions,
+            gathered=gathered,
         ),
     )
 
@@ -303,19 +343,15 @@ def _largest_sum(place: Int64, amount: Int64, places: int) -> int:
     return int(np.bincount(place, weights=amount, minlength=places).max())  # float64 is exact below 2**53
 
 
-def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has_gain: bool) -> Int64:
-    """Index bits that each crossbar reads in one position, int64 [crossbar].
+def _index_of_rows(mapping: LayerMapping, plan: LayerPlan) -> Int64:
+    """Index bits of the inputs that each crossbar reads in one position, int64 [crossbar].
 
-    Uses: none for a row group whose uses are one per donor, in filter order, one for each filter (of the convolution
-    groups that its rows belong to), with gain 1: counting is enough. Else an entry per use, in the order of donors: the
-    filter's number; "last of this donor", unless the layer has one use per donor; sign and exponent, if the layer has
-    any gain but 1.
-    Rows: none for a row group of consecutive rows that starts at a multiple of the OU's rows (the last one of a layer
-    may be short). None either where the row groups name their rows in ascending order throughout, as channel pruning
-    leaves them: the inputs that are read lie side by side in the buffer once and for all. Else each run reads the
-    numbers of the group's rows.
+    None for a row group of consecutive rows that starts at a multiple of the OU's rows (the last one of a layer may be
+    short). None either where the row groups name their rows in ascending order throughout, as channel pruning leaves
+    them: the inputs that are read lie side by side in the buffer once and for all. Else each run reads the numbers of
+    the group's rows.
     """
-    height, groups = plan.rows.shape[1], plan.groups
+    height = plan.rows.shape[1]
     start = plan.rows[:, :1]
     place = np.arange(height)
     consecutive = np.where(start + place < plan.inputs, start + place, -1)
@@ -323,9 +359,14 @@ def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has
     regular |= bool((np.diff(plan.rows[plan.rows >= 0]) > 0).all())
     row_bits = np.where(regular, 0, height * (plan.inputs - 1).bit_length())  # [group]
     bits = np.bincount(mapping.run_crossbar, weights=row_bits[mapping.run_group], minlength=mapping.crossbars)
+    return bits.astype(np.int64)
 
+
+def _counted(plan: LayerPlan, has_gain: bool) -> NDArray[np.bool_]:
+    """Row groups whose uses need no index, bool [group]: they are one per donor, in filter order, one for each filter
+    (of the convolution groups that its rows belong to), with gain 1, so that counting is enough."""
     uses = np.diff(plan.use_start)
-    plain = (uses == plan.donors_per_group) & _each_filter_once(plan)  # [group]; then donors are to be in filter order
+    plain = (uses == plan.donors_per_group) & _each_filter_once(plan)  # then donors are to be in filter order
     if plain.any():
         offset = np.repeat((plan.donor_start - plan.use_start)[:-1], uses)  # [use]
         odd = plan.use_donor - np.arange(plan.uses) != offset
@@ -333,11 +374,58 @@ def _index_bits(mapping: LayerMapping, plan: LayerPlan, use_crossbar: Int64, has
             odd |= (plan.use_sign < 0) | (plan.use_exponent != 0)
         odd_before = np.concatenate([[0], np.cumsum(odd)])
         plain &= np.diff(odd_before[plan.use_start]) == 0
-    entry = (plan.filters - 1).bit_length() + (plan.uses > len(plan.donors)) + (GAIN_BITS if has_gain else 0)
-    if groups and not plain.all():
-        indexed = use_crossbar if not plain.any() else use_crossbar[np.repeat(~plain, uses)]
-        bits += entry * np.bincount(indexed, minlength=mapping.crossbars)
-    return bits.astype(np.int64)
+    return np.asarray(plain)
+
+
+def _scattered_index(
+    plan: LayerPlan, use_crossbar: Int64, updates: Int64, indexed: NDArray[np.bool_], gain_bits: int
+) -> Int64:
+    """Index bits of the uses on each crossbar, int64 [crossbar].
+
+    An entry per use of the row groups that are ``indexed``, in the order of donors: the filter's number; "last of this
+    donor", unless the layer has one use per donor; sign and exponent. ``updates``, int64 [crossbar], are of all.
+    """
+    entry = (plan.filters - 1).bit_length() + (plan.uses > len(plan.donors)) + gain_bits
+    if not indexed.all():
+        of_indexed = use_crossbar[np.repeat(indexed, np.diff(plan.use_start))]
+        updates = np.bincount(of_indexed, minlength=len(updates))
+    return entry * updates
+
+
+def _gathered_index(plan: LayerPlan, pe_of_donor: Int64, pes: int, indexed: NDArray[np.bool_], gain_bits: int) -> Int64:
+    """Index bits of the uses on each PE, in the order of filters, int64 [pe].
+
+    A *stretch* is what a PE holds of one row group, or all that it holds: what is shorter for the PE. For each stretch
+    the numbers of the first and the last filter with a use there; for every use an entry, which of the stretch's K
+    donors it is, with sign and exponent. Unless all filters from the first to the last have equally many uses, there is
+    a bit in front of each entry ("one more") and one behind those of each filter ("no more").
+
+    Args:
+        plan: whose uses.
+        pe_of_donor: int64 [D].
+        pes: how many there are.
+        indexed: bool [G], row groups whose uses need an index.
+        gain_bits: of sign and exponent.
+    """
+    donors = indexed[plan.donor_group]
+    uses = np.repeat(indexed, np.diff(plan.use_start))
+    if not uses.any():
+        return np.zeros(pes, np.int64)
+    use_filter, use_donor = plan.use_filter[uses], plan.use_donor[uses]
+    new_run = (np.diff(pe_of_donor, prepend=0) != 0) | (np.diff(plan.donor_group, prepend=0) != 0)
+    found = []
+    for stretch in (pe_of_donor, np.cumsum(new_run)):  # [donor], both ascend
+        pair, pair_uses = np.unique(stretch[use_donor] * plan.filters + use_filter, return_counts=True)
+        place, begin = np.unique(pair // plan.filters, return_index=True)  # [stretch with a use]
+        end = np.append(begin[1:], len(pair)) - 1
+        span = pair[end] - pair[begin] + 1  # filters from the first to the last
+        total, most = np.add.reduceat(pair_uses, begin), np.maximum.reduceat(pair_uses, begin)
+        donor_bits = np.frexp(np.bincount(stretch[donors])[place] - 1)[1]
+        bits = 2 * (plan.filters - 1).bit_length() + total * (donor_bits + gain_bits)
+        bits += np.where(total == span * most, 0, total + span)
+        pe = pe_of_donor[np.searchsorted(stretch, place)]
+        found.append(np.bincount(pe, weights=bits, minlength=pes).astype(np.int64))
+    return np.minimum(*found)
 
 
 def _each_filter_once(plan: LayerPlan) -> NDArray[np.bool_]:

@@ -65,7 +65,7 @@ def converter_leakage(chip: Chip, table: ComponentTable) -> float:
 
 
 def conventions(chip: Chip, table: ComponentTable) -> tuple[str, ...]:
-    """How a conversion is timed and charged, in words, with the figures that come of it."""
+    """How a conversion is timed and charged, in words, with the figures that come of it; whether sums are gathered."""
     scaling = {
         "as published": f"as published for {table('adc', 'resolution'):g} bits",
         "2^b/(b+1)": f"scaled from {table('adc', 'resolution'):g} bits by 2^b/(b+1)",
@@ -77,4 +77,5 @@ def conventions(chip: Chip, table: ComponentTable) -> tuple[str, ...]:
         "an OU is driven once and its columns are sampled"
         if chip.sample_and_hold
         else "an OU is driven anew for every round of conversions",
+        *(("partial sums are gathered: a PE updates the accumulator of a filter once",) if chip.gathers else ()),
     )

@@ -271,6 +271,7 @@ def cost(
         pes=sum(placed.total_pes for placed in mapping.layers.values()),
         tiles=mapping.tiles,
         index_bytes=sum(layer.index_stored_bytes for layer in layers),
+        dot_register_bytes=sum(layer.crossbars * layer.activity.dot_register_bytes for layer in layers),
     )
     times = {layer.name: layer.time for layer in layers}
     serial_s = sum(time.serial_s for time in times.values())

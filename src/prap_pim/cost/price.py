@@ -16,7 +16,7 @@ ENERGY = (
     ("input_register", "energy_per_byte_loaded", "input_register_bytes"),
     ("shift_add", "energy_per_conversion", "shift_adds"),
     ("output_register", "energy_per_write", "output_register_writes"),
-    ("accumulator", "energy_per_add", "partial_sum_updates"),
+    ("accumulator", "energy_per_add", "use_additions"),
     ("accumulator", "energy_per_add", "merges"),
     ("accumulator", "energy_per_shift", "shifted_updates"),
     ("partial_sum_buffer", "energy_per_read", "partial_sum_updates"),
@@ -30,7 +30,9 @@ ENERGY = (
     ("output_unit", "energy_per_output", "outputs"),
     ("digital_unit", "energy_per_op", "digital_ops"),
 )
-COMPONENTS = tuple(dict.fromkeys(["adc", "sample_and_hold", *(component for component, _, _ in ENERGY)]))
+COMPONENTS = tuple(
+    dict.fromkeys(["adc", "sample_and_hold", *(component for component, _, _ in ENERGY), "dot_register"])
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Instances:
     pes: int
     tiles: int
     index_bytes: int
+    dot_register_bytes: int = 0
 
     def of(self, component: str, chip: Chip) -> int:
         """How many instances of a component these hold."""
@@ -52,7 +55,7 @@ class Instances:
             "input_register": self.crossbars,
             "shift_add": self.crossbars * chip.adcs_per_crossbar,
             "output_register": self.crossbars,
-            "accumulator": self.crossbars,
+            "accumulator": self.crossbars + self.pes * chip.crossbars_per_pe * chip.gathers,  # a PE's tree of adders
             "partial_sum_buffer": self.pes,
             "input_buffer": self.tiles,
             "bus": self.tiles,
@@ -62,7 +65,7 @@ class Instances:
         }[component]
 
 
-PLACED = tuple(component for component in COMPONENTS if component != "index_buffer")
+PLACED = tuple(component for component in COMPONENTS if component not in {"index_buffer", "dot_register"})
 
 
 def energy(activity: LayerActivity, chip: Chip, table: ComponentTable) -> dict[str, float]:
@@ -73,15 +76,20 @@ def energy(activity: LayerActivity, chip: Chip, table: ComponentTable) -> dict[s
         joules["sample_and_hold"] = activity.conversions * table("sample_and_hold", "energy_per_sample")
     for component, figure, event in ENERGY:
         joules[component] += getattr(activity, event) * table(component, figure)
+    if chip.gathers:
+        per_byte = table("dot_register", "energy_per_access_byte")
+        access = table("dot_register", "energy_per_access") + activity.dot_register_bytes * per_byte
+        joules["dot_register"] = activity.dot_register_accesses * access
     return joules
 
 
 def area(instances: Instances, chip: Chip, table: ComponentTable) -> dict[str, float]:
-    """Square metres by component. Index memory is charged by the byte that must be stored."""
+    """Square metres by component. Index memory and dot registers are charged by the byte that must be stored."""
     metres = {component: instances.of(component, chip) * table(component, "area") for component in PLACED}
     return metres | {
         "adc": instances.of("adc", chip) * converter_area(chip, table),
         "index_buffer": instances.index_bytes * table("index_buffer", "area_per_byte"),
+        "dot_register": instances.dot_register_bytes * table("dot_register", "area_per_byte") if chip.gathers else 0.0,
     }
 
 
@@ -90,7 +98,10 @@ def leakage(instances: Instances, chip: Chip, table: ComponentTable) -> dict[str
     if not table.has_leakage:
         return None
     watts = {component: instances.of(component, chip) * table.leakage(component) for component in PLACED}
-    return watts | {"adc": instances.of("adc", chip) * converter_leakage(chip, table)}
+    return watts | {
+        "adc": instances.of("adc", chip) * converter_leakage(chip, table),
+        "dot_register": instances.dot_register_bytes * table.leakage("dot_register"),
+    }
 
 
 def total(breakdown: Mapping[str, float]) -> float:

@@ -6,7 +6,8 @@ run one after another.
 
 Pipelined: the stages of an OU step work on consecutive steps at once, so that a step costs its slowest stage; ports,
 links and digital lanes work beside them (small queues decouple them), so a position costs its busiest resource; layers
-overlap: a layer starts as soon as its first window of inputs is there.
+overlap: a layer starts as soon as its first window of inputs is there. On chips that gather partial sums, a position's
+uses are read, shifted and added, a stage each, while the OUs of the next one are read.
 
 Copies of a layer do as many positions at once, in rounds; ports and links that they share work for all of them.
 """
@@ -38,7 +39,8 @@ class LayerTime:
         serial_phases_s: its parts; they sum to ``serial_s``.
         pipelined_s: one inference with its inputs all there: ``busy_s + fill_s``.
         busy_s: what the layer takes of each inference in a stream of them.
-        fill_s: the way of the first OU step through its stages.
+        fill_s: the way of the first OU step through its stages; where sums are gathered, the shorter of reading the OUs
+            of a position and gathering them as well.
         bottleneck: the resource that sets ``busy_s``.
         rounds: positions done one after another, each in a copy of the layer.
     """
@@ -53,6 +55,7 @@ class LayerTime:
 
 
 _SHARED = ("intra-tile links", "inter-tile links")  # by the copies of a layer in one tile
+_GATHERING = ("dot registers", "accumulators", "adder trees", "partial-sum buffers", "index buffers")
 
 
 def layer_time(activity: LayerActivity, chip: Chip, table: ComponentTable) -> LayerTime:
@@ -82,6 +85,8 @@ def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chi
     bottleneck = max(busy, key=lambda key: busy[key])
     stages = ou_step_stages(chip, table).values()
     fill = sum(stages) - max(stages) if beats["crossbars"] else 0.0
+    if chip.gathers:
+        fill += min(beats["crossbars"], max(beats[key] for key in _GATHERING))
     return LayerTime(
         serial_s=sum(phases.values()),
         serial_phases_s=phases,
@@ -106,7 +111,12 @@ def _per_position(busiest: Busiest, chip: Chip, table: ComponentTable) -> tuple[
         "intra-tile links": busiest.merge_bits / chip.intra_tile_bits_per_s,
         "inter-tile links": busiest.inter_tile_bits / chip.inter_tile_bits_per_s,
     }
-    return {"crossbars": steps * sum(stages), **resources}, {"crossbars": steps * max(stages), **resources}
+    overlapping = resources
+    if chip.gathers:
+        resources["dot registers"] = busiest.updates * table("dot_register", "latency")
+        resources["adder trees"] = busiest.gathered * table("accumulator", "latency")
+        overlapping = resources | {"accumulators": busiest.updates * table("accumulator", "latency")}  # while shifting
+    return {"crossbars": steps * sum(stages), **resources}, {"crossbars": steps * max(stages), **overlapping}
 
 
 def builds(

@@ -25,7 +25,8 @@ class Chip(Settings):
     Who owns what: a crossbar has its input registers, DACs, ADCs, shift-adder, output register and an adder for
     partial sums; a PE has one port to the input buffer, one partial-sum buffer and one index port that its crossbars
     share; a tile has the buffers, an intra-tile bus and a port to the other tiles, and belongs to one layer (as in
-    ISAAC and in the PRAP authors' model).
+    ISAAC and in the PRAP authors' model). To gather, a crossbar has registers for the dot products of two positions
+    as well, and a PE a tree of adders.
 
     Attributes:
         name: what to call it in reports.
@@ -48,7 +49,11 @@ class Chip(Settings):
         max_tiles: tiles that the chip has; None: as many as the network needs.
         mesh_columns: tiles stand row by row in a mesh of this width; hops are Manhattan distances in it.
         buffer_port_bits: width of one access to the input buffer and the index buffer.
-        partial_sum_bits: width of an accumulator; one access of the partial-sum buffer reads or writes one.
+        partial_sum_bits: width of an accumulator; one access of the partial-sum buffer reads or writes one, to gather
+            as many neighbouring ones as ``buffer_port_bits`` hold.
+        accumulate: "scatter": as a donor is finished, each of its uses reads, adds to and writes its filter's
+            accumulator. "gather": the dot products of a position are kept in registers; filter by filter, a PE adds up
+            what its crossbars' donors give, and then updates the accumulator once.
         digital_lanes: digital operations that a layer's tile does at once.
         clock_hz: of the digital lanes.
         intra_tile_bits_per_s: rate of a tile's bus.
@@ -73,6 +78,7 @@ class Chip(Settings):
     mesh_columns: Count
     buffer_port_bits: Count
     partial_sum_bits: Count
+    accumulate: Literal["scatter", "gather"] = "scatter"
     digital_lanes: Count
     clock_hz: Positive
     intra_tile_bits_per_s: Positive
@@ -127,6 +133,21 @@ class Chip(Settings):
     def rounds(self, columns: int) -> int:
         """Rounds of conversions for ``columns`` columns of an OU."""
         return -(-columns // self.adcs_per_crossbar)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether partial sums are added up filter by filter."""
+        return self.accumulate == "gather"
+
+    @property
+    def sums_per_access(self) -> int:
+        """Accumulators that one access of the partial-sum buffer reads or writes."""
+        return max(1, self.buffer_port_bits // self.partial_sum_bits) if self.gathers else 1
+
+    @property
+    def dot_bits(self) -> int:
+        """Bits of a dot product, sign included: a product's, and the rows of an OU are added up."""
+        return self.grain.input_bits + self.grain.weight_bits + (self.grain.ou_rows - 1).bit_length()
 
     def hops(self, tile: int, other: int) -> int:
         """Links between two tiles of the mesh."""

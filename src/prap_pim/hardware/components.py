@@ -34,8 +34,14 @@ REQUIRED: Mapping[str, Mapping[str, str]] = {
     "output_unit": {"energy_per_output": "J", "area": "m2"},
     "digital_unit": {"energy_per_op": "J", "area": "m2"},
 }
+# What a table must give besides for chips that gather (``Chip.accumulate``). Sizes are as needed, so area is of a byte,
+# and an access takes more energy the more bytes the registers of a crossbar hold.
+GATHER: Mapping[str, Mapping[str, str]] = {
+    "dot_register": {"energy_per_access": "J", "energy_per_access_byte": "J/B", "latency": "s", "area_per_byte": "m2/B"}
+}
 # What a table may give besides: power that an instance draws when idle. ISAAC and the PRAP authors do not.
 OPTIONAL = {"leakage": "W"}
+OPTIONAL_PER_BYTE = {"leakage_per_byte": "W/B"}  # the same of what is sized as needed
 # And what an ADC takes at each resolution, for chips whose adc_scaling is "by table": energy is of one conversion.
 _BY_BITS = re.compile(r"(energy|area|leakage)_at_([1-9]\d*)_bits")
 _BY_BITS_UNITS = {"energy": "J", "area": "m2", "leakage": "W"}
@@ -93,14 +99,14 @@ class ComponentTable:
         )
 
     def leakage(self, component: str) -> float:
-        """Idle power of one instance in watts; 0 where the table does not say."""
-        figure = self.figures.get((component, "leakage"))
+        """Idle power of one instance in watts, of dot registers of one byte; 0 where the table does not say."""
+        figure = self.figures.get((component, "leakage_per_byte" if component in GATHER else "leakage"))
         return figure.value if figure else 0.0
 
     @property
     def has_leakage(self) -> bool:
         """Whether the table says anything of leakage."""
-        return any(quantity == "leakage" for _, quantity in self.figures)
+        return any(quantity in {*OPTIONAL, *OPTIONAL_PER_BYTE} for _, quantity in self.figures)
 
 
 def table_names() -> list[str]:
@@ -119,10 +125,11 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
     if not path.is_file():
         raise UserError(f"no component table {origin!r}: give a TOML file or one of {', '.join(names)}")
     figures: dict[tuple[str, str], UsedFigure] = {}
-    for component, entries in read_toml(path).items():
-        if component not in REQUIRED:
-            raise UserError(f"{origin}: unknown component {component!r} ({nearest(component, list(REQUIRED))})")
-        units = {**REQUIRED[component], **OPTIONAL}
+    content, known = read_toml(path), {**REQUIRED, **GATHER}
+    for component, entries in content.items():
+        if component not in known:
+            raise UserError(f"{origin}: unknown component {component!r} ({nearest(component, list(known))})")
+        units = {**known[component], **(OPTIONAL_PER_BYTE if component in GATHER else OPTIONAL)}
         if not isinstance(entries, dict):
             raise UserError(f"{origin}: {component} must be a table of figures")
         for quantity, given in entries.items():
@@ -135,8 +142,8 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
             if entry.unit != unit:
                 raise UserError(f"{where}: unit must be {unit}, not {entry.unit!r}")
             figures[component, quantity] = UsedFigure(component, quantity, entry.value, entry.unit, entry.source)
-    for component, needed in REQUIRED.items():
-        for quantity, unit in needed.items():
+    for component, needed in known.items():
+        for quantity, unit in needed.items() if component in {*REQUIRED, *content} else ():
             if (component, quantity) not in figures:
                 raise UserError(f"{origin}: component {component} has no {quantity} ({unit})")
     for quantity in ("rate", "resolution"):
