@@ -4,7 +4,8 @@ An input is applied a few bits at a time to the rows of one OU; every bitline ad
 the ADC turns that current into a code; codes are shifted by the weight of their column and input bit and added: that
 is a donor's dot product. Each use then adds it, shifted and signed, to its filter's accumulator. Behind the ADC all is
 integers. How OUs are placed on crossbars and in which order they are read does not change any of these sums as long as
-no accumulator overflows, so the plan is all that is needed; where one does, row groups come in ascending order.
+no accumulator overflows, so the plan is all that is needed; where one does, row groups come in ascending order, as they
+do for each filter whether a chip scatters or gathers its partial sums.
 """
 
 from dataclasses import dataclass
