@@ -42,6 +42,7 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/match.py
 	$(BIN)/python benchmarks/function.py
 	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/accumulate.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/calibrate.py
 	$(BIN)/python benchmarks/explore.py

@@ -15,7 +15,7 @@ VARIANTS = ("prap-8of9", "prap-4of9")  # the better one at a ratio stands for th
 
 METHOD = "calibrated"  # whose energy is taken apart
 PURPOSES = {  # of energy: components; the rest reads cells
-    "partial sums": ("accumulator", "partial_sum_buffer"),
+    "partial sums": ("accumulator", "partial_sum_buffer", "dot_register"),
     "index": ("index_buffer",),
     "moving": ("input_buffer", "bus", "router", "output_unit", "digital_unit"),
 }
