@@ -248,18 +248,11 @@ def activity(
         away = [chip.hops(home + tile, home) for tile in range(1, mapping.tiles)]
         byte_hops += int((from_tiles * np.asarray(away, np.int64)).sum()) * accumulator_bytes * done
 
-    dots = dot_bytes = gathered = 0
     if chip.gathers:
-        dots = len(plan.donors) + plan.uses
-        most = int(np.bincount(crossbar_of_donor, minlength=mapping.crossbars).max())
-        dot_bytes = 2 * -(-most * chip.dot_bits // 8)
-        together = np.arange(0, plan.filters, chip.sums_per_access)
-        sum_accesses = 2 * int(np.count_nonzero(np.logical_or.reduceat(in_pe, together, axis=1), axis=1).max())
-        gathered = int(np.count_nonzero(in_pe, axis=1).max())
-        total_updates = int(np.count_nonzero(in_pe)) * positions
+        sums = _gathered_sums(plan, chip, in_pe, crossbar_of_donor)
     else:
-        sum_accesses = 2 * _largest_sum(crossbar_pe, updates, mapping.pes)
-        total_updates = plan.uses * positions
+        sums = _PartialSums(updates=plan.uses, accesses=2 * _largest_sum(crossbar_pe, updates, mapping.pes))
+    total_updates = sums.updates * positions
     ous = mapping.ous_per_crossbar
     return LayerActivity(
         name=plan.name,
@@ -282,8 +275,8 @@ def activity(
         partial_sum_updates=total_updates,
         partial_sum_read_bytes=total_updates * accumulator_bytes,
         partial_sum_write_bytes=total_updates * accumulator_bytes,
-        dot_register_accesses=dots * positions,
-        dot_register_bytes=dot_bytes,
+        dot_register_accesses=sums.dot_accesses * positions,
+        dot_register_bytes=sums.dot_bytes,
         merges=merge_count * positions,
         merge_bytes=(int(np.count_nonzero(in_pe)) - tile_filters) * accumulator_bytes * positions,
         index_bits=int(index.sum()),
@@ -301,12 +294,12 @@ def activity(
             updates=int(updates.max()),
             shifted_updates=int(shifted.max()),
             input_accesses=_largest_sum(run_pe, load_accesses, mapping.pes),
-            partial_sum_accesses=sum_accesses,
+            partial_sum_accesses=sums.accesses,
             index_accesses=_largest_sum(index_pe, index_accesses, mapping.pes),
             merge_bits=int(tile_merges.max()) * chip.partial_sum_bits * tile_share,
             inter_tile_bits=(int(from_tiles.sum()) * chip.partial_sum_bits + output_bytes * 8) * tile_share,
             steps=crossbar_steps / positions,
-            gathered=gathered,
+            gathered=sums.gathered,
         ),
     )
 
@@ -341,6 +334,30 @@ def _worked_pairs(plan: LayerPlan, pairs: int, zero_input: Float64 | None) -> In
 def _largest_sum(place: Int64, amount: Int64, places: int) -> int:
     """The largest of the sums of ``amount`` over equal ``place``."""
     return int(np.bincount(place, weights=amount, minlength=places).max())  # float64 is exact below 2**53
+
+
+@dataclass(frozen=True)
+class _PartialSums:
+    """What one position does to partial sums: accumulators updated, accesses of the busiest PE's buffer, and, where
+    they are gathered, the others as ``LayerActivity`` and ``Busiest`` name them."""
+
+    updates: int
+    accesses: int
+    dot_accesses: int = 0
+    dot_bytes: int = 0
+    gathered: int = 0
+
+
+def _gathered_sums(plan: LayerPlan, chip: Chip, in_pe: NDArray[np.bool_], crossbar_of_donor: Int64) -> _PartialSums:
+    """Filter by filter; ``in_pe``, bool [pe, filter]: where there are donors of it."""
+    together = np.logical_or.reduceat(in_pe, np.arange(0, plan.filters, chip.sums_per_access), axis=1)  # [pe, access]
+    return _PartialSums(
+        updates=int(np.count_nonzero(in_pe)),
+        accesses=2 * int(np.count_nonzero(together, axis=1).max()),
+        dot_accesses=len(plan.donors) + plan.uses,
+        dot_bytes=2 * -(-int(np.bincount(crossbar_of_donor).max(initial=0)) * chip.dot_bits // 8),
+        gathered=int(np.count_nonzero(in_pe, axis=1).max()),
+    )
 
 
 def _index_of_rows(mapping: LayerMapping, plan: LayerPlan) -> Int64:
