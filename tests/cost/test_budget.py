@@ -336,3 +336,16 @@ def test_report_of_useful_work_index_and_leakage() -> None:
     dense = cost(*small_network(), load_chip("isaac-32nm"))
     assert dense.macs == without.macs
     assert dense.index_stored_bytes == dense.index_read_bytes == 0
+
+
+def test_every_copy_has_registers_and_adders_to_gather() -> None:
+    """Two copies of a, b, c, on 1, 5, 9 crossbars, whose busiest hold 128, 231 and 256 dot products of 19 bits: 304,
+    549 and 608 bytes, twice. They fill 1, 1 and 2 PEs of 8 adders each."""
+    network, plan = small_network()
+    report = cost(network, plan, CHIP.model_copy(update={"accumulate": "gather"}), crossbars=30)
+    assert report.copies == {"a": 2, "b": 2, "c": 2}
+    stored = 2 * 2 * (1 * 304 + 5 * 549 + 9 * 608)
+    assert report.area_breakdown_m2["dot_register"] == pytest.approx(stored * 3.008e-12)
+    assert report.area_breakdown_m2["accumulator"] == pytest.approx((30 + 2 * 4 * 8) * 186e-12)
+    scattered = cost(network, plan, CHIP, crossbars=30)
+    assert scattered.area_breakdown_m2["dot_register"] == scattered.energy_breakdown_j["dot_register"] == 0
