@@ -119,7 +119,7 @@ def main() -> None:
             if (found := {layer.name: random_plan(layer, *what, random) for layer in network.layers})
         }
         print(f"\n{name}\n")
-        head = ["plan", "partial sums", "energy", *PARTS, "interval", "bound by", "with copies", "bound by", "area"]
+        head = ["plan", "order", "energy", *PARTS, "interval", "bound by", "with copies", "bound by", "area"]
         print(_row(head), _row(["---"] * len(head)), sep="\n")
         before = cost(network, plans["dense"], scatter)
         for title, plan in plans.items():
