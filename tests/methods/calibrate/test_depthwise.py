@@ -129,7 +129,7 @@ class Separable(nn.Module):
         return self.point(torch.relu(self.depthwise(torch.relu(self.first(x))))).mean((2, 3))
 
 
-def test_a_network_with_depthwise_layers_drops_their_weights_where_shapes_allow():
+def test_a_network_with_depthwise_layers_drops_their_weights():
     x = torch.randn(40, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     captured = capture(Separable().eval(), x[:1], "separable")
     found = compress(captured, x, compute_ratio=0.35)
@@ -139,6 +139,3 @@ def test_a_network_with_depthwise_layers_drops_their_weights_where_shapes_allow(
     assert depthwise.setting.positions == 8
     assert depthwise.sensitivity > 0
     assert (np.count_nonzero(found.plans["depthwise"].real_weights(), axis=1) <= 8).all()
-    whole = compress(captured, x, compute_ratio=0.9, shapes=(9,))
-    assert whole.layers[1].setting is None
-    assert whole.layers[1].sensitivity is None

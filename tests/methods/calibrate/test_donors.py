@@ -96,11 +96,11 @@ def test_rounds_lower_the_weighted_error_and_stop_at_a_fixed_point(seed: int):
     patterns, weight = clustered(seed)
     worth = np.zeros(len(patterns), np.float32)
     start = seeds(patterns, weight, 5)
-    errors = [error(patterns, fit(patterns, weight, worth, start, rounds), weight) for rounds in range(8)]
+    errors = [error(patterns, fit(patterns, weight, worth, start, rounds)[0], weight) for rounds in range(8)]
     assert errors[0] == error(patterns, start, weight)
     assert all(after <= before * (1 + 1e-5) for before, after in pairwise(errors))
     # where it has settled, each donor is the least-squares one of those who take it
-    donors = fit(patterns, weight, worth, start, 100)
+    donors, _ = fit(patterns, weight, worth, start, 100)
     choice = choose(patterns, donors, worth)
     for k, donor in enumerate(donors):
         mine = choice.donor[0] == k
@@ -131,14 +131,14 @@ def test_a_donor_that_nobody_takes_moves_to_the_pattern_served_worst():
     patterns = np.array([[1, 0], [2, 0], [0, 4]], np.float32)
     donors = np.array([[1, 0], [1, 0]], np.float32)  # the second loses every tie
     ones = np.ones(3, np.float32)
-    found = fit(patterns, ones, np.zeros(3, np.float32), donors, 5)
+    found, _ = fit(patterns, ones, np.zeros(3, np.float32), donors, 5)
     assert error(patterns, found, ones) == 0
 
 
 def test_donors_that_nobody_takes_move_to_different_patterns():
     patterns = np.array([[1, 0, 0], [0, 4, 0], [0, 0, 3]], np.float32)
     donors = np.array([[1, 0, 0]] * 3, np.float32)
-    found = fit(patterns, np.ones(3, np.float32), np.zeros(3, np.float32), donors, 1)
+    found, _ = fit(patterns, np.ones(3, np.float32), np.zeros(3, np.float32), donors, 1)
     assert found.tolist() == patterns.tolist()
 
 
@@ -152,7 +152,7 @@ def test_two_donors_are_near_the_best_of_all_assignments(height: int):
         patterns = rng.standard_normal((5, height)).astype(np.float32)
         weight = rng.uniform(0.3, 1, 5).astype(np.float32)
         best.append(slow_two_donors(patterns.astype(np.float64), weight.astype(np.float64), gains))
-        donors = fit(patterns, weight, np.zeros(5, np.float32), seeds(patterns, weight, 2), 50)
+        donors, _ = fit(patterns, weight, np.zeros(5, np.float32), seeds(patterns, weight, 2), 50)
         found.append(error(patterns, donors, weight))
     assert all(f <= 2 * b for f, b in zip(found, best, strict=True))
     assert sum(found) <= 1.2 * sum(best)
@@ -162,7 +162,7 @@ def test_same_input_same_bits():
     patterns, weight = clustered(3)
     start, worth = seeds(patterns, weight, 4), np.zeros(len(patterns), np.float32)
     before = patterns.copy(), start.copy()
-    first, second = (fit(patterns, weight, worth, start, 12) for _ in range(2))
+    first, second = (fit(patterns, weight, worth, start, 12)[0] for _ in range(2))
     assert np.array_equal(first, second)
     assert np.array_equal(patterns, before[0])
     assert np.array_equal(start, before[1])
@@ -193,7 +193,7 @@ def test_each_further_use_halves_the_error_of_many_patterns_about():
     patterns, weight = rng.standard_normal((400, 8)).astype(np.float32), rng.uniform(0.5, 1, 400).astype(np.float32)
     worth, left = np.zeros(400, np.float32), []
     for uses in (1, 2, 3):
-        donors = fit(patterns, weight, worth, seeds(patterns, weight, 40), 12, uses)
+        donors, _ = fit(patterns, weight, worth, seeds(patterns, weight, 40), 12, uses)
         choice = choose(patterns, donors, worth, uses)
         left.append(float(weight @ ((patterns.astype(np.float64) ** 2).sum(1) - choice.saving)))
     assert left[1] < 0.5 * left[0]
@@ -203,7 +203,7 @@ def test_each_further_use_halves_the_error_of_many_patterns_about():
 def test_donors_of_sums_are_the_least_squares_ones_where_rounds_have_settled():
     patterns, weight = clustered(1)
     worth = np.zeros(len(patterns), np.float32)
-    donors = fit(patterns, weight, worth, seeds(patterns, weight, 6), 200, 2)
+    donors, _ = fit(patterns, weight, worth, seeds(patterns, weight, 6), 200, 2)
     choice = choose(patterns, donors, worth, 2)
     shares = np.zeros((len(patterns), len(donors)))
     for use in range(2):
@@ -222,7 +222,7 @@ def test_rounded_donors_fit_their_bits_and_make_good_what_rounding_changes(bits:
     wanted, weight = 40 * rng.standard_normal((300, 8)), np.ones(300, np.float32)
     scale, largest, worth = 90.0, 2 ** (bits - 1) - 1, np.zeros(300, np.float32)
     patterns = np.ascontiguousarray(wanted @ factor / scale, np.float32)
-    donors = fit(patterns, weight, worth, seeds(patterns, weight, 30), 12, 2)
+    donors, _ = fit(patterns, weight, worth, seeds(patterns, weight, 30), 12, 2)
     choice = choose(patterns, donors, worth, 2)
     whole = rounded(patterns, weight, donors, choice, factor, scale, largest)
     assert np.array_equal(whole, np.rint(whole))

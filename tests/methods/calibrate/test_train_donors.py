@@ -90,7 +90,7 @@ _PLANS: dict[str, LayerPlan] = {}
 
 def tiny_plans() -> dict[str, LayerPlan]:
     if not _PLANS:
-        _PLANS.update(compress(captured_of(Normed), images(), compute_ratio=0.35, shapes=(9, 8)).plans)
+        _PLANS.update(compress(captured_of(Normed), images(), compute_ratio=0.35, bits=(8,), uses=1).plans)
     return dict(_PLANS)
 
 

@@ -14,11 +14,11 @@ class CalibratedReuse(Settings):
     kind: Literal["calibrated"] = "calibrated"
     compute_ratio: float | None = Field(default=None, gt=0, le=1)
     max_drop: float | None = Field(default=None, ge=0, le=1)
-    shapes: tuple[Literal[9, 8, 4], ...] = Field(default=(9, 8, 4), min_length=1)
-    bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] = Field(default=(8,), min_length=1)
-    uses: int = Field(default=1, ge=1, le=4)
+    shapes: tuple[Literal[9, 8, 4], ...] = Field(default=(9,), min_length=1)
+    bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] = Field(default=(3, 4, 5), min_length=1)
+    uses: int = Field(default=3, ge=1, le=4)
     balance: bool = False
-    passes: int = Field(default=3, ge=0, le=100)
+    passes: int = Field(default=1, ge=0, le=100)
     mimic: float = Field(default=0.5, ge=0, le=1)
     damping: float = Field(default=0.03, ge=1e-6, le=10)
     update_weight: float = Field(default=0.05, ge=0, le=1000)

@@ -25,10 +25,8 @@ Int64 = NDArray[np.int64]
 _LEAST_GAIN = np.float32(2.0**EXPONENT_MIN)
 _GREATEST_GAIN = np.float32(2.0**EXPONENT_MAX)
 _EXPONENT_BITS = np.int32(0x7F800000)  # of a float32: what is left is the power of two below
-_CHUNK = 128  # donors that stay in the nearest cache
-_LANES = 16  # float32 that a processor works on at a time, at most
+_TILE = 512  # patterns that stay in the nearest cache
 _NO_ENERGY = np.float32(1e-30)
-_ROUNDING = np.float32(4 / 3 * (1 - 1e-5))  # so that no donor is passed over for want of digits
 _SETTLED = 1e-3  # relative improvement of a round below which the rounds stop
 
 
@@ -46,8 +44,13 @@ class Choice:
     gain: Float32
     saving: Float32
 
+    def of(self, patterns: slice, first: int) -> "Choice":
+        """Of some patterns, whose donors begin with number ``first``."""
+        donor = np.where(self.donor >= 0, self.donor - first, -1).astype(np.int32)
+        return Choice(donor[:, patterns], self.gain[:, patterns], self.saving[patterns])
 
-def choose(patterns: Float32, donors: Float32, worth: Float32, uses: int = 1) -> Choice:
+
+def choose(patterns: Float32, donors: Float32, worth: Float32, uses: int = 1, start: Choice | None = None) -> Choice:
     """The cheapest donors and gains for every pattern; none where that saves no more than the use of a donor costs.
 
     Args:
@@ -55,30 +58,43 @@ def choose(patterns: Float32, donors: Float32, worth: Float32, uses: int = 1) ->
         donors: float32 [K, h], whitened.
         worth: float32 [N], the saving that a use must exceed.
         uses: donors that a pattern may take; found greedily, and then one by one anew.
+        start: uses to begin with, each of which is then chosen anew; of others none is given.
     """
-    choice = _room(uses, len(patterns))
-    _pursue(patterns, np.ascontiguousarray(donors.T), worth, choice)
-    return Choice(choice.donor, choice.gain, choice.saving.sum(0))
+    choice = _room(uses, len(patterns), start)
+    left = _chosen(patterns, donors, worth, choice, start is None)
+    return Choice(choice.donor, choice.gain, _saved(patterns, left))
 
 
-def fit(patterns: Float32, weight: Float32, worth: Float32, donors: Float32, rounds: int, uses: int = 1) -> Float32:
-    """Improve donors by alternating ``choose`` and the least-squares donors of those who chose them (Lloyd's rounds).
+def fit(
+    patterns: Float32,
+    weight: Float32,
+    worth: Float32,
+    donors: Float32,
+    rounds: int,
+    uses: int = 1,
+    start: Choice | None = None,
+) -> tuple[Float32, Choice]:
+    """Improve donors by alternating ``choose`` and least-squares donors for those who chose them (Lloyd's rounds).
 
     Args:
         patterns: float32 [N, h], whitened.
         weight: float32 [N], what a pattern's squared error counts.
         worth: float32 [N], as for ``choose``.
-        donors: float32 [K, h], to start from. One that nobody takes is moved to the pattern served worst.
+        donors: float32 [K, h], to start from. One that nobody takes is moved to what is left of the pattern served
+            worst.
         rounds: at most.
-        uses: as for ``choose``.
+        uses, start: as for ``choose``.
+
+    Returns:
+        the donors, and what the patterns take of them.
     """
-    donors_t = np.ascontiguousarray(donors.T)
-    choice = _room(uses, len(patterns))
-    if uses == 1:
-        _fit(patterns, weight, worth, donors_t, rounds, choice)
-    else:
-        _fit_sums(patterns, weight, worth, donors_t, rounds, choice)
-    return np.ascontiguousarray(donors_t.T)
+    donors, choice = donors.copy(), _room(uses, len(patterns), start)
+    left = _fit(patterns, weight, worth, donors, rounds, choice, start is None)
+    return donors, Choice(choice.donor, choice.gain, _saved(patterns, left))
+
+
+def _saved(patterns: Float32, left: Float32) -> Float32:
+    return np.asarray((patterns**2).sum(1) - (left**2).sum(1))
 
 
 def seeds(patterns: Float32, weight: Float32, count: int) -> Float32:
@@ -93,124 +109,112 @@ def seeds(patterns: Float32, weight: Float32, count: int) -> Float32:
 
 
 class _Uses(NamedTuple):
-    """As ``Choice``, the savings by use: float32 [U, N]."""
+    """As ``Choice``: int32 and float32 [U, N]."""
 
     donor: Int32
     gain: Float32
-    saving: Float32
 
 
-def _room(uses: int, count: int) -> _Uses:
-    shape = uses, count
-    return _Uses(np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+def _room(uses: int, count: int, start: Choice | None) -> _Uses:
+    if start is not None:
+        return _Uses(start.donor.copy(), start.gain.copy())
+    return _Uses(np.full((uses, count), -1, np.int32), np.zeros((uses, count), np.float32))
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def _choose(patterns: Float32, donors_t: Float32, worth: Float32, choice: _Uses, use: int) -> None:
-    """One use of every pattern, into ``choice``; ``donors_t`` is [h, K]. Donors of its other uses are not taken.
+def _choose(patterns: Float32, donors: Float32, worth: Float32, choice: _Uses, use: int) -> None:
+    """One use of every pattern, into ``choice``. Donors of its other uses are not taken.
 
-    No gain saves more than the best real one would, <z, d>^2 / <d, d>: a chunk of donors in which that is nowhere more
-    than what is saved already is passed over. Loops over a chunk are vectorised.
+    Donor after donor is offered to a tile of patterns; the loops over these are vectorised.
     """
-    chosen, gain, saving = choice.donor[use], choice.gain[use], choice.saving[use]
-    height, count = donors_t.shape
-    width = min(_CHUNK, (count + _LANES - 1) // _LANES * _LANES)
-    chunk = np.empty((height, width), np.float32)
-    energy = np.empty(width, np.float32)
-    inverse = np.empty(width, np.float32)  # 4/3 / energy: the power of two below 4/3 x is the one nearest to x
-    product = np.empty(width, np.float32)
-    power = np.empty(1, np.float32)
+    height, total = donors.shape[1], len(patterns)
+    tile = np.empty((height, _TILE), np.float32)
+    product, power = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
+    best, gain = np.empty(_TILE, np.float32), np.empty(_TILE, np.float32)
+    chosen = np.empty(_TILE, np.int32)
     bits = power.view(np.int32)
-    for n in range(len(patterns)):
-        chosen[n] = -1
-        gain[n] = 0
-        saving[n] = worth[n]
-    for first in range(0, count, width):
-        size = min(width, count - first)
-        chunk[:] = 0
-        chunk[:, :size] = donors_t[:, first : first + size]
-        energy[:] = 0
-        for i in range(height):
-            for k in range(width):
-                energy[k] += chunk[i, k] * chunk[i, k]
-        for k in range(width):
-            inverse[k] = np.float32(4 / 3) / energy[k] if energy[k] > _NO_ENERGY else np.float32(0)
-        for n in range(len(patterns)):
-            product[:] = 0
-            for i in range(0, height - 3, 4):  # four at a time, so that sums stay in registers
-                a, b, c, d = patterns[n, i], patterns[n, i + 1], patterns[n, i + 2], patterns[n, i + 3]
-                of_a, of_b, of_c, of_d = chunk[i], chunk[i + 1], chunk[i + 2], chunk[i + 3]
-                for k in range(width):
-                    product[k] = (((product[k] + a * of_a[k]) + b * of_b[k]) + c * of_c[k]) + d * of_d[k]
-            for i in range(height - height % 4, height):
-                a, of_a = patterns[n, i], chunk[i]
-                for k in range(width):
-                    product[k] += a * of_a[k]
-            bar = _ROUNDING * saving[n]
-            better = False
-            for k in range(width):
-                better |= product[k] * product[k] * inverse[k] > bar
-            if not better:
+    for first in range(0, total, _TILE):
+        size = min(_TILE, total - first)
+        for n in range(size):
+            best[n] = worth[first + n]
+            chosen[n] = -1
+            gain[n] = 0
+            for i in range(height):
+                tile[i, n] = patterns[first + n, i]
+        for k in range(len(donors)):
+            energy = np.float32(0)
+            for i in range(height):
+                energy += donors[k, i] * donors[k, i]
+            if energy <= _NO_ENERGY:
                 continue
-            for k in range(size):
-                if product[k] * product[k] * inverse[k] > bar:
-                    along = abs(product[k])
-                    power[0] = along * inverse[k]
-                    bits[0] &= _EXPONENT_BITS
-                    nearest = min(max(power[0], _LEAST_GAIN), _GREATEST_GAIN)
-                    saved = nearest * (along + along - nearest * energy[k])
-                    if saved > saving[n] and not _taken(choice.donor, use, n, first + k):
-                        saving[n] = saved
-                        chosen[n] = first + k
-                        gain[n] = nearest if product[k] > 0 else -nearest
-                        bar = _ROUNDING * saved
-    for n in range(len(patterns)):
-        if chosen[n] < 0:
-            saving[n] = 0
-
-
-@njit(cache=True, inline="always")
-def _taken(donor: Int32, use: int, n: int, k: int) -> bool:
-    """Whether another use of the pattern has this donor."""
-    for other in range(len(donor)):  # noqa: SIM110  # compiled
-        if other != use and donor[other, n] == k:
-            return True
-    return False
+            product[:size] = 0
+            for i in range(0, height - 3, 4):  # four at a time, so that sums stay in registers
+                a, b, c, d = donors[k, i], donors[k, i + 1], donors[k, i + 2], donors[k, i + 3]
+                of_a, of_b, of_c, of_d = tile[i], tile[i + 1], tile[i + 2], tile[i + 3]
+                for n in range(size):
+                    product[n] = (((product[n] + a * of_a[n]) + b * of_b[n]) + c * of_c[n]) + d * of_d[n]
+            for i in range(height - height % 4, height):
+                a, of_a = donors[k, i], tile[i]
+                for n in range(size):
+                    product[n] += a * of_a[n]
+            for other in range(len(choice.donor)):
+                if other != use:
+                    taken = choice.donor[other, first : first + size]
+                    for n in range(size):
+                        product[n] = np.float32(0) if taken[n] == k else product[n]
+            inverse = np.float32(4 / 3) / energy  # the power of two below 4/3 x is the one nearest to x
+            for n in range(size):
+                power[n] = abs(product[n]) * inverse
+            for n in range(size):
+                bits[n] &= _EXPONENT_BITS
+            index = np.int32(k)
+            for n in range(size):
+                nearest = min(max(power[n], _LEAST_GAIN), _GREATEST_GAIN)
+                along = abs(product[n])
+                saved = nearest * (along + along - nearest * energy)
+                better = saved > best[n]
+                best[n] = saved if better else best[n]
+                chosen[n] = index if better else chosen[n]
+                gain[n] = (nearest if product[n] > 0 else -nearest) if better else gain[n]
+        choice.donor[use, first : first + size] = chosen[:size]
+        choice.gain[use, first : first + size] = gain[:size]
 
 
 @njit(cache=True, nogil=True)
-def _pursue(patterns: Float32, donors_t: Float32, worth: Float32, choice: _Uses) -> Float32:
-    """``choose`` into ``choice``; returns what is left of the patterns, [N, h]."""
-    uses = len(choice.donor)
-    choice.donor[:] = -1
-    if uses == 1:
-        _choose(patterns, donors_t, worth, choice, 0)
-        return patterns
-    left = patterns.copy()
-    for latest in range(uses):  # and those before once more, so that a further use never makes it worse
-        _choose(left, donors_t, worth, choice, latest)
-        _add(left, donors_t, choice, latest, np.float32(-1))
-        for use in range(latest + 1 if latest > 0 else 0):
-            _add(left, donors_t, choice, use, np.float32(1))
-            _choose(left, donors_t, worth, choice, use)
-            _add(left, donors_t, choice, use, np.float32(-1))
-    norm = np.zeros(len(patterns), np.float32)  # savings of uses depend on one another: all of it is the first's
-    for n in range(len(patterns)):
-        for i in range(patterns.shape[1]):
-            norm[n] += patterns[n, i] * patterns[n, i] - left[n, i] * left[n, i]
-    choice.saving[:] = 0
-    choice.saving[0] = norm
+def _chosen(patterns: Float32, donors: Float32, worth: Float32, choice: _Uses, afresh: bool) -> Float32:
+    """Every use of ``choice`` chosen anew, given the others; ``afresh``: these one by one, too. Returns what is left of
+    the patterns, float32 [N, h]."""
+    uses, left = len(choice.donor), patterns.copy()
+    if afresh:
+        for latest in range(uses):
+            _choose(left, donors, worth, choice, latest)
+            _add(left, donors, choice, latest, np.float32(-1))
+            for use in range(latest if latest + 1 < uses else 0):
+                _anew(left, donors, worth, choice, use)
+    else:
+        for use in range(uses):
+            _add(left, donors, choice, use, np.float32(-1))
+    if not afresh or uses > 1:
+        for use in range(uses):
+            _anew(left, donors, worth, choice, use)
     return left
 
 
 @njit(cache=True, nogil=True)
-def _add(left: Float32, donors_t: Float32, choice: _Uses, use: int, sign: np.float32) -> None:
+def _anew(left: Float32, donors: Float32, worth: Float32, choice: _Uses, use: int) -> None:
+    _add(left, donors, choice, use, np.float32(1))
+    _choose(left, donors, worth, choice, use)
+    _add(left, donors, choice, use, np.float32(-1))
+
+
+@njit(cache=True, nogil=True)
+def _add(left: Float32, donors: Float32, choice: _Uses, use: int, sign: np.float32) -> None:
     """Add, or with sign -1 take off, what a use gives every pattern."""
     for n in range(len(left)):
         k = choice.donor[use, n]
         if k >= 0:
-            for i in range(len(donors_t)):
-                left[n, i] += sign * choice.gain[use, n] * donors_t[i, k]
+            for i in range(left.shape[1]):
+                left[n, i] += sign * choice.gain[use, n] * donors[k, i]
 
 
 @njit(cache=True, nogil=True)
@@ -254,21 +258,21 @@ def _shift(left: Float32, users: Int64, gain: Float32, step: Float64) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _fit_sums(
-    patterns: Float32, weight: Float32, worth: Float32, donors_t: Float32, rounds: int, choice: _Uses
-) -> None:
-    """``fit`` where patterns are sums: each donor in turn is solved for, the others as they are."""
-    height, count = donors_t.shape
+def _fit(
+    patterns: Float32, weight: Float32, worth: Float32, donors: Float32, rounds: int, choice: _Uses, afresh: bool
+) -> Float32:
+    """Returns what is left of the patterns. Each donor in turn is solved for, the others as they are."""
+    count, height = donors.shape
+    left = _chosen(patterns, donors, worth, choice, afresh)
     before = np.inf
     for _ in range(rounds):
-        left = _pursue(patterns, donors_t, worth, choice)
         start, where = _users(choice.donor, count)
         gain = choice.gain.ravel()
         for k in range(count):
             users = where[start[k] : start[k + 1]]
             step = _wanted_step(users, weight, gain, left)
             for i in range(height):
-                donors_t[i, k] += np.float32(step[i])
+                donors[k, i] += np.float32(step[i])
             _shift(left, users, gain, step)
         error = np.zeros(len(patterns))
         for n in range(len(patterns)):
@@ -281,51 +285,12 @@ def _fit_sums(
                 if error[worst] > 0:
                     moved = True
                     error[worst] = 0
-                    donors_t[:, k] = left[worst]
+                    donors[k] = left[worst]
         if not moved and total >= before * (1 - _SETTLED):
             break
         before = total
-
-
-@njit(cache=True, nogil=True)
-def _fit(patterns: Float32, weight: Float32, worth: Float32, donors_t: Float32, rounds: int, choice: _Uses) -> None:
-    chosen, gain, saving = choice.donor[0], choice.gain[0], choice.saving[0]
-    height, count = donors_t.shape
-    norm = np.zeros(len(patterns), np.float32)
-    for n in range(len(patterns)):
-        for i in range(height):
-            norm[n] += patterns[n, i] * patterns[n, i]
-    before = -1.0
-    for _ in range(rounds):
-        _choose(patterns, donors_t, worth, choice, 0)
-        total = 0.0
-        share = np.zeros(count)  # of the gains squared
-        sums = np.zeros((height, count))
-        for n in range(len(patterns)):
-            k = chosen[n]
-            if k >= 0:
-                total += weight[n] * saving[n]
-                share[k] += weight[n] * gain[n] * gain[n]
-                for i in range(height):
-                    sums[i, k] += weight[n] * gain[n] * patterns[n, i]
-        moved = False
-        for k in range(count):
-            if share[k] > 0:
-                for i in range(height):
-                    donors_t[i, k] = sums[i, k] / share[k]
-                continue
-            worst = 0
-            for n in range(1, len(patterns)):
-                if weight[n] * (norm[n] - saving[n]) > weight[worst] * (norm[worst] - saving[worst]):
-                    worst = n
-            if weight[worst] * (norm[worst] - saving[worst]) > 0:
-                moved = True
-                saving[worst] = norm[worst]
-                for i in range(height):
-                    donors_t[i, k] = patterns[worst, i]
-        if not moved and total <= before * (1 + _SETTLED):
-            break
-        before = total
+        left = _chosen(patterns, donors, worth, choice, False)
+    return left
 
 
 @njit(cache=True, nogil=True)
@@ -385,10 +350,10 @@ def rounded(
     Returns:
         float64 [K, h].
     """
-    donors_t, whole = np.ascontiguousarray(donors.T), np.zeros(donors.shape)
-    uses = _Uses(choice.donor, choice.gain, choice.gain)
+    donors, whole = donors.copy(), np.zeros(donors.shape)
+    uses = _Uses(choice.donor, choice.gain)
     white, plain = factor / scale, np.linalg.inv(factor) * scale
-    _round(patterns, weight, donors_t, uses, white, np.ascontiguousarray(plain), largest, whole)
+    _round(patterns, weight, donors, uses, white, np.ascontiguousarray(plain), largest, whole)
     return whole
 
 
@@ -396,17 +361,17 @@ def rounded(
 def _round(
     patterns: Float32,
     weight: Float32,
-    donors_t: Float32,
+    donors: Float32,
     choice: _Uses,
     white: Float64,
     plain: Float64,
     largest: int,
     whole: Float64,
 ) -> None:
-    height, count = donors_t.shape
+    count, height = donors.shape
     left = patterns.copy()
     for use in range(len(choice.donor)):
-        _add(left, donors_t, choice, use, np.float32(-1))
+        _add(left, donors, choice, use, np.float32(-1))
     start, where = _users(choice.donor, count)
     gain = choice.gain.ravel()
     wanted, values, best, got = np.empty(height), np.empty(height), np.empty(height), np.empty(height)
@@ -414,7 +379,7 @@ def _round(
         users = where[start[k] : start[k + 1]]
         step = _wanted_step(users, weight, gain, left)
         for i in range(height):
-            wanted[i] = donors_t[i, k] + step[i]
+            wanted[i] = donors[k, i] + step[i]
         top = 0.0
         for i in range(height):
             values[i] = 0.0
@@ -445,6 +410,6 @@ def _round(
             for r in range(height):
                 wanted[i] += got[r] * white[r, i]
         for i in range(height):
-            step[i] = wanted[i] - donors_t[i, k]
-            donors_t[i, k] = wanted[i]
+            step[i] = wanted[i] - donors[k, i]
+            donors[k, i] = wanted[i]
         _shift(left, users, gain, step)

@@ -5,10 +5,11 @@ Stork, NeurIPS 1993). Row groups are taken in order and the later ones are first
 rounding: Frantar et al., ICLR 2023), then in further passes each is chosen anew for what all others really are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +21,18 @@ from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerWeights
 from prap_pim.methods.calibrate.donors import Choice, choose, fit, rounded, seeds
 from prap_pim.methods.calibrate.hessian import Metric
 
+Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 _LARGEST = 127
 _KERNEL = 9  # positions of the 3x3 kernels that shapes are of
 _BITS = 8  # of the integers that a layer is in units of
-_ROUNDS = 12  # of k-means
-_ROUNDINGS = 2  # of donors of fewer bits, each with a choice before
+_ROUNDS = 6  # of k-means
+_ROUNDS_ALONE = 2  # where a block is looked at by itself
+_FURTHER_ROUNDS = 3  # in further passes, from the donors of the one before
+_ROUNDINGS = 2  # of donors to whole numbers, each with a choice after it
+_ROUNDINGS_ALONE = 1
 _STRETCH = 256  # rows
 _FILTERS_FOR_THREADS = 256  # with fewer, threads only wait for one another's Python
 _TINY = 1e-9
@@ -127,9 +132,76 @@ class _Group:
 
     def values(self) -> Float64:
         """What the filters' weights are on the rows, [n, r], in steps."""
-        if len(self.donors) == 0:
-            return np.zeros((len(self.filters), len(self.rows)))
-        return np.asarray((self.donors[self.choice.donor] * self.choice.gain[..., None].astype(np.float64)).sum(0))
+        return _values(self.donors, self.choice)
+
+
+def _values(donors: Float64, choice: Choice) -> Float64:
+    """The sums of donors that are chosen."""
+    if len(donors) == 0:
+        return np.zeros((choice.donor.shape[1], donors.shape[1]))
+    return np.asarray((donors[choice.donor] * choice.gain[..., None].astype(np.float64)).sum(0))
+
+
+class _Fitted(NamedTuple):
+    """What some of the filters of a row group take: a slice of them, donors that they may have, these, whitened, and
+    the choice."""
+
+    share: slice
+    most: int
+    donors: Float32
+    choice: Choice
+
+
+@dataclass(frozen=True, eq=False)
+class _White:
+    """Patterns in the unit in which what an error costs is its squared norm. n filters, r rows.
+
+    Attributes:
+        patterns: float32 [n, r].
+        weight: float32 [n], what a filter's error counts, relative to the greatest.
+        worth: float32 [n], what a use must save.
+        factor: float64 [r, r]; values times it, over ``scale``, are whitened.
+        scale: see ``factor``.
+    """
+
+    patterns: Float32
+    weight: Float32
+    worth: Float32
+    factor: Float64
+    scale: float
+
+    @staticmethod
+    def of(desired: Float64, metric: Float64, weight: Float64, price: float) -> "_White":
+        factor = np.asarray(np.linalg.cholesky(metric), np.float64)
+        patterns = desired @ factor
+        scale = float(np.abs(patterns).max(initial=0.0)) or 1.0  # float32 from here on
+        return _White(
+            np.ascontiguousarray(patterns / scale, np.float32),
+            (weight / weight.max()).astype(np.float32),
+            (price / (weight * scale**2)).astype(np.float32),
+            factor,
+            scale,
+        )
+
+    def white(self, donors: Float64) -> Float32:
+        return np.ascontiguousarray(donors @ self.factor / self.scale, np.float32)
+
+    def stored(self, fitted: Iterable[_Fitted], uses: int, bits: int, roundings: int) -> tuple[Float64, Choice]:
+        """Donors as whole numbers, float64 [K, r], and what the filters then take."""
+        stored: list[Float64] = []
+        choices: list[Choice] = []
+        first = 0
+        for share, most, donors, found in fitted:
+            patterns, weight, worth = self.patterns[share], self.weight[share], self.worth[share]
+            for _ in range(roundings):
+                whole = rounded(patterns, weight, donors, found, self.factor, self.scale, 2 ** (bits - 1) - 1)
+                donors = self.white(whole)
+                found = choose(patterns, donors, worth, uses, found)
+            choices.append(replace(found, donor=np.where(found.donor >= 0, found.donor + first, -1).astype(np.int32)))
+            stored.append(np.pad(whole, ((0, most - len(whole)), (0, 0))))  # fewer may do
+            first += most
+        every = (np.concatenate([getattr(each, key) for each in choices], -1) for key in ("donor", "gain", "saving"))
+        return np.concatenate(stored), Choice(*every)
 
 
 def blocks(layer: Layer, positions: int | None, grain: Grain) -> list[slice]:
@@ -196,7 +268,6 @@ class _Solver:
         self.groups: list[list[_Group]] = []
         self.error = -problem.target  # of the weights so far, [O, R]
         self.everyone = np.arange(layer.filters)
-        self.largest = 2 ** (setting.bits - 1) - 1
 
     def first_pass(self) -> None:
         """Every later row is taken to make good what can be made good."""
@@ -235,15 +306,20 @@ class _Solver:
                 slope[:, rows.stop - first :] += (self.error[:, rows] - before) @ hessian[rows, rows.stop : end]
                 done += 1
 
-    def alone(self, rows: slice) -> tuple[float, float]:
-        """A block as the first pass would do it had nothing come before: its error, and that of no weights at all."""
+    def alone(self, rows: slice, bits: Sequence[int]) -> Float64:
+        """A block as the first pass would do it had nothing come before, its donors of so many ``bits``: its error for
+        each of these, and then that of no weights at all, float64 [B + 1]."""
         own = self.problem.metric.factor[rows, rows]
         metric, wanted = own @ own.T, self.problem.target[:, rows]
-        groups, error = self._block(rows, wanted, metric), -wanted
-        for group in groups:
-            error[np.ix_(group.filters, group.rows - rows.start)] += group.values()
-        cost, energy = (float(((part @ own) ** 2).sum(1) @ self.problem.weight) for part in (error, wanted))
-        return cost, energy
+        errors = np.tile(-wanted, (len(bits) + 1, 1, 1))
+        for kept, filters, count in self._shapes(wanted, metric):
+            white = self._white(filters, *_restricted(wanted[filters], metric, kept))
+            fitted = list(self._fitted(white, count, None, _ROUNDS_ALONE))
+            for error, each in zip(errors, bits, strict=False):
+                error[np.ix_(filters, kept)] += _values(
+                    *white.stored(fitted, self.setting.uses, each, _ROUNDINGS_ALONE)
+                )
+        return np.asarray(((errors @ own) ** 2).sum(-1) @ self.problem.weight)
 
     def plan(self, steps: Float64) -> LayerWeights:
         """As integers times the filters' ``steps``, without donors that nobody takes and groups without donors."""
@@ -286,43 +362,28 @@ class _Solver:
             mine = np.arange(len(filters), dtype=np.int32)
             own = Choice(mine[None], (1 / power).astype(np.float32).T, np.zeros(len(filters), np.float32))
             group = _Group(rows, filters, count, self._whole(desired), own)
-            return group, self._cost(group, desired, metric)
-        weight = self.problem.weight[filters]
-        factor = np.asarray(np.linalg.cholesky(metric), np.float64)
-        patterns = desired @ factor
-        scale = float(np.abs(patterns).max(initial=0.0)) or 1.0  # float32 from here on
-        ready = np.ascontiguousarray(patterns / scale, np.float32)
-        counts = (weight / weight.max()).astype(np.float32)
-        worth = (self.problem.price / (weight * scale**2)).astype(np.float32)
-        stored: list[Float64] = []
-        choices: list[Choice] = []
-        first = 0
-        for share, here in _shares(len(filters), count, donors_together(self.grain)):
-            if before is None:
-                donors = seeds(ready[share], counts[share], here)
-            else:
-                donors = (before.donors[first : first + here] @ factor / scale).astype(np.float32)
-            donors = fit(ready[share], counts[share], worth[share], donors, _ROUNDS, self.setting.uses)
-            alone = len(filters) == share.stop - share.start
-            whole = np.zeros((len(donors) if alone else here, donors.shape[1]))  # fewer may do
-            if self.setting.bits == _BITS:
-                plain = np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T
-                whole[: len(donors)] = self._whole(np.asarray(plain, np.float64))
-            else:
-                for _ in range(_ROUNDINGS):
-                    found = choose(ready[share], donors, worth[share], self.setting.uses)
-                    whole[: len(donors)] = rounded(
-                        ready[share], counts[share], donors, found, factor, scale, self.largest
-                    )
-                    donors = np.ascontiguousarray(whole[: len(donors)] @ factor / scale, np.float32)
-            stored_white = np.ascontiguousarray(whole @ factor / scale, np.float32)
-            found = choose(ready[share], stored_white, worth[share], self.setting.uses)
-            choices.append(replace(found, donor=np.where(found.donor >= 0, found.donor + first, -1).astype(np.int32)))
-            stored.append(whole)
-            first += here
-        every = (np.concatenate([getattr(each, key) for each in choices], -1) for key in ("donor", "gain", "saving"))
-        group = _Group(rows, filters, count, np.concatenate(stored), Choice(*every))
+        else:
+            white = self._white(filters, desired, metric)
+            fitted = self._fitted(white, count, before, _ROUNDS if before is None else _FURTHER_ROUNDS)
+            stored = white.stored(fitted, self.setting.uses, self.setting.bits, _ROUNDINGS)
+            group = _Group(rows, filters, count, *stored)
         return group, self._cost(group, desired, metric)
+
+    def _white(self, filters: Int64, desired: Float64, metric: Float64) -> _White:
+        return _White.of(desired, metric, self.problem.weight[filters], self.problem.price)
+
+    def _fitted(self, white: _White, count: int, before: _Group | None, rounds: int) -> Iterator[_Fitted]:
+        """Donors that are no whole numbers yet, share by share; those of ``before`` to start from."""
+        first = 0
+        for share, here in _shares(len(white.patterns), count, donors_together(self.grain)):
+            some = white.patterns[share], white.weight[share], white.worth[share]
+            if before is None:
+                donors, start = seeds(*some[:2], here), None
+            else:
+                donors, start = white.white(before.donors[first : first + here]), before.choice.of(share, first)
+            settled = here >= len(some[0])  # each pattern is a donor
+            yield _Fitted(share, here, *fit(*some, donors, 0 if settled else rounds, self.setting.uses, start))
+            first += here
 
     def _power(self, values: Float64) -> Float64:
         """The power of two, [n, 1], times which patterns fill the int8 range, as far as that leaves room for gains."""
@@ -341,20 +402,24 @@ class _Solver:
             np.count_nonzero(group.choice.gain)
         )
 
+    def _shapes(self, wanted: Float64, metric: Float64) -> Iterator[tuple[Int64, Int64, int]]:
+        """Of a block: rows within it that some filters keep, these filters, and the donors that they may have."""
+        each = donors_together(self.grain)
+        if self.setting.positions is None:
+            yield np.arange(len(metric)), self.everyone, self.setting.donors
+            return
+        total = -(-self.setting.donors // each)
+        kernel, most = self.layer.kernel_positions, min(_SHAPES, total)
+        shapes = list(choose_shapes(wanted, metric, self.problem.weight, self.setting.positions, kernel, most))
+        sizes = np.array([len(filters) for _, filters in shapes])
+        for (kept, filters), share in zip(shapes, apportioned(total, sizes, -(-sizes // each)), strict=True):
+            yield kept, filters, each * int(share)
+
     def _block(self, rows: slice, wanted: Float64, metric: Float64) -> list[_Group]:
         """A block's groups, one for each shape, from scratch."""
-        each = donors_together(self.grain)
-        total = -(-self.setting.donors // each)
-        if self.setting.positions is None:
-            shapes = [(np.arange(len(metric)), self.everyone)]
-        else:
-            kernel, most = self.layer.kernel_positions, min(_SHAPES, total)
-            shapes = list(choose_shapes(wanted, metric, self.problem.weight, self.setting.positions, kernel, most))
-        sizes = [len(filters) for _, filters in shapes]
-        shares = each * apportioned(total, np.array(sizes), -(-np.array(sizes) // each))
         return [
-            self._group(rows.start + kept, filters, *_restricted(wanted[filters], metric, kept), int(share), None)[0]
-            for (kept, filters), share in zip(shapes, shares, strict=True)
+            self._group(rows.start + kept, filters, *_restricted(wanted[filters], metric, kept), count, None)[0]
+            for kept, filters, count in self._shapes(wanted, metric)
         ]
 
 
@@ -457,14 +522,17 @@ def _trimmed(group: _Group, height: int) -> Iterator[tuple[Int64, Float64, Int64
     yield rows, donors, group.filters[which[order]], index[order], gains[order]
 
 
-def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sample: int) -> float:
+def expected(
+    layer: Layer, problem: Problem, setting: Setting, bits: Sequence[int], grain: Grain, sample: int
+) -> Float64:
     """What a setting would give, from some of the blocks, each by itself and whole groups of rows free to follow.
 
     Args:
+        bits: of the donors, instead of those of the setting: the dear part of the search serves them all.
         sample: blocks to look at, spread evenly.
 
     Returns:
-        the relative output error, as ``Problem.error`` counts it.
+        the relative output error for each of ``bits``, as ``Problem.error`` counts it, float64 [B].
     """
     if layer.filters >= 2 * _MOST_TOGETHER:  # some of the filters, with as many donors each
         part = np.arange(0, layer.filters, 2 * layer.filters // _MOST_TOGETHER)
@@ -477,15 +545,15 @@ def expected(layer: Layer, problem: Problem, setting: Setting, grain: Grain, sam
     solver = _Solver(layer, problem.normalised()[0], setting, grain)
     count = len(solver.blocks)
     looked_at = np.unique(np.linspace(0, count - 1, min(sample, count)).round().astype(np.int64))
-    found = [(0.0, 0.0)] * len(looked_at)
+    found = np.zeros((len(looked_at), len(bits) + 1))
 
     def look(first: int, end: int) -> None:
         for i in range(first, end):
-            found[i] = solver.alone(solver.blocks[looked_at[i]])
+            found[i] = solver.alone(solver.blocks[looked_at[i]], bits)
 
     if layer.filters < _FILTERS_FOR_THREADS:
         look(0, len(looked_at))
     else:
         over_ranges(len(looked_at), look)
-    error, energy = np.sum(found, axis=0)
-    return float(error / max(energy, np.finfo(np.float64).tiny))
+    total = found.sum(0)
+    return np.asarray(total[:-1] / max(total[-1], np.finfo(np.float64).tiny))

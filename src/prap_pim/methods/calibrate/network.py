@@ -166,7 +166,7 @@ class _Job:
         self.phase = self._name = request.method.name
         self.untouched, self.progress = untouched, progress
         self.layers = {layer.name: layer for layer in captured.network.layers}
-        free = (layer.name for layer in captured.network.layers if reducible(layer, self.config, self.grain))
+        free = (layer.name for layer in captured.network.layers if reducible(layer, self.grain))
         self.free = frozenset(free) - untouched
 
     def look(self) -> None:

@@ -20,7 +20,7 @@ from prap_pim.methods.calibrate.layer import Problem, Setting, approximate, expe
 Float64 = NDArray[np.float64]
 
 _ROWS_AT_ONCE = 1 << 24  # numbers laid out as im2col rows
-_SAMPLE = 12  # blocks of a layer that are looked at to tell what an offer would give
+_SAMPLE = 8  # blocks of a layer that are looked at to tell what an offer would give
 _DEPTHWISE_ROWS = 2048  # im2col rows, at most, where a filter has a kernel's weights alone
 _FEW_ROWS = 0.1  # damping, at least, of a layer that has as many inputs as the calibration gives im2col rows
 _LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
@@ -88,15 +88,15 @@ class Parts:
         plans = [approximate(part.layer, part.problem, setting, grain, passes) for part in self.groups]
         return plans[0] if len(plans) == 1 else LayerWeights.of_groups(self.layer.name, plans)
 
-    def expected(self, setting: Setting, grain: Grain) -> float:
-        """The relative error that a setting would leave, from some of the blocks."""
+    def expected(self, setting: Setting, bits: Sequence[int], grain: Grain) -> Float64:
+        """The relative error that a setting would leave with donors of so many ``bits``, from some of the blocks."""
         sample = max(2, _SAMPLE // len(self.groups))
-        error = energy = 0.0
+        error, energy = np.zeros(len(bits)), 0.0
         for part in self.groups[:: max(1, len(self.groups) // _SAMPLE)]:
             of_part = part.problem.energy
-            error += of_part * expected(part.layer, part.problem, setting, grain, sample)
+            error += of_part * expected(part.layer, part.problem, setting, bits, grain, sample)
             energy += of_part
-        return error / max(energy, float(np.finfo(np.float64).tiny))
+        return np.asarray(error / max(energy, float(np.finfo(np.float64).tiny)))
 
 
 @dataclass(frozen=True, eq=False)

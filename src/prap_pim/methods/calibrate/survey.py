@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import pairwise
+from math import log2
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prap_pim.common.progress import Progress
@@ -19,12 +21,14 @@ from prap_pim.mapping.steps import dense_steps, ou_steps
 from prap_pim.methods.calibrate.allocate import Offer
 from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
-from prap_pim.methods.calibrate.problem import LayerInputs, shares_nothing
+from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
 
 _INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
 _LEAST_ANSWERS = 16  # where a network is so large that more would take most of the time
 _ROWS = 2048  # im2col rows, at most, of which a layer's first covariance is made
-_LADDER = 2**0.5  # from one number of donors that is offered to the next
+_BETWEEN = 4  # offers from one number of donors that is looked at to half of it
+_LANES = 8  # donors: so many fill OUs, whatever their bits
+_WHOLE_BITS = 8
 _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
 _KERNEL = 9
 _LEAST_SHARE = 0.01  # of the median layer's sensitivity
@@ -37,10 +41,8 @@ def kept_positions(layer: Layer, config: CalibratedReuse, grain: Grain) -> list[
     return [kept for kept in offered if kept is None or shapes_fit(layer, kept, grain)] or [None]
 
 
-def depthwise_settings(layer: Layer, config: CalibratedReuse, grain: Grain) -> list[Setting]:
-    """Of a layer whose filters share nothing: whole OU rows of weights fewer, where shapes may be dropped at all."""
-    if all(kept == _KERNEL for kept in config.shapes):
-        return []
+def depthwise_settings(layer: Layer, grain: Grain) -> list[Setting]:
+    """Of a layer whose filters share nothing: whole OU rows of weights fewer."""
     counts = range(grain.ou_rows, layer.fan_in, grain.ou_rows)
     found = [Setting(1, count) for count in counts]
     dense = dense_steps(layer, grain)
@@ -69,7 +71,7 @@ def further_uses(layer: Layer, setting: Setting, grain: Grain) -> int:
 def least_steps(layer: Layer, config: CalibratedReuse, grain: Grain) -> int:
     """OU steps of one inference with as few patterns as the settings allow."""
     if shares_nothing(layer):
-        steps = [most_steps(layer, setting, grain) for setting in depthwise_settings(layer, config, grain)]
+        steps = [most_steps(layer, setting, grain) for setting in depthwise_settings(layer, grain)]
         return min(steps, default=dense_steps(layer, grain))
     part = next(layer.by_group())
     return min(
@@ -79,9 +81,9 @@ def least_steps(layer: Layer, config: CalibratedReuse, grain: Grain) -> int:
     )
 
 
-def reducible(layer: Layer, config: CalibratedReuse, grain: Grain) -> bool:
+def reducible(layer: Layer, grain: Grain) -> bool:
     """Whether a layer can do with fewer OU steps."""
-    return not shares_nothing(layer) or bool(depthwise_settings(layer, config, grain))
+    return not shares_nothing(layer) or bool(depthwise_settings(layer, grain))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,37 +176,48 @@ class Surveyor:
         offers = [Offer(Setting(layer.filters // layer.groups), dense_steps(layer, self.grain), 0.0)]
         if shares_nothing(layer):
             problem = given.depthwise(*how)
-            settings = list(self._settings(layer))
+            settings = depthwise_settings(layer, self.grain)
             errors = dict(zip(settings, problem.errors([s.positions or 0 for s in settings]), strict=True))
             at_probe = min(errors, key=lambda setting: setting.positions or 0)
             plan, error = problem.plan(at_probe.positions or 0, self.grain), errors[at_probe]
         else:
             parts = given.parts(*how)
             probe = Setting(self._full_ous(layer.filters / layer.groups / _PROBE))
-            plan, error = parts.approximated(probe, self.grain, 0), parts.expected(probe, self.grain)
-            errors = {setting: parts.expected(setting, self.grain) for setting in self._settings(layer)}
+            plan, error = parts.approximated(probe, self.grain, 0), float(parts.expected(probe, (8,), self.grain)[0])
+            errors = dict(self._errors(layer, parts))
         return plan, error, offers + [Offer(s, most_steps(layer, s, self.grain), each) for s, each in errors.items()]
 
-    def _settings(self, layer: Layer) -> Iterator[Setting]:
-        """What is offered beside all patterns: fewer and fewer donors, whole OUs of them, for each shape."""
-        if shares_nothing(layer):
-            yield from depthwise_settings(layer, self.config, self.grain)
-            return
-        part = next(layer.by_group())
+    def _errors(self, layer: Layer, parts: Parts) -> Iterator[tuple[Setting, float]]:
+        """What is offered beside all patterns, and its error: fewer and fewer donors for each shape, bits and uses."""
+        part, bits = next(layer.by_group()), self.config.bits
+        rungs = [max(1, round(part.filters / 2**i)) for i in range(part.filters.bit_length())]
+        rungs = list(dict.fromkeys(min(-(-r // _LANES) * _LANES, rungs[0]) if r >= _LANES else r for r in rungs))
         for kept in kept_positions(part, self.config, self.grain):
-            for bits, uses in product(self.config.bits, range(1, self.config.uses + 1)):
-                counts, wanted = [part.filters] if kept else [], part.filters / _LADDER
-                while wanted >= 1 / _LADDER:
-                    counts.append(self._full_ous(wanted, bits))
-                    wanted /= _LADDER
-                for count in dict.fromkeys(counts):
-                    if kept or count < part.filters:
-                        yield Setting(count, kept, bits, uses)
+            for uses in range(1, self.config.uses + 1):
+                found = [parts.expected(Setting(rung, kept, uses=uses), bits, self.grain) for rung in rungs]
+                for each, errors in zip(bits, np.transpose(found), strict=True):
+                    kind = Setting(0, kept, each, uses)
+                    for donors, error in _interpolated(rungs, errors, donors_together(self.grain.of_bits(each))):
+                        if kept or each < _WHOLE_BITS or donors < part.filters:
+                            yield replace(kind, donors=donors), error
 
     def _full_ous(self, donors: float, bits: int = 8) -> int:
         """Donors, at least one, that fill whole OUs."""
         together = donors_together(self.grain.of_bits(bits))
         return max(1, round(donors / together)) * together
+
+
+def _interpolated(rungs: Sequence[int], errors: NDArray[np.float64], together: int) -> Iterator[tuple[int, float]]:
+    """Numbers of donors and their errors: the rungs, and some numbers that fill OUs between them, where logarithms of
+    errors are taken as linear in those of numbers."""
+    for (high, above), (low, below) in pairwise(zip(rungs, np.maximum(errors, _TINY), strict=True)):
+        yield high, float(above)
+        wanted = (high * (low / high) ** (i / _BETWEEN) for i in range(1, _BETWEEN))
+        for donors in dict.fromkeys(round(each / together) * together for each in wanted):
+            if low < donors < high:
+                share = log2(high / donors) / log2(high / low)
+                yield donors, float(above ** (1 - share) * below**share)
+    yield rungs[-1], float(errors[-1])
 
 
 def between(layer: Layer, offers: Sequence[Offer], grain: Grain) -> Iterator[Offer]:
