@@ -17,9 +17,11 @@ from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerWeights
 from prap_pim.mapping.steps import dense_steps, ou_steps
 from prap_pim.methods.calibrate.allocate import Offer
-from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.config import Budgeted
+from prap_pim.methods.calibrate.depthwise import Depthwise
+from prap_pim.methods.calibrate import lowbit
 from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
-from prap_pim.methods.calibrate.problem import LayerInputs, shares_nothing
+from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
 
 _INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
 _LEAST_ANSWERS = 16  # where a network is so large that more would take most of the time
@@ -31,13 +33,15 @@ _LEAST_SHARE = 0.01  # of the median layer's sensitivity
 _TINY = 1e-9
 
 
-def kept_positions(layer: Layer, config: CalibratedReuse, grain: Grain) -> list[int | None]:
-    """What the settings offer the filters of a layer; None: the whole kernel. Always something."""
+def kept_positions(layer: Layer, config: Budgeted, grain: Grain) -> list[int | None]:
+    """What the settings offer filters that share donors; None: the whole kernel. Always something, if they may."""
+    if not config.shapes:
+        return []
     offered = [None if kept == _KERNEL else kept for kept in config.shapes]
     return [kept for kept in offered if kept is None or shapes_fit(layer, kept, grain)] or [None]
 
 
-def depthwise_settings(layer: Layer, config: CalibratedReuse, grain: Grain) -> list[Setting]:
+def depthwise_settings(layer: Layer, config: Budgeted, grain: Grain) -> list[Setting]:
     """Of a layer whose filters share nothing: whole OU rows of weights fewer, where shapes may be dropped at all."""
     if all(kept == _KERNEL for kept in config.shapes):
         return []
@@ -49,6 +53,8 @@ def depthwise_settings(layer: Layer, config: CalibratedReuse, grain: Grain) -> l
 
 def most_steps(layer: Layer, setting: Setting, grain: Grain) -> int:
     """OU steps of one inference, at most, that a setting takes."""
+    if lowbit.keeps_all(layer, setting):
+        return lowbit.own_steps(layer, setting.bits, grain)
     if shares_nothing(layer):
         assert setting.positions is not None
         ous = layer.filters * grain.row_groups(setting.positions) * grain.ous(1)
@@ -66,22 +72,20 @@ def further_uses(layer: Layer, setting: Setting, grain: Grain) -> int:
     return (setting.uses - 1) * layer.filters * len(blocks(part, setting.positions, grain)) * layer.positions
 
 
-def least_steps(layer: Layer, config: CalibratedReuse, grain: Grain) -> int:
+def least_steps(layer: Layer, config: Budgeted, grain: Grain) -> int:
     """OU steps of one inference with as few patterns as the settings allow."""
+    settings = lowbit.own_settings(layer, config.own_bits)
     if shares_nothing(layer):
-        steps = [most_steps(layer, setting, grain) for setting in depthwise_settings(layer, config, grain)]
-        return min(steps, default=dense_steps(layer, grain))
-    part = next(layer.by_group())
-    return min(
-        most_steps(layer, Setting(1, kept, bits), grain)
-        for kept in kept_positions(part, config, grain)
-        for bits in config.bits
-    )
+        settings += depthwise_settings(layer, config, grain)
+    else:
+        kept = kept_positions(next(layer.by_group()), config, grain)
+        settings += [Setting(1, *each) for each in product(kept, config.bits)]
+    return min((most_steps(layer, setting, grain) for setting in settings), default=dense_steps(layer, grain))
 
 
-def reducible(layer: Layer, config: CalibratedReuse, grain: Grain) -> bool:
+def reducible(layer: Layer, config: Budgeted, grain: Grain) -> bool:
     """Whether a layer can do with fewer OU steps."""
-    return not shares_nothing(layer) or bool(depthwise_settings(layer, config, grain))
+    return bool(config.own_bits) or not shares_nothing(layer) or bool(depthwise_settings(layer, config, grain))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +132,7 @@ class Surveyor:
     captured: Captured
     batches: Sequence[tuple[Tensor, ...]]
     judges: tuple[Output, ...]
-    config: CalibratedReuse
+    config: Budgeted
     quantize: QuantizeConfig
     grain: Grain
     seed: int
@@ -171,6 +175,8 @@ class Surveyor:
         given = LayerInputs.of(layer, inputs, None, self.later.get(layer.name, []), self.quantize, self.masks)
         seed = [self.seed, [each.name for each in self.captured.network.layers].index(layer.name)]
         how = (_ROWS, seed, 0.0, self.config.damping)
+        if self.config.own_bits:
+            return self._rounded(given.depthwise(*how) if shares_nothing(layer) else given.parts(*how))
         offers = [Offer(Setting(layer.filters // layer.groups), dense_steps(layer, self.grain), 0.0)]
         if shares_nothing(layer):
             problem = given.depthwise(*how)
@@ -184,6 +190,18 @@ class Surveyor:
             plan, error = parts.approximated(probe, self.grain, 0), parts.expected(probe, self.grain)
             errors = {setting: parts.expected(setting, self.grain) for setting in self._settings(layer)}
         return plan, error, offers + [Offer(s, most_steps(layer, s, self.grain), each) for s, each in errors.items()]
+
+    def _rounded(self, problem: Depthwise | Parts) -> tuple[LayerWeights, float, list[Offer]]:
+        """As ``_looked_at``, of a layer whose filters store patterns of their own."""
+        layer = problem.layer
+        plan = lowbit.low_bit(problem, lowbit.PROBE_BITS, self.grain)
+        settings = lowbit.own_settings(layer, self.config.own_bits)
+        losses = lowbit.expected(problem, [setting.bits for setting in settings])
+        offers = [
+            Offer(setting, most_steps(layer, setting, self.grain), loss)
+            for setting, loss in zip(settings, losses, strict=True)
+        ]
+        return plan, problem.error(plan.real_weights()), offers
 
     def _settings(self, layer: Layer) -> Iterator[Setting]:
         """What is offered beside all patterns: fewer and fewer donors, whole OUs of them, for each shape."""
