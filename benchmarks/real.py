@@ -3,7 +3,7 @@
     python benchmarks/real.py --cached --write docs/real.md     every point that is missing or stale; hours on two cores
     python benchmarks/real.py --networks onet --methods calibrated --ratios 1/2
     python benchmarks/real.py --networks onet --methods calibrated --set bits=[4] --set uses=2    with other settings
-    python benchmarks/real.py --methods lowbit --set bits=[4] compute_ratio=null                  where no ratio is asked for
+    python benchmarks/real.py --methods lowbit --set bits=[4] compute_ratio=null    where no ratio is asked for
     python benchmarks/real.py --networks onet --calibration 16 --test 40 --points try.json    few inputs, elsewhere
     python benchmarks/real.py --dry --write docs/real.md        measures nothing: the page of the points that are there
 

@@ -77,9 +77,10 @@ def test_low_bits_are_in_the_file(tmp_path: Path) -> None:
     case = network()
     save(case, tmp_path, 17)
     np.savez(tmp_path / "data.npz", **case.inputs)
+    model = str(tmp_path / "model.onnx")
     named = {"--calibration": "data.npz", "-o": "out.onnx", "--plan": "plan.safetensors", "--bit-true": "exact.onnx"}
     places = [part for option, name in named.items() for part in (option, str(tmp_path / name))]
-    assert main(["compress", str(tmp_path / "model.onnx"), *places, "--method", "lowbit", "--ratio", "0.5", "--quiet"]) == 0
+    assert main(["compress", model, *places, "--method", "lowbit", "--ratio", "0.5", "--quiet"]) == 0
     plan, weights = NetworkPlan.load(tmp_path / "plan.safetensors"), weights_of(tmp_path / "out.onnx")
     by_filter = {"conv.weight": 0, "deep.weight": 0, "w": 1, "head.weight": 0}
     assert len(plan.layers) == len(by_filter)

@@ -100,7 +100,9 @@ def test_any_method_with_any_settings(benchmark: ModuleType) -> None:
         found: list[dict[str, Any]] = list(benchmark._wanted(options, benchmark._settings(options.set)))
         return found
 
-    one, other = wanted("--method", "calibrated", "lowbit", "--set", "bits=[4, 3]", "--set", "mimic=0", "--ratios", "1/2")
+    one, other = wanted(
+        "--method", "calibrated", "lowbit", "--set", "bits=[4, 3]", "--set", "mimic=0", "--ratios", "1/2"
+    )
     assert (one["method"], other["method"]) == ("calibrated", "lowbit")
     for request in (one, other):
         assert request["compute_ratio"] == 0.5

@@ -365,7 +365,8 @@ class _Called(nn.Module):
 
 
 def _told(layer: Allocated, positions: int) -> tuple[str, str, str]:
-    """Donors, with their bits if these are few; sensitivity; and relative output error of a layer whose kernel has so many positions."""
+    """Donors, with their bits if these are few, sensitivity, and relative output error of a layer whose kernel has so
+    many positions."""
     donors = "all" if layer.setting is None else f"{layer.setting.donors:,}"
     if layer.setting is not None and layer.setting.positions is not None:
         donors += f", {layer.setting.positions} of {positions}"

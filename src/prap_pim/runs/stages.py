@@ -360,7 +360,9 @@ def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: 
 
 def _calibration(result: CalibrationResult, plans: Mapping[str, LayerWeights]) -> Calibration:
     """What a result and plans tell of; which layers were held back they do not."""
-    settings = [Setting(x.donors, x.kept_positions, x.bits, x.uses) if x.donors is not None else None for x in result.layers]
+    settings = [
+        Setting(x.donors, x.kept_positions, x.bits, x.uses) if x.donors is not None else None for x in result.layers
+    ]
     layers = tuple(
         Allocated(layer.name, layer.sensitivity_nats, setting, layer.name in plans, layer.output_error)
         for layer, setting in zip(result.layers, settings, strict=True)

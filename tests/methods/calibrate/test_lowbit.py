@@ -1,5 +1,7 @@
 """Weights of few bits: rounded as the paper's rule says, counted by hand, within the budget, the same on crossbars."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -90,13 +92,14 @@ def test_no_filter_is_worse_than_with_the_widest_step(
         order = np.argsort(-np.diag(mine), kind="stable")
         widest = np.abs(target[o]).max() / largest
         plain = slow_gptq(target[o][order], mine[np.ix_(order, order)], widest, largest) * widest
-        assert each <= slow_cost((plain - target[o][order])[None], mine[np.ix_(order, order)], np.ones(1)) * (1 + 1e-9) + 1e-20
+        most = slow_cost((plain - target[o][order])[None], mine[np.ix_(order, order)], np.ones(1))
+        assert each <= most * (1 + 1e-9) + 1e-20
 
 
 def test_compensation_and_steps_save_most_of_the_error() -> None:
-    """Of 4 bits: rounding to the nearest, with the largest weight as the largest integer, loses twice as much and more."""
+    """Of 4 bits: rounding to the nearest, with the largest weight as the largest integer, loses twice as much."""
     target, hessian = filters_of(40, 60, 1)
-    whole, steps, cost = Rounding(target, hessian).in_bits(4)
+    _, _, cost = Rounding(target, hessian).in_bits(4)
     widest = np.abs(target).max(1, keepdims=True) / 7
     nearest = slow_cost(np.rint(target / widest) * widest - target, hessian, np.ones(40))
     assert cost.sum() < nearest / 2
@@ -170,7 +173,7 @@ def test_eight_bits_lose_next_to_nothing_and_each_bit_less_loses_more() -> None:
     problem = parts_of(normal_layer(20, 12, (3, 3)))
     errors = [problem.error(low_bit(problem, bits, GRAIN).real_weights()) for bits in (8, 6, 4, 3, 2)]
     assert errors[0] < 1e-4
-    assert all(2 * before < after for before, after in zip(errors, errors[1:], strict=False))
+    assert all(2 * before < after for before, after in pairwise(errors))
     assert errors == pytest.approx(expected(problem, (8, 6, 4, 3, 2)), rel=0.01)  # looks at all of so few filters
     assert errors[0] <= problem.error(dense_weights(problem.layer, GRAIN).real_weights())
 
@@ -204,7 +207,7 @@ def test_mixed_bits_keep_the_budget(network: str, request: pytest.FixtureRequest
             assert plan.weight_bits in (8, 6, 4, 3, 2)
             np.testing.assert_array_equal(plan.use_exponent, 0)
         errors.append(max(layer.error for layer in found.layers))
-    assert all(before < 1.1 * after for before, after in zip(errors, errors[1:], strict=False))
+    assert all(before < 1.1 * after for before, after in pairwise(errors))
     assert errors[-1] > 2 * errors[0]
     bits = {plan.weight_bits for plan in compress(captured, images(), kind="lowbit", compute_ratio=0.4).plans.values()}
     assert len(bits) > 1

@@ -100,7 +100,7 @@ class Rounding:
     @property
     def energy(self) -> Float64:
         """What no weights at all would cost, float64 [O]."""
-        return (_outputs(self._factor, self._ordered(slice(None))) ** 2).sum(0)
+        return np.asarray((_outputs(self._factor, self._ordered(slice(None))) ** 2).sum(0))
 
     def in_bits(self, bits: int) -> tuple[Float64, Float64, Float64]:
         """Whole numbers and steps whose products come near to the target.

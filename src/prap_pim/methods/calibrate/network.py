@@ -24,7 +24,7 @@ from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.layer import Setting, blocks
 from prap_pim.methods.calibrate.lowbit import keeps_all, low_bit
-from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
+from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
 from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, further_uses, least_steps, reducible, weighed
 from prap_pim.methods.prune import dense_weights
 from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
@@ -296,9 +296,7 @@ class _Job:
             price = min(worth / self.nats[layer.name], _MOST_PRICE / uses) * problem.energy  # no layer goes dark
             plan = problem.priced(price).approximated(setting, self.grain, self.config.passes)
         if layer.name not in self.captured.folded and self.captured.origins[layer.name].takes_bias:
-            with np.errstate(over="ignore"):  # the plan tells what is not finite
-                shift = (layer.matrix * problem.original_mean).sum(1) - (plan.real_weights() * problem.mean).sum(1)
-                plan = replace(plan, bias=shift.astype(np.float32))
+            plan = mean_taken_back(plan, problem)
         return plan, problem.error(plan.real_weights())
 
     def _whole(self, layer: Layer, problem: "Depthwise | Parts") -> LayerWeights:

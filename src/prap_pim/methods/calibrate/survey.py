@@ -16,12 +16,12 @@ from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerWeights
 from prap_pim.mapping.steps import dense_steps, ou_steps
+from prap_pim.methods.calibrate import lowbit
 from prap_pim.methods.calibrate.allocate import Offer
 from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.depthwise import Depthwise
-from prap_pim.methods.calibrate import lowbit
 from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
-from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
+from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
 
 _INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
 _LEAST_ANSWERS = 16  # where a network is so large that more would take most of the time
@@ -201,7 +201,7 @@ class Surveyor:
             Offer(setting, most_steps(layer, setting, self.grain), loss)
             for setting, loss in zip(settings, losses, strict=True)
         ]
-        return plan, problem.error(plan.real_weights()), offers
+        return mean_taken_back(plan, problem), problem.error(plan.real_weights()), offers
 
     def _settings(self, layer: Layer) -> Iterator[Setting]:
         """What is offered beside all patterns: fewer and fewer donors, whole OUs of them, for each shape."""
