@@ -13,7 +13,7 @@ from prap_pim import estimate
 from prap_pim.common.errors import UserError
 from prap_pim.cost.activity import activity
 from prap_pim.crossbar.array import crossbar_matmul, integer_matmul
-from prap_pim.frontend import Captured
+from prap_pim.frontend import Captured, capture
 from prap_pim.hardware.chip import load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
@@ -226,6 +226,18 @@ def test_one_number_of_bits_is_everybodys(normed: Captured) -> None:
 
 def test_eight_bits_are_the_dense_network(normed: Captured) -> None:
     assert compress(normed, images(), kind="lowbit", bits=[8]).plans == {}
+
+
+def test_a_mean_that_is_taken_back_makes_no_layer_sensitive() -> None:
+    """One product whose inputs lie far from 0: what its output diverges by is the error about the mean."""
+    model, generator = torch.nn.Sequential(torch.nn.Linear(24, 8)).eval(), torch.Generator().manual_seed(0)
+    x = 30 + torch.randn(200, 24, generator=generator)
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(8, 24, generator=generator))
+    found = compress(capture(model, x[:1], "far"), x, kind="lowbit", bits=[3], damping=1e-6)
+    (layer,) = found.layers
+    assert 0.001 < layer.error < 0.1
+    assert layer.sensitivity == pytest.approx(layer.error, rel=0.5)
 
 
 def test_a_limit_of_changes_is_kept(normed: Captured) -> None:
