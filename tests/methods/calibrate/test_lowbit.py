@@ -217,6 +217,9 @@ def test_one_number_of_bits_is_everybodys(normed: Captured) -> None:
     found = compress(normed, images(), kind="lowbit", bits=[5])
     assert [plan.weight_bits for plan in found.plans.values()] == [5] * len(normed.network.layers)
     for layer in normed.network.layers:
+        own = [(f, f + g * layer.filters) for g in range(-(-layer.rows // 8)) for f in range(layer.filters)]
+        assert list(zip(found.plans[layer.name].use_filter, found.plans[layer.name].use_donor, strict=True)) == own
+        assert not found.plans[layer.name].use_exponent.any()
         assert ous(found.plans[layer.name], GRAIN) == -(-layer.rows // 8) * -(-layer.filters * 5 // 8)
     whole = compress(normed, images(), kind="lowbit", bits=[5], whole=("conv2",))
     assert whole.plans["conv3"].weight_bits == 5
