@@ -213,7 +213,8 @@ def compress(
             from pairs (inputs, labels), as a data loader gives them, the inputs are taken if the model's ``forward``
             has no second argument; if it has, give the inputs alone.
         method: ``Calibrated(...)``, ``LowBit``, ``Similar``, ``Identical``, ``Prap``, ``Orc``, ``Structured``,
-            ``Pattern`` or ``Dense()``; or the name of one ("calibrated", ...), whose settings are then keywords of this call.
+            ``Pattern`` or ``Dense()``; or the name of one ("calibrated", ...), whose settings are then keywords of this
+            call.
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
         chip: a preset, a TOML file or a ``Chip`` (``load_chip``), for the size of its OUs.
         skip: names of layers, of modules that hold them, or patterns with * and ?: they keep their weights (but for
