@@ -61,6 +61,7 @@ TUNED = {  # where each line's limit is
     "prap-tuned": RATIOS[:3],
     "calibrated-tuned": RATIOS[2:],
     "lean-tuned": RATIOS[2:4],
+    "lowbit-tuned": RATIOS[:1],
 }
 LEAN: dict[str, Any] = {"shapes": [4], "update_weight": 0.5}  # half the row groups, and no use that gains little
 
@@ -263,7 +264,7 @@ def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
 
 
 def calibrated(case: Case, ratio: Fraction, finetune: bool, more: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Calibrated reuse, which shares the ratio out among the layers by itself; with further settings of it."""
+    """Calibrated reuse or low bits, which share the ratio out among the layers by themselves; with further settings."""
     return {
         "name": "calibrated",
         "reuse": {"kind": "calibrated", "compute_ratio": float(ratio)} | (more or {}),
@@ -278,6 +279,8 @@ LINES: dict[str, Callable[[Case, Fraction], dict[str, Any]]] = {
     "prap-tuned": tuned_prap,
     "identical": partial(rival, IDENTICAL),
     "orc": partial(rival, ORC),
+    "lowbit": partial(calibrated, finetune=False, more={"kind": "lowbit"}),
+    "lowbit-tuned": partial(calibrated, finetune=True, more={"kind": "lowbit"}),
     "calibrated": partial(calibrated, finetune=False),
     "calibrated-tuned": partial(calibrated, finetune=True),
     "lean-tuned": partial(calibrated, finetune=True, more=LEAN),

@@ -10,7 +10,7 @@ from typing import Any
 NEAR = 0.005  # of accuracy: counts as equal
 LOSS = 0.01  # of accuracy: may be lost for the smallest ratio
 REFERENCE = "prap-tuned"
-TUNED = (REFERENCE, "calibrated-tuned", "lean-tuned")
+TUNED = (REFERENCE, "lowbit-tuned", "calibrated-tuned", "lean-tuned")
 VARIANTS = ("prap-8of9", "prap-4of9")  # the better one at a ratio stands for the line "prap"
 
 METHOD = "calibrated"  # whose energy is taken apart

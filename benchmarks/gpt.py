@@ -176,9 +176,9 @@ def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
     return rival(family, case, ratio) | {"finetune": True, "description": best}
 
 
-def calibrated(case: Case, ratio: Fraction, finetune: bool) -> dict[str, Any]:
-    """Calibrated reuse, which shares the ratio out among the layers by itself."""
-    return {"reuse": {"kind": "calibrated", "compute_ratio": float(ratio)}, "finetune": finetune}
+def calibrated(case: Case, ratio: Fraction, finetune: bool, kind: str = "calibrated") -> dict[str, Any]:
+    """Calibrated reuse or low bits, which share the ratio out among the layers by themselves."""
+    return {"reuse": {"kind": kind, "compute_ratio": float(ratio)}, "finetune": finetune}
 
 
 LINES: dict[str, Callable[[Case, Fraction], dict[str, Any]]] = {
@@ -187,6 +187,8 @@ LINES: dict[str, Callable[[Case, Fraction], dict[str, Any]]] = {
     "orc": partial(rival, ORC),
     "prap": partial(rival, PRUNED),
     "prap-tuned": tuned_prap,
+    "lowbit": partial(calibrated, finetune=False, kind="lowbit"),
+    "lowbit-tuned": partial(calibrated, finetune=True, kind="lowbit"),
     "calibrated": partial(calibrated, finetune=False),
     "calibrated-tuned": partial(calibrated, finetune=True),
 }

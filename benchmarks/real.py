@@ -2,6 +2,8 @@
 
     python benchmarks/real.py --cached --write docs/real.md     every point that is missing or stale; hours on two cores
     python benchmarks/real.py --networks onet --methods calibrated --ratios 1/2
+    python benchmarks/real.py --networks onet --methods calibrated --set bits=[4] --set uses=2    with other settings
+    python benchmarks/real.py --methods lowbit --set bits=[4] compute_ratio=null    where no ratio is asked for
     python benchmarks/real.py --networks onet --calibration 16 --test 40 --points try.json    few inputs, elsewhere
     python benchmarks/real.py --dry --write docs/real.md        measures nothing: the page of the points that are there
 
@@ -66,6 +68,7 @@ def _structured(ratio: Fraction) -> Setting:
 
 METHODS: dict[str, Callable[[Fraction], Setting]] = {
     "calibrated": _at_ratio,
+    "lowbit": _at_ratio,
     "orc": _at_ratio,
     "similar": _at_ratio,
     "prap": _prap,
@@ -85,7 +88,7 @@ WHOLE = ("float", "dense")  # measured of every network, at no ratio
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    chosen = {name: json.loads(value) for name, _, value in (each.partition("=") for each in options.set)}
+    chosen = _settings(options.set)
     points: list[Point] = read_json(options.points) if options.points.exists() else []
     source = source_digest()
     wanted = [] if options.dry else list(_wanted(options, chosen))
@@ -107,19 +110,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--methods", nargs="+", choices=(*WHOLE, *METHODS), default=[*WHOLE, *METHODS])
+    parser.add_argument("--methods", "--method", nargs="+", choices=(*WHOLE, *METHODS), default=[*WHOLE, *METHODS])
     parser.add_argument("--ratios", nargs="+", type=Fraction, default=RATIOS, help="such as 1/2 1/8")
     parser.add_argument("--threads", type=int, help="default: 2, and with --cached points of any number will do")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs and of the compression")
     parser.add_argument("--calibration", type=int, help="inputs to calibrate with (default: each network's own)")
     parser.add_argument("--test", type=int, help="inputs to test on (default: each network's own)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=JSON", help="further options of the methods")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=JSON",
+        help="further settings of the methods; compute_ratio=null: no ratio is asked for",
+    )
     parser.add_argument("--limit", type=float, default=3600, help="seconds that a point may take")
     parser.add_argument("--cached", action="store_true", help="not the points that are there and of this source")
     parser.add_argument("--dry", action="store_true", help="measure nothing")
     parser.add_argument("--points", type=Path, default=POINTS)
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there, as Markdown")
     return parser
+
+
+def _settings(given: Sequence[str]) -> dict[str, Any]:
+    """What ``--set`` says.
+
+    Raises:
+        UserError: it is not KEY=JSON, or gives the ratio a second home.
+    """
+    chosen = {}
+    for name, sign, value in (each.partition("=") for each in given):
+        try:
+            chosen[name] = json.loads(value)
+        except json.JSONDecodeError:
+            raise UserError(f"--set {name}{sign}{value}: must be KEY=JSON, such as bits=[4]") from None
+    if chosen.get("compute_ratio") is not None:
+        raise UserError("--set compute_ratio: may only be null; ratios are given by --ratios")
+    return chosen
 
 
 def _wanted(options: argparse.Namespace, chosen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -134,10 +161,16 @@ def _wanted(options: argparse.Namespace, chosen: Mapping[str, Any]) -> Iterator[
             if method in WHOLE:
                 yield same | {"method": method, "ratio": "1", "compute_ratio": None, "options": {}}
                 continue
-            for ratio in sorted(options.ratios, reverse=True):
+            ratios = [Fraction(1)] if "compute_ratio" in chosen else sorted(options.ratios, reverse=True)
+            for ratio in ratios:
                 compute_ratio, more = METHODS[method](ratio)
-                settings = {"compute_ratio": compute_ratio, "options": {**more, **chosen}}
-                yield same | {"method": method, "ratio": str(ratio)} | settings
+                given = {"compute_ratio": compute_ratio, **more, **chosen}
+                yield same | {
+                    "method": method,
+                    "ratio": str(ratio),
+                    "compute_ratio": given.pop("compute_ratio"),
+                    "options": given,
+                }
 
 
 def in_a_process(request: Mapping[str, Any], limit: float) -> Point:

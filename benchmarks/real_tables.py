@@ -9,6 +9,7 @@ from real_networks.base import Network
 
 CHIPS = ("isaac-32nm", "prap-2023")
 FIGURES = ("energy_j", "serial_latency_s", "pipelined_latency_s")
+COMPARED = ("calibrated", "lowbit")  # of all networks in one table
 ONE = "&sup1;"  # beside seconds of one thread
 OLD = "*"  # beside figures of another source
 Point = Mapping[str, Any]
@@ -28,6 +29,7 @@ Ratios are OU steps over those of the dense network, all layers included. Result
 {onnx}- `prap` prunes kernels to 8 of 9 positions at 1/2 and to 4 of 9 below, and half of the inputs of 1x1 and linear
   layers. `structured` and `pattern` have no compute ratio: each layer keeps that share of its input channels, or
   of its positions and inputs, and *OU steps* shows what comes of it.
+- `lowbit` has no donors: every filter its own patterns of 8, 6, 4, 3 or 2 bits, the ratio shared out among layers.
 - Gains are over dense, on two chip presets: energy / latency of one inference, layer after layer / latency with the
   layers pipelined.
 - Seconds are those of `compress` or `compress_onnx` on two threads (&sup1;: on one, beside another such process); GiB
@@ -86,14 +88,17 @@ def _usual(point: Point) -> bool:
 
 
 def _overview(points: Sequence[Point], names: Sequence[str], source: str) -> str:
-    """The score that counts, float, dense and calibrated."""
-    ratios = sorted({Fraction(p["ratio"]) for p in points if p["method"] == "calibrated"}, reverse=True)
-    head = ["network", "task", "score", "float", "dense", *(f"calibrated {ratio}" for ratio in ratios)]
+    """The score that counts, float, dense, calibrated and in few bits, with the usual settings."""
+    usual = [point for point in points if not _extra(point)]
+    columns = [("float", "1"), ("dense", "1")]
+    for method in COMPARED:
+        ratios = sorted({Fraction(p["ratio"]) for p in usual if p["method"] == method}, reverse=True)
+        columns += [(method, str(ratio)) for ratio in ratios]
+    head = ["network", "task", "score", *(name if ratio == "1" else f"{name} {ratio}" for name, ratio in columns)]
     rows = []
     for name in names:
         net = network(name)
-        mine = [p for p in points if p["network"] == name and not _extra(p)]
-        columns = [("float", "1"), ("dense", "1"), *(("calibrated", str(ratio)) for ratio in ratios)]
+        mine = [p for p in usual if p["network"] == name]
         cells = [
             next((_first(p, source) for p in mine if (p["method"], p["ratio"]) == column), "-") for column in columns
         ]

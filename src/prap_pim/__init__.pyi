@@ -11,7 +11,7 @@ from .hardware.grain import Grain
 from .ir.network import Layer, Network
 from .ir.patterns import PatternSet, ReuseMap
 from .ir.plan import LayerPlan, NetworkPlan
-from .methods.method import Calibrated, Dense, Identical, Orc, Pattern, Prap, Similar, Structured
+from .methods.method import Calibrated, Dense, Identical, LowBit, Orc, Pattern, Prap, Similar, Structured
 from .methods.prune.pattern import pattern_mask
 from .methods.reuse.similar import similar_reuse
 from .results.onnx import OnnxSummary
@@ -38,6 +38,7 @@ __all__ = [
     "Identical",
     "Layer",
     "LayerPlan",
+    "LowBit",
     "MonteCarloReport",
     "Network",
     "NetworkPlan",

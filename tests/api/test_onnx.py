@@ -72,6 +72,30 @@ def sqnr(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
     return 10 * np.log10(signal / noise)
 
 
+def test_low_bits_are_in_the_file(tmp_path: Path) -> None:
+    """By name and ratio on the command line; every filter has at most 2**bits - 1 different weights."""
+    case = network()
+    save(case, tmp_path, 17)
+    np.savez(tmp_path / "data.npz", **case.inputs)
+    model = str(tmp_path / "model.onnx")
+    named = {"--calibration": "data.npz", "-o": "out.onnx", "--plan": "plan.safetensors", "--bit-true": "exact.onnx"}
+    places = [part for option, name in named.items() for part in (option, str(tmp_path / name))]
+    assert main(["compress", model, *places, "--method", "lowbit", "--ratio", "0.5", "--quiet"]) == 0
+    plan, weights = NetworkPlan.load(tmp_path / "plan.safetensors"), weights_of(tmp_path / "out.onnx")
+    by_filter = {"conv.weight": 0, "deep.weight": 0, "w": 1, "head.weight": 0}
+    assert len(plan.layers) == len(by_filter)
+    bits = [layer.weight_bits for layer in plan.layers.values()]
+    assert min(bits) < 8
+    for (name, axis), layer in zip(by_filter.items(), plan.layers.values(), strict=True):
+        for values in np.moveaxis(weights[name], axis, 0):
+            assert len(np.unique(values)) <= 2**layer.weight_bits - 1
+    wanted, found, exact = (run(str(tmp_path / name), case.inputs) for name in ("model.onnx", "out.onnx", "exact.onnx"))
+    assert sqnr(wanted, found) > 10
+    assert sqnr(wanted, exact) > 10
+    summary, _ = compressed(tmp_path, case, method="lowbit", options={"bits": [4]})
+    assert summary.compute_ratio == pytest.approx(0.5, abs=0.01)
+
+
 @pytest.mark.parametrize("opset", [13, NEWEST])
 def test_nothing_reused_is_int8(opset: int, tmp_path: Path) -> None:
     """All patterns kept: the weights are int8 times a step, which leaves 25 dB and more; the costs are dense."""

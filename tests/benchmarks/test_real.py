@@ -94,6 +94,26 @@ def test_points_are_kept_and_taken_up_again(
     ]
 
 
+def test_any_method_with_any_settings(benchmark: ModuleType) -> None:
+    def wanted(*arguments: str) -> list[dict[str, Any]]:
+        options = benchmark._parser().parse_args(["--networks", "onet", *arguments])
+        found: list[dict[str, Any]] = list(benchmark._wanted(options, benchmark._settings(options.set)))
+        return found
+
+    one, other = wanted(
+        "--method", "calibrated", "lowbit", "--set", "bits=[4, 3]", "--set", "mimic=0", "--ratios", "1/2"
+    )
+    assert (one["method"], other["method"]) == ("calibrated", "lowbit")
+    for request in (one, other):
+        assert request["compute_ratio"] == 0.5
+        assert request["options"] == {"bits": [4, 3], "mimic": 0}
+    (uniform,) = wanted("--method", "lowbit", "--set", "bits=[4]", "compute_ratio=null")
+    assert (uniform["ratio"], uniform["compute_ratio"], uniform["options"]) == ("1", None, {"bits": [4]})
+    for mistake in ("bits", "bits=[4", "compute_ratio=0.3"):
+        with pytest.raises(UserError, match="--set"):
+            wanted("--set", mistake)
+
+
 def test_only_code_makes_a_point_stale(benchmark: ModuleType) -> None:
     said = "def f(x):\n    return x + 1\n"
     told = '"""A module."""\ndef f(x):\n    """Adds."""\n    return x + 1  # one more\n'
@@ -157,19 +177,22 @@ def test_the_page_by_hand(tables: ModuleType) -> None:
         _point("calibrated", "1/8", 0.1, 0.125, test=20),
         _point("calibrated", "1/2", 0.96, 0.5, threads=1),
         _point("orc", "1/2", 0.8, 0.5, threads=1),
+        _point("lowbit", "1/2", 0.93, 0.5),
+        _point("lowbit", "1", 0.92, 0.5, options={"bits": [4]}),
         failed,
     ]
     lines = tables.document(points, "new").splitlines()
     assert (
         lines.count(
             "| MTCNN O-Net | detects faces in 48x48 pictures, with landmarks | accuracy | 97.5 % | 97.0 % "
-            "| 95.0 % | 90.0 % * |"
+            "| 95.0 % | 90.0 % * | 93.0 % |"
         )
         == 1
     )
     gains = "2.00x / 4.00x / 1.00x"
     assert f"| calibrated | 1/2 | 0.500 | 95.0 % | {gains} | {gains} | 12 | 1.25 (0.50) |" in lines
     assert any(line.startswith("| calibrated (shapes=4) | 1/2 | 0.500 | 94.0 % |") for line in lines)
+    assert any(line.startswith("| lowbit (bits=[4]) | 1 | 0.500 | 92.0 % |") for line in lines)
     assert any(line.startswith("| calibrated (float activations) * | 1/4 |") for line in lines)
     assert lines.count("| MTCNN O-Net | calibrated 1/2 | accuracy | 96.0 % | 95.0 % |") == 1
     assert f"| orc | 1/2 | 0.500 | 80.0 % | {gains} | {gains} | 12&sup1; | 1.25 (0.50) |" in lines

@@ -120,3 +120,15 @@ def slow_allocation(offers: Sequence[Sequence[tuple[int, float]]], budget: int) 
         sum(loss for _, loss in choice) for choice in product(*offers) if sum(steps for steps, _ in choice) <= budget
     ]
     return min(losses, default=None)
+
+
+def slow_gptq(wanted: Float64, hessian: Float64, step: float, largest: int) -> Float64:
+    """Integers of one filter: weight after weight rounded, and each time all that are left moved by the paper's rule
+    (Frantar et al., ICLR 2023, equation 2), with the inverse of the Hessian of those that were left."""
+    weights, whole = np.array(wanted, np.float64), np.zeros(len(wanted))
+    for i in range(len(weights)):
+        inverse = np.linalg.inv(hessian[i:, i:])
+        whole[i] = min(largest, max(-largest, round(weights[i] / step)))
+        error = (weights[i] - step * whole[i]) / inverse[0, 0]
+        weights[i:] -= error * inverse[:, 0]
+    return whole

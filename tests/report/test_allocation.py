@@ -35,8 +35,8 @@ def test_rows_by_hand() -> None:
     (allocation,) = allocations(shared_out())
     assert allocation.method == "prap"
     assert list(allocation.rows) == list(made_up.LAYERS)
-    assert allocation.rows["layer1.conv"] == ("0.012", "8 of 64", "4 of 9", "0.500", "4.56 %")
-    assert allocation.rows["fc"] == ("-", "10 of 10", "all", "0.500", "0.00 %")
+    assert allocation.rows["layer1.conv"] == ("0.012", "8 of 64", "8", "4 of 9", "0.500", "4.56 %")
+    assert allocation.rows["fc"] == ("-", "10 of 10", "8", "all", "0.500", "0.00 %")
     assert allocation.summary == (
         "200 calibration inputs without labels; 2.50 % of them classified otherwise than by the network itself; "
         "1 of 20 layers keep all patterns"
@@ -78,7 +78,7 @@ def test_the_terminal_shows_every_layer() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "Budget of prap, layer by layer" in text
     line = next(line for line in text.splitlines() if line.startswith("layer16.conv"))
-    assert line.split() == ["layer16.conv", "0.012", "8", "of", "64", "4", "of", "9", "0.500", "4.56", "%"]
+    assert line.split() == ["layer16.conv", "0.012", "8", "of", "64", "8", "4", "of", "9", "0.500", "4.56", "%"]
 
 
 class _Cells(HTMLParser):
@@ -111,5 +111,5 @@ def test_the_page_shows_every_layer_and_obeys_no_name() -> None:
     table = [parser.cells[i : i + width] for i in range(0, len(parser.cells), width)]
     assert table[0] == ["Layer", *(heading.capitalize() for heading in HEADINGS)]
     assert [row[0] for row in table[1:]] == list(made_up.LAYERS)  # hostile names come through as text
-    assert table[4][1:] == ["0.012", "8 of 64", "4 of 9", "0.500", "4.56 %"]
+    assert table[4][1:] == ["0.012", "8 of 64", "8", "4 of 9", "0.500", "4.56 %"]
     assert "<script>alert(1)" not in section

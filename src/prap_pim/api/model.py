@@ -41,7 +41,7 @@ from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.frontend.weights import parameter_at, put_layer, untied
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import DigitalOp, Network
-from prap_pim.ir.plan import NetworkPlan
+from prap_pim.ir.plan import INT8, NetworkPlan
 from prap_pim.mapping.steps import compute_ratio, dense_steps, ou_steps, ous
 from prap_pim.methods.calibrate.network import Allocated, Calibration
 from prap_pim.methods.compress import (
@@ -212,8 +212,9 @@ def compress(
             a dictionary of named ones each, all with the batch in front. NumPy arrays will do. Labels are not needed:
             from pairs (inputs, labels), as a data loader gives them, the inputs are taken if the model's ``forward``
             has no second argument; if it has, give the inputs alone.
-        method: ``Calibrated(...)``, ``Similar``, ``Identical``, ``Prap``, ``Orc``, ``Structured``, ``Pattern`` or
-            ``Dense()``; or the name of one ("calibrated", ...), whose settings are then keywords of this call.
+        method: ``Calibrated(...)``, ``LowBit``, ``Similar``, ``Identical``, ``Prap``, ``Orc``, ``Structured``,
+            ``Pattern`` or ``Dense()``; or the name of one ("calibrated", ...), whose settings are then keywords of this
+            call.
         compute_ratio: OU steps of the whole model over those of the uncompressed one.
         chip: a preset, a TOML file or a ``Chip`` (``load_chip``), for the size of its OUs.
         skip: names of layers, of modules that hold them, or patterns with * and ?: they keep their weights (but for
@@ -365,10 +366,15 @@ class _Called(nn.Module):
 
 
 def _told(layer: Allocated, positions: int) -> tuple[str, str, str]:
-    """Donors, sensitivity, and relative output error of a layer whose kernel has so many positions."""
+    """Donors, with their bits if these are few, sensitivity, and relative output error of a layer whose kernel has so
+    many positions."""
     donors = "all" if layer.setting is None else f"{layer.setting.donors:,}"
     if layer.setting is not None and layer.setting.positions is not None:
         donors += f", {layer.setting.positions} of {positions}"
+    if layer.setting is not None and layer.setting.bits < INT8:
+        donors += f", {layer.setting.bits} bits"
+    if layer.setting is not None and layer.setting.uses > 1:
+        donors += f", sums of {layer.setting.uses}"
     return donors, "-" if layer.sensitivity is None else f"{layer.sensitivity:.2g}", f"{layer.error:.2%}"
 
 

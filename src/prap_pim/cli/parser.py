@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COMPLETE = "_PRAP_PIM_COMPLETE"  # the variable through which a completion script asks; click derives it from the name
 SHELLS = ("bash", "zsh", "fish")
 PACKAGE = Path(__file__).parents[1]
-METHODS = ("calibrated", "similar", "identical", "orc", "structured", "pattern", "prap", "dense")
+METHODS = ("calibrated", "lowbit", "similar", "identical", "orc", "structured", "pattern", "prap", "dense")
 ACCELERATORS = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -301,7 +301,7 @@ _add(
             "--max-drop",
             type=Number(),
             metavar="D",
-            help="calibrated, instead of --ratio: share of inputs that may change class",
+            help="calibrated or lowbit, instead of --ratio: share of inputs that may change class",
         ),
         _set("another setting of the method, as keep=0.25 of similar, or quantize.KEY of int8 inputs"),
         _option("--skip", multiple=True, metavar="NAME", help="leave this layer as it is; * and ? match several"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
-from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerWeights
+from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, INT8, LayerWeights
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -212,8 +212,10 @@ def plan_weights(
     matrix: Float32,
     patterns: PatternSet,
     reuse: ReuseMap,
+    steps: NDArray[np.float64] | None = None,
+    bits: int = INT8,
 ) -> LayerWeights:
-    """Round the donors of ``matrix`` to int8 and arrange them as a plan.
+    """Round the donors of ``matrix`` and arrange them as a plan.
 
     One row group for every shape that has a donor, in the order of blocks and shapes; in it the donors in the order of
     filters, and the uses in the order of filters.
@@ -223,6 +225,8 @@ def plan_weights(
         matrix: float32 [O, fan_in], current weights; only the donors' values are read (and the largest, for the steps).
         patterns: what pruning decided for this layer.
         reuse: what reuse decided for it.
+        steps: the real weight that integer 1 stands for in each filter, float64 [O]; None: ``int8_steps``.
+        bits: of a donor's values.
 
     Raises:
         UserError: the weights are not finite, or the shapes do not match.
@@ -231,7 +235,7 @@ def plan_weights(
         raise UserError(f"layer {name}: weights {matrix.shape} do not match the pruned {patterns.filters} filters")
     if not np.isfinite(matrix).all():
         raise UserError(f"layer {name}: its weight holds NaN or infinity")
-    steps = int8_steps(matrix, reuse)
+    steps = int8_steps(matrix, reuse) if steps is None else steps
     shape = effective_shape(patterns, reuse)
     if ((shape < 0) & (reuse.source >= 0)).any():
         raise UserError(f"layer {name}: a filter reuses a donor that has no pattern")
@@ -271,4 +275,5 @@ def plan_weights(
         step=steps.astype(np.float32),
         bias=np.zeros(len(matrix), np.float32),
         convolution_groups=patterns.groups,
+        weight_bits=bits,
     )

@@ -22,7 +22,7 @@ from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.outline import Outline
 from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
-from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.network import Calibration, calibrate
 from prap_pim.methods.config import AnyReuse, MethodConfig
 from prap_pim.methods.prune import NoPruning, PruneConfig, prune
@@ -66,9 +66,9 @@ class Compressed:
     inputs: int
 
     @property
-    def budget(self) -> CalibratedReuse | None:
-        """What calibrated reuse was given; None for another method."""
-        return self.request.method.reuse if isinstance(self.request.method.reuse, CalibratedReuse) else None
+    def budget(self) -> Budgeted | None:
+        """What was to be shared out among layers; None for a method that shares nothing out."""
+        return self.request.method.reuse if isinstance(self.request.method.reuse, Budgeted) else None
 
     @property
     def asked(self) -> float | None:
@@ -155,7 +155,7 @@ def compress_network(
     """
     method, chip = request.method, request.chip
     changed = changed_layers(method, untouched.network)
-    reusing = method.reuse if isinstance(method.reuse, CalibratedReuse) else None
+    reusing = method.reuse if isinstance(method.reuse, Budgeted) else None
     check_memory(untouched.network, given, changed if reusing is not None else ())
     if tuning is None:
         captured, equal = equalised(untouched, given.batches, request.quantize)

@@ -9,11 +9,11 @@ from pydantic import Field, field_validator, model_validator
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings, nearest
 from prap_pim.ir.network import Network
-from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.config import Budgeted, CalibratedReuse, LowBits
 from prap_pim.methods.prune import NoPruning, PruneConfig
 from prap_pim.methods.reuse import IdenticalReuse, NoReuse, ReuseConfig, SimilarReuse
 
-AnyReuse = Annotated[IdenticalReuse | NoReuse | SimilarReuse | CalibratedReuse, Field(discriminator="kind")]
+AnyReuse = Annotated[IdenticalReuse | NoReuse | SimilarReuse | CalibratedReuse | LowBits, Field(discriminator="kind")]
 
 
 class LayerRule(Settings):
@@ -43,11 +43,11 @@ class MethodConfig(Settings):
 
     @model_validator(mode="after")
     def _calibrated_alone(self) -> Self:
-        if isinstance(self.reuse, CalibratedReuse):
+        if isinstance(self.reuse, Budgeted):
             if self.prune != NoPruning():
-                raise ValueError("calibrated reuse prunes by itself (reuse.shapes): leave prune out")
+                raise ValueError(f"{self.reuse.title} {self.reuse.prunes}: leave prune out")
             if any((rule.prune, rule.reuse) != (NoPruning(), NoReuse()) for rule in self.exceptions):
-                raise ValueError("calibrated reuse has one budget: an exception can only leave layers whole")
+                raise ValueError(f"{self.reuse.title} has one budget: an exception can only leave layers whole")
         return self
 
     def layer_settings(self, network: Network) -> dict[str, tuple[PruneConfig, AnyReuse]]:

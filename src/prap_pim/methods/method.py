@@ -11,7 +11,7 @@ from prap_pim.common.settings import Settings, nearest
 from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Network
-from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.config import CalibratedReuse, LowBits
 from prap_pim.methods.config import AnyReuse, LayerRule, MethodConfig
 from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
 from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, PruneConfig, StructuredPruning
@@ -149,6 +149,27 @@ class Calibrated(Method, CalibratedReuse):
         return NoPruning(), self._as(CalibratedReuse)
 
 
+class LowBit(Method, LowBits):
+    """Weights of few bits: every filter its own patterns, each rounded to make good the errors of those before (GPTQ).
+
+    Attributes:
+        compute_ratio: OU steps of the network, of the dense one's; neither this nor ``max_drop`` where all layers are
+            to have the same number of bits, the only one in ``bits``.
+        max_drop: as for ``Calibrated``.
+        bits: 2 to 8, of a weight; the budget chooses among them for each layer. A layer of b bits takes b / 8 of the
+            OUs. No indices are needed.
+        balance: as for ``Calibrated``.
+        mimic: likewise.
+        damping: likewise.
+        outputs: likewise.
+    """
+
+    name = "lowbit"
+
+    def parts(self) -> tuple[PruneConfig, AnyReuse]:
+        return NoPruning(), self._as(LowBits)
+
+
 class Similar(_ByShare):
     """Patterns similar up to a power of two computed once: PRAP's step 2 alone.
 
@@ -261,7 +282,7 @@ class Pattern(Method, PatternPruning):
 
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Dense, Calibrated, Similar, Prap, Identical, Orc, Structured, Pattern)
+    method.name: method for method in (Dense, Calibrated, LowBit, Similar, Prap, Identical, Orc, Structured, Pattern)
 }
 
 

@@ -10,7 +10,7 @@ from prap_pim.common.errors import UserError, one_line
 from prap_pim.frontend import Captured, Inputs, Output, cut, judged, on_copies, outputs
 from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.hardware.chip import Chip
-from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.config import MethodConfig
 
 _BATCH = 64  # inputs of one tensor at a time
@@ -141,7 +141,7 @@ def judges_of(
         fewer = outputs(on_copies(captured.module, half), name) if count > 1 else None
     except RuntimeError:  # it takes so many and no others
         fewer = None
-    weights = method.reuse.outputs if isinstance(method.reuse, CalibratedReuse) else None
+    weights = method.reuse.outputs if isinstance(method.reuse, Budgeted) else None
     names = captured.outputs or tuple(str(i) for i in range(len(outcome)))
     maps = captured.network.layers[-1].kind == "conv"
     try:

@@ -1,4 +1,4 @@
-"""How calibrated reuse shared out its budget, as rows that the terminal and the page both show."""
+"""How one budget was shared out among layers, as rows that the terminal and the page both show."""
 
 from dataclasses import dataclass
 from math import prod
@@ -6,7 +6,7 @@ from math import prod
 from prap_pim.report.quantities import percent, significant
 from prap_pim.results.run import AllocationResult, LayerResult, MethodResult, Results, unused_budget
 
-HEADINGS = ("sensitivity, nats", "donors of filters", "positions kept", "compute ratio", "output error")
+HEADINGS = ("sensitivity, nats", "donors of filters", "bits", "positions kept", "compute ratio", "output error")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def _row(given: AllocationResult, layer: LayerResult) -> tuple[str, ...]:
     return (
         "-" if given.sensitivity_nats is None else significant(given.sensitivity_nats, 2),
         f"{given.donors or layer.weight_shape[0]} of {layer.weight_shape[0]}",
+        f"{given.bits}" if given.uses == 1 else f"{given.bits}, sums of {given.uses}",
         "all" if given.kept_positions is None else f"{given.kept_positions} of {prod(layer.weight_shape[2:])}",
         significant(layer.ou_steps / layer.dense_ou_steps, 3),
         percent(given.output_error),

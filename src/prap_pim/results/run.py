@@ -113,6 +113,8 @@ class AllocationResult(_Frozen):
     sensitivity_nats: float | None  # divergence of the network's outputs when this layer alone keeps an eighth
     donors: int | None  # of a row group that all filters share; None: every pattern is kept
     kept_positions: int | None  # of a kernel's, by each filter; None: all
+    bits: int = 8  # of a donor
+    uses: int = 1  # donors, at most, whose sum a filter takes of a row group
     output_error: float  # squared error of the layer's output relative to its square, on calibration inputs
 
 

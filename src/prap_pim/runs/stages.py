@@ -28,10 +28,10 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.patterns import PatternSet, ReuseMap
-from prap_pim.ir.plan import LayerWeights, NetworkPlan
+from prap_pim.ir.plan import INT8, LayerWeights, NetworkPlan
 from prap_pim.mapping import fewest_crossbars
 from prap_pim.mapping.steps import dense_crossbars
-from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.layer import Setting
 from prap_pim.methods.calibrate.network import Allocated, Calibration, check_budget
 from prap_pim.methods.calibrate.train_donors import train_donors
@@ -73,7 +73,7 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
     for method in counted(config.methods, told):
         names = [layer.name for layer in captured.network.layers]
         changed = changed_layers(method, captured.network)
-        if isinstance(method.reuse, CalibratedReuse):
+        if isinstance(method.reuse, Budgeted):
             check_budget(captured.network, method.reuse, chip.grain, set(names) - set(changed))
             continue  # what it will find takes no more OUs than the dense plan
         plans = planned(assign(changed, captured.network, chip), captured.network)
@@ -214,7 +214,7 @@ class MethodStages:
             "quantize": self.config.quantize.model_dump(mode="json"),
             "grain": vars(self.chip.grain),
             # calibrated reuse balances layers over crossbars
-            "load": self.chip.ous_per_crossbar if isinstance(self.method.reuse, CalibratedReuse) else None,
+            "load": self.chip.ous_per_crossbar if isinstance(self.method.reuse, Budgeted) else None,
         }
 
     @cached_property
@@ -341,13 +341,15 @@ class MethodStages:
 
 
 def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: int) -> CalibrationResult:
-    assert isinstance(method.reuse, CalibratedReuse)
+    assert isinstance(method.reuse, Budgeted)
     layers = [
         AllocationResult(
             name=layer.name,
             sensitivity_nats=layer.sensitivity,
             donors=layer.setting.donors if layer.setting else None,
             kept_positions=layer.setting.positions if layer.setting else None,
+            bits=layer.setting.bits if layer.setting else INT8,
+            uses=layer.setting.uses if layer.setting else 1,
             output_error=layer.error,
         )
         for layer in calibration.layers
@@ -358,7 +360,9 @@ def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: 
 
 def _calibration(result: CalibrationResult, plans: Mapping[str, LayerWeights]) -> Calibration:
     """What a result and plans tell of; which layers were held back they do not."""
-    settings = [Setting(x.donors, x.kept_positions) if x.donors is not None else None for x in result.layers]
+    settings = [
+        Setting(x.donors, x.kept_positions, x.bits, x.uses) if x.donors is not None else None for x in result.layers
+    ]
     layers = tuple(
         Allocated(layer.name, layer.sensitivity_nats, setting, layer.name in plans, layer.output_error)
         for layer, setting in zip(result.layers, settings, strict=True)

@@ -13,7 +13,7 @@ from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
-from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.config import CalibratedReuse, LowBits
 from prap_pim.methods.calibrate.network import Calibration, calibrate
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.request import CalibrationInputs, Request, judges_of
@@ -113,9 +113,10 @@ def compress(
     progress: Progress = quiet,
     **config: object,
 ) -> Calibration:
-    """By calibrated reuse, with int8 grids that reach the largest value, as the tests have it too."""
+    """By calibrated reuse or in few bits, with int8 grids that reach the largest value, as the tests have it too."""
     batches = cut(x, 64, captured.network.name)
-    method = MethodConfig(name="mine", reuse=CalibratedReuse.model_validate(config))
+    reuse = LowBits if config.get("kind") == "lowbit" else CalibratedReuse
+    method = MethodConfig(name="mine", reuse=reuse.model_validate(config))
     given = CalibrationInputs(batches, [], judges_of(captured, batches[0], method))
     on_chip, grids = chip or load_chip("isaac-32nm"), quantize or QuantizeConfig(input_percentile=100)
     return calibrate(captured, given, Request(method, on_chip, seed, grids), whole, progress)

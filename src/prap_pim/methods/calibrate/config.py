@@ -1,28 +1,25 @@
-"""The settings of calibrated reuse."""
+"""The settings of the methods that share one budget out among the layers of a network: calibrated reuse, low bits."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from prap_pim.common.settings import Settings
 
+Bits = Annotated[int, Field(ge=2, le=8)]
 
-class CalibratedReuse(Settings):
-    """Calibrated reuse of a network; what each setting is: ``Calibrated``."""
 
-    kind: Literal["calibrated"] = "calibrated"
+class _Budget(Settings):
+    """What they have in common; what each setting is: ``Calibrated``."""
+
     compute_ratio: float | None = Field(default=None, gt=0, le=1)
     max_drop: float | None = Field(default=None, ge=0, le=1)
-    shapes: tuple[Literal[9, 8, 4], ...] = Field(default=(9,), min_length=1)
-    bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] = Field(default=(3, 4, 5), min_length=1)
-    uses: int = Field(default=3, ge=1, le=4)
     balance: bool = False
-    passes: int = Field(default=1, ge=0, le=100)
     mimic: float = Field(default=0.5, ge=0, le=1)
     damping: float = Field(default=0.03, ge=1e-6, le=10)
-    update_weight: float = Field(default=0.05, ge=0, le=1000)
     outputs: dict[str, float] | None = Field(default=None, min_length=1)
+    _wanted: ClassVar[str] = "give either compute_ratio (--ratio) or max_drop (--max-drop)"
 
     @field_validator("outputs", mode="before")
     @classmethod
@@ -31,6 +28,49 @@ class CalibratedReuse(Settings):
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
-        if (self.compute_ratio is None) == (self.max_drop is None):
-            raise ValueError("give either compute_ratio (--ratio) or max_drop (--max-drop)")
+        given = [self.compute_ratio, self.max_drop].count(None)
+        if given != 1 and not (given == 2 and self.uniform):
+            raise ValueError(self._wanted)
         return self
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every layer is treated alike, so that there is nothing to share out."""
+        return False
+
+
+class CalibratedReuse(_Budget):
+    """Calibrated reuse of a network; what each setting is: ``Calibrated``."""
+
+    kind: Literal["calibrated"] = "calibrated"
+    shapes: tuple[Literal[9, 8, 4], ...] = Field(default=(9,), min_length=1)
+    bits: tuple[Bits, ...] = Field(default=(3, 4, 5), min_length=1)
+    uses: int = Field(default=3, ge=1, le=4)
+    passes: int = Field(default=1, ge=0, le=100)
+    update_weight: float = Field(default=0.05, ge=0, le=1000)
+    title: ClassVar[str] = "calibrated reuse"
+    prunes: ClassVar[str] = "prunes by itself (reuse.shapes)"
+    own: ClassVar[bool] = False  # whether every filter stores its own patterns
+
+
+class LowBits(_Budget):
+    """Weights of few bits, every filter its own patterns; what each setting is: ``LowBit``."""
+
+    kind: Literal["lowbit"] = "lowbit"
+    bits: tuple[Bits, ...] = Field(default=(8, 6, 4, 3, 2), min_length=1)
+    title: ClassVar[str] = "lowbit"
+    prunes: ClassVar[str] = "prunes nothing"
+    own: ClassVar[bool] = True
+    shapes: ClassVar[tuple[int, ...]] = ()  # no donors are shared
+    uses: ClassVar[int] = 1
+    passes: ClassVar[int] = 0
+    update_weight: ClassVar[float] = 0.0
+    _wanted: ClassVar[str] = "give compute_ratio (--ratio), max_drop (--max-drop), or one number of bits alone"
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all layers have as many bits."""
+        return len(set(self.bits)) == 1
+
+
+Budgeted = CalibratedReuse | LowBits

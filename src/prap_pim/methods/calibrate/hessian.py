@@ -60,6 +60,13 @@ class Moments:
         return (self._x / max(1, self.count)).numpy(), (self._y / max(1, self.count)).numpy()
 
 
+def upper_factor(hessian: Float64) -> Float64:
+    """Upper triangular, hessian = factor @ factor.T, float64 [..., R, R] each."""
+    backwards = torch.from_numpy(hessian[..., ::-1, ::-1].copy())
+    torch.linalg.cholesky(backwards, out=backwards)
+    return np.ascontiguousarray(backwards.numpy()[..., ::-1, ::-1])
+
+
 @dataclass(frozen=True, eq=False)
 class Metric:
     """What an error costs: ``e @ hessian @ e`` for an error e of one filter's weights.
@@ -83,9 +90,7 @@ class Metric:
         """
         mean = float(np.mean(np.diag(covariance)))
         covariance[np.diag_indices_from(covariance)] += damping * mean if mean > 0 else 1.0
-        backwards = torch.from_numpy(covariance[::-1, ::-1].copy())
-        torch.linalg.cholesky(backwards, out=backwards)
-        return Metric(covariance, np.ascontiguousarray(backwards.numpy()[::-1, ::-1]))
+        return Metric(covariance, upper_factor(covariance))
 
     def solve(self, right: Float64) -> Float64:
         """inv(hessian) @ right."""

@@ -20,10 +20,11 @@ from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.plan import LayerWeights
 from prap_pim.mapping.steps import dense_crossbars, dense_steps
 from prap_pim.methods.calibrate.allocate import Offer, allocate, filled
-from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.layer import Setting, blocks
-from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
+from prap_pim.methods.calibrate.lowbit import keeps_all, low_bit
+from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
 from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, further_uses, least_steps, reducible, weighed
 from prap_pim.methods.prune import dense_weights
 from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
@@ -115,22 +116,24 @@ def calibrate(
             f"max_drop compares classes, and the outputs of {captured.network.name} have none: "
             "give a compute_ratio instead"
         )
-    return job.to_ratio(config.compute_ratio) if config.compute_ratio is not None else job.to_drop(config.max_drop or 0)
+    if config.max_drop is not None:
+        return job.to_drop(config.max_drop)
+    return job.to_ratio(1.0 if config.compute_ratio is None else config.compute_ratio)
 
 
-def least_ratio(network: Network, config: CalibratedReuse, grain: Grain, whole: Collection[str]) -> float:
+def least_ratio(network: Network, config: Budgeted, grain: Grain, whole: Collection[str]) -> float:
     """The least compute ratio: as few patterns as may be in every layer but those that are left ``whole``."""
     return sum(_least(network, config, grain, whole).values()) / sum(dense_steps(x, grain) for x in network.layers)
 
 
-def _least(network: Network, config: CalibratedReuse, grain: Grain, whole: Collection[str]) -> dict[str, int]:
+def _least(network: Network, config: Budgeted, grain: Grain, whole: Collection[str]) -> dict[str, int]:
     return {
         layer.name: dense_steps(layer, grain) if layer.name in whole else least_steps(layer, config, grain)
         for layer in network.layers
     }
 
 
-def check_budget(network: Network, config: CalibratedReuse, grain: Grain, whole: Collection[str]) -> None:
+def check_budget(network: Network, config: Budgeted, grain: Grain, whole: Collection[str]) -> None:
     """
     Raises:
         UserError: the budget is less than the least that the layers can take; names those that take most of it.
@@ -142,7 +145,8 @@ def check_budget(network: Network, config: CalibratedReuse, grain: Grain, whole:
     shares = sorted(_least(network, config, grain, whole).items(), key=lambda each: -each[1])[:_FLOOR_LAYERS]
     most = ", ".join(f"{name} {steps / dense:.4f}" for name, steps in shares)
     raise UserError(
-        f"a compute ratio of {config.compute_ratio:g} is not possible here: with as few patterns as may be"
+        f"a compute ratio of {config.compute_ratio:g} is not possible here: with as few "
+        f"{'bits' if config.own else 'patterns'} as may be"
         f"{' in the layers that are not left whole' if whole else ''} it is {np.ceil(least * 1e4) / 1e4:.4f}, "
         f"most of it in {most}"
     )
@@ -159,14 +163,14 @@ class _Job:
         untouched: frozenset[str],
         progress: Progress,
     ) -> None:
-        assert isinstance(request.method.reuse, CalibratedReuse)
+        assert isinstance(request.method.reuse, Budgeted)
         self.captured, self.batches, self.judges = captured, given.batches, given.judges
         self.config, self.seed, self.quantize = request.method.reuse, request.seed, request.quantize
         self.chip, self.grain = request.chip, request.chip.grain
         self.phase = self._name = request.method.name
         self.untouched, self.progress = untouched, progress
         self.layers = {layer.name: layer for layer in captured.network.layers}
-        free = (layer.name for layer in captured.network.layers if reducible(layer, self.grain))
+        free = (layer.name for layer in captured.network.layers if reducible(layer, self.config, self.grain))
         self.free = frozenset(free) - untouched
 
     def look(self) -> None:
@@ -282,6 +286,8 @@ class _Job:
         problem: Depthwise | Parts = given.depthwise(*how) if shares_nothing(layer) else given.parts(*how)
         if setting is None:
             plan = self._whole(layer, problem)
+        elif keeps_all(layer, setting):
+            plan = low_bit(problem, setting.bits, self.grain)
         elif isinstance(problem, Depthwise):
             plan = problem.plan(setting.positions or 0, self.grain)
         else:
@@ -290,9 +296,7 @@ class _Job:
             price = min(worth / self.nats[layer.name], _MOST_PRICE / uses) * problem.energy  # no layer goes dark
             plan = problem.priced(price).approximated(setting, self.grain, self.config.passes)
         if layer.name not in self.captured.folded and self.captured.origins[layer.name].takes_bias:
-            with np.errstate(over="ignore"):  # the plan tells what is not finite
-                shift = (layer.matrix * problem.original_mean).sum(1) - (plan.real_weights() * problem.mean).sum(1)
-                plan = replace(plan, bias=shift.astype(np.float32))
+            plan = mean_taken_back(plan, problem)
         return plan, problem.error(plan.real_weights())
 
     def _whole(self, layer: Layer, problem: "Depthwise | Parts") -> LayerWeights:

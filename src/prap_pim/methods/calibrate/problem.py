@@ -99,6 +99,13 @@ class Parts:
         return np.asarray(error / max(energy, float(np.finfo(np.float64).tiny)))
 
 
+def mean_taken_back(plan: LayerWeights, problem: Depthwise | Parts) -> LayerWeights:
+    """The plan with a bias that takes back the mean of the layer's error."""
+    with np.errstate(over="ignore"):  # the plan tells what is not finite
+        wanted = (problem.layer.matrix * problem.original_mean).sum(1)
+        return replace(plan, bias=(wanted - (plan.real_weights() * problem.mean).sum(1)).astype(np.float32))
+
+
 @dataclass(frozen=True, eq=False)
 class LayerInputs:
     """What drives a layer now, and what drove it in the untouched network, on the same calibration inputs.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from math import log2
 from typing import Any
 
@@ -18,10 +18,12 @@ from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerWeights
 from prap_pim.mapping.steps import dense_steps, ou_steps
+from prap_pim.methods.calibrate import lowbit
 from prap_pim.methods.calibrate.allocate import Offer
-from prap_pim.methods.calibrate.config import CalibratedReuse
+from prap_pim.methods.calibrate.config import Budgeted
+from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
-from prap_pim.methods.calibrate.problem import LayerInputs, Parts, shares_nothing
+from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
 
 _INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
 _LEAST_ANSWERS = 16  # where a network is so large that more would take most of the time
@@ -35,14 +37,16 @@ _LEAST_SHARE = 0.01  # of the median layer's sensitivity
 _TINY = 1e-9
 
 
-def kept_positions(layer: Layer, config: CalibratedReuse, grain: Grain) -> list[int | None]:
-    """What the settings offer the filters of a layer; None: the whole kernel. Always something."""
+def kept_positions(layer: Layer, config: Budgeted, grain: Grain) -> list[int | None]:
+    """What the settings offer filters that share donors; None: the whole kernel. Always something."""
     offered = [None if kept == _KERNEL else kept for kept in config.shapes]
     return [kept for kept in offered if kept is None or shapes_fit(layer, kept, grain)] or [None]
 
 
-def depthwise_settings(layer: Layer, grain: Grain) -> list[Setting]:
-    """Of a layer whose filters share nothing: whole OU rows of weights fewer."""
+def depthwise_settings(layer: Layer, config: Budgeted, grain: Grain) -> list[Setting]:
+    """Of a layer whose filters share nothing: whole OU rows of weights fewer, unless all store all their patterns."""
+    if config.own or not shares_nothing(layer):
+        return []
     counts = range(grain.ou_rows, layer.fan_in, grain.ou_rows)
     found = [Setting(1, count) for count in counts]
     dense = dense_steps(layer, grain)
@@ -51,6 +55,8 @@ def depthwise_settings(layer: Layer, grain: Grain) -> list[Setting]:
 
 def most_steps(layer: Layer, setting: Setting, grain: Grain) -> int:
     """OU steps of one inference, at most, that a setting takes."""
+    if lowbit.keeps_all(layer, setting):
+        return lowbit.own_steps(layer, setting.bits, grain)
     if shares_nothing(layer):
         assert setting.positions is not None
         ous = layer.filters * grain.row_groups(setting.positions) * grain.ous(1)
@@ -68,22 +74,24 @@ def further_uses(layer: Layer, setting: Setting, grain: Grain) -> int:
     return (setting.uses - 1) * layer.filters * len(blocks(part, setting.positions, grain)) * layer.positions
 
 
-def least_steps(layer: Layer, config: CalibratedReuse, grain: Grain) -> int:
+def least_steps(layer: Layer, config: Budgeted, grain: Grain) -> int:
     """OU steps of one inference with as few patterns as the settings allow."""
-    if shares_nothing(layer):
-        steps = [most_steps(layer, setting, grain) for setting in depthwise_settings(layer, grain)]
-        return min(steps, default=dense_steps(layer, grain))
-    part = next(layer.by_group())
-    return min(
-        most_steps(layer, Setting(1, kept, bits), grain)
-        for kept in kept_positions(part, config, grain)
-        for bits in config.bits
-    )
+    if stores_its_own(layer, config):
+        settings = lowbit.own_settings(layer, config.bits) + depthwise_settings(layer, config, grain)
+    else:
+        kept = kept_positions(next(layer.by_group()), config, grain)
+        settings = [Setting(1, *each) for each in product(kept, config.bits)]
+    return min(most_steps(layer, setting, grain) for setting in settings)
 
 
-def reducible(layer: Layer, grain: Grain) -> bool:
+def stores_its_own(layer: Layer, config: Budgeted) -> bool:
+    """Whether the filters of a layer store patterns of their own, if in fewer bits."""
+    return config.own or shares_nothing(layer)
+
+
+def reducible(layer: Layer, config: Budgeted, grain: Grain) -> bool:
     """Whether a layer can do with fewer OU steps."""
-    return not shares_nothing(layer) or bool(depthwise_settings(layer, grain))
+    return not shares_nothing(layer) or least_steps(layer, config, grain) < dense_steps(layer, grain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +138,7 @@ class Surveyor:
     captured: Captured
     batches: Sequence[tuple[Tensor, ...]]
     judges: tuple[Output, ...]
-    config: CalibratedReuse
+    config: Budgeted
     quantize: QuantizeConfig
     grain: Grain
     seed: int
@@ -173,19 +181,27 @@ class Surveyor:
         given = LayerInputs.of(layer, inputs, None, self.later.get(layer.name, []), self.quantize, self.masks)
         seed = [self.seed, [each.name for each in self.captured.network.layers].index(layer.name)]
         how = (_ROWS, seed, 0.0, self.config.damping)
-        offers = [Offer(Setting(layer.filters // layer.groups), dense_steps(layer, self.grain), 0.0)]
-        if shares_nothing(layer):
-            problem = given.depthwise(*how)
-            settings = depthwise_settings(layer, self.grain)
-            errors = dict(zip(settings, problem.errors([s.positions or 0 for s in settings]), strict=True))
-            at_probe = min(errors, key=lambda setting: setting.positions or 0)
-            plan, error = problem.plan(at_probe.positions or 0, self.grain), errors[at_probe]
+        problem: Depthwise | Parts = given.depthwise(*how) if shares_nothing(layer) else given.parts(*how)
+        if isinstance(problem, Depthwise) or self.config.own:
+            plan = lowbit.low_bit(problem, lowbit.PROBE_BITS, self.grain)
+            error, errors = problem.error(plan.real_weights()), self._errors_of_own(problem)
         else:
-            parts = given.parts(*how)
             probe = Setting(self._full_ous(layer.filters / layer.groups / _PROBE))
-            plan, error = parts.approximated(probe, self.grain, 0), float(parts.expected(probe, (8,), self.grain)[0])
-            errors = dict(self._errors(layer, parts))
-        return plan, error, offers + [Offer(s, most_steps(layer, s, self.grain), each) for s, each in errors.items()]
+            plan, errors = problem.approximated(probe, self.grain, 0), dict(self._errors(layer, problem))
+            error = float(problem.expected(probe, (_WHOLE_BITS,), self.grain)[0])
+        if not self.config.own:
+            errors[Setting(layer.filters // layer.groups)] = 0.0
+        offers = [Offer(s, most_steps(layer, s, self.grain), each) for s, each in errors.items()]
+        return mean_taken_back(plan, problem), error, offers
+
+    def _errors_of_own(self, problem: Depthwise | Parts) -> dict[Setting, float]:
+        """What is offered to filters that store patterns of their own, and its error."""
+        settings = lowbit.own_settings(problem.layer, self.config.bits)
+        errors = dict(zip(settings, lowbit.expected(problem, [each.bits for each in settings]), strict=True))
+        if isinstance(problem, Depthwise):
+            fewer = depthwise_settings(problem.layer, self.config, self.grain)
+            errors |= zip(fewer, problem.errors([each.positions or 0 for each in fewer]), strict=True)
+        return errors
 
     def _errors(self, layer: Layer, parts: Parts) -> Iterator[tuple[Setting, float]]:
         """What is offered beside all patterns, and its error: fewer and fewer donors for each shape, bits and uses."""
