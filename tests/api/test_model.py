@@ -238,7 +238,7 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: x, {"method": "orc", "compute_ratio": 0.001}, "out of reach"),
         (lambda x: x, {"method": "structured", "compute_ratio": 0.5}, "structured has no compute_ratio.* its ratio;"),
         (lambda x: x, {"method": "pattern", "compute_ratio": 0.5}, "pattern has no compute_ratio.*group_channels"),
-        (lambda x: x, {"method": "dense", "compute_ratio": 0.5}, r"is always 1: leave .*\(calibrated, similar, prap,"),
+        (lambda x: x, {"method": "dense", "compute_ratio": 0.5}, r"is always 1: leave .*\(calibrated, lowbit, similar, prap,"),
         (lambda x: x, {"method": "dense", "keep": 1}, "dense has no setting 'keep'"),
         (lambda x: x, {"method": "similar"}, "keep"),
         (lambda x: x, {"compute_ratio": 0.5, "chip": "isac-32nm"}, "isaac-32nm"),
@@ -450,15 +450,15 @@ def _normed() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("build", "limit", "told"),
+    ("build", "limit", "settings", "told"),
     [
-        (_mlp, 0.0, ": it could not be met, every layer keeps all its patterns"),
-        (_mlp, 0.05, ": no compute ratio below 1 that was tried meets it"),
-        (_mlp, 0.3, ""),
-        (_normed, 0.3, ""),
+        (_mlp, 0.0, {}, ": it could not be met, every layer keeps all its patterns"),
+        (_mlp, 0.02, {"bits": [2], "uses": 1}, ": no compute ratio below 1 that was tried meets it"),
+        (_mlp, 0.3, {}, ""),
+        (_normed, 0.3, {}, ""),
     ],
 )
-def test_the_drop_is_that_of_the_crossbars(build: Any, limit: float, told: str) -> None:
+def test_the_drop_is_that_of_the_crossbars(build: Any, limit: float, settings: dict[str, Any], told: str) -> None:
     """Also where every layer keeps its patterns, whose weights are then int8, and batch norm is as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -466,7 +466,7 @@ def test_the_drop_is_that_of_the_crossbars(build: Any, limit: float, told: str) 
         model[-1].weight.data *= 30  # so that it tells classes apart
         for _ in range(40):  # feeds batch norm
             model.train()(x)
-    found = prap_pim.compress(model.eval(), x, max_drop=limit)
+    found = prap_pim.compress(model.eval(), x, max_drop=limit, **settings)
     used = compressed_with(x)
     assert len(used) == 180
     drop = float((found.bit_true(used).argmax(1) != model(used).argmax(1)).double().mean())

@@ -124,8 +124,8 @@ class Calibrated(Method, CalibratedReuse):
         compute_ratio: OU steps of the network, of the dense one's.
         max_drop: instead: the least compute ratio at which at most this share of the calibration inputs is classified
             otherwise than by the network itself.
-        shapes: what the filters of a 3x3 layer may keep of a kernel: 9 positions (all of it), 8 or 4; the budget
-            chooses for each layer. A layer whose OU rows none of them fills keeps all of it.
+        shapes: what the filters of a 3x3 layer that share donors may keep of a kernel: 9 positions (all of it), 8 or 4;
+            the budget chooses for each layer. A layer whose OU rows none of them fills keeps all of it.
         bits: of donors, 2 to 8; the budget chooses among them for each layer. Donors of b bits take b / 8 of the OUs.
         uses: donors, at most, whose sum a filter takes of a row group. A further use costs no OU steps, but a partial
             sum and an index entry.
