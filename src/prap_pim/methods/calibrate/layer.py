@@ -37,7 +37,7 @@ _STRETCH = 256  # rows
 _FILTERS_FOR_THREADS = 256  # with fewer, threads only wait for one another's Python
 _TINY = 1e-9
 _TINY_BITS = 1e-4  # so that a float32 result just above 127 steps still counts as 127
-_MOST_TOGETHER = 16384  # filters, about, that choose among the same donors: heads of language models have more
+_MOST_TOGETHER = 4096  # filters, about, that choose among the same donors: heads of language models have more
 _FILTERS_AT_A_TIME = 4096
 _SHAPES = 8  # of a block, at most, as in PRAP's step 1; never more than donors
 
