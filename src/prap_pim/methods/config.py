@@ -30,7 +30,8 @@ class Tune(Settings):
 
     Attributes:
         steps: of gradient descent.
-        inputs: calibration inputs of a step.
+        inputs: calibration inputs of a step, drawn at random.
+        mixed: share of them that are mixed with others: few inputs then show more of what the network does.
         rate: of the filters' steps, biases and norms: the most that they change by in a step, of their size; it falls
             to 0 along a cosine.
         donor_rate: likewise of the donors, of the root mean square of a layer's.
@@ -38,6 +39,7 @@ class Tune(Settings):
 
     steps: int = Field(default=300, ge=1, le=1_000_000)
     inputs: int = Field(default=32, ge=1)
+    mixed: float = Field(default=0.5, ge=0, le=1)
     rate: float = Field(default=2e-4, gt=0, le=1)
     donor_rate: float = Field(default=0.003, ge=0, le=1)
 

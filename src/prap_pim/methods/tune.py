@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from prap_pim.common.files import digest_of
 from prap_pim.common.progress import Progress
 from prap_pim.frontend import Captured, Output, Spread, losses, on_copies, outputs, padding_mask
 from prap_pim.frontend.equalize import norm_parameters
+from prap_pim.frontend.inputs import has_batch
 from prap_pim.frontend.quantize import LEAST, MOST, InputGrid
 from prap_pim.frontend.weights import layer_weight, parameter_at, put_own_weights, sharing_weights
 from prap_pim.methods.calibrate.train_donors import Donors
@@ -134,11 +136,9 @@ def _descend(
             run.restore(kept)
     if not run.done:
         run.look(held.divergence(work) if held.parts else 0.0)
-    order, often = examples.order(config, request.seed), -(-config.steps // _LOOKS)
-    for step in range(config.steps):
-        parts = next(order)
-        if step < run.done:
-            continue
+    often = -(-config.steps // _LOOKS)
+    for step in range(run.done, config.steps):
+        parts = examples.drawn(config, np.random.default_rng([request.seed, step]))
         loss = work.differentiate(examples, parts)
         if not math.isfinite(loss):
             raise UserError(f"tune: the loss is not finite after {step} steps: try a smaller rate than {config.rate:g}")
@@ -218,36 +218,37 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class _Examples:
-    """Inputs in parts that are computed at a time, and what the untouched network gives for them.
+    """Inputs, and what the untouched network gives for them.
 
     Attributes:
         judges: how outputs are judged.
         network: the untouched one.
-        parts: inputs; which are together is fixed.
-        masks: of each part, which positions are no padding.
-        wanted: what the untouched network gives, part by part; None: to be computed anew.
+        parts: all inputs, as many at a time as may be computed.
+        wanted: what the untouched network gives for each part; None: to be computed anew.
         sizes: of each output that is judged, over all parts: classes, or squares of values about their means.
+        most: inputs at a time; None: parts are not to be cut.
     """
 
     judges: tuple[Output, ...]
     network: Captured
     parts: Sequence[tuple[Tensor, ...]]
-    masks: Sequence[Tensor | None]
     wanted: Sequence[tuple[Tensor, ...] | None]
     sizes: Sequence[float]
+    most: int | None
 
     @staticmethod
-    @torch.no_grad()
     def of(
         untouched: Captured, batches: Sequence[tuple[Tensor, ...]], given: CalibrationInputs, config: Tune
     ) -> "_Examples":
-        most = max(1, _ACTIVATIONS // sum(node.output_elements for node in untouched.network))
-        parts = list(_parts(batches, min(most, config.inputs))) if given.divisible else list(batches)
-        masks = [padding_mask(part) for part in parts]
+        most = None
+        if given.divisible:
+            at_a_time = _ACTIVATIONS // sum(node.output_elements for node in untouched.network)
+            most = max(1, min(at_a_time, config.inputs))
+        parts = list(_parts(batches, most))
         wanted: list[tuple[Tensor, ...] | None] = []
         spreads, answers, room = [Spread() for _ in given.judges], [0 for _ in given.judges], _KEPT
-        for part, mask in zip(parts, masks, strict=True):
-            found = outputs(on_copies(untouched.module, part), untouched.network.name)
+        for part in parts:
+            found, mask = _outputs_of(untouched, part), padding_mask(part)
             for i, output in enumerate(given.judges):
                 own = _answered(output, found[output.place], mask)
                 spreads[i].add(own, output.axis)
@@ -256,47 +257,96 @@ class _Examples:
             wanted.append(found if room >= 0 else None)
         every = zip(given.judges, answers, spreads, strict=True)
         sizes = [float(n) if output.kind == "classes" else spread.total for output, n, spread in every]
-        return _Examples(given.judges, untouched, parts, masks, wanted, sizes)
+        return _Examples(given.judges, untouched, parts, wanted, sizes, most)
 
     @property
     def count(self) -> int:
         """Inputs."""
         return sum(len(part[0]) for part in self.parts)
 
-    def order(self, config: Tune, seed: int) -> Iterator[list[int]]:
-        """Parts of each step, together ``config.inputs`` or a few more inputs: all of them once, then anew."""
-        generator, epoch = np.random.default_rng([seed, 0x7E]), list[int]()
-        while True:
-            chosen: list[int] = []
-            while sum(len(self.parts[i][0]) for i in chosen) < min(config.inputs, self.count):
-                epoch = epoch or generator.permutation(len(self.parts)).tolist()
-                chosen.append(epoch.pop())
-            yield chosen
+    @cached_property
+    def _pools(self) -> list[tuple[Tensor, ...]]:
+        """Inputs among which those of a step are drawn: all that are of one size, if they may be cut."""
+        if self.most is None:
+            return list(self.parts)
+        alike: dict[Any, list[tuple[Tensor, ...]]] = {}
+        for part in self.parts:
+            apart = [x if not has_batch(x, part[0]) else x[:0] for x in part]
+            key = tuple((x.shape[1:], x.dtype, x.numpy().tobytes()) for x in apart)
+            alike.setdefault(key, []).append(part)
+        return [
+            tuple(torch.cat(same) if has_batch(same[0], every[0][0]) else same[0] for same in zip(*every, strict=True))
+            for every in alike.values()
+        ]
 
-    def loss(self, at: int, found: Sequence[Tensor]) -> Tensor:
-        """How far the outputs for a part are from what is wanted: its share of the divergence of all."""
-        wanted, total = self.wanted[at], torch.zeros(())
-        if wanted is None:
-            with torch.no_grad():
-                wanted = outputs(on_copies(self.network.module, self.parts[at]), self.network.network.name)
+    def drawn(self, config: Tune, rng: np.random.Generator) -> list[tuple[Tensor, ...]]:
+        """The inputs of a step, in parts: some at random, and some of them mixed (``_mixed``)."""
+        sizes = np.array([len(pool[0]) for pool in self._pools])
+        if self.most is None:
+            count = min(len(sizes), max(1, round(config.inputs / float(sizes.mean()))))
+            found = [self._pools[i] for i in rng.choice(len(sizes), count, replace=False)]
+        else:
+            pool = self._pools[int(rng.choice(len(sizes), p=sizes / sizes.sum()))]
+            at = torch.from_numpy(rng.choice(len(pool[0]), min(len(pool[0]), config.inputs), replace=False))
+            found = [tuple(x[at] if has_batch(x, pool[0]) else x for x in pool)]
+        return list(_parts([_mixed(each, config.mixed, rng) for each in found], self.most))
+
+    def loss(self, part: tuple[Tensor, ...], wanted: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
+        """How far outputs for a part are from what is wanted: its share of the divergence of all."""
+        total, mask = torch.zeros(()), padding_mask(part)
         for output, size in zip(self.judges, self.sizes, strict=True):
-            own, other = (_answered(output, every[output.place].float(), self.masks[at]) for every in (wanted, found))
+            own, other = (_answered(output, every[output.place].float(), mask) for every in (wanted, found))
             total = total + output.weight / max(size, _TINY) * losses(output, own, other).sum()
         return total / sum(output.weight for output in self.judges)
 
     @torch.no_grad()
     def divergence(self, work: "_Network") -> float:
         """Of all parts together: ``frontend.divergence``, padding left out."""
-        weights = work.values()
-        return sum(float(self.loss(i, work.outputs(weights, part))) for i, part in enumerate(self.parts))
+        weights, total = work.values(), 0.0
+        for part, wanted in zip(self.parts, self.wanted, strict=True):
+            kept = wanted if wanted is not None else _outputs_of(self.network, part)
+            total += float(self.loss(part, kept, work.outputs(weights, part)))
+        return total
 
 
-def _parts(batches: Sequence[tuple[Tensor, ...]], most: int) -> Iterator[tuple[Tensor, ...]]:
+@torch.no_grad()
+def _outputs_of(network: Captured, part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return outputs(on_copies(network.module, part), network.network.name)
+
+
+def _parts(batches: Sequence[tuple[Tensor, ...]], most: int | None) -> Iterator[tuple[Tensor, ...]]:
     """At most so many inputs at a time."""
     for batch in batches:
         count = len(batch[0])
-        for places in torch.arange(count).tensor_split(-(-count // most)):
-            yield tuple(x[places] if x.ndim and len(x) == count else x for x in batch)
+        for places in torch.arange(count).tensor_split(-(-count // (most or count))):
+            yield tuple(x[places] if has_batch(x, batch[0]) else x for x in batch)
+
+
+def _mixed(batch: tuple[Tensor, ...], share: float, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    """Some inputs with others in them: few inputs then show more of what the untouched network does.
+
+    Real numbers are averaged with random weights (Zhang et al., "mixup", ICLR 2018; for teachers: Beyer et al., CVPR
+    2022), whole numbers, such as tokens, taken from the one or the other place by place, where neither is padding.
+    What holds nothing but 0 and 1, such as masks, stays as it is.
+    """
+    count = len(batch[0])
+    other = torch.from_numpy(rng.permutation(count))
+    chosen = rng.random(count) < share
+    own = torch.from_numpy(np.where(chosen, rng.random(count), 1.0))  # how much of itself an input keeps
+    mask = padding_mask(batch)
+
+    def mix(x: Tensor) -> Tensor:
+        by_input = own.reshape(-1, *[1] * (x.ndim - 1))
+        if x.is_floating_point():
+            return (by_input * x + (1 - by_input) * x[other]).to(x.dtype)
+        if x.is_complex() or bool(((x == 0) | (x == 1)).all()):
+            return x
+        theirs = torch.from_numpy(rng.random(tuple(x.shape))) > by_input
+        if mask is not None and x.shape == mask.shape:
+            theirs &= mask & mask[other]
+        return torch.where(theirs, x[other], x)
+
+    return tuple(mix(x) if has_batch(x, batch[0]) and x.ndim else x for x in batch)
 
 
 def _answered(output: Output, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -395,12 +445,13 @@ class _Network:
         given = tuple(x.clone() for x in part)
         return outputs(functional_call(self._module, dict(values), given), self._name)
 
-    def differentiate(self, examples: _Examples, parts: Sequence[int]) -> float:
-        """Give all that is trained its gradient of the loss on some parts; the loss, for each input as for all."""
+    def differentiate(self, examples: _Examples, parts: Sequence[tuple[Tensor, ...]]) -> float:
+        """Give all that is trained its gradient of the loss on some inputs; the loss, as if all were like these."""
         leaves = {name: value.requires_grad_() for name, value in self.values().items()}
-        share, total = examples.count / sum(len(examples.parts[i][0]) for i in parts), 0.0
-        for i in parts:
-            loss = share * examples.loss(i, self.outputs(leaves, examples.parts[i]))
+        share, total = examples.count / sum(len(part[0]) for part in parts), 0.0
+        for part in parts:
+            wanted = _outputs_of(examples.network, part)
+            loss = share * examples.loss(part, wanted, self.outputs(leaves, part))
             if not loss.requires_grad:
                 raise UserError(f"tune: torch cannot differentiate the outputs of {self._name} by its weights")
             loss.backward()  # type: ignore[no-untyped-call]

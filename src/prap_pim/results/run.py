@@ -123,7 +123,7 @@ class CalibrationResult(_Frozen):
     changed: float | None  # share of them classified otherwise than by the network itself, 0..1; None: no classes
     limit: float | None  # of that share, where one was asked for
     asked: float | None = None  # compute ratio, where one was asked for; None also: written before this was told
-    tuned: bool = False  # donors were trained afterwards: what is told here was found before
+    tuned: bool = False  # donors were trained afterwards, with labels or without: what is told here was found before
     layers: list[AllocationResult]
 
 
@@ -317,6 +317,11 @@ class Results(_Frozen):
         checks = {m.name: m.check for m in self.methods if m.check and self.float_accuracy is not None}
         told = {name: check.warning.removeprefix("warning: ") for name, check in checks.items() if check.worst}
         return [*self.chip.warnings, *(f"{name}: {text}" for name, text in told.items() if text)]
+
+    @property
+    def tunings(self) -> list[str]:
+        """What label-free tuning has brought each method, in words."""
+        return [f"{m.name}: {m.check.tuning.told}" for m in self.methods if m.check and m.check.tuning]
 
     def with_simulation(self, simulation: SimulationResult) -> Self:
         """With one simulation more, the last; it takes the place of an older one of its name."""

@@ -324,7 +324,8 @@ class MethodStages:
         calibration = compressed.calibration
         result = _calibration_result(calibration, self.method, given.count) if calibration is not None else None
         if result is not None:
-            result = result.model_copy(update={"tuned": tuned is not None})
+            by_outputs = compressed.tuned is not None and compressed.tuned.result.taken > 0
+            result = result.model_copy(update={"tuned": tuned is not None or by_outputs})
         digital = digital_part(compressed.captured).state_dict()
         files = {PLAN: compressed.plan.packed(), **({DIGITAL: save(digital)} if digital else {})}
         return Compression(calibration=result, check=compressed.check), files
