@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of
 from prap_pim.common.progress import Progress
-from prap_pim.frontend import Captured, Output, Spread, losses, on_copies, outputs, padding_mask
+from prap_pim.frontend import Captured, DigitalModule, Output, Spread, losses, on_copies, outputs, padding_mask
 from prap_pim.frontend.equalize import norm_parameters
 from prap_pim.frontend.inputs import has_batch
 from prap_pim.frontend.quantize import LEAST, MOST, InputGrid
@@ -368,6 +368,9 @@ class _Network:
     def __init__(self, captured: Captured, network: Rebuilt, request: Request) -> None:
         self.network, self._name = network, captured.network.name
         self._module = sharing_weights(network.module)
+        for path, module in list(self._module.named_modules()):
+            if isinstance(module, DigitalModule):
+                self._module.set_submodule(path, module.differentiable())
         self._ties: dict[str, Donors] = {}
         self.trained: dict[str, Tensor] = {}
         for layer in captured.network.layers:
