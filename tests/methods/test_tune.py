@@ -27,7 +27,7 @@ from tests.methods.calibrate.networks import Normed, Odd, captured_of, compress,
 from tests.reference.calibrate import slow_weight
 
 CHIP = load_chip("isaac-32nm")
-SHORT = Tune(steps=30, inputs=16, mixed=0.2, rate=5e-4, donor_rate=0.005)
+SHORT = Tune(steps=30, inputs=32, mixed=0, rate=1e-3, donor_rate=0.01)
 
 
 class Tokens(nn.Module):

@@ -385,7 +385,7 @@ class _Network:
             self._ties[layer.name] = Donors(plan, layer_weight(self._module, layer.name).shape)
             self.trained[f"{layer.name}.donors"] = torch.from_numpy(plan.donors.astype(np.float32))
             self.trained[f"{layer.name}.size"] = torch.ones(plan.filters)
-            if captured.origins[layer.name].takes_bias:
+            if captured.origins[layer.name].takes_bias and layer.name not in captured.folded:  # there the norm has one
                 bias = torch.zeros(plan.filters) if module.bias is None else module.bias.detach().clone()  # type: ignore[operator]
                 module.bias = nn.Parameter(bias, requires_grad=False)
                 self.trained[f"{layer.name}.bias"] = bias.clone()
