@@ -27,7 +27,7 @@ from tests.methods.calibrate.networks import Normed, Odd, captured_of, compress,
 from tests.reference.calibrate import slow_weight
 
 CHIP = load_chip("isaac-32nm")
-SHORT = Tune(steps=30, inputs=32, mixed=0, rate=1e-3, donor_rate=0.01)
+SHORT = Tune(steps=45, inputs=32, mixed=0, rate=1e-3, donor_rate=0.03)
 
 
 class Tokens(nn.Module):
@@ -167,7 +167,7 @@ def test_what_is_told_is_of_the_network_on_crossbars(kind: type[nn.Module]):
     with torch.no_grad():
         pairs = ((outputs(captured.module(*x), name), outputs(crossbars(*x), name)) for x in given.batches)
         assert result.before == pytest.approx(divergence(given.judges, pairs), rel=1e-3)
-    assert 0 < result.taken <= 30
+    assert 0 < result.taken <= SHORT.steps
     assert result.after < result.before
     assert result.held_after is not None
     assert result.held_before is not None
@@ -310,7 +310,7 @@ def test_a_seed_gives_one_result_and_what_is_interrupted_ends_the_same(tmp_path:
     def stop(phase: str, done: int, total: int, note: str) -> None:
         if phase == "mine: tuning":
             steps.append(done)
-            assert total == 30
+            assert total == SHORT.steps
             assert note.startswith("loss ")
             if len(steps) == 8:
                 raise Stopped
@@ -318,7 +318,7 @@ def test_a_seed_gives_one_result_and_what_is_interrupted_ends_the_same(tmp_path:
     with pytest.raises(Stopped):
         tuned(captured, request(), checkpoints=tmp_path, progress=stop)
     found = tuned(captured, request(), checkpoints=tmp_path, progress=stop)
-    assert steps == [*range(1, 9), *range(7, 31)]  # the newest checkpoint is of step 6
+    assert steps == [*range(1, 9), *range(7, 46)]  # the newest checkpoint is of step 6
     assert found.plan.digest() == whole.plan.digest()
     assert found.check == whole.check
     steps.clear()
@@ -408,3 +408,10 @@ def test_divergence_agrees_with_the_frontends():
             (outputs(on_copies(captured.module, part), "odd"), work.outputs(values, part)) for part in examples.parts
         ]
     assert examples.divergence(work) == pytest.approx(divergence(examples.judges, pairs), rel=1e-5)
+
+
+def test_the_rate_rises_and_falls():
+    shares = [tuning._share(step, 100) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares == pytest.approx([min(1, (i + 1) / 10) * 0.5 * (1 + np.cos(np.pi * i / 100)) for i in range(100)])
+    assert int(np.argmax(shares)) == 9

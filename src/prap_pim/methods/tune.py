@@ -6,10 +6,11 @@ through: Bengio et al., 2013), the filters' steps, biases and norms are trained 
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ _ACTIVATIONS = 1 << 28  # that a backward pass may hold at a time: more inputs t
 _KEPT = 1 << 28  # values of the untouched network's outputs that are kept; others are computed whenever they are needed
 _EVERY = 20  # steps from one checkpoint to the next
 _LOOKS = 10  # at how good the network is on the inputs that are held back
+_WARM = 10  # one in so many steps: the rate rises
+_LEAST_UNIT = 1e-3  # of the largest: what is smaller counts as that
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # that Adam keeps
 _TINY = 1e-30
 
@@ -126,8 +129,7 @@ def _descend(
 
     These are the ones after which it was best on the inputs that are held back: looked at ten times. All without these.
     """
-    run = _Descent(work, config)
-    rates = work.rates(config, examples)
+    run = _Descent(work, config, work.units(examples.parts[0]))
     folder = CheckpointFolder(checkpoints, config.steps) if checkpoints is not None else None
     identity = digest_of(repr(config), str(request.seed), *(plan.digest() for plan in work.network.plans.values()))
     with suppress(UserError):  # of something else: begun anew
@@ -142,7 +144,7 @@ def _descend(
         loss = work.differentiate(examples, parts)
         if not math.isfinite(loss):
             raise UserError(f"tune: the loss is not finite after {step} steps: try a smaller rate than {config.rate:g}")
-        run.step([rate * (1 + math.cos(math.pi * step / config.steps)) / 2 for rate in rates])
+        run.step(_share(step, config.steps))
         progress(f"{request.method.name}: tuning", run.done, config.steps, f"loss {loss:.4g}")
         last = run.done == config.steps
         if last or run.done % often == 0:
@@ -152,6 +154,11 @@ def _descend(
     return run.take_best()
 
 
+def _share(step: int, steps: int) -> float:
+    """Of the largest rate: rising for the first tenth, as Adam's first steps go by signs alone; then along a cosine."""
+    return min(1.0, _WARM * (step + 1) / steps) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
 class _Descent:
     """Adam's state, and the best that it has come by.
 
@@ -159,16 +166,21 @@ class _Descent:
         done: steps.
     """
 
-    def __init__(self, work: "_Network", config: Tune) -> None:
-        self.work, self.done = work, 0
+    def __init__(self, work: "_Network", config: Tune, units: Mapping[str, Tensor]) -> None:
+        self.work, self.done, self._units = work, 0, units
+        self._rates = [config.donor_rate if name.endswith(".donors") else config.rate for name in work.trained]
         self._adam = torch.optim.Adam([{"params": [value], "lr": 0.0} for value in work.trained.values()])
         self._best, self._best_step, self._least = _copies(work.trained), 0, math.inf
 
-    def step(self, rates: Sequence[float]) -> None:
-        """One step of descent, each of what is trained at its rate."""
-        for group, rate in zip(self._adam.param_groups, rates, strict=True):
-            group["lr"] = rate
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        """One step of descent, at a share of the largest rates; of what has a unit, in that."""
+        before = {name: self.work.trained[name].clone() for name in self._units}
+        for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
+            group["lr"] = rate * share
         self._adam.step()
+        for name, unit in self._units.items():
+            self.work.trained[name].copy_(torch.lerp(before[name], self.work.trained[name], unit))
         self.work.within_range()
         self.done += 1
 
@@ -362,7 +374,7 @@ class _Network:
         network: as it was compressed.
         trained: what is trained, by name: "LAYER.donors" [D, h] in integers, "LAYER.size" [O] times its filters' steps,
             and the module's own biases and parameters of norms.
-        norms: names of these last.
+        norms: names of these last, and of what the norm multiplies by.
     """
 
     def __init__(self, captured: Captured, network: Rebuilt, request: Request) -> None:
@@ -390,43 +402,34 @@ class _Network:
                 module.bias = nn.Parameter(bias, requires_grad=False)
                 self.trained[f"{layer.name}.bias"] = bias.clone()
         whole = {norm for layer, norm in captured.folded.items() if layer not in network.plans}
-        self.norms = list(_norms(self._module, whole))
+        self.norms = dict(_norms(self._module, whole))
         self.trained |= {path: parameter_at(self._module, path).detach().clone() for path in self.norms}
         for value in self.trained.values():
             value.requires_grad_()
 
-    def rates(self, config: Tune, examples: _Examples) -> list[float]:
-        """What a step changes each of what is trained by, at most, in its order: a share of how large that is."""
-        sizes = self._output_sizes(examples.parts[0])
-        found = []
-        for name, value in self.trained.items():
-            layer, _, what = name.rpartition(".")
-            if what == "donors":
-                found.append(config.donor_rate * _size(value))
-            elif layer in self._ties and what == "bias":
-                found.append(config.rate * sizes[layer])
-            elif name in self.norms:
-                found.append(config.rate * _size(self.trained.get(f"{layer}.weight", value)))
-            else:
-                found.append(config.rate)
-        return found
-
     @torch.no_grad()
-    def _output_sizes(self, part: tuple[Tensor, ...]) -> dict[str, float]:
-        """Root mean square of what each layer gives."""
-        sizes: dict[str, float] = {}
+    def units(self, part: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """How large biases and parameters of norms are, value by value; for some inputs.
 
-        def hook(name: str) -> Any:
-            def seen(_module: nn.Module, _inputs: Any, given: Tensor) -> None:
-                sizes[name] = _size(given)
+        A channel's bias counts in what the channel gives, a norm's parameters in what it multiplies the channel by.
+        """
+        sizes: dict[str, Tensor] = {}
 
-            return seen
+        def seen(name: str, conv: bool, _module: nn.Module, _inputs: Any, given: Tensor) -> None:
+            by_channel = given.movedim(1, -1) if conv else given
+            sizes[f"{name}.bias"] = by_channel.flatten(0, -2).square().mean(0).sqrt()
 
-        handles = [self._module.get_submodule(name).register_forward_hook(hook(name)) for name in self._ties]
+        convs = {name for name in self._ties if layer_weight(self._module, name).ndim > 2}
+        handles = [
+            self._module.get_submodule(name).register_forward_hook(partial(seen, name, name in convs))
+            for name in self._ties
+        ]
         self.outputs(self.values(), part)
         for handle in handles:
             handle.remove()
-        return sizes
+        sizes = {name: size for name, size in sizes.items() if name in self.trained}
+        sizes |= {path: parameter_at(self._module, weight).abs() for path, weight in self.norms.items()}
+        return {name: size.clamp(min=_LEAST_UNIT * (float(size.max()) or 1.0)) for name, size in sizes.items()}
 
     @torch.no_grad()
     def values(self) -> dict[str, Tensor]:
@@ -506,24 +509,20 @@ class _Network:
         return replace(self.network, module=module, plans=plans)
 
 
-def _norms(module: fx.GraphModule, whole: set[str]) -> Iterator[str]:
-    """Paths of what norms multiply by and add, each read in one place; but for those of ``whole``, modules."""
+def _norms(module: fx.GraphModule, whole: set[str]) -> Iterator[tuple[str, str]]:
+    """Paths of what norms multiply by and add, each read in one place, and of what is multiplied by there; but for
+    those of ``whole``, modules."""
     paths = [path for path, _ in module.named_parameters(remove_duplicate=False)]
-    once = {path for path in paths if sum(parameter_at(module, o) is parameter_at(module, path) for o in paths) == 1}
-    found: dict[str, None] = {}
+    times = Counter(id(parameter_at(module, path)) for path in paths)
+    once = {path for path in paths if times[id(parameter_at(module, path))] == 1}
     for node in module.graph.nodes:
         called = module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(called, _BatchNorm | nn.GroupNorm):
-            given = () if str(node.target) in whole else (f"{node.target}.weight", f"{node.target}.bias")
+            given = ("", "") if str(node.target) in whole else (f"{node.target}.weight", f"{node.target}.bias")
         else:
             given = norm_parameters(module, node)
-        found |= dict.fromkeys(path for path in given if path in once)
-    yield from found
-
-
-def _size(value: Tensor) -> float:
-    """Root mean square; 1 of nothing but zeros."""
-    return float(value.detach().square().mean().sqrt()) or 1.0 if value.numel() else 1.0
+        if given[0] in once:
+            yield from ((path, given[0]) for path in given if path in once)
 
 
 def _flat(donors: Tensor) -> Float32:
