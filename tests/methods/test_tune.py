@@ -415,3 +415,33 @@ def test_the_rate_rises_and_falls():
     assert shares[0] == pytest.approx(0.1)
     assert shares == pytest.approx([min(1, (i + 1) / 10) * 0.5 * (1 + np.cos(np.pi * i / 100)) for i in range(100)])
     assert int(np.argmax(shares)) == 9
+
+
+def test_steps_that_were_too_large_are_taken_back():
+    _, _, work, examples = begun(Normed)
+    run = tuning._Descent(work, Tune(rate=0.1, donor_rate=1), work.units(examples.parts[0]))
+    start = {name: value.detach().clone() for name, value in work.trained.items()}
+
+    def moved() -> dict[str, float]:
+        work.differentiate(examples, examples.parts)
+        run.step(1.0)
+        return {name: float((value - start[name]).detach().abs().max()) for name, value in work.trained.items()}
+
+    run.look(1.0)
+    first = moved()
+    assert first["head.donors"] == pytest.approx(1, rel=0.01)  # Adam's first step
+    assert first["norm4.weight"] == pytest.approx(0.1 * float(start["norm4.weight"].abs().max()), rel=0.01)
+    assert first["head.size"] == pytest.approx(0.1, rel=0.01)
+    run.look(1.19)  # not much more
+    assert any(not torch.equal(value, start[name]) for name, value in work.trained.items())
+    run.look(1.21)
+    assert all(torch.equal(value, start[name]) for name, value in work.trained.items())
+    again = moved()
+    assert all(
+        again[name] == pytest.approx(first[name] / 4, rel=0.02) for name in first if not name.endswith(".donors")
+    )
+    run.look(0.9)
+    best = {name: value.detach().clone() for name, value in work.trained.items()}
+    moved()
+    assert run.take_best() == 2
+    assert all(torch.equal(value, best[name]) for name, value in work.trained.items())

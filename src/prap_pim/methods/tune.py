@@ -43,6 +43,8 @@ _ACTIVATIONS = 1 << 28  # that a backward pass may hold at a time: more inputs t
 _KEPT = 1 << 28  # values of the untouched network's outputs that are kept; others are computed whenever they are needed
 _EVERY = 20  # steps from one checkpoint to the next
 _LOOKS = 10  # at how good the network is on the inputs that are held back
+_MUCH_MORE = 1.2  # times the least loss: too large steps
+_SMALLER = 4  # rates are divided by
 _WARM = 10  # one in so many steps: the rate rises
 _LEAST_UNIT = 1e-3  # of the largest: what is smaller counts as that
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # that Adam keeps
@@ -170,14 +172,14 @@ class _Descent:
         self.work, self.done, self._units = work, 0, units
         self._rates = [config.donor_rate if name.endswith(".donors") else config.rate for name in work.trained]
         self._adam = torch.optim.Adam([{"params": [value], "lr": 0.0} for value in work.trained.values()])
-        self._best, self._best_step, self._least = _copies(work.trained), 0, math.inf
+        self._best, self._best_step, self._least, self._scale = _copies(work.trained), 0, math.inf, 1.0
 
     @torch.no_grad()
     def step(self, share: float) -> None:
         """One step of descent, at a share of the largest rates; of what has a unit, in that."""
         before = {name: self.work.trained[name].clone() for name in self._units}
         for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
-            group["lr"] = rate * share
+            group["lr"] = rate * share * self._scale
         self._adam.step()
         for name, unit in self._units.items():
             self.work.trained[name].copy_(torch.lerp(before[name], self.work.trained[name], unit))
@@ -185,9 +187,16 @@ class _Descent:
         self.done += 1
 
     def look(self, loss: float) -> None:
-        """Remember the present state, if its loss is the least."""
+        """Remember the present state, if its loss is the least; if it is much more, go back, and on at smaller rates.
+
+        How large a step a network bears depends on its depth: all layers' changes multiply.
+        """
         if loss < self._least:
             self._best, self._best_step, self._least = _copies(self.work.trained), self.done, loss
+        elif loss > _MUCH_MORE * self._least:
+            self._put(self._best)
+            self._adam.state.clear()
+            self._scale /= _SMALLER
 
     def take_best(self) -> int:
         """Go back to the best state; the steps that led to it."""
@@ -198,7 +207,7 @@ class _Descent:
         """All that is needed to go on."""
         state = {f"now:{name}": value for name, value in self.work.trained.items()}
         state |= {f"best:{name}": value for name, value in self._best.items()}
-        state["least"] = torch.tensor([self._least, self._best_step], dtype=torch.float64)
+        state["least"] = torch.tensor([self._least, self._best_step, self._scale], dtype=torch.float64)
         moments = {
             f"{name}:{what}": self._adam.state[value][what]
             for name, value in self.work.trained.items()
@@ -212,7 +221,8 @@ class _Descent:
         trained = self.work.trained
         self._put({name: kept.model[f"now:{name}"] for name in trained})
         self._best = {name: kept.model[f"best:{name}"] for name in trained}
-        self._least, self._best_step = float(kept.model["least"][0]), int(kept.model["least"][1])
+        self._least, best_step, self._scale = kept.model["least"].tolist()
+        self._best_step = int(best_step)
         for name, value in trained.items():
             if f"{name}:{_MOMENTS[0]}" in kept.momentum:
                 self._adam.state[value] = {what: kept.momentum[f"{name}:{what}"] for what in _MOMENTS}
