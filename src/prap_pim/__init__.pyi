@@ -11,6 +11,7 @@ from .hardware.grain import Grain
 from .ir.network import Layer, Network
 from .ir.patterns import PatternSet, ReuseMap
 from .ir.plan import LayerPlan, NetworkPlan
+from .methods.config import Tune
 from .methods.method import Calibrated, Dense, Identical, LowBit, Orc, Pattern, Prap, Similar, Structured
 from .methods.prune.pattern import pattern_mask
 from .methods.reuse.similar import similar_reuse
@@ -57,6 +58,7 @@ __all__ = [
     "Study",
     "StudyResults",
     "TrialResult",
+    "Tune",
     "UserError",
     "capture",
     "compress",

@@ -372,3 +372,49 @@ def test_places_and_the_chip_in_other_forms(tmp_path: Path) -> None:
     summary = compress_onnx(model, data, out, "dense", chip=chip, plan=plan, bit_true=exact, progress=None)
     assert (summary.output, summary.chip) == (out, "isaac-32nm")
     assert all(Path(each).exists() for each in (out, plan, exact))
+
+
+def test_tuned(tmp_path: Path) -> None:
+    """The plan, the written weights and the batch norm are one."""
+    (tmp_path / "once").mkdir()
+    case = network()
+    case.inputs = {"x": random(15, 3, 6, 6)}  # too few to hold some back
+    how = {"compute_ratio": 0.4, "plan": tmp_path / "plan.safetensors"}
+    once, _ = compressed(tmp_path / "once", case, **how)
+    summary, _ = compressed(
+        tmp_path, case, tune={"steps": 40, "rate": 0.002, "mixed": 0}, bit_true=tmp_path / "true.onnx", **how
+    )
+    result = summary.check.tuning
+    assert result is not None
+    assert result.taken
+    assert result.after < result.before
+    assert once.check.tuning is None
+    stored = weights_of(tmp_path / "out.onnx")
+    plan = NetworkPlan.load(tmp_path / "plan.safetensors").layers["conv"]
+    factor = stored["s"] / np.sqrt(stored["v"].astype("f8") + 1e-5)
+    assert not np.array_equal(stored["s"], case.weights["s"])
+    weight = stored["conv.weight"].reshape(16, -1) * factor[:, None]
+    np.testing.assert_allclose(plan.real_weights(), weight, atol=1e-5 * np.abs(weight).max())
+    bias = next(value for name, value in stored.items() if value.shape == (16,) and name.startswith("b"))
+    np.testing.assert_allclose(plan.bias, bias - factor * stored["m"], atol=1e-3 * np.abs(plan.bias).max())
+
+
+def test_a_model_that_cannot_be_tuned_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = network()
+    case.nodes[2] = node("Mish", "2", "3")
+    save(case, tmp_path, 18)
+    np.savez(tmp_path / "data.npz", **case.inputs)
+    command = ["compress", str(tmp_path / "model.onnx"), "--calibration", str(tmp_path / "data.npz"), "--ratio", "0.5"]
+    command += ["--output", str(tmp_path / "out.onnx"), "--quiet"]
+    assert main([*command, "--tune", "2"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "prap-pim: tune: torch has no derivative for operator Mish of this model"
+    ]
+    assert not (tmp_path / "out.onnx").exists()
+    for wrong, message in (
+        (["--tune", "2", "--set", "tune.steps=3"], "steps is given twice: 2 and 3"),
+        (["--tune", "0"], "tune: steps: must be at least 1, not 0"),
+        (["--set", "tune.step=3"], "tune: unknown key 'step' (did you mean 'steps'?)"),
+    ):
+        assert main([*command, *wrong]) == 2
+        assert message in capsys.readouterr().err

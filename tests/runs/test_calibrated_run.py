@@ -78,6 +78,24 @@ def test_what_a_run_leaves(finished: Path):
     assert one_shot.compute_ratio <= 0.4
 
 
+def test_what_is_tuned_without_labels_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tuned = {"name": "tuned", "tune": {"steps": 8, "inputs": 8}, "reuse": REUSE}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**TINY, "methods": [tuned]}))
+    assert main(["run", str(tmp_path / "run.yaml"), "--output", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().out
+    (found,) = Results.load(tmp_path / "run/results.json").methods
+    assert found.check is not None
+    assert found.check.tuning is not None
+    assert found.check.tuning.steps == 8
+    assert found.check.worst  # of the tuned network's layers
+    assert "tuned without labels for 8 steps" in " ".join(told.split())
+    assert "tuned without labels for 8 steps" in (tmp_path / "run/report.html").read_text()
+    assert "finetune: false" in (tmp_path / "run/config.yaml").read_text()
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump({**TINY, "methods": [{**tuned, "finetune": True}]}))
+    assert main(["run", str(tmp_path / "both.yaml"), "--output", str(tmp_path / "both")]) == 2
+    assert "finetune trains with labels, tune without: choose one of them" in capsys.readouterr().err
+
+
 def test_with_shapes_too_the_budget_is_kept(finished: Path):
     assert Results.load(finished / "results.json").methods[1].compute_ratio <= 0.4
 

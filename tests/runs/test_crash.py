@@ -17,7 +17,8 @@ from tests.runs.study.test_trial import STUDY
 from tests.runs.test_simulate import NOISY, TINY
 
 CALIBRATED = {"name": "calibrated", "reuse": {"kind": "calibrated", "compute_ratio": 0.5}}
-RUN: dict[str, Any] = {**TINY, "methods": [*TINY["methods"], CALIBRATED], "zero_input_skipping": True}
+TUNED = {**CALIBRATED, "name": "tuned", "tune": {"steps": 45}}  # two checkpoints on the way, one at the end
+RUN: dict[str, Any] = {**TINY, "methods": [*TINY["methods"], CALIBRATED, TUNED], "zero_input_skipping": True}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 def test_a_run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = ["run", str(finished / "run.yaml"), "--output", str(tmp_path / "run"), "--resume", "--quiet"]
-    assert ended(again, monkeypatch) > 6
+    assert ended(again, monkeypatch) > 8
     assert results(tmp_path / "run") == results(finished / "run")
     for name in ("plan", "calibrated", "zero-inputs"):
         for path in finished.glob(f"run/methods/*/{name}.safetensors"):

@@ -50,7 +50,7 @@ from prap_pim.methods.compress import (
     compress_network,
     plan_for_costs,
 )
-from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.config import MethodConfig, Tune, with_tune
 from prap_pim.methods.method import Method, config_of, literal, method_of
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.run import CheckResult, unused_budget
@@ -201,10 +201,11 @@ def compress(
     seed: int = 0,
     name: str = "",
     quantize: QuantizeConfig | Mapping[str, Any] | None = None,
+    tune: Tune | Mapping[str, Any] | int | None = None,
     progress: Progress | None = quiet,
     **options: Any,
 ) -> Compression:
-    """Compress any model that torch.fx or torch.export can trace, one-shot. The model itself is not touched.
+    """Compress any model that torch.fx or torch.export can trace, without labels. The model itself is not touched.
 
     Args:
         model: any module. Convolutions and linear layers, also those inside attention, are mapped on crossbars.
@@ -223,6 +224,8 @@ def compress(
             plan.
         name: what to call the model; its class's name if empty.
         quantize: how the int8 grids of activations are found (``QuantizeConfig``), such as ``{"zero_point": False}``.
+        tune: train what is compressed to the model's own outputs, without labels: so many steps, or settings of
+            ``Tune``, such as ``{"steps": 300, "inputs": 32}``. None: it is not trained.
         progress: told after every layer; None: nobody is.
         options: further settings of a method that is given by its name, such as ``keep`` of "similar".
 
@@ -242,7 +245,7 @@ def compress(
     _check_numbers(batches, name)
     captured = capture(model, batches[0], name, skip, batches[1:])
     whole = (*skip, *map(literal, captured.read_twice))
-    config = config_of(asked, captured, on_chip, whole)
+    config = with_tune(config_of(asked, captured, on_chip, whole), tune)
     request = Request(config, on_chip, seed, QuantizeConfig.given(quantize))
     try:
         inputs = CalibrationInputs.of(captured, batches, config)
@@ -459,7 +462,7 @@ def _drop_in(model: nn.Module, captured: Captured, found: Compressed) -> nn.Modu
     scaled = {name for site in found.equalised for name in (site.source, *site.readers)} & layers
     for name in dict.fromkeys((*found.changed, *sorted(scaled))):
         put_layer(changed, captured.origins[name], found.captured, name, own)
-    for path in (path for site in found.equalised for path in site.parameters):
+    for path in found.parameters:
         parameter_at(changed, _in_model(changed, path)).copy_(parameter_at(found.captured.module, path))
     for path, module in found.captured.module.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:

@@ -25,6 +25,7 @@ from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
 from prap_pim.methods.compress import Compressed, compress_network, plan_for_costs
+from prap_pim.methods.config import Tune, with_tune
 from prap_pim.methods.method import Method, config_of, given_once, method_of
 from prap_pim.methods.prune import dense_weights
 from prap_pim.methods.request import CalibrationInputs, Request
@@ -49,6 +50,7 @@ def compress_onnx(
     quantize: QuantizeConfig | Mapping[str, Any] | None = None,
     batch_axes: Mapping[str, int | None] | None = None,
     bit_true: str | Path | None = None,
+    tune: Tune | Mapping[str, Any] | int | None = None,
     progress: Progress | None = quiet,
 ) -> OnnxSummary:
     """Compress the weights of an ONNX model; its graph stays.
@@ -68,6 +70,7 @@ def compress_onnx(
         bit_true: where a model goes that computes as the crossbars do, if anywhere: its layers read int8.
         batch_axes: where inputs have their batch, by name; None: nowhere, the input is given once. What is not named is
             inferred (``read_inputs``).
+        tune: as for ``prap_pim.compress``.
         progress: told after every layer.
 
     Raises:
@@ -86,7 +89,7 @@ def compress_onnx(
             raise UserError(f"cannot write {what} to {path}: weights of {model} are in it")
     file, batches = read_inputs(file, calibration, batch_axes)
     found = capture_onnx(file, batches[0] if file.batch else tuple(x[:_EXAMPLE] for x in batches[0]))
-    config = config_of(asked, found.captured, on_chip, skip)
+    config = with_tune(config_of(asked, found.captured, on_chip, skip), tune)
     request = Request(config, on_chip, seed, QuantizeConfig.given(quantize))
     inputs = together(found, batches)
     given = CalibrationInputs.of(found.captured, inputs, config, divisible=file.batch is None)

@@ -209,7 +209,9 @@ def compress(arguments: SimpleNamespace) -> None:
         from prap_pim.report.terminal.onnx import print_summary
 
         options = with_overrides({}, arguments.overrides)
-        quantize = options.pop("quantize", None)
+        quantize, tune = options.pop("quantize", None), options.pop("tune", None)
+        if arguments.tune is not None:
+            tune = given_once(tune, steps=arguments.tune)
         summary = compress_onnx(
             arguments.model,
             arguments.calibration,
@@ -222,6 +224,7 @@ def compress(arguments: SimpleNamespace) -> None:
             plan=arguments.plan,
             options=given_once(options, max_drop=arguments.max_drop),
             quantize=quantize,
+            tune=tune,
             bit_true=arguments.bit_true,
             batch_axes=_batch_axes(arguments.batch_axes),
             progress=progress,

@@ -303,7 +303,7 @@ _add(
             metavar="D",
             help="calibrated or lowbit, instead of --ratio: share of inputs that may change class",
         ),
-        _set("another setting of the method, as keep=0.25 of similar, or quantize.KEY of int8 inputs"),
+        _set("another setting of the method, as keep=0.25 of similar, quantize.KEY of int8 inputs, or tune.KEY"),
         _option("--skip", multiple=True, metavar="NAME", help="leave this layer as it is; * and ? match several"),
         _option(
             "--batch-axis",
@@ -320,6 +320,9 @@ _add(
             shell_complete=_words(*_stems(PACKAGE / "hardware" / "chips", ".toml"), file=True),
         ),
         _option("--seed", type=Whole(), default=0, metavar="S", help="seed of the calibration (default: 0)"),
+        _option(
+            "--tune", type=Whole(), metavar="N", help="then train to the model's own outputs, N steps, without labels"
+        ),
         _option("--bit-true", type=FILE, metavar="FILE", help="also write a model that computes as the crossbars do"),
         _option("--plan", type=FILE, metavar="FILE", help="also save the plan (.safetensors)"),
         *OUTPUT_FLAGS,

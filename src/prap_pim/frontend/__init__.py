@@ -10,6 +10,7 @@ from prap_pim.frontend.compare import (
     decibel,
     divergence,
     judged,
+    losses,
 )
 from prap_pim.frontend.graph import Captured, DigitalModule, Origin
 from prap_pim.frontend.inputs import (
@@ -52,6 +53,7 @@ __all__ = [
     "decibel",
     "divergence",
     "judged",
+    "losses",
     "not_of_one_size",
     "of_arrays",
     "on_copies",

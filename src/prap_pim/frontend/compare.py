@@ -181,19 +181,24 @@ def divergence(judges: Sequence[Output], pairs: Iterable[tuple[Sequence[Tensor],
     lost, size, spreads = [0.0 for _ in judges], [0 for _ in judges], [Spread() for _ in judges]
     for wanted, found in pairs:
         for i, output in enumerate(judges):
-            own, other = wanted[output.place].float(), found[output.place].float()
+            own = wanted[output.place].float()
+            each = losses(output, own, found[output.place].float())
+            lost[i] += float(each.sum(dtype=torch.float64))
             if output.kind == "classes":
-                p, q = functional.log_softmax(own, output.axis), functional.log_softmax(other, output.axis)
-                nats = (p.exp() * torch.where(p == q, 0.0, p - q)).sum(output.axis)  # masked classes are -inf
-                lost[i] += float(nats.sum(dtype=torch.float64))
-                size[i] += nats.numel()
+                size[i] += each.numel()
             else:
-                off = torch.where(own == other, 0.0, other - own)
-                lost[i] += float(off.square().sum(dtype=torch.float64))
                 spreads[i].add(own, output.axis)
     sizes = [n if o.kind == "classes" else s.total for o, n, s in zip(judges, size, spreads, strict=True)]
-    each = (o.weight * max(0.0, noise) / max(n, _TINY) for o, noise, n in zip(judges, lost, sizes, strict=True))
-    return sum(each) / sum(output.weight for output in judges)
+    shares = (o.weight * max(0.0, noise) / max(n, _TINY) for o, noise, n in zip(judges, lost, sizes, strict=True))
+    return sum(shares) / sum(output.weight for output in judges)
+
+
+def losses(output: Output, wanted: Tensor, found: Tensor) -> Tensor:
+    """What each answer with classes diverges by, in nats, or the squared error of each value; differentiable."""
+    if output.kind == "values":
+        return torch.where(wanted == found, 0.0, found - wanted).square()
+    p, q = functional.log_softmax(wanted, output.axis), functional.log_softmax(found, output.axis)
+    return (p.exp() * torch.where(p == q, 0.0, p - q)).sum(output.axis)  # masked classes are -inf
 
 
 class Spread:

@@ -102,7 +102,7 @@ def _sites(captured: Captured) -> Iterator[_Site]:
     for node in module.graph.nodes:
         name = str(node.target) if node.op == "call_module" else node.name
         layer, out, passing = layers.get(name), node, _IDLE
-        weight, bias = _norm_parameters(module, node)
+        weight, bias = norm_parameters(module, node)
         if layer is not None:
             passing = _IDLE | _SCALE_FREE
             weight, bias = f"{name}.weight", f"{name}.bias" if _attribute(module, f"{name}.bias") is not None else ""
@@ -123,7 +123,7 @@ def _sites(captured: Captured) -> Iterator[_Site]:
             yield _Site(name, weight, bias, tuple(readers))
 
 
-def _norm_parameters(module: fx.GraphModule, node: fx.Node) -> tuple[str, str]:
+def norm_parameters(module: fx.GraphModule, node: fx.Node) -> tuple[str, str]:
     """Paths of weight and bias of a norm over the last dimension; empty if it is none, or has none."""
     if node.op == "call_module":
         called, path = module.get_submodule(str(node.target)), str(node.target)

@@ -92,6 +92,14 @@ class DigitalModule(nn.Module):
         """Multiplications with an addition each, of a product of activations; by the shapes, batch and all."""
         return 0
 
+    def differentiable(self) -> nn.Module:
+        """One that computes the same, with a derivative.
+
+        Raises:
+            UserError: when it is called: there is none.
+        """
+        return self
+
 
 @dataclass(frozen=True)
 class Captured:

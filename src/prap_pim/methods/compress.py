@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,7 @@ from prap_pim.methods.prune import NoPruning, PruneConfig, prune
 from prap_pim.methods.rebuild import Decision, Rebuilt, channel_means, later_calls, left_whole, output_means, rebuilt
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.methods.reuse import NoReuse, reuse
+from prap_pim.methods.tune import Tuned, check_tune, tune
 from prap_pim.results.run import CheckResult, OutputCheck
 
 _COVARIANCES = 5  # matrices as large as a layer's covariance, at one time
@@ -53,6 +55,7 @@ class Compressed:
         request: what was asked for.
         quantize: how the grids of the activations were found: as asked, the choice of ranges made if it was left open.
         inputs: that it was compressed with.
+        tuned: what label-free tuning has brought; None without.
     """
 
     captured: Captured
@@ -64,6 +67,13 @@ class Compressed:
     request: "Request"
     quantize: QuantizeConfig
     inputs: int
+    tuned: Tuned | None = None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Of the module, beside weights and biases of layers and statistics of batch norms, that were changed."""
+        of_sites = (path for site in self.equalised for path in site.parameters)
+        return tuple(dict.fromkeys((*of_sites, *(self.tuned.parameters if self.tuned is not None else ()))))
 
     @property
     def budget(self) -> Budgeted | None:
@@ -97,7 +107,8 @@ class Compressed:
         if limit is None or self.calibration is None or self.calibration.drop is None:
             return ""
         drop = self.calibration.drop
-        told = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed"
+        before = "before tuning, " if self.tuned is not None else ""
+        told = f"{before}{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed"
         if drop > limit:
             return f"{told}: it could not be met, every layer keeps all its patterns"
         kept = all(layer.setting is None for layer in self.calibration.layers)
@@ -137,6 +148,7 @@ def compress_network(
     *,
     tuning: Tuning | None = None,
     remember: Remember = lambda captured, compute: compute(),
+    checkpoints: Path | None = None,
     progress: Progress = quiet,
 ) -> Compressed:
     """Apply a method to a network.
@@ -148,6 +160,7 @@ def compress_network(
         request: what to do.
         tuning: training that follows; None: one-shot.
         remember: keeps a finished calibration.
+        checkpoints: where an interrupted label-free tuning is kept, as for ``tune``.
         progress: told after every layer.
 
     Raises:
@@ -155,6 +168,7 @@ def compress_network(
     """
     method, chip = request.method, request.chip
     changed = changed_layers(method, untouched.network)
+    check_tune(method, changed)
     reusing = method.reuse if isinstance(method.reuse, Budgeted) else None
     check_memory(untouched.network, given, changed if reusing is not None else ())
     if tuning is None:
@@ -178,13 +192,22 @@ def compress_network(
         if tuning is not None:
             captured = tuning.towards(assignments)
         network = with_plans(captured, given, planned(assignments, captured.network), quantize, ranges)
+    tuned = None
+    if method.tune is not None:
+        tuned = tune(untouched, captured, network, given, request, progress, checkpoints)
+        network = tuned.network
     after = captured.with_module(network.module)
     plan = whole_plan(method.name, after, network, chip)
     errors = {layer.name: layer.error for layer in calibration.layers} if calibration is not None else None
     if tuning is not None:  # training changes every layer, and its loss is what counts
         errors = {}
+    elif tuned is not None:
+        errors = None
     check = checked(untouched, prepared, after, plan, given, chip, errors)
-    return Compressed(after, plan, tuple(network.plans), calibration, check, equal, request, quantize, given.count)
+    if tuned is not None:
+        check = check.model_copy(update={"tuning": tuned.result})
+    changed_names = tuple(network.plans)
+    return Compressed(after, plan, changed_names, calibration, check, equal, request, quantize, given.count, tuned)
 
 
 def check_memory(network: Network, given: CalibrationInputs, calibrated: Collection[str]) -> None:

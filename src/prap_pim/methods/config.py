@@ -1,8 +1,9 @@
 """What a method is: how to prune and whose patterns to reuse, for every layer of a network."""
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,8 +25,40 @@ class LayerRule(Settings):
     reuse: ReuseConfig = NoReuse()
 
 
+class Tune(Settings):
+    """Label-free tuning of a compressed network: it is trained to give the untouched network's outputs.
+
+    Attributes:
+        steps: of gradient descent.
+        inputs: calibration inputs of a step, drawn at random.
+        mixed: share of them that are mixed with others: few inputs then show more of what the network does.
+        rate: of the filters' steps, biases and norms: the most that they change by in a step, of their size; it falls
+            to 0 along a cosine, and rises for the first tenth of the steps.
+        donor_rate: likewise of the donors, in the integers that they are rounded to: 4-bit donors move further than
+            those of 8 bits, which are nearer to what they stand for.
+    """
+
+    steps: int = Field(default=300, ge=1, le=1_000_000)
+    inputs: int = Field(default=32, ge=1)
+    mixed: float = Field(default=0.5, ge=0, le=1)
+    rate: float = Field(default=2e-4, gt=0, le=1)
+    donor_rate: float = Field(default=0.01, ge=0, le=1)
+
+    @staticmethod
+    def given(value: "Tune | Mapping[str, Any] | int | None") -> "Tune | None":
+        """As a user gives it: settings by name will do, or the number of steps.
+
+        Raises:
+            UserError: there is no such setting, or it is wrong.
+        """
+        if isinstance(value, Tune | None):
+            return value
+        return Tune.checked(dict(value) if isinstance(value, Mapping) else {"steps": value}, "tune")
+
+
 class MethodConfig(Settings):
-    """A method: how to prune, whose patterns to reuse, and whether to fine-tune afterwards."""
+    """A method: how to prune, whose patterns to reuse, and how to train afterwards: with labels (``finetune``), or
+    without (``tune``)."""
 
     name: str
     description: str = ""
@@ -33,6 +66,17 @@ class MethodConfig(Settings):
     reuse: AnyReuse = NoReuse()
     exceptions: tuple[LayerRule, ...] = ()
     finetune: bool = True
+    tune: Tune | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_training(cls, data: Any) -> Any:
+        """What is tuned without labels is not fine-tuned with them."""
+        if isinstance(data, Mapping) and data.get("tune") is not None:
+            if data.get("finetune"):
+                raise ValueError("finetune trains with labels, tune without: choose one of them")
+            return {**data, "finetune": False}
+        return data
 
     @field_validator("name")
     @classmethod
@@ -70,3 +114,17 @@ class MethodConfig(Settings):
             if fnmatchcase(name, rule.layers):
                 return rule.prune, rule.reuse
         return self.prune, self.reuse
+
+
+def with_tune(method: MethodConfig, given: Tune | Mapping[str, Any] | int | None) -> MethodConfig:
+    """A method that is tuned as a call asks for, if it does.
+
+    Raises:
+        UserError: a setting is wrong, or the method has some already.
+    """
+    tune = Tune.given(given)
+    if tune is None:
+        return method
+    if method.tune is not None:
+        raise UserError(f"tune is given twice: to method {method.name} and to the call")
+    return method.model_copy(update={"tune": tune, "finetune": False})

@@ -55,11 +55,13 @@ class CalibrationInputs:
         held: kept for the check of the result: a tenth, at least 8, evenly spread; none where that would be more than
             half of all.
         judges: of the outputs.
+        divisible: whether the network takes any number of inputs at a time.
     """
 
     batches: list[tuple[Tensor, ...]]
     held: list[tuple[Tensor, ...]]
     judges: tuple[Output, ...]
+    divisible: bool = True
 
     @property
     def count(self) -> int:
@@ -84,7 +86,7 @@ class CalibrationInputs:
         """
         batches = cut(inputs, _BATCH, captured.network.name)
         batches, held = held_back(_divided(batches, captured) if divisible else batches)
-        return CalibrationInputs(batches, held, judges_of(captured, batches[0], method, classes))
+        return CalibrationInputs(batches, held, judges_of(captured, batches[0], method, classes), divisible)
 
 
 def _divided(batches: list[tuple[Tensor, ...]], captured: Captured) -> list[tuple[Tensor, ...]]:

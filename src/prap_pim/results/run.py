@@ -125,7 +125,7 @@ class CalibrationResult(_Frozen):
     changed: float | None  # share of them classified otherwise than by the network itself, 0..1; None: no classes
     limit: float | None  # of that share, where one was asked for
     asked: float | None = None  # compute ratio, where one was asked for; None also: written before this was told
-    tuned: bool = False  # donors were trained afterwards: what is told here was found before
+    tuned: bool = False  # donors were trained afterwards, with labels or without: what is told here was found before
     layers: list[AllocationResult]
 
 
@@ -144,6 +144,33 @@ class OutputCheck(_Frozen):
         return self.sqnr_db is not None and self.sqnr_db < _LEAST_DB
 
 
+class TuningResult(_Frozen):
+    """What label-free tuning has brought. Divergence of outputs: nats of classes, relative squared error of values."""
+
+    steps: int
+    taken: int  # the steps after which the network was best on the inputs held back; 0: it is left as it was
+    before: float  # divergence on the inputs that it was tuned on
+    after: float
+    held_before: float | None  # on those held back; None: there were too few
+    held_after: float | None
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        if not self.taken:
+            return (
+                f"tuned without labels for {self.steps:,} steps: nothing became better, the network is left as it was"
+            )
+        best = f", {self.taken:,} of them taken" if self.taken < self.steps else ""
+        held = (
+            "" if self.held_after is None else f", {self.held_before:.4g} to {self.held_after:.4g} on those held back"
+        )
+        return (
+            f"tuned without labels for {self.steps:,} steps{best}: divergence of the outputs {self.before:.4g} to "
+            f"{self.after:.4g} on the inputs it was tuned on{held}"
+        )
+
+
 class CheckResult(_Frozen):
     """How far a finished, bit-true network's outputs are from the untouched network's."""
 
@@ -152,6 +179,7 @@ class CheckResult(_Frozen):
     outputs: list[OutputCheck]  # every one that counts
     worst: dict[str, float]  # layers that lost most: relative error of their outputs; none where training went on
     varies: bool = False  # whether the untouched network gives other outputs again for the same inputs
+    tuning: TuningResult | None = None  # without labels, before this check
 
     @property
     def lines(self) -> list[str]:
@@ -162,7 +190,8 @@ class CheckResult(_Frozen):
     def findings(self) -> list[str]:
         """What was found of each output, in words."""
         which = "inputs held back for it" if self.held_back else "calibration inputs, which it was fitted to"
-        found = [f"check: the bit-true network against the untouched one on {self.inputs:,} {which}"]
+        found = wrap(self.tuning.told, _WIDTH, subsequent_indent="  ") if self.tuning is not None else []
+        found.append(f"check: the bit-true network against the untouched one on {self.inputs:,} {which}")
         for output in self.outputs:
             noise = "no difference" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
             classes = "" if output.changed is None else f", {output.changed:.1%} of the classes changed"
@@ -290,6 +319,11 @@ class Results(_Frozen):
         checks = {m.name: m.check for m in self.methods if m.check and self.float_accuracy is not None}
         told = {name: check.warning.removeprefix("warning: ") for name, check in checks.items() if check.worst}
         return [*self.chip.warnings, *(f"{name}: {text}" for name, text in told.items() if text)]
+
+    @property
+    def tunings(self) -> list[str]:
+        """What label-free tuning has brought each method, in words."""
+        return [f"{m.name}: {m.check.tuning.told}" for m in self.methods if m.check and m.check.tuning]
 
     def with_simulation(self, simulation: SimulationResult) -> Self:
         """With one simulation more, the last; it takes the place of an older one of its name."""

@@ -45,6 +45,7 @@ from prap_pim.methods.compress import (
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.finetune import finetune
 from prap_pim.methods.request import CalibrationInputs, Request
+from prap_pim.methods.tune import check_tune
 from prap_pim.results.folder import PLAN
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
@@ -73,6 +74,7 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
     for method in counted(config.methods, told):
         names = [layer.name for layer in captured.network.layers]
         changed = changed_layers(method, captured.network)
+        check_tune(method, changed)
         if isinstance(method.reuse, Budgeted):
             check_budget(captured.network, method.reuse, chip.grain, set(names) - set(changed))
             continue  # what it will find takes no more OUs than the dense plan
@@ -316,12 +318,14 @@ class MethodStages:
             Request(method, self.chip, self.config.seed, self.config.quantize),
             tuning=_Tuned(self, copy.deepcopy(trained), tuned) if tuned is not None else None,
             remember=partial(self._remember, given.count),
+            checkpoints=self.store.path / "tuning",
             progress=self.progress,
         )
         calibration = compressed.calibration
         result = _calibration_result(calibration, self.method, given.count) if calibration is not None else None
         if result is not None:
-            result = result.model_copy(update={"tuned": tuned is not None})
+            by_outputs = compressed.tuned is not None and compressed.tuned.result.taken > 0
+            result = result.model_copy(update={"tuned": tuned is not None or by_outputs})
         digital = digital_part(compressed.captured).state_dict()
         files = {PLAN: compressed.plan.packed(), **({DIGITAL: save(digital)} if digital else {})}
         return Compression(calibration=result, check=compressed.check), files

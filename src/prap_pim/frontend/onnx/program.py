@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import torch
 from onnx import ModelProto
-from torch import Tensor
+from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.frontend import DigitalModule
@@ -58,15 +58,15 @@ class Program:
             UserError: onnxruntime does not know what to do with it.
         """
         apart = {tensor.name for tensor in model.graph.initializer if is_apart(tensor)}
-        self._weights = {name: weights[name] for name in apart}
-        self._model = model.SerializeToString()
+        self.weights = {name: weights[name] for name in apart}
+        self.model = model.SerializeToString()
         self.inputs = tuple(each.name for each in model.graph.input)
         self._session: Any = None
         self._start()
 
     def _start(self) -> None:
         try:
-            self._session = session(self._model, self._weights, 1)
+            self._session = session(self.model, self.weights, 1)
         except Exception as error:  # onnxruntime's are of many kinds, without a name in common
             raise UserError(f"onnxruntime does not take it: {first_line(error)}") from error
 
@@ -115,7 +115,7 @@ class Piece(DigitalModule):
 
     def forward(self, *given: Tensor) -> Any:
         """One tensor, or a tuple of them. Several batches of a fixed size are computed one after another."""
-        times = len(given[0]) // self.batches[0] if self.batches and given[0].ndim else 1
+        times = self.times(given)
         if times <= 1:
             found = [to_tensor(each) for each in self.arrays(*given)]
         else:
@@ -124,9 +124,22 @@ class Piece(DigitalModule):
             found = [torch.cat(each) for each in zip(*every, strict=True)]
         return found[0] if len(found) == 1 else tuple(found)
 
+    def times(self, given: Sequence[Tensor]) -> int:
+        """Batches of a fixed size that are computed one after another."""
+        return len(given[0]) // self.batches[0] if self.batches and given[0].ndim else 1
+
     def arrays(self, *given: Tensor) -> list[Any]:
         """As they are in the model."""
-        return self.program(*(to_array(x, dtype) for x, dtype in zip(given, self.dtypes, strict=True)))
+        return self.program(*self.as_arrays(given))
+
+    def as_arrays(self, given: Sequence[Tensor]) -> list[Array]:
+        """Inputs for onnxruntime, of the types that the model has."""
+        return [to_array(x, dtype) for x, dtype in zip(given, self.dtypes, strict=True)]
+
+    def differentiable(self) -> nn.Module:
+        from prap_pim.frontend.onnx.gradient import Differentiable  # which knows of pieces
+
+        return Differentiable(self)
 
     def macs(self, inputs: Sequence[torch.Size], output: torch.Size) -> int:
         """As was counted for the example."""

@@ -38,6 +38,8 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
         console.print()
         print_table(console, headings, [(name, *cells) for name, cells in allocation.rows.items()], title, spare=(3, 1))
         console.print(Text(allocation.summary))
+    for line in results.tunings:
+        console.print(Text(printable(line)))
     for warning in results.warnings:
         console.print(Text(f"warning: {printable(warning)}", style="yellow"))
     if results.float_accuracy is None:
