@@ -238,7 +238,7 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: x, {"method": "orc", "compute_ratio": 0.001}, "out of reach"),
         (lambda x: x, {"method": "structured", "compute_ratio": 0.5}, "structured has no compute_ratio.* its ratio;"),
         (lambda x: x, {"method": "pattern", "compute_ratio": 0.5}, "pattern has no compute_ratio.*group_channels"),
-        (lambda x: x, {"method": "dense", "compute_ratio": 0.5}, r"is always 1: leave .*\(calibrated, lowbit, similar,"),
+        (lambda x: x, {"method": "dense", "compute_ratio": 0.5}, r"is always 1: leave .*\(calibrated, lowbit,"),
         (lambda x: x, {"method": "dense", "keep": 1}, "dense has no setting 'keep'"),
         (lambda x: x, {"method": "similar"}, "keep"),
         (lambda x: x, {"compute_ratio": 0.5, "chip": "isac-32nm"}, "isaac-32nm"),

@@ -243,11 +243,16 @@ def test_a_number_that_the_command_refuses(
 
 @pytest.mark.parametrize(
     "line",
-    ["explore x --processes 2 --scheduler tcp://h:1", "compress m --calibration c -o x --ratio 0.5 --max-drop 0.1"],
+    [
+        "explore x --processes 2 --scheduler tcp://h:1",
+        "compress m --calibration c -o x --ratio 0.5 --max-drop 0.1",
+        "compress m --calibration c -o x --ratio 0.5 --budget energy=0.5",
+        "compress m --calibration c -o x --budget energy=0.5 --max-drop 0.1",
+    ],
 )
 def test_two_options_that_exclude_each_other(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(shlex.split(line)) == 2
-    first, second = re.findall("--(?:processes|scheduler|ratio|max-drop)", line)
+    first, second = re.findall("--(?:processes|scheduler|ratio|budget|max-drop)", line)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"prap-pim: {first} and {second} exclude each other")

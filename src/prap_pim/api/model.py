@@ -169,6 +169,7 @@ class Compression:
             found.prepared,
             self._costed,
             unused_budget(self.compute_ratio, found.asked),
+            found.spent,
             found.met,
             found.decided,
             self._left_whole,

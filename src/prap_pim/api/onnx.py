@@ -127,7 +127,7 @@ def compress_onnx(
         compute_ratio=costs[1].ou_steps / costs[0].ou_steps,
         dense=_costs(costs[0]),
         compressed=_costs(costs[1]),
-        limit=". ".join(filter(None, [compressed.prepared, compressed.met, compressed.decided])),
+        limit=". ".join(filter(None, [compressed.prepared, compressed.spent, compressed.met, compressed.decided])),
         check=compressed.check,
         outputs=_outputs(file, before, after),
         plan_sha256=compressed.plan.digest(),

@@ -199,8 +199,10 @@ def simulate(arguments: SimpleNamespace) -> None:
 
 
 def compress(arguments: SimpleNamespace) -> None:
-    if arguments.ratio is not None and arguments.max_drop is not None:
-        raise UserError("--ratio and --max-drop exclude each other: each sets how far the model is compressed")
+    limits = {"--ratio": arguments.ratio, "--budget": arguments.budget, "--max-drop": arguments.max_drop}
+    given = [name for name, value in limits.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other: each sets how far the model is compressed")
     _let_threads_sleep()
     with progress_bars(arguments.quiet or arguments.json) as progress:
         from prap_pim.api.onnx import compress_onnx
@@ -222,7 +224,7 @@ def compress(arguments: SimpleNamespace) -> None:
             skip=arguments.skip,
             seed=arguments.seed,
             plan=arguments.plan,
-            options=given_once(options, max_drop=arguments.max_drop),
+            options=given_once(options, budget=_budget(arguments.budget), max_drop=arguments.max_drop),
             quantize=quantize,
             tune=tune,
             bit_true=arguments.bit_true,
@@ -233,6 +235,17 @@ def compress(arguments: SimpleNamespace) -> None:
         print(summary.model_dump_json())
     elif not arguments.quiet:
         print_summary(summary, Output())
+
+
+def _budget(given: str | None) -> dict[str, float] | None:
+    """Of ``NAME=R``."""
+    if given is None:
+        return None
+    name, _, share = given.partition("=")
+    try:
+        return {name: float(share)}
+    except ValueError:
+        raise UserError(f"--budget takes NAME=R with a number R, such as energy=0.25, not {given!r}") from None
 
 
 def _batch_axes(given: Sequence[str]) -> dict[str, int | None]:

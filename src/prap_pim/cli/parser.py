@@ -298,10 +298,15 @@ _add(
         ),
         _option("--ratio", type=Number(), metavar="R", help="OU steps of the whole model over those of the dense one"),
         _option(
+            "--budget",
+            metavar="NAME=R",
+            help="calibrated or lowbit, instead of --ratio: compute, energy, latency or interval over the dense one's",
+        ),
+        _option(
             "--max-drop",
             type=Number(),
             metavar="D",
-            help="calibrated or lowbit, instead of --ratio: share of inputs that may change class",
+            help="calibrated or lowbit, instead of both: share of inputs that may change class",
         ),
         _set("another setting of the method, as keep=0.25 of similar, quantize.KEY of int8 inputs, or tune.KEY"),
         _option("--skip", multiple=True, metavar="NAME", help="leave this layer as it is; * and ? match several"),

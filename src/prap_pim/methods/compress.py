@@ -31,7 +31,7 @@ from prap_pim.methods.rebuild import Decision, Rebuilt, channel_means, later_cal
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.methods.reuse import NoReuse, reuse
 from prap_pim.methods.tune import Tuned, check_tune, tune
-from prap_pim.results.run import CheckResult, OutputCheck
+from prap_pim.results.run import CheckResult, OutputCheck, spent_budget
 
 _COVARIANCES = 5  # matrices as large as a layer's covariance, at one time
 _LIVE = 3  # activations as large as the largest: before and after a node, in two networks
@@ -83,7 +83,15 @@ class Compressed:
     @property
     def asked(self) -> float | None:
         """The compute ratio that it was to meet, if one was asked for."""
-        return self.budget.compute_ratio if self.budget else None
+        share = self.budget.share if self.budget else None
+        return share[1] if share and share[0] == "compute" else None
+
+    @property
+    def spent(self) -> str:
+        """What is taken of a budget of energy or time, in words; nothing without one."""
+        share = self.budget.share if self.budget else None
+        taken = self.calibration.share if self.calibration else None
+        return spent_budget(share[0], share[1], taken) if share and taken is not None else ""
 
     @property
     def prepared(self) -> str:

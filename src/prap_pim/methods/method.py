@@ -121,7 +121,11 @@ class Calibrated(Method, CalibratedReuse):
     """Donors that keep each layer's output on calibration inputs; no labels, no training.
 
     Attributes:
-        compute_ratio: OU steps of the network, of the dense one's.
+        compute_ratio: OU steps of the network, of the dense one's: short for ``budget={"compute": ...}``.
+        budget: what the network may take, of what the dense one takes on the chip, each layer built once: one of
+            ``compute`` (OU steps), ``energy``, ``latency`` (of one inference, serial) and ``interval`` (of a pipeline
+            of layers). Energy and latency are shared out by what donors, uses and indices cost on the chip; of the
+            interval every layer may take all.
         max_drop: instead: the least compute ratio at which at most this share of the calibration inputs is classified
             otherwise than by the network itself.
         shapes: what the filters of a 3x3 layer that share donors may keep of a kernel: 9 positions (all of it), 8 or 4;
@@ -138,7 +142,8 @@ class Calibrated(Method, CalibratedReuse):
         damping: added to the covariance of a layer's inputs, in its mean diagonal; where a layer sees few im2col rows,
             at least a tenth of its inputs over its rows.
         update_weight: what adding up one partial sum counts, in OU steps: a filter does without a row group that would
-            gain it less than that much more computing would gain elsewhere. 0: every gain is taken.
+            gain it less than that much more computing would gain elsewhere. 0: every gain is taken. Budgets of energy
+            and latency take what an update costs on the chip instead.
         outputs: what outputs of the network count, by name (a key, or a number in order); 0 leaves one out, those that
             are not named count 1.
     """
@@ -153,8 +158,9 @@ class LowBit(Method, LowBits):
     """Weights of few bits: every filter its own patterns, each rounded to make good the errors of those before (GPTQ).
 
     Attributes:
-        compute_ratio: OU steps of the network, of the dense one's; neither this nor ``max_drop`` where all layers are
-            to have the same number of bits, the only one in ``bits``.
+        compute_ratio: OU steps of the network, of the dense one's; neither this nor one of the next two where all
+            layers are to have the same number of bits, the only one in ``bits``.
+        budget: as for ``Calibrated``.
         max_drop: as for ``Calibrated``.
         bits: 2 to 8, of a weight; the budget chooses among them for each layer. A layer of b bits takes b / 8 of the
             OUs. No indices are needed.

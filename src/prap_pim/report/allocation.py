@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 
 from prap_pim.report.quantities import percent, significant
-from prap_pim.results.run import AllocationResult, LayerResult, MethodResult, Results, unused_budget
+from prap_pim.results.run import AllocationResult, LayerResult, MethodResult, Results, spent_budget, unused_budget
 
 HEADINGS = ("sensitivity, nats", "donors of filters", "bits", "positions kept", "compute ratio", "output error")
 
@@ -42,6 +42,9 @@ def _allocation(method: MethodResult, judged: str) -> Allocation:
     parts.append(f"{whole} of {len(layers)} layers keep all patterns")
     if unused := unused_budget(method.compute_ratio, calibration.asked):
         parts.append(unused)
+    for quantity, allowed in (calibration.budget or {}).items():
+        if calibration.share is not None:
+            parts.append(spent_budget(quantity, allowed, calibration.share))
     if calibration.limit is not None and calibration.changed is not None:
         limit = percent(calibration.limit)
         if calibration.changed > calibration.limit:

@@ -70,7 +70,8 @@ class OnnxSummary(BaseModel, frozen=True):
         compute_ratio: OU steps of one inference over those with every pattern.
         dense: costs of the model as it was.
         compressed: costs of the compressed one.
-        limit: how ``max_drop`` was met, and which limit decided, in words; empty if there is nothing to say.
+        limit: what is taken of a budget of energy or time, how ``max_drop`` was met, and which limit decided, in words;
+            empty if there is nothing to say.
         check: how far the bit-true network's outputs are from the original's.
         outputs: how far the written file's outputs are from the original's, both in float by onnxruntime.
         plan_sha256: digest of the plan.

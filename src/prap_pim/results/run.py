@@ -11,6 +11,7 @@ from prap_pim.common.settings import Saved, Settings
 _MOST_CHANGED = 0.1  # of the classes: more is said in a warning
 _LEAST_DB = 10.0  # of outputs without classes: less is said in a warning
 _WIDTH = 80  # characters of a line
+_TINY = 1e-9
 _USED = 0.97  # of a budget of OU steps: less is told
 
 
@@ -125,6 +126,8 @@ class CalibrationResult(_Frozen):
     changed: float | None  # share of them classified otherwise than by the network itself, 0..1; None: no classes
     limit: float | None  # of that share, where one was asked for
     asked: float | None = None  # compute ratio, where one was asked for; None also: written before this was told
+    budget: dict[str, float] | None = None  # what else was limited, to which share of the dense network's
+    share: float | None = None  # what is taken of what was limited
     tuned: bool = False  # donors were trained afterwards, with labels or without: what is told here was found before
     layers: list[AllocationResult]
 
@@ -224,6 +227,14 @@ def unused_budget(used: float, asked: float | None) -> str:
         f"{used:#.3g} of the dense OU steps are used, {asked:#.3g} were allowed: "
         "the rest is less than whole OUs take, or withheld by balance where that is asked for"
     )
+
+
+def spent_budget(quantity: str, asked: float, taken: float) -> str:
+    """What is taken of a budget of energy or time, in words; nothing of one of OU steps, which is told everywhere."""
+    if quantity == "compute":
+        return ""
+    over = "" if taken <= asked * (1 + _TINY) else ": it could not be met"
+    return f"{quantity}: {taken:.4f} of the dense network's, {asked:g} allowed{over}"
 
 
 class MethodResult(CostFigures):

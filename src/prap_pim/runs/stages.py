@@ -76,7 +76,7 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
         changed = changed_layers(method, captured.network)
         check_tune(method, changed)
         if isinstance(method.reuse, Budgeted):
-            check_budget(captured.network, method.reuse, chip.grain, set(names) - set(changed))
+            check_budget(captured.network, method.reuse, chip, set(names) - set(changed))
             continue  # what it will find takes no more OUs than the dense plan
         plans = planned(assign(changed, captured.network, chip), captured.network)
         plan = plan_for_costs(captured, chip, method.name, plans)
@@ -358,8 +358,11 @@ def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: 
         )
         for layer in calibration.layers
     ]
-    limits: dict[str, Any] = {"limit": method.reuse.max_drop, "asked": method.reuse.compute_ratio}
-    return CalibrationResult(inputs=inputs, changed=calibration.drop, layers=layers, **limits)
+    share = method.reuse.share
+    limits: dict[str, Any] = {"limit": method.reuse.max_drop}
+    if share is not None:
+        limits |= {"asked": share[1]} if share[0] == "compute" else {"budget": dict([share])}
+    return CalibrationResult(inputs=inputs, changed=calibration.drop, layers=layers, share=calibration.share, **limits)
 
 
 def _calibration(result: CalibrationResult, plans: Mapping[str, LayerWeights]) -> Calibration:
@@ -371,7 +374,7 @@ def _calibration(result: CalibrationResult, plans: Mapping[str, LayerWeights]) -
         Allocated(layer.name, layer.sensitivity_nats, setting, layer.name in plans, layer.output_error)
         for layer, setting in zip(result.layers, settings, strict=True)
     )
-    return Calibration(plans, layers, result.changed, (), None)
+    return Calibration(plans, layers, result.changed, (), None, result.share)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.request import CalibrationInputs, Request, judges_of
 
 GRAIN = Grain()
+CHIP = load_chip("isaac-32nm")  # of this grain
 
 
 class Odd(nn.Module):

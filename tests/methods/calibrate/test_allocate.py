@@ -24,14 +24,14 @@ def offers_of(pairs: list[tuple[int, float]]) -> list[Offer]:
 def test_the_hull_holds_what_is_best_for_some_exchange_rate(pairs: list[tuple[int, float]]):
     offers = offers_of(pairs)
     hull = convex_hull(offers)
-    steps, losses = [offer.ou_steps for offer in hull], [offer.loss for offer in hull]
+    steps, losses = [offer.cost for offer in hull], [offer.loss for offer in hull]
     assert steps == sorted(set(steps))
     assert losses == sorted(set(losses), reverse=True)
     assert steps[0] == min(pairs)[0]
     assert losses[-1] == min(loss for _, loss in pairs)
     assert all(offer in offers for offer in hull)
     for rate in (0, 0.1, 0.37, 1, 2.9, 11, 1000):  # loss for an OU step
-        assert min(o.loss + rate * o.ou_steps for o in hull) == min(o.loss + rate * o.ou_steps for o in offers)
+        assert min(o.loss + rate * o.cost for o in hull) == min(o.loss + rate * o.cost for o in offers)
     for (a, b), (c, d), (e, f) in combinations(zip(steps, losses, strict=True), 3):
         assert (b - d) * (e - c) > (d - f) * (c - a)  # each further step gains less
 
@@ -51,7 +51,7 @@ def test_greed_is_within_one_step_of_the_best(layers: list[list[tuple[int, float
     assert rate >= 0
     assert list(chosen) == list(offers)
     assert all(offer in offers[name] for name, offer in chosen.items())
-    assert sum(offer.ou_steps for offer in chosen.values()) <= budget
+    assert sum(offer.cost for offer in chosen.values()) <= budget
     loss = sum(offer.loss for offer in chosen.values())
     hulls = [convex_hull(layer) for layer in offers.values()]
     dearest_step = max((a.loss - b.loss for hull in hulls for a, b in pairwise(hull)), default=0)
@@ -85,4 +85,4 @@ def test_what_is_left_is_spent_off_the_hull_too():
     """From 1 step the hull goes to 10, which does not fit; 5 steps do."""
     offers = {"a": offers_of([(1, 10), (5, 8), (10, 0)]), "b": offers_of([(1, 1)])}
     chosen, _ = allocate(offers, 9)
-    assert [offer.ou_steps for offer in chosen.values()] == [5, 1]
+    assert [offer.cost for offer in chosen.values()] == [5, 1]

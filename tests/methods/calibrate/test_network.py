@@ -19,6 +19,7 @@ from prap_pim.methods.calibrate.config import CalibratedReuse
 from prap_pim.methods.calibrate.network import Calibration, check_budget
 from prap_pim.methods.prune import dense_weights
 from tests.methods.calibrate.networks import (
+    CHIP,
     GRAIN,
     Normed,
     Odd,
@@ -394,7 +395,7 @@ def test_a_budget_below_the_least_is_told(odd: Captured):
     message += f"it is {rounded:.4f}, most of it in " + ", ".join(f"{name} {shares[name]:.4f}" for name in most)
     for call in (
         lambda: compress(odd, images(), compute_ratio=0.9 * least, shapes=(9,)),
-        lambda: check_budget(odd.network, CalibratedReuse(compute_ratio=0.9 * least, shapes=(9,)), GRAIN, ()),
+        lambda: check_budget(odd.network, CalibratedReuse(compute_ratio=0.9 * least, shapes=(9,)), CHIP, ()),
     ):
         with pytest.raises(UserError) as caught:
             call()

@@ -17,17 +17,18 @@ class Offer:
 
     Attributes:
         setting: the way.
-        ou_steps: what it takes, of one inference.
+        cost: what it takes of the budget, in one inference: OU steps, or as many as the dense network takes for the
+            same energy or time.
         loss: what it is expected to cost the network: the divergence of its outputs, in nats.
     """
 
     setting: Setting
-    ou_steps: int
+    cost: float
     loss: float
 
 
-def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[str, Offer], float]:
-    """The offers, one a layer, of least total loss (by the sum of the layers' own) within a budget of OU steps.
+def allocate(offers: Mapping[str, Sequence[Offer]], budget: float) -> tuple[dict[str, Offer], float]:
+    """The offers, one a layer, of least total loss (by the sum of the layers' own) within a budget.
 
     Every layer starts from its cheapest offer; then the step to a better one that gains most per OU step is taken, as
     long as it fits. On each layer's convex hull that is optimal but for the last step (Shoham and Gersho, IEEE Trans.
@@ -42,11 +43,13 @@ def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[s
     """
     hulls = {name: convex_hull(layer) for name, layer in offers.items()}
     chosen = {name: hull[0] for name, hull in hulls.items()}
-    spent = sum(offer.ou_steps for offer in chosen.values())
+    spent = sum(offer.cost for offer in chosen.values())
     if spent > budget:
-        raise UserError(f"the least that the layers can take is {spent} OU steps, more than the {budget} allowed")
+        raise UserError(
+            f"the least that the layers can take is {spent:.12g} OU steps, more than the {budget:.12g} allowed"
+        )
     steps = [
-        ((before.loss - after.loss) / (after.ou_steps - before.ou_steps), name, i)
+        ((before.loss - after.loss) / (after.cost - before.cost), name, i)
         for name, hull in hulls.items()
         for i, (before, after) in enumerate(pairwise(hull))
     ]
@@ -54,37 +57,37 @@ def allocate(offers: Mapping[str, Sequence[Offer]], budget: int) -> tuple[dict[s
     rate = 0.0
     for gained, name, i in sorted(steps, key=lambda step: -step[0]):  # a hull is convex: a layer's come in order
         before, after = hulls[name][i], hulls[name][i + 1]
-        if name in blocked or spent + after.ou_steps - before.ou_steps > budget:
+        if name in blocked or spent + after.cost - before.cost > budget:
             rate = rate if blocked else gained
             blocked.add(name)
             continue
-        spent += after.ou_steps - before.ou_steps
+        spent += after.cost - before.cost
         chosen[name] = after
         rate = rate if blocked else gained
     return filled(chosen, offers, budget - spent), rate
 
 
-def filled(chosen: Mapping[str, Offer], offers: Mapping[str, Sequence[Offer]], left: int) -> dict[str, Offer]:
+def filled(chosen: Mapping[str, Offer], offers: Mapping[str, Sequence[Offer]], left: float) -> dict[str, Offer]:
     """With what is left of the budget spent on whatever still fits, on a hull or not, most gain per OU step first."""
     chosen = dict(chosen)
     while True:
         better = [
-            ((chosen[name].loss - offer.loss) / max(1, offer.ou_steps - chosen[name].ou_steps), name, offer)
+            ((chosen[name].loss - offer.loss) / max(1, offer.cost - chosen[name].cost), name, offer)
             for name, layer in offers.items()
             for offer in layer
-            if offer.loss < chosen[name].loss and offer.ou_steps - chosen[name].ou_steps <= left
+            if offer.loss < chosen[name].loss and offer.cost - chosen[name].cost <= left
         ]
         if not better:
             return chosen
-        _, name, offer = max(better, key=lambda each: (round(log2(each[0]), _DIGITS), each[2].ou_steps))
-        left -= offer.ou_steps - chosen[name].ou_steps
+        _, name, offer = max(better, key=lambda each: (round(log2(each[0]), _DIGITS), each[2].cost))
+        left -= offer.cost - chosen[name].cost
         chosen[name] = offer
 
 
 def convex_hull(offers: Sequence[Offer]) -> list[Offer]:
     """Those that are best for some exchange rate of loss for OU steps, cheapest first."""
     hull: list[Offer] = []
-    for offer in sorted(offers, key=lambda offer: (offer.ou_steps, offer.loss)):
+    for offer in sorted(offers, key=lambda offer: (offer.cost, offer.loss)):
         if hull and offer.loss >= hull[-1].loss:
             continue  # dearer and no better
         while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-1], offer):
@@ -94,4 +97,4 @@ def convex_hull(offers: Sequence[Offer]) -> list[Offer]:
 
 
 def _slope(before: Offer, after: Offer) -> float:
-    return (before.loss - after.loss) / (after.ou_steps - before.ou_steps)
+    return (before.loss - after.loss) / (after.cost - before.cost)

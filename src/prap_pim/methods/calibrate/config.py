@@ -1,7 +1,7 @@
 """The settings of the methods that share one budget out among the layers of a network: calibrated reuse, low bits."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,16 +10,35 @@ from prap_pim.common.settings import Settings
 Bits = Annotated[int, Field(ge=2, le=8)]
 
 
+Quantity = Literal["compute", "energy", "latency", "interval"]
+
+
+class Budget(Settings):
+    """Exactly one share of what the dense network takes on the chip; what each is: ``Calibrated``."""
+
+    compute: float | None = Field(default=None, gt=0, le=1)
+    energy: float | None = Field(default=None, gt=0, le=1)
+    latency: float | None = Field(default=None, gt=0, le=1)
+    interval: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_quantity(self) -> Self:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError(f"give exactly one of {', '.join(type(self).model_fields)}")
+        return self
+
+
 class _Budget(Settings):
     """What they have in common; what each setting is: ``Calibrated``."""
 
     compute_ratio: float | None = Field(default=None, gt=0, le=1)
+    budget: Budget | None = None
     max_drop: float | None = Field(default=None, ge=0, le=1)
     balance: bool = False
     mimic: float = Field(default=0.5, ge=0, le=1)
     damping: float = Field(default=0.03, ge=1e-6, le=10)
     outputs: dict[str, float] | None = Field(default=None, min_length=1)
-    _wanted: ClassVar[str] = "give either compute_ratio (--ratio) or max_drop (--max-drop)"
+    _wanted: ClassVar[str] = "give either compute_ratio (--ratio), budget (--budget) or max_drop (--max-drop)"
 
     @field_validator("outputs", mode="before")
     @classmethod
@@ -28,10 +47,21 @@ class _Budget(Settings):
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
-        given = [self.compute_ratio, self.max_drop].count(None)
-        if given != 1 and not (given == 2 and self.uniform):
+        given = 3 - [self.compute_ratio, self.budget, self.max_drop].count(None)
+        if given != 1 and not (given == 0 and self.uniform):
             raise ValueError(self._wanted)
+        if self.balance and self.budget is not None and self.budget.interval is not None:
+            raise ValueError("a budget of the interval bounds every layer's time already: leave balance out")
         return self
+
+    @property
+    def share(self) -> tuple[Quantity, float] | None:
+        """What is limited, and to which share of the dense network's; None where ``max_drop`` or the bits decide."""
+        if self.compute_ratio is not None:
+            return "compute", self.compute_ratio
+        if self.budget is None:
+            return None
+        return next((name, share) for name in get_args(Quantity) if (share := getattr(self.budget, name)) is not None)
 
     @property
     def uniform(self) -> bool:
@@ -65,7 +95,9 @@ class LowBits(_Budget):
     uses: ClassVar[int] = 1
     passes: ClassVar[int] = 0
     update_weight: ClassVar[float] = 0.0
-    _wanted: ClassVar[str] = "give compute_ratio (--ratio), max_drop (--max-drop), or one number of bits alone"
+    _wanted: ClassVar[str] = (
+        "give compute_ratio (--ratio), budget (--budget), max_drop (--max-drop), or one number of bits alone"
+    )
 
     @property
     def uniform(self) -> bool:

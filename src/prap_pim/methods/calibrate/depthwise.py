@@ -141,33 +141,38 @@ class Depthwise:
 
     def plan(self, count: int, grain: Grain) -> LayerWeights:
         """With ``count`` weights of each filter, int8, each filter's step its own."""
-        weights, kept = self.kept(count)
-        filters, taps = weights.shape
-        largest = np.abs(weights).max(1)
-        steps = np.where(largest > 0, largest / _LARGEST, 1.0)
-        groups = grain.row_groups(count)
-        padded = groups * grain.ou_rows
-        chosen = np.argsort(~kept, axis=1, kind="stable")[:, :count]  # ascending
-        rows = np.full((filters, padded), -1, np.int32)
-        rows[:, :count] = chosen + taps * np.arange(filters)[:, None]
-        donors = np.zeros((filters, padded), np.int8)
-        donors[:, :count] = np.rint(np.take_along_axis(weights, chosen, 1) / steps[:, None])
-        total = filters * groups
-        return LayerWeights(
-            name=self.layer.name,
-            inputs=self.layer.rows,
-            rows=rows.reshape(total, grain.ou_rows),
-            donors=donors.reshape(total, grain.ou_rows),
-            donor_start=np.arange(total + 1, dtype=np.int64),
-            use_start=np.arange(total + 1, dtype=np.int64),
-            use_filter=np.repeat(np.arange(filters, dtype=np.int32), groups),
-            use_donor=np.arange(total, dtype=np.int32),
-            use_sign=np.ones(total, np.int8),
-            use_exponent=np.zeros(total, np.int8),
-            step=steps.astype(np.float32),
-            bias=np.zeros(filters, np.float32),
-            convolution_groups=self.layer.groups,
-        )
+        return kept_plan(self.layer, *self.kept(count), grain)
+
+
+def kept_plan(layer: Layer, weights: Float64, kept: NDArray[np.bool_], grain: Grain) -> LayerWeights:
+    """Of some of each filter's weights, equally many of all: float64 [O, T], and which are kept, bool [O, T]."""
+    filters, taps = weights.shape
+    count = int(kept[0].sum())
+    largest = np.abs(weights).max(1)
+    steps = np.where(largest > 0, largest / _LARGEST, 1.0)
+    groups = grain.row_groups(count)
+    padded = groups * grain.ou_rows
+    chosen = np.argsort(~kept, axis=1, kind="stable")[:, :count]  # ascending
+    rows = np.full((filters, padded), -1, np.int32)
+    rows[:, :count] = chosen + taps * np.arange(filters)[:, None]
+    donors = np.zeros((filters, padded), np.int8)
+    donors[:, :count] = np.rint(np.take_along_axis(weights, chosen, 1) / steps[:, None])
+    total = filters * groups
+    return LayerWeights(
+        name=layer.name,
+        inputs=layer.rows,
+        rows=rows.reshape(total, grain.ou_rows),
+        donors=donors.reshape(total, grain.ou_rows),
+        donor_start=np.arange(total + 1, dtype=np.int64),
+        use_start=np.arange(total + 1, dtype=np.int64),
+        use_filter=np.repeat(np.arange(filters, dtype=np.int32), groups),
+        use_donor=np.arange(total, dtype=np.int32),
+        use_sign=np.ones(total, np.int8),
+        use_exponent=np.zeros(total, np.int8),
+        step=steps.astype(np.float32),
+        bias=np.zeros(filters, np.float32),
+        convolution_groups=layer.groups,
+    )
 
 
 @njit(cache=True, nogil=True)

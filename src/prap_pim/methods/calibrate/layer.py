@@ -224,6 +224,11 @@ def most_ous(setting: Setting, grain: Grain) -> int:
     return -(-setting.donors // each) * grain.ous(each)
 
 
+def most_shapes(setting: Setting, grain: Grain) -> int:
+    """Shapes that the filters of a block have at most."""
+    return min(_SHAPES, -(-setting.donors // donors_together(grain.of_bits(setting.bits))))
+
+
 def _stretches(every: list[slice]) -> Iterator[list[slice]]:
     """The blocks in stretches: what goes on within one is multiplied out block by block, the rest all at once."""
     per_stretch = max(1, _STRETCH // (every[0].stop - every[0].start))
@@ -409,7 +414,7 @@ class _Solver:
             yield np.arange(len(metric)), self.everyone, self.setting.donors
             return
         total = -(-self.setting.donors // each)
-        kernel, most = self.layer.kernel_positions, min(_SHAPES, total)
+        kernel, most = self.layer.kernel_positions, most_shapes(self.setting, self.grain)
         shapes = list(choose_shapes(wanted, metric, self.problem.weight, self.setting.positions, kernel, most))
         sizes = np.array([len(filters) for _, filters in shapes])
         for (kept, filters), share in zip(shapes, apportioned(total, sizes, -(-sizes // each)), strict=True):

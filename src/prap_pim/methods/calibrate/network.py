@@ -15,6 +15,7 @@ from prap_pim.common.settings import nearest
 from prap_pim.frontend import Captured, classes_of, on_copies, outputs, padding_mask
 from prap_pim.frontend.quantize import rounding
 from prap_pim.frontend.weights import put_own_weights, sharing_weights
+from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.plan import LayerWeights
@@ -24,8 +25,19 @@ from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.layer import Setting, blocks
 from prap_pim.methods.calibrate.lowbit import keeps_all, low_bit
+from prap_pim.methods.calibrate.prices import Charges, Prices, Steps
 from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
-from prap_pim.methods.calibrate.survey import Survey, Surveyor, between, further_uses, least_steps, reducible, weighed
+from prap_pim.methods.calibrate.survey import (
+    Survey,
+    Surveyor,
+    between,
+    further_uses,
+    least_settings,
+    least_steps,
+    most_steps,
+    reducible,
+    weighed,
+)
 from prap_pim.methods.prune import dense_weights
 from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
 from prap_pim.methods.request import CalibrationInputs, Request
@@ -33,6 +45,9 @@ from prap_pim.methods.request import CalibrationInputs, Request
 _ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
 _SLACK = 0.01  # of the budget: more must not be left over for want of an offer
 _PRICINGS = 3  # allocations, each with the price of a use that the one before has found
+_TRIES = 3  # compressions, each with a budget corrected by what the one before has taken
+_CORRECTIONS = 30  # until they change what is chosen
+_USED = 0.97  # of a budget: with more, no other try is made
 _MOST_PRICE = 0.5  # of a use, in shares of what a pattern holds on the average
 _FLOOR_LAYERS = 3  # that are named where the least is too much
 _TINY = 1e-9
@@ -72,6 +87,7 @@ class Calibration:
             otherwise than the network itself, as it was; None where no output has classes.
         held_back: layers that ``balance`` alone kept from a better offer.
         rebuilt: the network with these plans; None of one that was read back.
+        share: what it takes of what was limited, of the dense network's; None where that is ``max_drop``.
     """
 
     plans: Mapping[str, LayerWeights]
@@ -79,6 +95,7 @@ class Calibration:
     drop: float | None
     held_back: tuple[str, ...]
     rebuilt: Rebuilt | None
+    share: float | None = None
 
 
 @torch.no_grad()
@@ -109,7 +126,7 @@ def calibrate(
             raise UserError(f"there is no layer {name!r} to leave whole ({nearest(name, names)})")
     job = _Job(captured, given, request, frozenset(whole), progress)
     config = job.config
-    check_budget(captured.network, config, job.grain, whole)
+    check_budget(captured.network, config, request.chip, whole)
     job.look()
     if config.max_drop is not None and job.survey.classes is None:
         raise UserError(
@@ -118,38 +135,63 @@ def calibrate(
         )
     if config.max_drop is not None:
         return job.to_drop(config.max_drop)
-    return job.to_ratio(1.0 if config.compute_ratio is None else config.compute_ratio)
+    return job.to_share(1.0 if config.share is None else config.share[1])
+
+
+def prices_of(network: Network, config: Budgeted, chip: Chip) -> Prices:
+    """What layers take of what the settings limit."""
+    quantity = "compute" if config.share is None else config.share[0]
+    return Steps(network, chip, config) if quantity == "compute" else Charges(network, chip, quantity)
 
 
 def least_ratio(network: Network, config: Budgeted, grain: Grain, whole: Collection[str]) -> float:
     """The least compute ratio: as few patterns as may be in every layer but those that are left ``whole``."""
-    return sum(_least(network, config, grain, whole).values()) / sum(dense_steps(x, grain) for x in network.layers)
+    dense = {layer.name: dense_steps(layer, grain) for layer in network.layers}
+    least = (dense[x.name] if x.name in whole else least_steps(x, config, grain) for x in network.layers)
+    return sum(least) / sum(dense.values())
 
 
-def _least(network: Network, config: Budgeted, grain: Grain, whole: Collection[str]) -> dict[str, int]:
+def _least(
+    network: Network, config: Budgeted, grain: Grain, prices: Prices, whole: Collection[str]
+) -> dict[str, float]:
+    """What each layer takes at least."""
+    dense = prices.dense
     return {
-        layer.name: dense_steps(layer, grain) if layer.name in whole else least_steps(layer, config, grain)
-        for layer in network.layers
+        x.name: dense[x.name]
+        if x.name in whole
+        else min(dense[x.name], *(prices.of(x, setting) for setting in least_settings(x, config, grain)))
+        for x in network.layers
     }
 
 
-def check_budget(network: Network, config: Budgeted, grain: Grain, whole: Collection[str]) -> None:
+def check_budget(network: Network, config: Budgeted, chip: Chip, whole: Collection[str]) -> None:
     """
     Raises:
         UserError: the budget is less than the least that the layers can take; names those that take most of it.
     """
-    least = least_ratio(network, config, grain, whole)
-    if config.compute_ratio is None or config.compute_ratio >= least:
+    if config.share is None:
         return
-    dense = sum(dense_steps(layer, grain) for layer in network.layers)
-    shares = sorted(_least(network, config, grain, whole).items(), key=lambda each: -each[1])[:_FLOOR_LAYERS]
-    most = ", ".join(f"{name} {steps / dense:.4f}" for name, steps in shares)
+    quantity, share = config.share
+    prices = prices_of(network, config, chip)
+    each = _least(network, config, chip.grain, prices, whole)
+    dense = prices.total(prices.dense.values())
+    least = prices.total(each.values()) / dense
+    if share >= least:
+        return
+    shares = sorted(each.items(), key=lambda each: -each[1])[:_FLOOR_LAYERS]
+    most = ", ".join(f"{name} {taken / dense:.4f}" for name, taken in shares)
+    asked = "a compute ratio" if quantity == "compute" else f"a budget of {quantity}"
     raise UserError(
-        f"a compute ratio of {config.compute_ratio:g} is not possible here: with as few "
+        f"{asked} of {share:g} is not possible here: with as few "
         f"{'bits' if config.own else 'patterns'} as may be"
         f"{' in the layers that are not left whole' if whole else ''} it is {np.ceil(least * 1e4) / 1e4:.4f}, "
         f"most of it in {most}"
     )
+
+
+def _nearer(limit: float, taken: float, best: float) -> bool:
+    """Whether so much is a better use of a budget than the best so far: within it, and more of it."""
+    return taken < best if best > limit else best < taken <= limit
 
 
 class _Job:
@@ -172,6 +214,7 @@ class _Job:
         self.layers = {layer.name: layer for layer in captured.network.layers}
         free = (layer.name for layer in captured.network.layers if reducible(layer, self.config, self.grain))
         self.free = frozenset(free) - untouched
+        self.prices = prices_of(captured.network, self.config, self.chip)
 
     def look(self) -> None:
         """Survey the untouched network."""
@@ -192,31 +235,83 @@ class _Job:
         self.survey: Survey = surveyor.survey(self.progress, self.phase)
         self.nats = self.survey.nats
 
-    def to_ratio(self, ratio: float) -> Calibration:
-        """Share out so many of the dense OU steps, and compress."""
-        dense = {name: dense_steps(layer, self.grain) for name, layer in self.layers.items()}
-        budget = int(ratio * sum(dense.values()) * (1 + _TINY)) - sum(dense[n] for n in dense if n not in self.free)
-        every, rate = self.survey.offers, 0.0
+    def to_share(self, share: float) -> Calibration:
+        """The best that is found within this share of what the dense network takes.
+
+        What the offers take of energy or time is known of the finished plans alone. Where these take more than they
+        may, or much less, the budget is shared out anew, larger or smaller by as much.
+        """
+        target, best, limit = share, None, share * (1 + _TINY)
+        allocated = self._allocated(target)
+        for _ in range(_TRIES):
+            found = self.compress(*allocated)
+            found = replace(found, share=self.prices.taken(found.plans))
+            taken = found.share or 0.0
+            if best is None or _nearer(limit, taken, best.share or 0.0):
+                best = found
+            if isinstance(self.prices, Steps) or _USED * share <= taken <= limit:
+                break
+            before = allocated[0]
+            for _ in range(_CORRECTIONS if taken > limit else 1):
+                target *= share / max(taken, _TINY)
+                allocated = self._allocated(target)
+                if allocated[0] != before:
+                    break
+            else:
+                break  # there is nothing between
+        assert best is not None
+        return best
+
+    def _allocated(self, share: float) -> tuple[dict[str, Setting], float, tuple[str, ...]]:
+        """Share the budget out: settings, what a unit of it is worth, in nats, and whom ``balance`` held back."""
+        if not self.prices.together:
+            return self._each_within(share * max(self.prices.dense.values()))
 
         def priced(offers: Mapping[str, list[Offer]]) -> dict[str, list[Offer]]:
             return weighed(offers, self.nats, partial(self._further_uses, rate))
 
-        for _ in range(1 if self.config.uses == 1 else _PRICINGS):  # what further uses cost follows from the rate
-            chosen, rate = allocate(priced(self._quick_enough(every, ratio)), budget)
-        left = budget - sum(offer.ou_steps for offer in chosen.values())
+        every, rate = self._costed(self.survey.offers), 0.0
+        dense, in_steps = self.prices.dense, isinstance(self.prices, Steps)
+        budget = share * sum(dense.values()) * (1 + _TINY)
+        budget = (int(budget) if in_steps else budget) - sum(dense[n] for n in dense if n not in self.free)
+        if not in_steps:  # a corrected one may be below the least
+            budget = max(budget, sum(min(o.cost for o in offers) for offers in every.values()))
+        for _ in range(1 if self.config.uses == 1 or not in_steps else _PRICINGS):
+            chosen, rate = allocate(priced(self._quick_enough(every, share)), budget)  # prices follow from the rate
+        left = budget - sum(offer.cost for offer in chosen.values())
         if left > _SLACK * budget:  # the ladder's rungs are too far apart
-            every = {n: [*found, *between(self.layers[n], found, self.grain)] for n, found in every.items()}
-            chosen = filled(chosen, priced(self._quick_enough(every, ratio)), left)
+            every = self._costed(self._finer())
+            chosen = filled(chosen, priced(self._quick_enough(every, share)), left)
         held_back: tuple[str, ...] = ()
         if self.config.balance:
             freely, _ = allocate(priced(every), budget)
-            held_back = tuple(name for name, offer in chosen.items() if offer.ou_steps < freely[name].ou_steps)
-        return self.compress({name: offer.setting for name, offer in chosen.items()}, rate, held_back)
+            held_back = tuple(name for name, offer in chosen.items() if offer.cost < freely[name].cost)
+        return {name: offer.setting for name, offer in chosen.items()}, rate, held_back
+
+    def _each_within(self, limit: float) -> tuple[dict[str, Setting], float, tuple[str, ...]]:
+        """Of every layer the best that takes at most ``limit``, or the least where nothing does."""
+        chosen = {}
+        for name, offers in self._costed(self._finer()).items():
+            quick = [offer for offer in offers if offer.cost <= limit * (1 + _TINY)]
+            least = min(offers, key=lambda offer: offer.cost)
+            chosen[name] = min(quick, key=lambda offer: (offer.loss, offer.cost), default=least).setting
+        return chosen, 0.0, ()
+
+    def _costed(self, offers: Mapping[str, list[Offer]]) -> dict[str, list[Offer]]:
+        """With what they take of the budget."""
+        return {n: [replace(o, cost=self.prices.of(self.layers[n], o.setting)) for o in x] for n, x in offers.items()}
+
+    def _finer(self) -> dict[str, list[Offer]]:
+        """All offers, with every number of whole OUs between them."""
+        return {n: [*x, *between(self.layers[n], x, self.grain)] for n, x in self.survey.offers.items()}
 
     def _further_uses(self, rate: float, name: str, setting: Setting) -> float:
-        """What a setting's further uses cost, in nats, where an OU step is worth ``rate``."""
-        uses = further_uses(self.layers[name], setting, self.grain)
-        return self.config.update_weight * rate * uses
+        """What a setting's further uses cost, in nats, where an OU step is worth ``rate``: nothing where the budget
+        pays for them.
+        """
+        if not isinstance(self.prices, Steps):
+            return 0.0
+        return self.config.update_weight * rate * further_uses(self.layers[name], setting, self.grain)
 
     def _quick_enough(self, every: Mapping[str, list[Offer]], ratio: float) -> Mapping[str, list[Offer]]:
         """The offers with which no layer takes longer than ``ratio`` times the slowest layer of the dense network, each
@@ -228,8 +323,9 @@ class _Job:
         slowest = max(dense_steps(layer, self.grain) / crossbars[name] for name, layer in self.layers.items())
         found = {}
         for name, offers in every.items():
-            quick = [offer for offer in offers if offer.ou_steps / crossbars[name] <= ratio * slowest]
-            found[name] = quick or [min(offers, key=lambda offer: offer.ou_steps)]
+            taken = [most_steps(self.layers[name], offer.setting, self.grain) for offer in offers]
+            quick = [o for o, steps in zip(offers, taken, strict=True) if steps / crossbars[name] <= ratio * slowest]
+            found[name] = quick or [offers[int(np.argmin(taken))]]
         return found
 
     def to_drop(self, drop: float) -> Calibration:
@@ -242,7 +338,7 @@ class _Job:
         while low < high:  # ratio 2**(-low / 4) is good enough, as far as is known; one below 2**(-high / 4) is not
             middle = (low + high + 1) // 2
             self.phase = f"{self._name}: ratio {2 ** (-middle / 4):.3f}"
-            found = self.to_ratio(2 ** (-middle / 4))
+            found = self.to_share(2 ** (-middle / 4))
             if found.drop is not None and found.drop <= drop:
                 low, best = middle, found
             else:
@@ -254,7 +350,7 @@ class _Job:
 
         Args:
             settings: of the layers that do not keep all their patterns.
-            rate: what an OU step is worth, in nats.
+            rate: what a unit of the budget is worth, in nats.
             held_back: see ``Calibration``.
         """
         found: dict[str, Allocated] = {}
@@ -292,7 +388,7 @@ class _Job:
             plan = problem.plan(setting.positions or 0, self.grain)
         else:
             uses = layer.filters * len(blocks(next(layer.by_group()), setting.positions, self.grain))
-            worth = self.config.update_weight * rate * layer.positions  # of one use, in nats
+            worth = rate * self.prices.of_use(layer, setting)  # of one use, in nats
             price = min(worth / self.nats[layer.name], _MOST_PRICE / uses) * problem.energy  # no layer goes dark
             plan = problem.priced(price).approximated(setting, self.grain, self.config.passes)
         if layer.name not in self.captured.folded and self.captured.origins[layer.name].takes_bias:

@@ -74,14 +74,18 @@ def further_uses(layer: Layer, setting: Setting, grain: Grain) -> int:
     return (setting.uses - 1) * layer.filters * len(blocks(part, setting.positions, grain)) * layer.positions
 
 
+def least_settings(layer: Layer, config: Budgeted, grain: Grain) -> list[Setting]:
+    """As few patterns as the settings allow, or as few bits of all of them: one of these takes the least."""
+    if stores_its_own(layer, config):
+        return lowbit.own_settings(layer, config.bits) + depthwise_settings(layer, config, grain)
+    kept = kept_positions(next(layer.by_group()), config, grain)
+    every = lowbit.own_settings(layer, config.bits) if None in kept else []
+    return [Setting(1, *each) for each in product(kept, config.bits)] + every
+
+
 def least_steps(layer: Layer, config: Budgeted, grain: Grain) -> int:
     """OU steps of one inference with as few patterns as the settings allow."""
-    if stores_its_own(layer, config):
-        settings = lowbit.own_settings(layer, config.bits) + depthwise_settings(layer, config, grain)
-    else:
-        kept = kept_positions(next(layer.by_group()), config, grain)
-        settings = [Setting(1, *each) for each in product(kept, config.bits)]
-    return min(most_steps(layer, setting, grain) for setting in settings)
+    return min(most_steps(layer, setting, grain) for setting in least_settings(layer, config, grain))
 
 
 def stores_its_own(layer: Layer, config: Budgeted) -> bool:
@@ -249,7 +253,7 @@ def between(layer: Layer, offers: Sequence[Offer], grain: Grain) -> Iterator[Off
                 share = (donors - low.setting.donors) / (high.setting.donors - low.setting.donors)
                 setting = replace(kind, donors=donors)
                 steps = most_steps(layer, setting, grain)
-                if steps < high.ou_steps:
+                if steps < high.cost:
                     yield Offer(setting, steps, low.loss + share * (high.loss - low.loss))
 
 
