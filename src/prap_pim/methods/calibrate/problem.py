@@ -23,7 +23,6 @@ _ROWS_AT_ONCE = 1 << 24  # numbers laid out as im2col rows
 _SAMPLE = 8  # blocks of a layer that are looked at to tell what an offer would give
 _DEPTHWISE_ROWS = 2048  # im2col rows, at most, where a filter has a kernel's weights alone
 _FEW_ROWS = 0.1  # damping, at least, of a layer that has as many inputs as the calibration gives im2col rows
-_LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
 
 
 def shares_nothing(layer: Layer) -> bool:
@@ -117,6 +116,7 @@ class LayerInputs:
         original_grid, original: likewise; ``original`` is ``now`` where nothing has been changed.
         masks: of each batch of the first call and of further ones in turn, which positions are no padding
             (``capture.padding_mask``).
+        weight: float64 [O], what each filter's error counts (``filter_weights``); None: all the same.
     """
 
     layer: Layer
@@ -125,6 +125,7 @@ class LayerInputs:
     original_grid: InputGrid
     original: Sequence[Tensor]
     masks: Sequence[Tensor | None] = (None,)
+    weight: Float64 | None = None
 
     @staticmethod
     def of(
@@ -134,6 +135,7 @@ class LayerInputs:
         later: Sequence[Tensor],
         config: QuantizeConfig,
         masks: Sequence[Tensor | None] = (None,),
+        weight: Float64 | None = None,
     ) -> "LayerInputs":
         """
         Args:
@@ -142,6 +144,7 @@ class LayerInputs:
             later: what further calls of the layer read, originally.
             config: how the grid is found.
             masks: of every batch.
+            weight: of the filters.
 
         Raises:
             UserError: an input is NaN or infinite.
@@ -149,10 +152,10 @@ class LayerInputs:
         grid = grid_of(layer, [*now, *later], config)
         integers = [grid.integers(x) for x in (*now, *later)]
         if original is None:
-            return LayerInputs(layer, grid, integers, grid, integers, masks)
+            return LayerInputs(layer, grid, integers, grid, integers, masks, weight)
         wide = grid_of(layer, [*original, *later], LARGEST)  # nothing is clipped: what was meant is wanted
         then = [wide.integers(x) for x in (*original, *later)]
-        return LayerInputs(layer, grid, integers, wide, then, masks)
+        return LayerInputs(layer, grid, integers, wide, then, masks, weight)
 
     def depthwise(self, most: int, seed: Sequence[int], mimic: float, damping: float) -> Depthwise:
         """The problem of a layer whose filters share nothing. Arguments as for ``parts``."""
@@ -161,7 +164,7 @@ class LayerInputs:
         moments = Depthwise.moments(self.layer, places, self.grid, self.original_grid)
         damping = max(damping, _FEW_ROWS * taps / max(1, moments.count))
         mimic = 0.0 if self.original is self.now else mimic
-        return Depthwise.of(self.layer, moments, self.grid, self.original_grid, mimic, damping)
+        return Depthwise.of(self.layer, self._weights, moments, self.grid, self.original_grid, mimic, damping)
 
     def parts(self, most: int, seed: Sequence[int], mimic: float, damping: float) -> Parts:
         """What is to be approximated, group by group.
@@ -172,12 +175,13 @@ class LayerInputs:
             mimic, damping: as in ``CalibratedReuse``.
         """
         layer = self.layer
-        scale = layer.filter_scale.astype(np.float64) ** 2
-        greatest = scale.max()
-        counts = np.maximum(scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)
-        groups = enumerate(zip(layer.by_group(), np.split(counts, layer.groups), strict=True))
+        groups = enumerate(zip(layer.by_group(), np.split(self._weights, layer.groups), strict=True))
         parts = (self._part(part, i, weight, most, seed, mimic, damping) for i, (part, weight) in groups)
         return Parts(layer, tuple(parts))
+
+    @property
+    def _weights(self) -> Float64:
+        return np.ones(self.layer.filters) if self.weight is None else self.weight
 
     def _part(
         self, part: Layer, i: int, weight: Float64, most: int, seed: Sequence[int], mimic: float, damping: float
