@@ -86,17 +86,10 @@ class Depthwise:
 
     @staticmethod
     def of(
-        layer: Layer,
-        weight: Float64,
-        moments: _Moments,
-        grid: InputGrid,
-        original: InputGrid,
-        mimic: float,
-        damping: float,
+        layer: Layer, moments: _Moments, grid: InputGrid, original: InputGrid, mimic: float, damping: float
     ) -> "Depthwise":
         """
         Args:
-            weight: float64 [O], what each filter's error counts.
             mimic, damping: as in ``CalibratedReuse``.
         """
         taps = layer.fan_in
@@ -109,9 +102,8 @@ class Depthwise:
             wanted = moments.cross * (original.step / grid.step) + added
             mixed = mimic * wanted + (1 - mimic) * hessian
             target = np.asarray(np.linalg.solve(hessian, (target[:, None] @ mixed).mT)[:, :, 0], np.float64)
-        return Depthwise(
-            layer, target, hessian, weight, moments.mean * grid.step, moments.original_mean * original.step
-        )
+        scale = layer.filter_scale.astype(np.float64) ** 2
+        return Depthwise(layer, target, hessian, scale, moments.mean * grid.step, moments.original_mean * original.step)
 
     def kept(self, count: int) -> tuple[Float64, NDArray[np.bool_]]:
         """The weights with ``count`` of each filter kept: dropped one by one, the cheapest first, the others re-solved.

@@ -1,4 +1,4 @@
-"""What the error of each filter of a layer counts: by its effect on the network's outputs.
+"""What the error of each filter of a layer counts by its effect on the network's outputs, where that is asked for.
 
 An error of a filter's outputs that is small and independent from position to position makes the network's outputs
 diverge by half its square times the Fisher information (Martens, JMLR 2020): the mean squared gradient of the loss,
@@ -15,49 +15,40 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prap_pim.frontend import Captured, Output, Spread, on_copies, outputs
-from prap_pim.ir.network import Layer
 
 Float64 = NDArray[np.float64]
 
-_LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
 _EVENLY = 0.1  # of the mean, added to every filter's weight: other inputs may need what these do not
 _TINY = 1e-30
 
 
 def filter_weights(
-    captured: Captured, batches: Sequence[tuple[Tensor, ...]], judges: Sequence[Output], seed: int
+    captured: Captured, batches: Sequence[tuple[Tensor, ...]], judges: Sequence[Output], seed: int, exponent: float
 ) -> dict[str, Float64]:
-    """What the error of each filter counts beside that of the layer's others.
+    """What each filter's error counts beside the others of its layer, of layers whose scale holds no batch norm.
 
-    The square of a batch norm's factor that a layer's scale holds; where there is none, the squared gradient; the same
-    for all filters where no gradient comes, as from a network that cannot be differentiated.
+    The same for all filters where no gradient comes, as from a network that cannot be differentiated.
 
     Args:
         captured: the network.
         batches: calibration inputs; all activations of one batch are held at a time.
         judges: the outputs.
         seed: of the random directions.
+        exponent: of the squared gradient; 0: all filters count the same, and no gradient is looked at.
 
     Returns:
         float64 [O] by layer name, the greatest 1.
     """
+    if exponent == 0:
+        return {}
     squares = squared_gradients(captured, batches, judges, seed)
-    return {
-        layer.name: _of_norm(layer) if layer.name in captured.folded else _of_gradients(squares[layer.name])
-        for layer in captured.network.layers
-    }
+    return {name: _weights(each, exponent) for name, each in squares.items() if name not in captured.folded}
 
 
-def _of_norm(layer: Layer) -> Float64:
-    scale = layer.filter_scale.astype(np.float64) ** 2
-    greatest = scale.max()
-    return np.maximum(scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)
-
-
-def _of_gradients(squares: Float64) -> Float64:
+def _weights(squares: Float64, exponent: float) -> Float64:
     if not (np.isfinite(squares).all() and squares.max() > 0):
         return np.ones(len(squares))
-    weight = squares / squares.max()
+    weight = (squares / squares.max()) ** exponent
     weight += _EVENLY * weight.mean()
     return np.asarray(weight / weight.max())
 

@@ -266,7 +266,7 @@ class _Job:
             if setting == Setting(layer.filters // layer.groups):
                 setting = None
             changes = setting is not None or (then is not None and layer.name not in self.untouched)
-            later, weight = self.later.get(layer.name, []), self.survey.weights[layer.name]
+            later, weight = self.later.get(layer.name, []), self.survey.weights.get(layer.name)
             given = LayerInputs.of(layer, now, then, later, self.quantize, self.masks, weight)
             plan, error = self._compressed(given, setting, rate) if changes else (None, 0.0)
             found[layer.name] = Allocated(

@@ -23,6 +23,7 @@ _ROWS_AT_ONCE = 1 << 24  # numbers laid out as im2col rows
 _SAMPLE = 8  # blocks of a layer that are looked at to tell what an offer would give
 _DEPTHWISE_ROWS = 2048  # im2col rows, at most, where a filter has a kernel's weights alone
 _FEW_ROWS = 0.1  # damping, at least, of a layer that has as many inputs as the calibration gives im2col rows
+_LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
 
 
 def shares_nothing(layer: Layer) -> bool:
@@ -116,7 +117,7 @@ class LayerInputs:
         original_grid, original: likewise; ``original`` is ``now`` where nothing has been changed.
         masks: of each batch of the first call and of further ones in turn, which positions are no padding
             (``capture.padding_mask``).
-        weight: float64 [O], what each filter's error counts (``filter_weights``); None: all the same.
+        weight: float64 [O], what each filter's error counts (``filter_weights``); None: what batch norm says.
     """
 
     layer: Layer
@@ -164,7 +165,8 @@ class LayerInputs:
         moments = Depthwise.moments(self.layer, places, self.grid, self.original_grid)
         damping = max(damping, _FEW_ROWS * taps / max(1, moments.count))
         mimic = 0.0 if self.original is self.now else mimic
-        return Depthwise.of(self.layer, self._weights, moments, self.grid, self.original_grid, mimic, damping)
+        problem = Depthwise.of(self.layer, moments, self.grid, self.original_grid, mimic, damping)
+        return problem if self.weight is None else replace(problem, weight=self.weight)
 
     def parts(self, most: int, seed: Sequence[int], mimic: float, damping: float) -> Parts:
         """What is to be approximated, group by group.
@@ -175,13 +177,10 @@ class LayerInputs:
             mimic, damping: as in ``CalibratedReuse``.
         """
         layer = self.layer
-        groups = enumerate(zip(layer.by_group(), np.split(self._weights, layer.groups), strict=True))
+        counts = _of_norm(layer) if self.weight is None else self.weight
+        groups = enumerate(zip(layer.by_group(), np.split(counts, layer.groups), strict=True))
         parts = (self._part(part, i, weight, most, seed, mimic, damping) for i, (part, weight) in groups)
         return Parts(layer, tuple(parts))
-
-    @property
-    def _weights(self) -> Float64:
-        return np.ones(self.layer.filters) if self.weight is None else self.weight
 
     def _part(
         self, part: Layer, i: int, weight: Float64, most: int, seed: Sequence[int], mimic: float, damping: float
@@ -234,3 +233,10 @@ class LayerInputs:
         if mask is None or part.kind != "linear" or not same:
             return np.arange(count)
         return np.flatnonzero(mask.flatten().cpu().numpy())
+
+
+def _of_norm(layer: Layer) -> Float64:
+    """What each filter's error counts by the batch norm behind it, float64 [O]."""
+    scale = layer.filter_scale.astype(np.float64) ** 2
+    greatest = scale.max()
+    return np.maximum(scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)

@@ -103,7 +103,7 @@ class Survey:
         at_probe: the layer's expected relative error then.
         offers: ways to compress each layer, with its relative error as their loss.
         classes: what the untouched network takes the calibration inputs for; None where no output has classes.
-        weights: what the error of each filter of a layer counts, by its name (``filter_weights``).
+        weights: what the error of each filter of a layer counts, where batch norm does not say it (``filter_weights``).
     """
 
     sensitivity: Mapping[str, float]
@@ -156,14 +156,14 @@ class Surveyor:
         least = -(-_LEAST_ANSWERS // min(output.answers for output in self.judges))
         first = self.captured.first_inputs(self.batches, _INPUTS, least)
         probe = Probe(self.captured.module, first)
-        weights = filter_weights(self.captured, first, self.judges, self.seed)
+        weights = filter_weights(self.captured, first, self.judges, self.seed, self.config.fisher)
         sensitivity: dict[str, float] = {}
         at_probe: dict[str, float] = {}
         offers: dict[str, list[Offer]] = {}
         for node in walk.nodes():
             layer = layers.get(str(node.target)) if node.op == "call_module" else None
             if layer is not None and layer.name not in offers:
-                plan, error, offers[layer.name] = self._looked_at(layer, walk.inputs(node), weights[layer.name])
+                plan, error, offers[layer.name] = self._looked_at(layer, walk.inputs(node), weights.get(layer.name))
                 changed = weight_module(self.captured.module.get_submodule(layer.name), plan)
                 sensitivity[layer.name] = self._diverged(probe.wanted, probe.from_here(node, changed))
                 at_probe[layer.name] = max(error, _TINY)
@@ -182,7 +182,7 @@ class Surveyor:
         return divergence(self.judges, ((outputs(own, name), outputs(other, name)) for own, other in pairs))
 
     def _looked_at(
-        self, layer: Layer, inputs: list[Tensor], weight: NDArray[np.float64]
+        self, layer: Layer, inputs: list[Tensor], weight: NDArray[np.float64] | None
     ) -> tuple[LayerWeights, float, list[Offer]]:
         """A layer as it is probed, its error then, and its offers."""
         later = self.later.get(layer.name, [])
