@@ -82,7 +82,7 @@ def squared_gradients(
             ]
             pairs = [(v, d) for v, d in zip(values, directions, strict=True) if v.requires_grad]
             if pairs:
-                torch.autograd.backward(*zip(*pairs, strict=True))
+                torch.autograd.backward([v for v, _ in pairs], [d for _, d in pairs])
     except RuntimeError:  # torch cannot differentiate it
         return {each: np.zeros(len(total)) for each, total in sums.items()}
     return {each: total.numpy() for each, total in sums.items()}
@@ -94,7 +94,7 @@ def _watch(total: Tensor, axis: int, _module: nn.Module, _inputs: tuple[Tensor, 
     def add(gradient: Tensor) -> None:
         total.add_(gradient.movedim(axis, -1).flatten(0, -2).square().sum(0, dtype=torch.float64))
 
-    found.requires_grad_().register_hook(add)
+    found.requires_grad_().register_hook(add)  # type: ignore[no-untyped-call]
     return found.clone() if found.is_leaf else found  # a leaf may not be worked on in place
 
 
