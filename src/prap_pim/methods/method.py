@@ -141,6 +141,8 @@ class Calibrated(Method, CalibratedReuse):
             good on a few inputs is in part peculiar to them: half of it loses less on others.
         damping: added to the covariance of a layer's inputs, in its mean diagonal; where a layer sees few im2col rows,
             at least a tenth of its inputs over its rows.
+        fisher: exponent of the squared gradient of the outputs' loss by which a filter's error counts where no batch
+            norm says it, 0 (all count the same; nothing is differentiated) to 1.
         update_weight: what adding up one partial sum counts, in OU steps: a filter does without a row group that would
             gain it less than that much more computing would gain elsewhere. 0: every gain is taken. Budgets of energy
             and latency take what an update costs on the chip instead.
@@ -167,6 +169,7 @@ class LowBit(Method, LowBits):
         balance: as for ``Calibrated``.
         mimic: likewise.
         damping: likewise.
+        fisher: likewise.
         outputs: likewise.
     """
 

@@ -43,6 +43,7 @@ def test_either_budget_is_enough():
         ({"passes": 2.5}, "passes: "),
         ({"mimic": 1.1}, "mimic: "),
         ({"damping": 0}, "damping: "),
+        ({"fisher": 1.5}, "fisher: "),
         ({"update_weight": -1}, "update_weight: "),
         ({"keep": 0.5}, "unknown key 'keep'"),
         ({"kind": "calibrted"}, "unknown kind 'calibrted' (did you mean 'calibrated'?)"),

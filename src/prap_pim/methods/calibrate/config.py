@@ -37,6 +37,7 @@ class _Budget(Settings):
     balance: bool = False
     mimic: float = Field(default=0.5, ge=0, le=1)
     damping: float = Field(default=0.03, ge=1e-6, le=10)
+    fisher: float = Field(default=0.0, ge=0, le=1)
     outputs: dict[str, float] | None = Field(default=None, min_length=1)
     _wanted: ClassVar[str] = "give either compute_ratio (--ratio), budget (--budget) or max_drop (--max-drop)"
 

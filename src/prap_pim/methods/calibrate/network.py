@@ -362,7 +362,8 @@ class _Job:
             if setting == Setting(layer.filters // layer.groups):
                 setting = None
             changes = setting is not None or (then is not None and layer.name not in self.untouched)
-            given = LayerInputs.of(layer, now, then, self.later.get(layer.name, []), self.quantize, self.masks)
+            later, weight = self.later.get(layer.name, []), self.survey.weights.get(layer.name)
+            given = LayerInputs.of(layer, now, then, later, self.quantize, self.masks, weight)
             plan, error = self._compressed(given, setting, rate) if changes else (None, 0.0)
             found[layer.name] = Allocated(
                 layer.name, self.survey.sensitivity.get(layer.name), setting, plan is not None, error

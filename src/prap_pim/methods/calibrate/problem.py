@@ -117,6 +117,7 @@ class LayerInputs:
         original_grid, original: likewise; ``original`` is ``now`` where nothing has been changed.
         masks: of each batch of the first call and of further ones in turn, which positions are no padding
             (``capture.padding_mask``).
+        weight: float64 [O], what each filter's error counts (``filter_weights``); None: what batch norm says.
     """
 
     layer: Layer
@@ -125,6 +126,7 @@ class LayerInputs:
     original_grid: InputGrid
     original: Sequence[Tensor]
     masks: Sequence[Tensor | None] = (None,)
+    weight: Float64 | None = None
 
     @staticmethod
     def of(
@@ -134,6 +136,7 @@ class LayerInputs:
         later: Sequence[Tensor],
         config: QuantizeConfig,
         masks: Sequence[Tensor | None] = (None,),
+        weight: Float64 | None = None,
     ) -> "LayerInputs":
         """
         Args:
@@ -142,6 +145,7 @@ class LayerInputs:
             later: what further calls of the layer read, originally.
             config: how the grid is found.
             masks: of every batch.
+            weight: of the filters.
 
         Raises:
             UserError: an input is NaN or infinite.
@@ -149,10 +153,10 @@ class LayerInputs:
         grid = grid_of(layer, [*now, *later], config)
         integers = [grid.integers(x) for x in (*now, *later)]
         if original is None:
-            return LayerInputs(layer, grid, integers, grid, integers, masks)
+            return LayerInputs(layer, grid, integers, grid, integers, masks, weight)
         wide = grid_of(layer, [*original, *later], LARGEST)  # nothing is clipped: what was meant is wanted
         then = [wide.integers(x) for x in (*original, *later)]
-        return LayerInputs(layer, grid, integers, wide, then, masks)
+        return LayerInputs(layer, grid, integers, wide, then, masks, weight)
 
     def depthwise(self, most: int, seed: Sequence[int], mimic: float, damping: float) -> Depthwise:
         """The problem of a layer whose filters share nothing. Arguments as for ``parts``."""
@@ -161,7 +165,8 @@ class LayerInputs:
         moments = Depthwise.moments(self.layer, places, self.grid, self.original_grid)
         damping = max(damping, _FEW_ROWS * taps / max(1, moments.count))
         mimic = 0.0 if self.original is self.now else mimic
-        return Depthwise.of(self.layer, moments, self.grid, self.original_grid, mimic, damping)
+        problem = Depthwise.of(self.layer, moments, self.grid, self.original_grid, mimic, damping)
+        return problem if self.weight is None else replace(problem, weight=self.weight)
 
     def parts(self, most: int, seed: Sequence[int], mimic: float, damping: float) -> Parts:
         """What is to be approximated, group by group.
@@ -172,9 +177,7 @@ class LayerInputs:
             mimic, damping: as in ``CalibratedReuse``.
         """
         layer = self.layer
-        scale = layer.filter_scale.astype(np.float64) ** 2
-        greatest = scale.max()
-        counts = np.maximum(scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)
+        counts = _of_norm(layer) if self.weight is None else self.weight
         groups = enumerate(zip(layer.by_group(), np.split(counts, layer.groups), strict=True))
         parts = (self._part(part, i, weight, most, seed, mimic, damping) for i, (part, weight) in groups)
         return Parts(layer, tuple(parts))
@@ -230,3 +233,10 @@ class LayerInputs:
         if mask is None or part.kind != "linear" or not same:
             return np.arange(count)
         return np.flatnonzero(mask.flatten().cpu().numpy())
+
+
+def _of_norm(layer: Layer) -> Float64:
+    """What each filter's error counts by the batch norm behind it, float64 [O]."""
+    scale = layer.filter_scale.astype(np.float64) ** 2
+    greatest = scale.max()
+    return np.maximum(scale / greatest, _LEAST_WEIGHT) if greatest > 0 else np.ones(layer.filters)

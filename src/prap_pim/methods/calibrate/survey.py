@@ -22,6 +22,7 @@ from prap_pim.methods.calibrate import lowbit
 from prap_pim.methods.calibrate.allocate import Offer
 from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.depthwise import Depthwise
+from prap_pim.methods.calibrate.fisher import filter_weights
 from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
 from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
 
@@ -106,12 +107,14 @@ class Survey:
         at_probe: the layer's expected relative error then.
         offers: ways to compress each layer, with its relative error as their loss.
         classes: what the untouched network takes the calibration inputs for; None where no output has classes.
+        weights: what the error of each filter of a layer counts, where batch norm does not say it (``filter_weights``).
     """
 
     sensitivity: Mapping[str, float]
     at_probe: Mapping[str, float]
     offers: Mapping[str, list[Offer]]
     classes: Tensor | None
+    weights: Mapping[str, NDArray[np.float64]]
 
     @property
     def nats(self) -> dict[str, float]:
@@ -155,14 +158,16 @@ class Surveyor:
         layers = {layer.name: layer for layer in self.captured.network.layers if layer.name in self.free}
         walk = Walk(self.captured.module, self.batches)
         least = -(-_LEAST_ANSWERS // min(output.answers for output in self.judges))
-        probe = Probe(self.captured.module, self.captured.first_inputs(self.batches, _INPUTS, least))
+        first = self.captured.first_inputs(self.batches, _INPUTS, least)
+        probe = Probe(self.captured.module, first)
+        weights = filter_weights(self.captured, first, self.judges, self.seed, self.config.fisher)
         sensitivity: dict[str, float] = {}
         at_probe: dict[str, float] = {}
         offers: dict[str, list[Offer]] = {}
         for node in walk.nodes():
             layer = layers.get(str(node.target)) if node.op == "call_module" else None
             if layer is not None and layer.name not in offers:
-                plan, error, offers[layer.name] = self._looked_at(layer, walk.inputs(node))
+                plan, error, offers[layer.name] = self._looked_at(layer, walk.inputs(node), weights.get(layer.name))
                 changed = weight_module(self.captured.module.get_submodule(layer.name), plan)
                 sensitivity[layer.name] = self._diverged(probe.wanted, probe.from_here(node, changed))
                 at_probe[layer.name] = max(error, _TINY)
@@ -172,7 +177,7 @@ class Surveyor:
                 probe.run(node)
         name = self.captured.network.name
         classes = classes_of(self.judges, (outputs(outcome, name) for outcome in walk.outcome))
-        return Survey(sensitivity, at_probe, offers, classes)
+        return Survey(sensitivity, at_probe, offers, classes, weights)
 
     def _diverged(self, wanted: Sequence[Any], found: Sequence[Any]) -> float:
         """Of the outputs of all batches together."""
@@ -180,9 +185,12 @@ class Surveyor:
         pairs = zip(wanted, found, strict=True)
         return divergence(self.judges, ((outputs(own, name), outputs(other, name)) for own, other in pairs))
 
-    def _looked_at(self, layer: Layer, inputs: list[Tensor]) -> tuple[LayerWeights, float, list[Offer]]:
+    def _looked_at(
+        self, layer: Layer, inputs: list[Tensor], weight: NDArray[np.float64] | None
+    ) -> tuple[LayerWeights, float, list[Offer]]:
         """A layer as it is probed, its error then, and its offers."""
-        given = LayerInputs.of(layer, inputs, None, self.later.get(layer.name, []), self.quantize, self.masks)
+        later = self.later.get(layer.name, [])
+        given = LayerInputs.of(layer, inputs, None, later, self.quantize, self.masks, weight)
         seed = [self.seed, [each.name for each in self.captured.network.layers].index(layer.name)]
         how = (_ROWS, seed, 0.0, self.config.damping)
         problem: Depthwise | Parts = given.depthwise(*how) if shares_nothing(layer) else given.parts(*how)
