@@ -20,6 +20,9 @@ def run_of(**method: Any) -> RunConfig:
 def test_either_budget_is_enough():
     assert CalibratedReuse(compute_ratio=0.25).max_drop is None
     assert CalibratedReuse(max_drop=0).compute_ratio is None
+    assert CalibratedReuse(budget={"energy": 0.25}).share == ("energy", 0.25)
+    assert CalibratedReuse(compute_ratio=0.25).share == CalibratedReuse(budget={"compute": 0.25}).share
+    assert CalibratedReuse(max_drop=0).share is None
     config = run_of().methods[0]
     assert config.reuse == CalibratedReuse(compute_ratio=0.25)
     assert RunConfig.checked(run_of().resolved(), "again") == run_of()
@@ -34,6 +37,15 @@ def test_either_budget_is_enough():
         ({"compute_ratio": 1.01}, "compute_ratio: must be at most 1, not 1.01"),
         ({"compute_ratio": float("nan")}, "compute_ratio: must be"),
         ({"compute_ratio": True}, "compute_ratio must be a number, not true"),
+        ({"budget": {"energy": 0.5}}, "give either compute_ratio (--ratio), budget (--budget) or max_drop"),
+        ({"compute_ratio": None, "budget": {"enrgy": 0.5}}, "budget: unknown key 'enrgy' (did you mean 'energy'?)"),
+        ({"compute_ratio": None, "budget": {"energy": 0}}, "budget.energy: must be above 0, not 0"),
+        ({"compute_ratio": None, "budget": {"latency": 1.5}}, "budget.latency: must be at most 1, not 1.5"),
+        ({"compute_ratio": None, "budget": {"energy": True}}, "energy must be a number, not true"),
+        ({"compute_ratio": None, "budget": 0.5}, "budget: must be pairs of a key and a value"),
+        ({"compute_ratio": None, "budget": {}}, "budget: give exactly one of compute, energy, latency, interval"),
+        ({"compute_ratio": None, "budget": {"energy": 0.5, "latency": 0.5}}, "budget: give exactly one of compute, "),
+        ({"compute_ratio": None, "budget": {"interval": 0.5}, "balance": True}, "leave balance out"),
         ({"passes": False}, "passes must be a number, not false"),
         ({"compute_ratio": None, "max_drop": -0.1}, "max_drop: must be at least 0"),
         ({"compute_ratio": None, "max_drop": 1.5}, "max_drop: must be at most 1"),

@@ -87,7 +87,8 @@ class Calibration:
             otherwise than the network itself, as it was; None where no output has classes.
         held_back: layers that ``balance`` alone kept from a better offer.
         rebuilt: the network with these plans; None of one that was read back.
-        share: what it takes of what was limited, of the dense network's; None where that is ``max_drop``.
+        share: what it takes of what the budget limits, of the dense network's; None where every layer keeps all for the
+            sake of ``max_drop``.
     """
 
     plans: Mapping[str, LayerWeights]
@@ -158,7 +159,7 @@ def _least(
     dense = prices.dense
     return {
         x.name: dense[x.name]
-        if x.name in whole
+        if x.name in whole or not reducible(x, config, grain)
         else min(dense[x.name], *(prices.of(x, setting) for setting in least_settings(x, config, grain)))
         for x in network.layers
     }

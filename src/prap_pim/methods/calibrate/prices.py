@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prap_pim.common.errors import UserError
 from prap_pim.cost import LayerActivity, activities, activity, layer_time
 from prap_pim.cost.price import energy, total
 from prap_pim.hardware.chip import Chip
@@ -93,6 +94,9 @@ class Charges(Prices):
     the network with each layer built once, on the crossbars of its dense plan.
 
     The unit is what the dense network takes for an OU step.
+
+    Raises:
+        UserError: the chip is too small, or charges nothing.
     """
 
     def __init__(self, network: Network, chip: Chip, quantity: Quantity) -> None:
@@ -100,7 +104,10 @@ class Charges(Prices):
         self.table, self.network = load_table(chip.components), network
         self._plans = {layer.name: dense_weights(layer, chip.grain) for layer in network.layers}
         found = self._placed({})
-        self.unit = sum(map(self._charge, found.values())) / sum(dense_steps(x, chip.grain) for x in network.layers)
+        charged = sum(map(self._charge, found.values()))
+        if charged <= 0:
+            raise UserError(f"chip {chip.name}: {network.name} takes no {quantity}, so there is no budget of it")
+        self.unit = charged / sum(dense_steps(layer, chip.grain) for layer in network.layers)
         self.dense = {name: self._charge(counts) / self.unit for name, counts in found.items()}
         phases = (layer_time(counts, chip, self.table).serial_phases_s["digital"] for counts in found.values())
         self._digital = {name: seconds / self.unit for name, seconds in zip(found, phases, strict=True)}
@@ -144,7 +151,8 @@ class Charges(Prices):
         if keeps_all(layer, setting) or shares_nothing(layer):
             return self._core(layer, setting)[0]
         most = layer.filters // layer.groups
-        rungs = sorted({1, most, *(max(1, most // _APART**i) for i in range(most.bit_length() // 2))})
+        apart = {max(1, most // _APART**i) for i in range(1 + most.bit_length() // 2)}
+        rungs = sorted(apart.union(range(1, min(setting.uses, most) + 1)))  # as many uses as donors, if those are few
         i = bisect_left(rungs, setting.donors)
         around = rungs[max(0, i - 1) : i + 1]
         found = [self._core(layer, replace(setting, donors=donors))[0] for donors in around]
