@@ -193,7 +193,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         (["--ratio", "x"], "'--ratio': must be a number, not 'x'"),
         (["--ratio", "2"], "compute_ratio"),
-        ([], "give either compute_ratio (--ratio) or max_drop (--max-drop)"),
+        ([], "give either compute_ratio (--ratio), budget (--budget) or max_drop (--max-drop)"),
         (["--method", "similr"], "did you mean 'similar'?"),
         (["--method", "similar"], "keep"),
         (["--method", "dense", "--ratio", "0.5"], "its compute ratio is always 1"),

@@ -261,7 +261,7 @@ def test_a_ratio_out_of_reach_is_one_line(normed: Captured) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "give compute_ratio (--ratio), max_drop (--max-drop), or one number of bits alone"),
+        ({}, "give compute_ratio (--ratio), budget (--budget), max_drop (--max-drop), or one number of bits alone"),
         ({"compute_ratio": 0.5, "max_drop": 0.1}, "give compute_ratio"),
         ({"bits": []}, "bits: "),
         ({"bits": [9]}, "bits.0: must be at most 8, not 9"),
