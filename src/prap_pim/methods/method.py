@@ -145,7 +145,7 @@ class Calibrated(Method, CalibratedReuse):
             norm says it, 0 (all count the same; nothing is differentiated) to 1.
         update_weight: what adding up one partial sum counts, in OU steps: a filter does without a row group that would
             gain it less than that much more computing would gain elsewhere. 0: every gain is taken. Budgets of energy
-            and latency take what an update costs on the chip instead.
+            and latency take a tenth of what a use costs on the chip instead.
         outputs: what outputs of the network count, by name (a key, or a number in order); 0 leaves one out, those that
             are not named count 1.
     """

@@ -35,6 +35,7 @@ from prap_pim.methods.prune import NoPruning, dense_weights, prune
 
 Int64 = NDArray[np.int64]
 
+_IN_FIT = 0.1  # of a use's cost, that it must be worth in a layer's fit: at all of it uses go that others built on
 _APART = 4  # numbers of donors that are costed are at most this factor from one another
 
 
@@ -55,7 +56,7 @@ class Prices(ABC):
 
     @abstractmethod
     def of_use(self, layer: Layer, setting: Setting) -> float:
-        """One use of a row group."""
+        """What one use of a row group counts in a layer's fit."""
 
     @abstractmethod
     def by_layer(self, plans: Mapping[str, LayerWeights]) -> dict[str, float]:
@@ -122,7 +123,7 @@ class Charges(Prices):
     def of_use(self, layer: Layer, setting: Setting) -> float:
         half = replace(setting, donors=min(setting.donors, max(1, layer.filters // layer.groups // 2)))
         (every, uses), (some, left) = self._core(layer, half), self._core(layer, half, fewer=True)
-        return max(0.0, every - some) / max(1, uses - left)
+        return _IN_FIT * max(0.0, every - some) / max(1, uses - left)
 
     def by_layer(self, plans: Mapping[str, LayerWeights]) -> dict[str, float]:
         return {name: self._charge(counts) / self.unit for name, counts in self._placed(plans).items()}
