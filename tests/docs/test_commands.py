@@ -27,6 +27,7 @@ NOT_GIVEN = {
     "python benchmarks/gpt.py --write docs/gpt.md": LONG,
     "python benchmarks/real.py --cached --write docs/real.md": LONG,
     "python benchmarks/calibrate.py": LONG,
+    "python benchmarks/accumulate.py": LONG,
     "python benchmarks/scale.py --methods calibrated": LONG,
     "python benchmarks/explore.py": LONG,
     "python benchmarks/function.py": LONG,
