@@ -210,9 +210,8 @@ def test_the_users_model_gets_all_that_was_tuned():
 
 def test_layers_left_whole_keep_all_they_have():
     model = seeded(Normed)
-    found = prap_pim.compress(
-        model, images(15), compute_ratio=0.6, skip=["conv1", "head"], tune=Tune(steps=10, rate=0.01)
-    )
+    rough = {"compute_ratio": 0.6, "bits": [8], "uses": 1}  # leaves something to tune
+    found = prap_pim.compress(model, images(15), skip=["conv1", "head"], tune=Tune(steps=10, rate=0.01), **rough)
     own, other = model.state_dict(), found.model.state_dict()
     for key in ("conv1.weight", "norm1.weight", "norm1.bias", "head.weight", "head.bias", "norm4.weight", "norm4.bias"):
         assert torch.equal(own[key], other[key]), key

@@ -282,7 +282,7 @@ class Heads(nn.Module):
 def test_classes_lie_where_the_last_layer_has_its_filters(kind: str, axis: int):
     x = torch.randn(90, *((3, 7) if kind == "line" else (12,)), generator=torch.Generator().manual_seed(0))
     captured = capture(Heads(kind).eval(), x[:1], kind)
-    found = compress(captured, x, compute_ratio=0.4, shapes=(9,))
+    found = compress(captured, x, compute_ratio=0.4, bits=(8,), uses=1)
     with torch.no_grad():
         wanted, got = captured.module(x), with_plans(captured, found)(x)
     assert found.drop == pytest.approx(float((wanted.argmax(axis) != got.argmax(axis)).double().mean()), abs=0.03)

@@ -136,7 +136,7 @@ def test_what_is_trained_and_what_stays(tmp_path: Path):
         same = replace(plan, donors=before.donors, step=before.step)
         assert same.same_as(before)  # who takes which donor with which gain
         assert not np.array_equal(plan.donors, before.donors)
-        assert 120 < np.abs(plan.donors.astype(int)).max() <= 127  # the step only grows
+        assert 100 < np.abs(plan.donors.astype(int)).max() <= 127  # the step only grows
         np.testing.assert_allclose(plan.step / before.step, plan.step[0] / before.step[0], rtol=1e-5)
         assert (plan.step >= before.step * (1 - 1e-6)).all()
         weight = model.get_submodule(name).weight
