@@ -1,7 +1,7 @@
 """A batch of inputs as users have it: one tensor, positional arguments, or named ones."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,6 +172,6 @@ def doubled(batch: Inputs) -> Inputs:
     return tree_map(twice, batch)
 
 
-def on_copies(network: nn.Module, batch: Sequence[Tensor]) -> Any:
+def on_copies(network: Callable[..., Any], batch: Sequence[Tensor]) -> Any:
     """What a network gives for the tensors of a batch, which stay as they are: it may work in place."""
     return network(*(tensor.clone() for tensor in batch))

@@ -458,8 +458,7 @@ class _Network:
 
     def outputs(self, values: Mapping[str, Tensor], part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What the network gives with these parameters."""
-        given = tuple(x.clone() for x in part)
-        return outputs(functional_call(self._module, dict(values), given), self._name)
+        return outputs(on_copies(lambda *given: functional_call(self._module, dict(values), given), part), self._name)
 
     def differentiate(self, examples: _Examples, parts: Sequence[tuple[Tensor, ...]]) -> float:
         """Give all that is trained its gradient of the loss on some inputs; the loss, as if all were like these."""

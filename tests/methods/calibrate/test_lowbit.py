@@ -28,7 +28,7 @@ from prap_pim.methods.calibrate.network import check_budget
 from prap_pim.methods.calibrate.problem import Part, Parts
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.prune import dense_weights
-from tests.methods.calibrate.networks import GRAIN, Normed, Odd, captured_of, compress, images, plan_ratio
+from tests.methods.calibrate.networks import GRAIN, compress, images, plan_ratio
 from tests.methods.calibrate.problems import normal_layer, odd_layers, problem_of
 from tests.methods.calibrate.test_depthwise import layer_of as depthwise_layer
 from tests.methods.calibrate.test_depthwise import problem_of as depthwise_problem
@@ -185,16 +185,6 @@ def test_what_is_expected_of_some_filters_is_near() -> None:
     depthwise = depthwise_problem(depthwise_layer(300, (3, 3)), 1)
     error = depthwise.error(low_bit(depthwise, 3, GRAIN).real_weights())
     assert expected(depthwise, (3,)) == [pytest.approx(error, rel=0.2)]
-
-
-@pytest.fixture(scope="module")
-def odd() -> Captured:
-    return captured_of(Odd)
-
-
-@pytest.fixture(scope="module")
-def normed() -> Captured:
-    return captured_of(Normed)
 
 
 @pytest.mark.parametrize("network", ["odd", "normed"])

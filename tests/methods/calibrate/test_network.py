@@ -36,16 +36,6 @@ from tests.reference.calibrate import slow_cost, slow_covariance
 from tests.reference.im2col import im2col
 
 
-@pytest.fixture(scope="module")
-def odd() -> Captured:
-    return captured_of(Odd)
-
-
-@pytest.fixture(scope="module")
-def normed() -> Captured:
-    return captured_of(Normed)
-
-
 def inputs_of(module: nn.Module, names: list[str], x: Tensor, int8: bool) -> tuple[dict[str, Tensor], Tensor]:
     """What each layer reads, rounded to int8, and what the network gives; with ``int8``, what ``names`` read really is
     rounded, in order."""

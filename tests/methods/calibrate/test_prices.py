@@ -31,16 +31,6 @@ QUANTITIES = ("energy", "latency", "interval")
 GATHERING = CHIP.model_copy(update={"accumulate": "gather"})
 
 
-@pytest.fixture(scope="module")
-def odd() -> Captured:
-    return captured_of(Odd)
-
-
-@pytest.fixture(scope="module")
-def normed() -> Captured:
-    return captured_of(Normed)
-
-
 @pytest.fixture
 def charging(tmp_path: Path) -> Callable[..., Chip]:
     """isaac-32nm with a table in which all is free but for some figures."""

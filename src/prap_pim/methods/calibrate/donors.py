@@ -8,7 +8,7 @@ A pattern may take the sum of several donors (additive quantisation: Babenko and
 another, each for what those before leave (matching pursuit), then each anew given the others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,10 +44,13 @@ class Choice:
     gain: Float32
     saving: Float32
 
-    def of(self, patterns: slice, first: int) -> "Choice":
-        """Of some patterns, whose donors begin with number ``first``."""
-        donor = np.where(self.donor >= 0, self.donor - first, -1).astype(np.int32)
-        return Choice(donor[:, patterns], self.gain[:, patterns], self.saving[patterns])
+    def of(self, patterns: slice) -> "Choice":
+        """Of some patterns."""
+        return Choice(self.donor[:, patterns], self.gain[:, patterns], self.saving[patterns])
+
+    def renumbered(self, more: int) -> "Choice":
+        """With so much added to the donors' numbers."""
+        return replace(self, donor=np.where(self.donor >= 0, self.donor + more, -1).astype(np.int32))
 
 
 def choose(patterns: Float32, donors: Float32, worth: Float32, uses: int = 1, start: Choice | None = None) -> Choice:
@@ -184,19 +187,28 @@ def _choose(patterns: Float32, donors: Float32, worth: Float32, choice: _Uses, u
 def _chosen(patterns: Float32, donors: Float32, worth: Float32, choice: _Uses, afresh: bool) -> Float32:
     """Every use of ``choice`` chosen anew, given the others; ``afresh``: these one by one, too. Returns what is left of
     the patterns, float32 [N, h]."""
-    uses, left = len(choice.donor), patterns.copy()
+    uses = len(choice.donor)
     if afresh:
+        left = patterns.copy()
         for latest in range(uses):
             _choose(left, donors, worth, choice, latest)
             _add(left, donors, choice, latest, np.float32(-1))
             for use in range(latest if latest + 1 < uses else 0):
                 _anew(left, donors, worth, choice, use)
     else:
-        for use in range(uses):
-            _add(left, donors, choice, use, np.float32(-1))
+        left = _left(patterns, donors, choice)
     if not afresh or uses > 1:
         for use in range(uses):
             _anew(left, donors, worth, choice, use)
+    return left
+
+
+@njit(cache=True, nogil=True)
+def _left(patterns: Float32, donors: Float32, choice: _Uses) -> Float32:
+    """What the uses leave of the patterns, float32 [N, h]."""
+    left = patterns.copy()
+    for use in range(len(choice.donor)):
+        _add(left, donors, choice, use, np.float32(-1))
     return left
 
 
@@ -369,9 +381,7 @@ def _round(
     whole: Float64,
 ) -> None:
     count, height = donors.shape
-    left = patterns.copy()
-    for use in range(len(choice.donor)):
-        _add(left, donors, choice, use, np.float32(-1))
+    left = _left(patterns, donors, choice)
     start, where = _users(choice.donor, count)
     gain = choice.gain.ravel()
     wanted, values, best, got = np.empty(height), np.empty(height), np.empty(height), np.empty(height)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prap_pim.common.parallel import over_ranges
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerWeights
+from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, INT8, LayerWeights
 from prap_pim.methods.calibrate.donors import Choice, choose, fit, rounded, seeds
 from prap_pim.methods.calibrate.hessian import Metric
 
@@ -27,7 +27,6 @@ Int64 = NDArray[np.int64]
 
 _LARGEST = 127
 _KERNEL = 9  # positions of the 3x3 kernels that shapes are of
-_BITS = 8  # of the integers that a layer is in units of
 _ROUNDS = 3  # of k-means
 _ROUNDS_ALONE = 1  # where a block is looked at by itself
 _FURTHER_ROUNDS = 1  # in further passes, from the donors of the one before
@@ -84,6 +83,7 @@ class Problem:
         """Weighted output error of no weights at all."""
         return self._cost(self.target)
 
+    @cached_property
     def normalised(self) -> tuple["Problem", Float64]:
         """The same with every filter in units of its own int8 step, and these steps, float64 [O].
 
@@ -183,7 +183,8 @@ class _White:
             scale,
         )
 
-    def white(self, donors: Float64) -> Float32:
+    def whitened(self, donors: Float64) -> Float32:
+        """Values of donors, float64 [K, r], in that unit."""
         return np.ascontiguousarray(donors @ self.factor / self.scale, np.float32)
 
     def stored(self, fitted: Iterable[_Fitted], uses: int, bits: int, roundings: int) -> tuple[Float64, Choice]:
@@ -195,9 +196,9 @@ class _White:
             patterns, weight, worth = self.patterns[share], self.weight[share], self.worth[share]
             for _ in range(roundings):
                 whole = rounded(patterns, weight, donors, found, self.factor, self.scale, 2 ** (bits - 1) - 1)
-                donors = self.white(whole)
+                donors = self.whitened(whole)
                 found = choose(patterns, donors, worth, uses, found)
-            choices.append(replace(found, donor=np.where(found.donor >= 0, found.donor + first, -1).astype(np.int32)))
+            choices.append(found.renumbered(first))
             stored.append(np.pad(whole, ((0, most - len(whole)), (0, 0))))  # fewer may do
             first += most
         every = (np.concatenate([getattr(each, key) for each in choices], -1) for key in ("donor", "gain", "saving"))
@@ -206,8 +207,17 @@ class _White:
 
 def blocks(layer: Layer, positions: int | None, grain: Grain) -> list[slice]:
     """im2col rows that are decided together: those of an OU, or of the channels whose kept positions fill an OU."""
-    length = grain.ou_rows if positions is None else grain.ou_rows // positions * layer.kernel_positions
+    length = _block_rows(layer, positions, grain)
     return [slice(first, min(layer.rows, first + length)) for first in range(0, layer.rows, length)]
+
+
+def block_count(layer: Layer, positions: int | None, grain: Grain) -> int:
+    """How many ``blocks`` there are."""
+    return -(-layer.rows // _block_rows(layer, positions, grain))
+
+
+def _block_rows(layer: Layer, positions: int | None, grain: Grain) -> int:
+    return grain.ou_rows if positions is None else grain.ou_rows // positions * layer.kernel_positions
 
 
 def donors_together(grain: Grain) -> int:
@@ -255,7 +265,7 @@ def approximate(layer: Layer, problem: Problem, setting: Setting, grain: Grain, 
         passes: over all row groups after the first one; none makes the output error larger, before each filter is
             multiplied by its best factor.
     """
-    normalised, steps = problem.normalised()
+    normalised, steps = problem.normalised
     solver = _Solver(layer, normalised, setting, grain)
     solver.first_pass()
     for _ in range(passes):
@@ -271,13 +281,13 @@ class _Solver:
         self.grain = grain.of_bits(setting.bits)
         self.blocks = blocks(layer, setting.positions, grain)
         self.groups: list[list[_Group]] = []
-        self.error = -problem.target  # of the weights so far, [O, R]
+        self.error: Float64  # of the weights so far, [O, R]
         self.everyone = np.arange(layer.filters)
 
     def first_pass(self) -> None:
         """Every later row is taken to make good what can be made good."""
         factor = self.problem.metric.factor
-        self.error[:] = 0
+        self.error = np.zeros_like(self.problem.target)
         for stretch in _stretches(self.blocks):
             first, end = stretch[0].start, stretch[-1].stop
             spill = self.error[:, :first] @ factor[:first, first:end]  # of earlier rows' errors into these
@@ -362,7 +372,7 @@ class _Solver:
         self, rows: Int64, filters: Int64, desired: Float64, metric: Float64, count: int, before: _Group | None
     ) -> tuple[_Group, float]:
         """At most ``count`` donors for some filters on some rows, and what that costs."""
-        if count >= len(filters) and self.setting.bits == _BITS:  # no reuse: every filter stores its own pattern
+        if count >= len(filters) and self.setting.bits == INT8:  # no reuse: every filter stores its own pattern
             power = self._power(desired)
             mine = np.arange(len(filters), dtype=np.int32)
             own = Choice(mine[None], (1 / power).astype(np.float32).T, np.zeros(len(filters), np.float32))
@@ -385,7 +395,8 @@ class _Solver:
             if before is None:
                 donors, start = seeds(*some[:2], here), None
             else:
-                donors, start = white.white(before.donors[first : first + here]), before.choice.of(share, first)
+                donors = white.whitened(before.donors[first : first + here])
+                start = before.choice.of(share).renumbered(-first)
             settled = here >= len(some[0])  # each pattern is a donor
             yield _Fitted(share, here, *fit(*some, donors, 0 if settled else rounds, self.setting.uses, start))
             first += here
@@ -547,7 +558,7 @@ def expected(
         )
         problem = replace(problem, target=problem.target[part], weight=problem.weight[part])
         setting = replace(setting, donors=donors)
-    solver = _Solver(layer, problem.normalised()[0], setting, grain)
+    solver = _Solver(layer, problem.normalised[0], setting, grain)
     count = len(solver.blocks)
     looked_at = np.unique(np.linspace(0, count - 1, min(sample, count)).round().astype(np.int64))
     found = np.zeros((len(looked_at), len(bits) + 1))

@@ -23,7 +23,7 @@ from prap_pim.mapping.steps import dense_crossbars, dense_steps
 from prap_pim.methods.calibrate.allocate import Offer, allocate, filled
 from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.depthwise import Depthwise
-from prap_pim.methods.calibrate.layer import Setting, blocks
+from prap_pim.methods.calibrate.layer import Setting, block_count
 from prap_pim.methods.calibrate.lowbit import keeps_all, low_bit
 from prap_pim.methods.calibrate.prices import Charges, Prices, Steps
 from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
@@ -389,7 +389,7 @@ class _Job:
         elif isinstance(problem, Depthwise):
             plan = problem.plan(setting.positions or 0, self.grain)
         else:
-            uses = layer.filters * len(blocks(next(layer.by_group()), setting.positions, self.grain))
+            uses = layer.filters * block_count(next(layer.by_group()), setting.positions, self.grain)
             worth = rate * self.prices.of_use(layer, setting)  # of one use, in nats
             price = min(worth / self.nats[layer.name], _MOST_PRICE / uses) * problem.energy  # no layer goes dark
             plan = problem.priced(price).approximated(setting, self.grain, self.config.passes)

@@ -16,14 +16,14 @@ from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.frontend.weights import weight_module
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.plan import LayerWeights
+from prap_pim.ir.plan import INT8, LayerWeights
 from prap_pim.mapping.steps import dense_steps, ou_steps
 from prap_pim.methods.calibrate import lowbit
 from prap_pim.methods.calibrate.allocate import Offer
 from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.fisher import filter_weights
-from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_ous, shapes_fit
+from prap_pim.methods.calibrate.layer import Setting, block_count, donors_together, most_ous, shapes_fit
 from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
 
 _INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
@@ -31,7 +31,6 @@ _LEAST_ANSWERS = 16  # where a network is so large that more would take most of 
 _ROWS = 2048  # im2col rows, at most, of which a layer's first covariance is made
 _BETWEEN = 4  # offers from one number of donors that is looked at to half of it
 _LANES = 8  # donors: so many fill OUs, whatever their bits
-_WHOLE_BITS = 8
 _PROBE = 8  # one in so many patterns is kept where a layer's sensitivity is measured
 _KERNEL = 9
 _LEAST_SHARE = 0.01  # of the median layer's sensitivity
@@ -63,7 +62,7 @@ def most_steps(layer: Layer, setting: Setting, grain: Grain) -> int:
         ous = layer.filters * grain.row_groups(setting.positions) * grain.ous(1)
     else:
         part = next(layer.by_group())
-        ous = layer.groups * len(blocks(part, setting.positions, grain)) * most_ous(setting, grain)
+        ous = layer.groups * block_count(part, setting.positions, grain) * most_ous(setting, grain)
     return ou_steps(layer, ous, grain)
 
 
@@ -72,7 +71,7 @@ def further_uses(layer: Layer, setting: Setting, grain: Grain) -> int:
     if setting.uses == 1:
         return 0
     part = next(layer.by_group())
-    return (setting.uses - 1) * layer.filters * len(blocks(part, setting.positions, grain)) * layer.positions
+    return (setting.uses - 1) * layer.filters * block_count(part, setting.positions, grain) * layer.positions
 
 
 def least_settings(layer: Layer, config: Budgeted, grain: Grain) -> list[Setting]:
@@ -200,7 +199,7 @@ class Surveyor:
         else:
             probe = Setting(self._full_ous(layer.filters / layer.groups / _PROBE))
             plan, errors = problem.approximated(probe, self.grain, 0), dict(self._errors(layer, problem))
-            error = float(problem.expected(probe, (_WHOLE_BITS,), self.grain)[0])
+            error = float(problem.expected(probe, (INT8,), self.grain)[0])
         if not self.config.own:
             errors[Setting(layer.filters // layer.groups)] = 0.0
         offers = [Offer(s, most_steps(layer, s, self.grain), each) for s, each in errors.items()]
@@ -226,12 +225,12 @@ class Surveyor:
                 for each, errors in zip(bits, np.transpose(found), strict=True):
                     kind = Setting(0, kept, each, uses)
                     for donors, error in _interpolated(rungs, errors, donors_together(self.grain.of_bits(each))):
-                        if kept or each < _WHOLE_BITS or donors < part.filters:
+                        if kept or each < INT8 or donors < part.filters:
                             yield replace(kind, donors=donors), error
 
-    def _full_ous(self, donors: float, bits: int = 8) -> int:
+    def _full_ous(self, donors: float) -> int:
         """Donors, at least one, that fill whole OUs."""
-        together = donors_together(self.grain.of_bits(bits))
+        together = donors_together(self.grain)
         return max(1, round(donors / together)) * together
 
 
