@@ -1,7 +1,6 @@
 """The library: any PyTorch model compressed and costed in a line each."""
 
 import copy
-import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from torch.utils.data import Dataset
+from torch.utils._pytree import tree_map
 
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.names import shortened
@@ -19,15 +17,16 @@ from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.cost import CostReport, cost
 from prap_pim.frontend import (
+    Called,
     Captured,
     Comparison,
     Inputs,
     as_values,
+    calibration_batches,
     call,
     capture,
     check_model,
-    constants,
-    cut,
+    copied,
     not_of_one_size,
     of_arrays,
     on_copies,
@@ -109,10 +108,7 @@ class Compression:
         batch, and gives what the model gives.
         """
         rebuilt = bit_true_network(self._compressed.captured, self.plan, self.chip)
-        name = self.network.name
-        with torch.no_grad():
-            like = call(copy.deepcopy(self.model).eval(), tree_map(_copied, self._batch))
-        return _Called(rebuilt, inspect.signature(self.model.forward), self._batch, like, name)
+        return Called.as_model(rebuilt, self.model, self._batch, self.network.name)
 
     @torch.no_grad()
     def sqnr_db(self, batch: Inputs | None = None) -> float:
@@ -134,7 +130,7 @@ class Compression:
         except RuntimeError as error:
             raise UserError(f"model {name} does not run on this batch: {one_line(error)}") from error
         comparison = Comparison(as_values(wanted))
-        comparison.add(wanted, outputs(call(self.bit_true, tree_map(_copied, given)), name))
+        comparison.add(wanted, outputs(call(self.bit_true, tree_map(copied, given)), name))
         return comparison.sqnr_db
 
     def summary(self) -> str:
@@ -241,9 +237,8 @@ def compress(
     asked = method_of(method, {"compute_ratio": compute_ratio, **options})
     skip = _names(skip)
     name = name or type(model).__name__
-    batches = _batches(calibration, model, name)
+    batches = calibration_batches(calibration, model, name)
     on_chip = load_chip(chip)
-    _check_numbers(batches, name)
     captured = capture(model, batches[0], name, skip, batches[1:])
     whole = (*skip, *map(literal, captured.read_twice))
     config = with_tune(config_of(asked, captured, on_chip, whole), tune)
@@ -320,55 +315,6 @@ def _plan(given: "NetworkPlan | Compression | str | Path | None") -> NetworkPlan
     return given
 
 
-class _Called(nn.Module):
-    """A captured network that takes a batch as the model does, and gives its outputs as the model does."""
-
-    def __init__(self, network: nn.Module, signature: inspect.Signature, batch: Inputs, like: Any, name: str) -> None:
-        super().__init__()
-        self.network, self._signature, self._name = network, signature, name
-        self._captured = batch if isinstance(batch, Mapping | tuple | list) else (batch,)
-        self._constants = constants(self._captured)
-        self._leaves, self._structure = tree_flatten(like)
-
-    def forward(self, *given: Any, **named: Any) -> Any:
-        batch = self._as_captured(given, named)
-        for place, own in self._constants.items():
-            other = constants(batch).get(place, own)
-            if other is not own and other != own:
-                raise UserError(f"model {self._name} was captured with {own!r} at {place}, not {other!r}")
-        inputs = tensors(batch, self._name)
-        try:
-            computed = self.network(*inputs)
-        except RuntimeError as error:
-            raise UserError(f"model {self._name} does not run on this batch: {one_line(error)}") from error
-        found = iter(outputs(computed, self._name))
-        leaves = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        return tree_unflatten(leaves, self._structure)
-
-    def _as_captured(self, given: tuple[Any, ...], named: dict[str, Any]) -> Inputs:
-        """Arguments in the form of the batch that the network was captured with."""
-        kinds = self._signature.parameters
-        if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in kinds.values()):
-            return named or given
-        try:
-            bound = self._signature.bind(*given, **named)
-        except TypeError as error:
-            names = ", ".join(map(str, self._captured)) if isinstance(self._captured, Mapping) else "in order"
-            why = one_line(error)
-            raise UserError(f"model {self._name} was captured with the inputs {names}: {why}") from error
-        bound.apply_defaults()
-        values: dict[str, Any] = {}
-        for name, value in bound.arguments.items():
-            values |= value if kinds[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
-        known = list(self._captured) if isinstance(self._captured, Mapping) else list(values)[: len(self._captured)]
-        for name, value in values.items():
-            if name not in known and (name not in kinds or value is not kinds[name].default):
-                raise UserError(f"model {self._name} was captured with the inputs {', '.join(known)}, not with {name}")
-        if lacking := [name for name in known if name not in values]:
-            raise UserError(f"model {self._name} was captured with the inputs {', '.join(known)}: give {lacking[0]}")
-        return {k: values[k] for k in known} if isinstance(self._captured, Mapping) else tuple(values[k] for k in known)
-
-
 def _told(layer: Allocated, positions: int) -> tuple[str, str, str]:
     """Donors, with their bits if these are few, sensitivity, and relative output error of a layer whose kernel has so
     many positions."""
@@ -380,10 +326,6 @@ def _told(layer: Allocated, positions: int) -> tuple[str, str, str]:
     if layer.setting is not None and layer.setting.uses > 1:
         donors += f", sums of {layer.setting.uses}"
     return donors, "-" if layer.sensitivity is None else f"{layer.sensitivity:.2g}", f"{layer.error:.2%}"
-
-
-def _copied(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _same_inputs(network: Network, example: Inputs | None) -> None:
@@ -409,49 +351,10 @@ def _names(skip: str | Collection[str]) -> tuple[str, ...]:
     return names
 
 
-def _batches(calibration: Tensor | Iterable[Inputs], model: nn.Module, name: str) -> Sequence[Inputs]:
-    calibration = of_arrays(calibration)
-    if isinstance(calibration, Tensor):
-        return cut(calibration, _BATCH, name)
-    if isinstance(calibration, Mapping):
-        return [calibration]
-    if isinstance(calibration, str) or not isinstance(calibration, Iterable):
-        hint = " (torch.utils.data.DataLoader makes batches of it)" if isinstance(calibration, Dataset) else ""
-        kind = type(calibration).__name__
-        raise UserError(f"model {name}: the calibration must be a tensor or batches, not {kind}{hint}")
-    batches = [without_labels(of_arrays(batch), model) for batch in calibration]
-    dimensions = [[each.ndim for each in batch] for batch in cut(batches, _BATCH, name)]  # says what is wrong
-    for i, each in enumerate(dimensions):
-        if each != dimensions[0]:
-            raise UserError(
-                f"model {name}: batch {i} has tensors of {each} dimensions, the first of {dimensions[0]}: "
-                "give batches of inputs, without labels"
-            )
-    first = constants(batches[0])
-    for i, batch in enumerate(batches):
-        for place, value in constants(batch).items():
-            if value is not first.get(place) and value != first.get(place):
-                raise UserError(
-                    f"model {name}: batch {i} has {value!r} at {place}, the first {first.get(place)!r}: what is no "
-                    "tensor must be the same in all"
-                )
-    return batches
-
-
-def _check_numbers(batches: Sequence[Inputs], name: str) -> None:
-    """Infinite ones may be masks."""
-    for i, batch in enumerate(batches):
-        if any(each.is_floating_point() and each.isnan().any() for each in tensors(batch, name)):
-            raise UserError(f"model {name}: calibration batch {i} holds NaN")
-
-
 def _of_one_size(batches: Sequence[Inputs], name: str, error: RuntimeError) -> Exception:
     """What went wrong in computing batches: if they differ in size, that."""
     other = next(iter(one_of_each_size(batches, name)), None)
     return error if other is None else not_of_one_size(batches, other, name)
-
-
-_BATCH = 64
 
 
 @torch.no_grad()

@@ -38,6 +38,7 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
         # imported here: torch takes seconds, and --help should not wait for it
         from prap_pim.runs import pipeline
         from prap_pim.runs.config import RunConfig
+        from prap_pim.runs.task import load_task
         from prap_pim.training import Lost, Processes
 
         config = RunConfig.checked(values, str(arguments.config))
@@ -46,11 +47,12 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
         folder = arguments.output if arguments.output is not None else config.output
         command = shlex.join(["prap-pim", *sys.argv[1:]])
         try:
+            task = load_task(config, arguments.allow_imports)
             processes = Processes(asked.accelerator, asked.precision, asked.devices, asked.nodes)
             if not processes.first:
-                pipeline.assist(config, processes)
+                pipeline.assist(config, processes, task)
                 return 0
-            results = pipeline.run(config, folder, command, arguments.resume, progress, processes)
+            results = pipeline.run(config, folder, command, arguments.resume, progress, processes, task)
         except Lost:
             if launched:
                 return launch.LOST
@@ -72,12 +74,13 @@ def explore(arguments: SimpleNamespace) -> None:
 
         values = read_yaml(arguments.config, arguments.overrides)
         from prap_pim.runs.study import StudyConfig, run_study  # torch, as in run
+        from prap_pim.runs.study.trial import Stages
 
         config = StudyConfig.checked(values, str(arguments.config))
         folder = arguments.output if arguments.output is not None else config.output
         command = shlex.join(["prap-pim", *sys.argv[1:]])
         how = arguments.resume, arguments.processes, arguments.scheduler
-        results = run_study(config, folder, command, *how, progress)
+        results = run_study(config, folder, command, *how, progress, Stages(arguments.allow_imports))
     _show_study(arguments, folder / "report.html", results)
 
 
@@ -186,7 +189,8 @@ def simulate(arguments: SimpleNamespace) -> None:
         request = Request.checked(given, "simulate")
         crossbars = Crossbars.read(arguments.device, arguments.overrides)
         command = shlex.join(["prap-pim", *sys.argv[1:]])
-        _, simulation = simulate_run(arguments.folder, request, crossbars, command, progress)
+        how = command, progress, arguments.allow_imports
+        _, simulation = simulate_run(arguments.folder, request, crossbars, *how)
     if arguments.json:
         print(simulation.model_dump_json())
     elif not arguments.quiet:

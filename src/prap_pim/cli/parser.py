@@ -165,7 +165,11 @@ OUTPUT_FLAGS = [
     _option("--quiet", is_flag=True, help="print only errors, and with --json the results"),
     _option("--json", is_flag=True, help="print the results as JSON and nothing else"),
 ]
+ALLOW_IMPORTS = _option(
+    "--allow-imports", is_flag=True, help="run the code that the configuration names: {import: ...}"
+)
 CONFIG_OPTIONS = [
+    ALLOW_IMPORTS,
     _option("--output", type=FOLDER, metavar="FOLDER", help="run folder (default: `output` of the config)"),
     _option("--resume", is_flag=True, help="continue an unfinished run in that folder"),
     _set("change a setting, with dots between nested keys"),
@@ -275,6 +279,7 @@ _add(
         _option("--devices", type=Whole(), metavar="M", help="simulated devices with random errors (default: 5)"),
         _option("--seed", type=Whole(), metavar="S", help="seed of the devices' errors (default: 0)"),
         PROCESSES,
+        ALLOW_IMPORTS,
         _option("--name", metavar="NAME", help="name in the report; an earlier one of this name is replaced"),
         *OUTPUT_FLAGS,
     ],

@@ -1,6 +1,7 @@
 """Accuracy over many devices: each is programmed once, with errors of its own, and classifies all images."""
 
 import multiprocessing
+import pickle
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,11 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prap_pim.common.errors import UserError
+from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.parallel import cores, deaf, end_with_parent
 from prap_pim.crossbar.model import CrossbarModel
-from prap_pim.crossbar.network import Progress, SimulationReport, as_tensor, check_parts, measure
+from prap_pim.crossbar.network import (
+    Evaluate,
+    OnCrossbars,
+    Progress,
+    SimulationReport,
+    check_parts,
+    labelled,
+)
 from prap_pim.frontend import Captured
+from prap_pim.frontend.evaluate import InMemory, Labelled
 from prap_pim.ir.plan import NetworkPlan
 
 
@@ -107,14 +116,15 @@ def monte_carlo(
         UserError: there is not at least one device and one process, a process died, or as for ``measure``.
     """
     check_parts(captured, plan, model)
-    images, labels = as_tensor("images", images), as_tensor("labels", labels)
+    images, labels = labelled(images, labels)
     if devices < 1 or processes < 1:
         raise UserError(f"a Monte Carlo needs at least 1 device and 1 process, not {devices} and {processes}")
     trials = [Trial(plan.method, model, each) for each in device_seeds(model, devices, seed)]
     random = len(trials) == devices
     found: dict[int, SimulationReport] = {}
     networks = {plan.method: (captured, plan)}
-    for number, report in measure_each(networks, trials, images, labels, batch_size=batch_size, processes=processes):
+    evaluate = Labelled(InMemory(images, labels), batch_size)
+    for number, report in measure_each(networks, trials, evaluate, processes=processes):
         found[number] = report
         if progress is not None:
             progress(len(found) if random else devices, devices)
@@ -148,31 +158,34 @@ Networks = Mapping[str, tuple[Captured, NetworkPlan]]
 def measure_each(
     networks: Networks,
     trials: Sequence[Trial],
-    images: Tensor,
-    labels: Tensor,
+    evaluate: Evaluate,
     *,
-    batch_size: int = 50,
     processes: int = 1,
 ) -> Iterator[tuple[int, SimulationReport]]:
-    """``measure`` for every trial; yields its place in ``trials`` and what was found, in the order in which they end.
+    """What each trial's network is worth; yields its place in ``trials`` and the report, in the order of their ends.
 
     Args:
         networks: by name, each with its plan.
         trials: what to measure.
-        images: as for ``measure``.
-        labels: as for ``measure``.
-        batch_size: as for ``measure``.
+        evaluate: measures it.
         processes: as for ``monte_carlo``.
 
     Raises:
-        UserError: a process died, or as for ``measure``.
+        UserError: a process died, ``evaluate`` cannot be sent to one, or as for ``measure``.
     """
-    shared = networks, images, labels, batch_size
+    shared = networks, evaluate
     processes = min(processes, len(trials))
     if processes < 2:
         for number, trial in enumerate(trials):
             yield number, _one(shared, trial)
         return
+    try:
+        pickle.dumps(evaluate)
+    except Exception as error:  # of many kinds, by what it holds
+        raise UserError(
+            f"{processes} processes: evaluate cannot be sent to them ({one_line(error)}): "
+            "define it at the top of a module, or ask for one process"
+        ) from error
     # spawned, not forked: a fork in the middle of other threads' work may hang
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _start, (shared, max(1, cores() // processes)))
@@ -189,7 +202,7 @@ def measure_each(
         pool.shutdown(cancel_futures=True)
 
 
-_Shared = tuple[Networks, Tensor, Tensor, int]
+_Shared = tuple[Networks, Evaluate]
 _shared: list[_Shared] = []  # of a worker process: sent once, not with every trial
 
 
@@ -205,6 +218,6 @@ def _one_of_many(trial: Trial) -> SimulationReport:
 
 
 def _one(shared: _Shared, trial: Trial) -> SimulationReport:
-    networks, images, labels, batch_size = shared
-    captured, plan = networks[trial.network]
-    return measure(captured, plan, trial.model, images, labels, seed=trial.seed, batch_size=batch_size)
+    networks, evaluate = shared
+    network = OnCrossbars(*networks[trial.network], trial.model, trial.seed, check=0)
+    return network.report(evaluate(network))

@@ -1,5 +1,6 @@
 """From a trained model to a ``Network``, and back to a model with other modules in the layers' places."""
 
+from prap_pim.frontend.called import Called, copied
 from prap_pim.frontend.compare import (
     Comparison,
     Difference,
@@ -15,6 +16,7 @@ from prap_pim.frontend.compare import (
 from prap_pim.frontend.graph import Captured, DigitalModule, Origin
 from prap_pim.frontend.inputs import (
     Inputs,
+    calibration_batches,
     call,
     constants,
     cut,
@@ -32,6 +34,7 @@ from prap_pim.frontend.trace import capture, check_model
 from prap_pim.frontend.walk import Pair, Probe, Walk
 
 __all__ = [
+    "Called",
     "Captured",
     "Comparison",
     "Difference",
@@ -44,11 +47,13 @@ __all__ = [
     "Spread",
     "Walk",
     "as_values",
+    "calibration_batches",
     "call",
     "capture",
     "check_model",
     "classes_of",
     "constants",
+    "copied",
     "cut",
     "decibel",
     "divergence",

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
-from prap_pim.frontend.evaluate import settle_norms
 from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
 from prap_pim.training.config import TrainingConfig, learning_rate
-from prap_pim.training.data import Examples
 from prap_pim.training.descent import Descent, check_shards
+from prap_pim.training.objective import Loss, Objective, OfExamples, Split, cross_entropy, objective_of
 from prap_pim.training.processes import Processes
 
 _MOMENTUM = "momentum_buffer"  # what torch's SGD calls it
@@ -47,7 +46,7 @@ class Training:
     """What all epochs of a training have in common.
 
     Attributes:
-        examples: the training split.
+        examples: the training split, or the user's loader.
         config: the recipe.
         seed: of batch order, augmentation and dropout. Same seed, thread count and library versions: same weights.
         folder: where the checkpoints go.
@@ -55,9 +54,10 @@ class Training:
         phase: what to call it, in progress and errors.
         progress: called after every batch.
         processes: who computes; this one must be the first, the others call ``train_along``. None: one, on the CPU.
+        loss: of a batch.
     """
 
-    examples: Examples
+    examples: Split
     config: TrainingConfig
     seed: int
     folder: Path
@@ -65,6 +65,7 @@ class Training:
     phase: str = "training"
     progress: Progress = quiet
     processes: Processes | None = None
+    loss: Loss = cross_entropy
 
 
 def train(model: nn.Module, training: Training, stop: int | None = None) -> Checkpoint:
@@ -113,7 +114,7 @@ def run_epochs(
     processes = training.processes or Processes()
     task = {"basis": _basis(training.examples, config, training.seed), "epochs": [current.epoch, stop]}
     processes.tell(task | {"threads": torch.get_num_threads()}, hooks.structure())
-    descent = _descent(model, training.examples, config, training.seed, processes)
+    descent, objective = _descent(model, training.examples, config, training.seed, processes, training.loss)
     optimizer = _optimizer(model, config, current)
 
     for epoch in range(current.epoch, stop):
@@ -130,7 +131,7 @@ def run_epochs(
                 note = f"epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}"
                 training.progress(training.phase, done, (stop - origin.epoch) * descent.batches, note)
         if epoch + 1 == config.epochs:
-            settle_norms(model, training.examples.inputs)
+            objective.settle(model)
         _check(all(bool(value.isfinite().all()) for value in model.state_dict().values()), training, epoch)
         current = Checkpoint.of(epoch + 1, identity, model, _momentum(model, optimizer))
         checkpoints.write(current)
@@ -140,7 +141,13 @@ def run_epochs(
 
 
 def train_along(
-    model: nn.Module, examples: Examples, config: TrainingConfig, seed: int, processes: Processes, task: dict[str, Any]
+    model: nn.Module,
+    examples: Split,
+    config: TrainingConfig,
+    seed: int,
+    processes: Processes,
+    task: dict[str, Any],
+    loss: Loss = cross_entropy,
 ) -> None:
     """What the other processes do while the first one trains: compute the gradients of their shards.
 
@@ -157,17 +164,24 @@ def train_along(
             f"process {processes.index + 1} of {processes.count} has other settings, data or torch than the first"
         )
     torch.set_num_threads(task["threads"])
-    descent = _descent(model, examples, config, seed, processes)
+    descent, _ = _descent(model, examples, config, seed, processes, loss)
     for epoch in range(*task["epochs"]):
         for _ in descent.losses(epoch):
             pass
 
 
-def _descent(model: nn.Module, examples: Examples, config: TrainingConfig, seed: int, processes: Processes) -> Descent:
-    check_shards(config, len(examples), processes.count)
-    layout = _layout(model)
+def _descent(
+    model: nn.Module, examples: Split, config: TrainingConfig, seed: int, processes: Processes, loss: Loss
+) -> tuple[Descent, Objective]:
+    layout, objective = _layout(model), objective_of(examples, config, loss)
+    if isinstance(objective, OfExamples):
+        check_shards(config, len(examples), processes.count)
+        objective = replace(objective, layout=layout)
+    else:
+        check_shards(config, None, processes.count)
     model.to(processes.fabric.device, memory_format=layout)  # type: ignore[call-overload]  # torch's annotation lacks it
-    return Descent(model, processes.fabric.setup_module(model), examples, config, seed, processes, layout)
+    wrapped = processes.fabric.setup_module(model)
+    return Descent(model, wrapped, objective, config.shards, seed, processes), objective
 
 
 def _layout(model: nn.Module) -> torch.memory_format:
@@ -214,16 +228,16 @@ def _identity(training: Training, origin: Checkpoint, hooks: Hooks) -> str:
     return _digest(training.examples, [recipe, training.seed, shapes, hooks.digest()])
 
 
-def _basis(examples: Examples, config: TrainingConfig, seed: int) -> str:
+def _basis(examples: Split, config: TrainingConfig, seed: int) -> str:
     """Digest of what all processes must have alike."""
     return _digest(examples, [config.model_dump(), seed, torch.__version__])
 
 
-def _digest(examples: Examples, settings: list[Any]) -> str:
+def _digest(examples: Split, settings: list[Any]) -> str:
     # sorted: a checkpoint's tensors come in another order from its file than from the model
     total = sha256(json.dumps(settings, sort_keys=True).encode())
-    total.update(examples.inputs.numpy().tobytes())
-    total.update(examples.labels.numpy().tobytes())
+    for part in examples.content:
+        total.update(part)
     return total.hexdigest()
 
 

@@ -77,7 +77,7 @@ def run_study(
     processes: int | None,
     scheduler: str | None,
     progress: Progress,
-    kind: Kind = Stages,
+    kind: Kind = Stages(),  # noqa: B008 (it is frozen)
 ) -> Study:
     """``explore`` with a checked configuration; what is not said here is as there.
 

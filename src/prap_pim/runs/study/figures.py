@@ -1,6 +1,6 @@
 """The figures that a study can be asked for: those of results.json, with dots between nested names."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import nearest
@@ -9,6 +9,7 @@ from prap_pim.results.run import CostFigures, TimingResult
 from prap_pim.results.study import SHORT, Direction
 
 QUALITY = ("compressed_accuracy", "bit_true_accuracy", "compressed_bits_per_byte", "bit_true_bits_per_byte")
+METRICS = "bit_true_metrics."  # figures of the user's own metric; "metrics." for short
 BUDGET = "at_budget."  # figures of the plan when layers are replicated to fill the crossbar budget
 
 
@@ -34,7 +35,9 @@ def figure_name(name: str) -> str:
         UserError: there is no such figure.
     """
     whole = SHORT.get(name, name)
-    if whole not in FIGURES:
+    if whole.startswith("metrics."):
+        whole = METRICS + whole.removeprefix("metrics.")
+    if whole not in FIGURES and not whole.startswith(METRICS):
         hint = nearest(name, [*SHORT, *FIGURES])
         if not hint.startswith("did"):
             hint = f"allowed: {', '.join(SHORT)}, and those of results.json, as energy_j or serial.latency_s"
@@ -42,6 +45,8 @@ def figure_name(name: str) -> str:
     return whole
 
 
-def better(name: str) -> Direction:
-    """Which way a figure gets better."""
+def better(name: str, less: Collection[str] = ()) -> Direction:
+    """Which way a figure gets better; ``less`` names the user's own of which less is."""
+    if name.startswith(METRICS):
+        return "minimize" if name.removeprefix(METRICS) in less else "maximize"
     return "maximize" if name.rpartition(".")[2] in _MORE_IS_BETTER else "minimize"

@@ -8,15 +8,21 @@ from typing import Annotated
 
 from pydantic import Field
 
+from prap_pim.common.imports import named_by_key
 from prap_pim.training.data.arrays import ArraysConfig
 from prap_pim.training.data.augment import AffineAugment, AugmentConfig, CropFlipAugment, augment
 from prap_pim.training.data.cifar import CifarConfig
 from prap_pim.training.data.digits import DigitsConfig
+from prap_pim.training.data.own import GivenData, ImportedData
 from prap_pim.training.data.perturb import Perturb
 from prap_pim.training.data.source_text import SourceTextConfig
-from prap_pim.training.data.splits import Examples, Splits, load, stratified_order
+from prap_pim.training.data.splits import Examples, Splits, Streamed, load, stratified_order
 
-DataConfig = Annotated[DigitsConfig | ArraysConfig | CifarConfig | SourceTextConfig, Field(discriminator="name")]
+DataConfig = Annotated[
+    DigitsConfig | ArraysConfig | CifarConfig | SourceTextConfig | ImportedData | GivenData,
+    Field(discriminator="name"),
+    named_by_key,
+]
 
 __all__ = [
     "AffineAugment",
@@ -27,9 +33,12 @@ __all__ = [
     "DataConfig",
     "DigitsConfig",
     "Examples",
+    "GivenData",
+    "ImportedData",
     "Perturb",
     "SourceTextConfig",
     "Splits",
+    "Streamed",
     "augment",
     "load",
     "stratified_order",
