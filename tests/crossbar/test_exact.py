@@ -13,8 +13,8 @@ from prap_pim.common.errors import UserError
 from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, ExactProduct, exact_metrics
 from prap_pim.crossbar.array import loses_nothing
 from prap_pim.frontend import capture
-from prap_pim.frontend.quantize import InputGrid, input_grids
 from prap_pim.frontend.evaluate import InMemory, Labelled
+from prap_pim.frontend.quantize import InputGrid, input_grids
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan, NetworkPlan

@@ -47,7 +47,8 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
         folder = arguments.output if arguments.output is not None else config.output
         command = shlex.join(["prap-pim", *sys.argv[1:]])
         try:
-            task = load_task(config, arguments.allow_imports)
+            root = pipeline.started_in(folder, arguments.resume)
+            task = load_task(config.located(root), arguments.allow_imports)
             processes = Processes(asked.accelerator, asked.precision, asked.devices, asked.nodes)
             if not processes.first:
                 pipeline.assist(config, processes, task)

@@ -13,7 +13,15 @@ from prap_pim.crossbar.device import (
 from prap_pim.crossbar.exact import ExactProduct
 from prap_pim.crossbar.layer import CrossbarLayer, ExactLayer
 from prap_pim.crossbar.model import CrossbarModel, DonorCopies
-from prap_pim.crossbar.montecarlo import MonteCarloReport, OverDevices, Trial, device_seeds, measure_each, monte_carlo
+from prap_pim.crossbar.montecarlo import (
+    MonteCarloReport,
+    OverDevices,
+    Trial,
+    device_seeds,
+    measure_each,
+    monte_carlo,
+    over_devices,
+)
 from prap_pim.crossbar.network import (
     Evaluate,
     LayerCheck,
@@ -57,5 +65,6 @@ __all__ = [
     "measure",
     "measure_each",
     "monte_carlo",
+    "over_devices",
     "zero_input_rates",
 ]

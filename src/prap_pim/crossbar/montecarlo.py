@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.notebook import html_table
 from prap_pim.common.parallel import cores, deaf, end_with_parent
+from prap_pim.common.progress import unheard
+from prap_pim.common.settings import nearest
 from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.crossbar.network import (
     Evaluate,
@@ -32,7 +35,7 @@ from prap_pim.ir.plan import NetworkPlan
 
 
 class OverDevices(NamedTuple):
-    """Accuracy over a number of devices.
+    """Accuracy, or what else was measured, over a number of devices.
 
     Attributes:
         mean: of the accuracies.
@@ -45,40 +48,71 @@ class OverDevices(NamedTuple):
     worst: float
 
     @staticmethod
-    def of(accuracies: Sequence[float]) -> "OverDevices":
-        """Of at least one device."""
-        return OverDevices(fmean(accuracies), stdev(accuracies) if len(accuracies) > 1 else 0.0, min(accuracies))
+    def of(values: Sequence[float], less: bool = False) -> "OverDevices":
+        """Of at least one device; ``less``: less is better."""
+        return OverDevices(fmean(values), stdev(values) if len(values) > 1 else 0.0, (max if less else min)(values))
 
 
 @dataclass(frozen=True)
 class MonteCarloReport:
-    """What was found on each device, in the order of their numbers; ``mean``, ``spread``, ``worst`` as ``OverDevices``.
+    """What was found on each device, in the order of their numbers; ``mean``, ``spread``, ``worst`` as ``OverDevices``,
+    of accuracy, or of the first number that the user's own metric gives.
 
     Attributes:
         devices: one report each.
+        minimize: names of numbers of which less is better, so that the worst is the greatest.
     """
 
     devices: tuple[SimulationReport, ...]
+    minimize: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """What is measured first."""
+        return next(iter(self.devices[0].metrics))
 
     @property
     def accuracies(self) -> tuple[float, ...]:
         """Of each device."""
         return tuple(report.accuracy for report in self.devices)
 
+    def of(self, metric: str) -> OverDevices:
+        """One of several numbers over the devices.
+
+        Raises:
+            UserError: there is no such number.
+        """
+        known = list(self.devices[0].metrics)
+        if metric not in known:
+            raise UserError(f"no number {metric!r} was measured ({nearest(metric, known)})")
+        return OverDevices.of([report.metrics[metric] for report in self.devices], metric in self.minimize)
+
     @property
     def mean(self) -> float:
-        """Mean accuracy."""
-        return OverDevices.of(self.accuracies).mean
+        """Over the devices."""
+        return self.of(self.metric).mean
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the accuracy."""
-        return OverDevices.of(self.accuracies).spread
+        """Standard deviation from device to device."""
+        return self.of(self.metric).spread
 
     @property
     def worst(self) -> float:
-        """The least accuracy."""
-        return OverDevices.of(self.accuracies).worst
+        """Of the devices."""
+        return self.of(self.metric).worst
+
+    def __repr__(self) -> str:
+        return f"MonteCarloReport({len(self.devices)} devices: {'; '.join(map(self._told, self.devices[0].metrics))})"
+
+    def _told(self, metric: str) -> str:
+        of = self.of(metric)
+        return f"{metric} {of.mean:.4g}, spread {of.spread:.2g}, worst {of.worst:.4g}"
+
+    def _repr_html_(self) -> str:
+        of = {metric: self.of(metric) for metric in self.devices[0].metrics}
+        rows = [(metric, *(f"{value:.4g}" for value in each)) for metric, each in of.items()]
+        return html_table(f"{len(self.devices)} devices", ("", *OverDevices._fields), rows)
 
 
 def monte_carlo(
@@ -117,18 +151,42 @@ def monte_carlo(
     """
     check_parts(captured, plan, model)
     images, labels = labelled(images, labels)
-    if devices < 1 or processes < 1:
-        raise UserError(f"a Monte Carlo needs at least 1 device and 1 process, not {devices} and {processes}")
-    trials = [Trial(plan.method, model, each) for each in device_seeds(model, devices, seed)]
-    random = len(trials) == devices
-    found: dict[int, SimulationReport] = {}
     networks = {plan.method: (captured, plan)}
     evaluate = Labelled(InMemory(images, labels), batch_size)
+    return over_devices(networks, model, evaluate, devices, seed, processes, progress or unheard)
+
+
+def over_devices(
+    networks: "Networks",
+    model: CrossbarModel,
+    evaluate: Evaluate,
+    devices: int,
+    seed: int,
+    processes: int,
+    told: Progress,
+    minimize: tuple[str, ...] = (),
+) -> MonteCarloReport:
+    """``monte_carlo`` of one network by any measure.
+
+    Args:
+        networks: the one, by name.
+        evaluate: measures it.
+        minimize: as of ``MonteCarloReport``.
+        Others as for ``monte_carlo``.
+
+    Raises:
+        UserError: there is not at least one device and one process, a process died, or as ``evaluate``.
+    """
+    if devices < 1 or processes < 1:
+        raise UserError(f"a Monte Carlo needs at least 1 device and 1 process, not {devices} and {processes}")
+    (name,) = networks
+    trials = [Trial(name, model, each) for each in device_seeds(model, devices, seed)]
+    random = len(trials) == devices
+    found: dict[int, SimulationReport] = {}
     for number, report in measure_each(networks, trials, evaluate, processes=processes):
         found[number] = report
-        if progress is not None:
-            progress(len(found) if random else devices, devices)
-    return MonteCarloReport(tuple(found[number if random else 0] for number in range(devices)))
+        told(len(found) if random else devices, devices)
+    return MonteCarloReport(tuple(found[number if random else 0] for number in range(devices)), minimize)
 
 
 def device_seeds(model: CrossbarModel, devices: int, seed: int) -> list[np.random.SeedSequence]:

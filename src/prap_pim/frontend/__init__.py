@@ -16,6 +16,7 @@ from prap_pim.frontend.compare import (
 from prap_pim.frontend.graph import Captured, DigitalModule, Origin
 from prap_pim.frontend.inputs import (
     Inputs,
+    batch_digest,
     calibration_batches,
     call,
     constants,
@@ -27,6 +28,7 @@ from prap_pim.frontend.inputs import (
     outputs,
     padding_mask,
     sizes,
+    state_digest,
     tensors,
     without_labels,
 )
@@ -47,6 +49,7 @@ __all__ = [
     "Spread",
     "Walk",
     "as_values",
+    "batch_digest",
     "calibration_batches",
     "call",
     "capture",
@@ -66,6 +69,7 @@ __all__ = [
     "outputs",
     "padding_mask",
     "sizes",
+    "state_digest",
     "tensors",
     "without_labels",
 ]

@@ -32,7 +32,7 @@ class Called(nn.Module):
         self.network, self._signature, self._name = network, signature, name
         self._captured = batch if isinstance(batch, Mapping | tuple | list) else (batch,)
         self._constants = constants(self._captured)
-        self._leaves, self._structure = tree_flatten(like)
+        self._like = like
         self._place = nn.Parameter(torch.empty(0), requires_grad=False)  # for those who ask a parameter where it is
         self.eval()
 
@@ -74,8 +74,8 @@ class Called(nn.Module):
         except RuntimeError as error:
             raise UserError(f"model {self._name} does not run on this batch: {one_line(error)}") from error
         found = iter(outputs(computed, self._name))
-        leaves = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        return tree_unflatten(leaves, self._structure)
+        leaves, structure = tree_flatten(self._like)
+        return tree_unflatten([next(found) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
 
     def _as_captured(self, given: tuple[Any, ...], named: dict[str, Any]) -> Inputs:
         """Arguments in the form of the batch that the network was captured with."""

@@ -11,6 +11,7 @@ from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tr
 from torch.utils.data import Dataset
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import digest_of
 
 Inputs = (
     Any  # a tensor, a tuple or list of arguments, or a dictionary of named arguments, with tensors somewhere in them
@@ -225,3 +226,18 @@ def doubled(batch: Inputs) -> Inputs:
 def on_copies(network: Callable[..., Any], batch: Sequence[Tensor]) -> Any:
     """What a network gives for the tensors of a batch, which stay as they are: it may work in place."""
     return network(*(tensor.clone() for tensor in batch))
+
+
+def batch_digest(batch: Any) -> str:
+    """SHA-256 over the tensors of a batch, and what else is in it."""
+    return digest_of(*(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf) for leaf in tree_flatten(batch)[0]))
+
+
+def _bytes(x: Tensor) -> bytes:
+    return x.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def state_digest(model: nn.Module) -> str:
+    """SHA-256 over the parameters and buffers of a module."""
+    state = model.state_dict()
+    return batch_digest([item for name in sorted(state) for item in (name, state[name])])

@@ -40,6 +40,7 @@ class Manifest(Settings):
         files: digests of all files that a finished folder must have as they were written, by their paths in it. None:
             not finished, or by an earlier version, which kept none.
         coming: digests of files that are about to take the place of others: either is right.
+        started_in: the directory that relative paths of the configuration were of; empty: not noted.
     """
 
     format: Literal["prap-pim run 1", "prap-pim study 1"] = "prap-pim run 1"
@@ -51,11 +52,12 @@ class Manifest(Settings):
     plans: dict[str, str] | None = None
     files: dict[str, str] | None = None
     coming: dict[str, str] = Field(default={})
+    started_in: str = ""
 
     @property
     def origin(self) -> "Manifest":
         """Without what is added when the run or study finishes."""
-        return self.model_copy(update={"plans": None, "files": None, "coming": {}})
+        return self.model_copy(update={"plans": None, "files": None, "coming": {}, "started_in": ""})
 
     def check_file(self, folder: Path, name: str) -> None:
         """
@@ -90,6 +92,7 @@ class RunFolder:
     kind = "run"  # what the folder holds, for messages
     config = Inside("config.yaml")  # the resolved configuration
     manifest = Inside("manifest.json")  # see ``Manifest``
+    chip = Inside("chip.json")  # the chip itself, which the configuration only names
     results = Inside("results.json")  # every figure, with its unit
     study = Inside(STUDY)  # see ``StudyResults``; a run has none
     report = Inside("report.html")  # the page for people
@@ -130,7 +133,7 @@ class RunFolder:
         manifest, before = self.read_manifest(), place.exists()
         files = manifest.files if before and isinstance(results, Results) else None  # as they were when it finished
         if files is None:
-            paths = [self.config, *self._of_methods()]
+            paths = [self.config, *([self.chip] if self.chip.exists() else []), *self._of_methods()]
             files = {path.relative_to(self.path).as_posix(): file_digest(path) for path in paths}
         update: dict[str, Any] = {"files": {**files, place.name: digest_of(text)}, "coming": {}}
         if isinstance(results, Results):

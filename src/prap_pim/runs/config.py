@@ -1,5 +1,6 @@
 """The configuration of one run, as a user's YAML file gives it."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,6 +27,16 @@ def _schedule(value: Any) -> Any:
         if value not in _SCHEDULES:
             raise ValueError(f"unknown schedule ({nearest(value, ['none', *_SCHEDULES])})")
         return _SCHEDULES[value]
+    return value
+
+
+def _located(value: Any, root: str) -> Any:
+    """Paths that are not here but in ``root``, named there."""
+    if isinstance(value, Path):
+        return Path(root) / value if not value.exists() and (Path(root) / value).exists() else value
+    if isinstance(value, Settings):
+        fields = {name: _located(getattr(value, name), root) for name in type(value).model_fields}
+        return value.model_copy(update=fields)
     return value
 
 
@@ -99,6 +110,20 @@ class RunConfig(Settings):
         """What runs code of the user's, by its place."""
         parts = {"model": self.model, "data": self.data, "metric": self.metric, "loss": self.loss}
         return {where: part for where, part in parts.items() if isinstance(part, Import)}
+
+    def located(self, root: str) -> "RunConfig":
+        """The same, with files that are not here but in ``root``, the directory that a run was started in, named there.
+
+        The user's own modules are looked for there, too.
+        """
+        if not root:
+            return self
+        if self.imports and root not in sys.path:
+            sys.path.append(root)
+        parts = {name: _located(getattr(self, name), root) for name in ("data", "model", "checkpoint")}
+        if self.chip.endswith(".toml"):
+            parts["chip"] = str(_located(Path(self.chip), root))
+        return self.model_copy(update=parts)
 
     def resolved(self) -> dict[str, Any]:
         """Plain values with every default written out, without the place where the run is kept."""

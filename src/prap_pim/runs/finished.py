@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import digest_of, read_json
 from prap_pim.common.settings import nearest, read_yaml
 from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
@@ -13,7 +14,7 @@ from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.folder import RunFolder, open_finished
 from prap_pim.results.run import Results
 from prap_pim.runs.config import RunConfig
-from prap_pim.runs.stages import digests, saved_method
+from prap_pim.runs.stages import saved_method
 from prap_pim.runs.task import Task, load_task
 from prap_pim.training.data import Splits
 
@@ -65,16 +66,19 @@ def reopen(path: str | Path, allow_imports: bool = False, task: Task | None = No
         task: the network and what it is for, where a program gave them; None: as the configuration says.
 
     Raises:
-        UserError: it is not the folder of a finished run, is damaged or in use; or the data or the chip, which the
-            run's configuration only names, are missing or have changed.
+        UserError: it is not the folder of a finished run, is damaged or in use; or the data, which the run's
+            configuration only names, are missing or have changed.
     """
     with open_finished(Path(path)) as folder:
         results, manifest = folder.read_results(), folder.read_manifest()
         config = RunConfig.checked(read_yaml(folder.config), str(folder.config))
+        config = config.located(manifest.started_in)
         without = config.model_copy(update={"checkpoint": None})
-        task, chip = task or load_task(without, allow_imports), load_chip(config.chip)
-        inputs = digests(without, task, chip)
-        for what in ("data", "chip"):
+        task = task or load_task(without, allow_imports)
+        kept = folder.chip
+        chip = Chip.checked(read_json(kept), str(kept)) if kept.exists() else load_chip(config.chip)
+        inputs = {"data": task.data_digest, "chip": digest_of(chip.model_dump_json())}
+        for what in inputs:
             if inputs[what] != manifest.inputs.get(what):
                 raise UserError(f"the run in {path} was made with other content of {what}")
         yield FinishedRun(folder, config, results, task, chip, inputs)

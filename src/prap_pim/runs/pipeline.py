@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import key_of
+from prap_pim.common.files import key_of, write_whole
 from prap_pim.common.progress import Progress, phase
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import NetworkPlan
@@ -42,6 +42,7 @@ def run(
     progress: Progress,
     processes: Processes | None = None,
     task: Task | None = None,
+    chip: Chip | None = None,
 ) -> Results:
     """Do everything that a configuration asks for, or what is left of it.
 
@@ -54,14 +55,16 @@ def run(
         processes: who trains; this one is the first and does all the rest, the others call ``assist``. None: one,
             on the CPU.
         task: the network and what it is for; None: as the configuration says, which names no code.
+        chip: in the place of the configuration's.
 
     Raises:
         UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched. Or a
             file of a finished run is damaged.
     """
-    processes = processes or Processes()
+    processes, named = processes or Processes(), config
+    config = config.located(started_in(output, resume))
     task = task or load_task(config)
-    chip = load_chip(config.chip)
+    chip = chip or load_chip(config.chip)
     if config.training is not None:
         count = len(task.train) if isinstance(task.train, Examples | Streamed) else None
         check_shards(config.training, count, processes.count)
@@ -74,14 +77,23 @@ def run(
         versions=versions(),
         arithmetic=processes.arithmetic,
         inputs=digests(config, task, chip),
+        started_in=str(Path.cwd()),
     )
     with ExitStack() as stack:
-        folder = stack.enter_context(open_run(output, config.resolved(), manifest, resume))
+        folder = stack.enter_context(open_run(output, named.resolved(), manifest, resume))
         stack.enter_context(torch_threads(folder.read_manifest().threads))  # go on with those that it was begun with
         if not folder.results.exists():
+            write_whole(folder.chip, chip.model_dump_json(indent=1) + "\n")
             _compute(config, command, task, chip, folder, progress, processes)
         processes.tell({})
         return folder.read_results()
+
+
+def started_in(output: Path, resume: bool) -> str:
+    """Where the run in a folder was started that is to be gone on with; empty: there is none."""
+    folder = RunFolder(output)
+    begun = resume and folder.config.exists() and folder.manifest.exists()
+    return folder.read_manifest().started_in if begun else ""
 
 
 def _compute(
@@ -98,7 +110,7 @@ def _compute(
         task.metric.of_model(copy.deepcopy(task.model))  # a mistake shows before hours of training
     trained = train_network(config, task, folder.checkpoints, progress, processes)
     network = task.graph.network
-    of_network = depends_on(config, task, folder.read_manifest().inputs["data"])
+    of_network = depends_on(config, folder.read_manifest().inputs["data"], task.digests)
     quality = None
     if has_meaning(config, task):
         whole = config.training is not None and config.training.compress_at > 0

@@ -1,6 +1,6 @@
 """Accuracy of a finished run's methods on crossbars with device effects: ``prap-pim simulate``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -133,6 +133,14 @@ class Crossbars:
             sources |= dict.fromkeys((name for name in _flat(given) if _within(name, key)), "--set")
         told = [override.removeprefix("device.") for override in overrides]
         return Crossbars(given, sources, ", ".join([*([file.stem] if file is not None else []), *told]))
+
+    @staticmethod
+    def of(by: "Device | Mapping[str, Any] | str | Path | None") -> "Crossbars":
+        """As a program gives them: a device, settings by name, or a file of them."""
+        if isinstance(by, str | Path):
+            return Crossbars.read(Path(by), [])
+        values = {"device": by.model_dump()} if isinstance(by, Device) else dict(by or {})
+        return Crossbars(values, dict.fromkeys(_flat(values), "simulate"), ", ".join(values))
 
     def model(self, chip: Chip, sweep: Sweep | None = None, value: float | None = None) -> CrossbarModel:
         """The checked model, with ``value`` in the place of the swept setting.
@@ -271,11 +279,7 @@ def simulate(
     Raises:
         UserError: a mistake; whatever can be known beforehand is checked before anything is measured.
     """
-    if isinstance(crossbars, str | Path):
-        settings = Crossbars.read(Path(crossbars), [])
-    else:
-        given = {"device": crossbars.model_dump()} if isinstance(crossbars, Device) else dict(crossbars or {})
-        settings = Crossbars(given, dict.fromkeys(_flat(given), "simulate"), ", ".join(given))
+    settings = Crossbars.of(crossbars)
     asked = Request.checked({"processes": 1, **request}, "simulate")
     how = settings, "prap_pim.simulate", progress or quiet, allow_imports
     return simulate_run(Path(run), asked, *how)[1]
@@ -368,7 +372,7 @@ def _simulate(
     progress("without device effects", len(networks), len(networks), "")
     _measure(points, networks, metric, request, progress)
     headline = next(iter(next(iter(exact.values()))))  # what of several numbers is told
-    worst = max if headline in metric.minimize else min
+    less = headline in metric.minimize
 
     title = [crossbars.title or "the chip as it is", *([f"sweep of {sweep.quantity}"] if sweep is not None else [])]
     return SimulationResult(
@@ -383,7 +387,7 @@ def _simulate(
         metric=headline,
         exact_accuracy={name: metrics[headline] for name, metrics in exact.items()},
         points=[
-            _point(*key, headline, worst, [one.device for one in here if one.device]) for key, here in points.items()
+            _point(*key, headline, less, [one.device for one in here if one.device]) for key, here in points.items()
         ],
     )
 
@@ -410,14 +414,14 @@ def _point(
     method: str,
     value: float | None,
     headline: str,
-    worst: Callable[[Sequence[float]], float],
+    less: bool,
     devices: list[_Device],
 ) -> PointResult:
     accuracies = [device.metrics[headline] for device in devices]
     return PointResult(
         method=method,
         value=value,
-        **OverDevices.of(accuracies)._asdict() | {"worst": worst(accuracies)},
+        **OverDevices.of(accuracies, less)._asdict(),
         accuracies=accuracies,
         overflows=sum(device.overflows for device in devices),
         layers_by_cell=max(device.layers_by_cell for device in devices),

@@ -119,18 +119,23 @@ def training_of(
     return Training(task.train, config.training, config.seed, folder, *how)
 
 
-def depends_on(config: RunConfig, task: Task, data: str) -> dict[str, Any]:
+def depends_on(config: RunConfig, data: str, own: Mapping[str, str] | None = None) -> dict[str, Any]:
     """All that the trained network depends on.
 
     Args:
         data: their digest.
+        own: digests of a network of the user's own (``Task.digests``).
 
     Raises:
         UserError: the user's checkpoint cannot be read.
     """
     settings = config.model_dump(mode="json", include={"model", "training", "seed"})
-    own = {"own": dict(task.digests)} if task.own else {}
-    return {**settings, **own, "data": data, "checkpoint": config.checkpoint and file_digest(config.checkpoint)}
+    return {
+        **settings,
+        **({"own": dict(own)} if own else {}),
+        "data": data,
+        "checkpoint": config.checkpoint and file_digest(config.checkpoint),
+    }
 
 
 class Compression(Settings):

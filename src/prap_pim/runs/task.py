@@ -13,18 +13,28 @@ from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of
-from prap_pim.common.imports import Import, Imported, running
+from prap_pim.common.imports import Imported, running
 from prap_pim.common.progress import Steps, unheard
 from prap_pim.common.settings import Settings, nearest
 from prap_pim.crossbar import Metrics, OnCrossbars
-from prap_pim.frontend import Called, Captured, Inputs, calibration_batches, capture, check_model, tensors
+from prap_pim.frontend import (
+    Called,
+    Captured,
+    Inputs,
+    batch_digest,
+    calibration_batches,
+    capture,
+    check_model,
+    state_digest,
+    tensors,
+)
 from prap_pim.frontend.evaluate import Labelled, Pairs, evaluate_pairs
 from prap_pim.frontend.weights import load_weights
 from prap_pim.runs.config import RunConfig
 from prap_pim.training.data import Examples, Splits, Streamed, load
 from prap_pim.training.models import OWN, GivenModel, OnnxModel, build
 from prap_pim.training.models.own import OnnxNetwork
-from prap_pim.training.objective import Loader, Loss, Split, batch_digest, cross_entropy, of_user
+from prap_pim.training.objective import Loader, Loss, Split, cross_entropy, of_user
 
 ACCURACY, BITS = "accuracy", "bits_per_byte"  # metrics that results have fields of their own for
 
@@ -85,10 +95,10 @@ class OwnMetric:
             UserError: the function raises, changes the model's state, or gives no finite number.
         """
         model.eval()
-        before = batch_digest(list(model.state_dict().values()))
+        before = state_digest(model)
         with running(f"evaluate {self.name}"), torch.no_grad():
             given = self.function(model)
-        if batch_digest(list(model.state_dict().values())) != before:
+        if state_digest(model) != before:
             raise UserError(
                 f"evaluate {self.name} changed the model: is its batch norm in training mode? Call model.eval() in it, "
                 "not model.train()"
@@ -338,11 +348,13 @@ def load_task(config: RunConfig, allow_imports: bool = False) -> Task:
     data = load(config.data, config.seed)
     own = isinstance(config.model, OWN)
     function = metric_of(config, data) if config.metric is not None else None
+    own = own or function is not None or not isinstance(data.calibration, Examples)
+    model = built(config, data) if own else None
     task = Task(
-        name=_name(config),
-        build=lambda: built(config, data),
+        name=_name(config, model),
+        build=lambda: built(config, data) if model is None else model,
         data=data,
-        own=own or function is not None or not isinstance(data.calibration, Examples),
+        own=own,
         function=function,
         minimize=config.metric.minimize if config.metric is not None else (),
         loss=of_user(config.loss.load("loss") if config.loss is not None else None),
@@ -350,7 +362,7 @@ def load_task(config: RunConfig, allow_imports: bool = False) -> Task:
     if not task.own:
         return task
     digests = {
-        "model": batch_digest(list(task.model.state_dict().values())),
+        "model": state_digest(task.model),
         **{f"{where} code": Imported(where, each.function, each.arguments).digest for where, each in named.items()},
     }
     return replace(task, digests=digests)
@@ -386,9 +398,11 @@ class _OfTest:
         return self.function(model, self.test)
 
 
-def _name(config: RunConfig) -> str:
-    if isinstance(config.model, Import):
-        return config.model.function.rpartition(":")[2]
+def _name(config: RunConfig, model: nn.Module | None) -> str:
+    if isinstance(model, OnnxNetwork):
+        return model.captured.network.name
+    if isinstance(config.model, OWN):
+        return type(model).__name__
     details = ", ".join(f"{key} {value}" for key, value in config.model.model_dump(exclude={"name"}).items())
     return f"{config.model.name} ({details})" if details else config.model.name
 

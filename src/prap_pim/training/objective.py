@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import digest_of
+from prap_pim.frontend import batch_digest
 from prap_pim.frontend.evaluate import batches, logits, settle_norms, settling_norms
 from prap_pim.training.config import TrainingConfig
 from prap_pim.training.data import Examples, Streamed, augment
@@ -197,17 +198,6 @@ Split = Examples | Streamed | Loader  # what is trained on
 def objective_of(given: Split, config: TrainingConfig, loss: Loss) -> OfExamples | OfLoader:
     """What the recipe makes of it; a loader has batches of its own."""
     return OfLoader(given, loss) if isinstance(given, Loader) else OfExamples(given, config, loss)
-
-
-def batch_digest(batch: Any) -> str:
-    """SHA-256 over the tensors of a batch, and what else is in it."""
-    leaves = tree_flatten(batch)[0]
-    return digest_of(
-        *(
-            x.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes() if isinstance(x, Tensor) else repr(x)
-            for x in leaves
-        )
-    )
 
 
 def of_user(loss: Any) -> Loss:

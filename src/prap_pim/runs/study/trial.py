@@ -17,6 +17,7 @@ from prap_pim.common.files import key_of
 from prap_pim.common.progress import Progress
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.folder import PLAN
+from prap_pim.results.study import OWN
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.record import figures, unskipped_ratio
 from prap_pim.runs.stages import (
@@ -29,7 +30,7 @@ from prap_pim.runs.stages import (
 )
 from prap_pim.runs.store import Store
 from prap_pim.runs.study.config import StudyConfig
-from prap_pim.runs.study.figures import BUDGET, METRICS, QUALITY
+from prap_pim.runs.study.figures import BUDGET, QUALITY
 from prap_pim.runs.study.folder import Locks, StudyFolder
 from prap_pim.runs.study.space import Point, SearchSpace
 from prap_pim.runs.task import Task, load_task
@@ -71,7 +72,7 @@ class Stages:
         space = SearchSpace(study)
         base = space.base
         task, chip = self.of(base), space.point({}).chip
-        measured = any(name in QUALITY or name.startswith(METRICS) for name in study.asked)
+        measured = any(name in QUALITY or name.startswith(OWN) for name in study.asked)
         if measured and not has_meaning(base, task) and "checkpoint" not in study.space:
             raise UserError("objectives: accuracy needs training or a checkpoint: the base's weights are random")
         if base.training is not None or task.own:
@@ -85,7 +86,7 @@ class Figures:
     def __init__(self, kind: Stages, study: StudyConfig, folder: StudyFolder, locks: Locks, progress: Progress) -> None:
         self._kind = kind
         self._space, self._folder, self._locks, self._progress = SearchSpace(study), folder, locks, progress
-        self._quality = any(name in QUALITY or name.startswith(METRICS) for name in study.asked)
+        self._quality = any(name in QUALITY or name.startswith(OWN) for name in study.asked)
         self._budget = any(name.startswith(BUDGET) for name in study.asked)
         # by configuration as JSON, bounded: memory stays flat however many trials there are
         self._task = lru_cache(maxsize=1)(lambda text: kind.of(self._config(text)))
@@ -110,7 +111,7 @@ class Figures:
         if costs.at_budget is not None:
             named["at_budget"] = {"budget": costs.budget, **figures(costs.at_budget)}
         if self._quality:
-            named |= stages.accuracy().model_dump(include={*QUALITY, METRICS[:-1]})
+            named |= stages.accuracy().model_dump(include={*QUALITY, OWN[:-1]})
         return dict(_flat(named))
 
     def _stages(self, point: Point) -> MethodStages:
@@ -133,7 +134,7 @@ class Figures:
 
     def _depends_on(self, text: str) -> dict[str, Any]:
         task = self._task(text)
-        return depends_on(self._config(text), task, task.data_digest)
+        return depends_on(self._config(text), task.data_digest, task.digests)
 
     def _config(self, text: str) -> RunConfig:
         """Of what ``_plain`` gave."""
