@@ -48,7 +48,6 @@ def test_a_run_finds_what_the_library_finds(name: str, tmp_path: Path) -> None:
     assert metrics(comparison.results, "float") == named(own.evaluate(own.model), own.evaluate)
     assert metrics(calibrated, "bit_true") == pytest.approx(named(own.evaluate(alone.bit_true), own.evaluate), rel=1e-5)
     assert metrics(calibrated, "compressed") == pytest.approx(named(own.evaluate(alone.model), own.evaluate), rel=1e-3)
-    assert metrics(dense, "bit_true") != metrics(calibrated, "bit_true") or name == "detector"
     assert dense.checked_images == calibrated.checked_images == comparison.results.images["test"] > 0
     assert all(layer.mismatches == 0 < layer.checked_outputs for layer in calibrated.layers)
     for file in ("results.json", "report.html", "comparison.csv", "config.yaml", "manifest.json"):
@@ -90,7 +89,7 @@ def test_a_second_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         compared(own, tmp_path / "run", seed=1)
     other = Own(denoiser().model, denoiser().calibration, own.evaluate)
     with pytest.raises(UserError, match="was begun with other content of data"):
-        compared(other, tmp_path / "run")
+        compared(other, tmp_path / "run", name="Detector")
 
 
 def test_how_it_shows_itself(tmp_path: Path) -> None:
@@ -159,6 +158,7 @@ def test_finetuning_learns_the_users_task(tmp_path: Path) -> None:
     """By the user's loss; what compression lost is made good, and the plan is what is measured."""
     model, data = denoiser().model, pairs()
 
+    @torch.no_grad()
     def error(module: nn.Module) -> float:
         return float(sum(squared(module, batch) for batch in data) / len(data))
 
@@ -172,9 +172,9 @@ def test_finetuning_learns_the_users_task(tmp_path: Path) -> None:
     assert tuned.results.weights == "the user's own; methods are fine-tuned for 8 epochs"
     before = prap_pim.finetune(model, data, loss=squared, epochs=8, learning_rate=0.1, output=tmp_path / "tuned", **how)
     assert before.results == tuned.results
-    calibrated = {**how, "method": CALIBRATED}
+    calibrated = {**how, "method": CALIBRATED, "skip": ()}
     donors = prap_pim.finetune(model, data, loss=squared, epochs=4, output=tmp_path / "donors", **calibrated)
-    alone = prap_pim.compress(model, [x for x, _ in data], CALIBRATED, skip="0")
+    alone = prap_pim.compress(model, [x for x, _ in data], CALIBRATED)
     assert donors.results.methods[1].bit_true_metrics["error"] < error(alone.bit_true)
 
 
@@ -279,7 +279,7 @@ def test_a_wrong_evaluate_is_told_of_in_one_line(name: str, tmp_path: Path) -> N
     state = {name: value.clone() for name, value in own.model.state_dict().items()}
     evaluate, message = MISTAKES[name]
     with pytest.raises(UserError, match=message) as error:
-        compared(own, tmp_path / "run", evaluate=evaluate)
+        compared(own, tmp_path / "run", evaluate=evaluate, minimize=())
     assert "\n" not in str(error.value)
     assert all(torch.equal(value, state[name]) for name, value in own.model.state_dict().items())
     if name != "training":

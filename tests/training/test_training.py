@@ -57,7 +57,7 @@ def test_the_defaults_are_the_papers_schedule() -> None:
     [
         {"epochs": 0},
         {"compress_at": 200},
-        {"compress_at": 0},
+        {"compress_at": -1},
         {"batch_size": 0},
         {"learning_rate": 0},
         {"momentum": 1},

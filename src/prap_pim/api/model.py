@@ -37,11 +37,11 @@ from prap_pim.frontend import (
     capture,
     check_model,
     copied,
+    judged_outputs,
     not_of_one_size,
     of_arrays,
     on_copies,
     one_of_each_size,
-    outputs,
     sizes,
     state_digest,
     tensors,
@@ -278,11 +278,11 @@ class Compression:
         given = self._batch if batch is None else without_labels(of_arrays(batch), self.model)
         name = self.network.name
         try:
-            wanted = outputs(on_copies(self._original.module, tensors(given, name)), name)
+            wanted = judged_outputs(on_copies(self._original.module, tensors(given, name)), name)
         except RuntimeError as error:
             raise UserError(f"model {name} does not run on this batch: {one_line(error)}") from error
         comparison = Comparison(as_values(wanted))
-        comparison.add(wanted, outputs(call(self.bit_true, tree_map(copied, given)), name))
+        comparison.add(wanted, judged_outputs(call(self.bit_true, tree_map(copied, given)), name))
         return comparison.sqnr_db
 
     def summary(self) -> str:

@@ -190,6 +190,11 @@ def outputs(value: Any, name: str) -> tuple[Tensor, ...]:
     return found
 
 
+def judged_outputs(value: Any, name: str) -> tuple[Tensor, ...]:
+    """As ``outputs``; one number for each input, [N], as values [N, 1]."""
+    return tuple(x[:, None] if x.ndim == 1 else x for x in outputs(value, name))
+
+
 def padding_mask(batch: Sequence[Tensor]) -> Tensor | None:
     """Which positions of a batch of padded sequences are no padding, bool [N, T]; None if nothing says so.
 

@@ -53,6 +53,7 @@ from prap_pim.runs.config import RunConfig
 from prap_pim.runs.store import Store
 from prap_pim.runs.task import ACCURACY, BITS, Task
 from prap_pim.training import Checkpoint, Processes, Training, train
+from prap_pim.training.models.own import OnnxNetwork
 
 DIGITAL = "digital.safetensors"  # of a method's folder beside the plan, as these
 _CALIBRATED = "calibrated.safetensors"
@@ -114,6 +115,10 @@ def training_of(
     """
     if task.train is None:
         raise UserError("training: the data have no part to train on: give one, or say training: none")
+    if isinstance(task.model, OnnxNetwork):
+        raise UserError(
+            "training: an ONNX model is not trained with labels: say training: none (a method's tune needs none)"
+        )
     assert config.training is not None
     how = True, name, progress, processes, task.traced_loss
     return Training(task.train, config.training, config.seed, folder, *how)

@@ -204,8 +204,18 @@ class Task:
         return capture(self.model, self.example, self.name, (), more)
 
     def first(self) -> nn.Module:
-        """A network to train, which takes the tensors of a batch: modules and parameters are called as in ``graph``."""
-        return copy.deepcopy(self.graph.module) if self.own else self.build()
+        """A network to train, which takes the tensors of a batch: modules and parameters are called as in ``graph``.
+
+        What torch.export has captured has no gradients; here all have, but for what the user has frozen.
+        """
+        if not self.own:
+            return self.build()
+        module = copy.deepcopy(self.graph.module)
+        frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        owners = {f"{name}.weight": origin.parameter for name, origin in self.graph.origins.items()}
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(parameter.is_floating_point() and owners.get(name, name) not in frozen)
+        return module
 
     @cached_property
     def called(self) -> Callable[[nn.Module], nn.Module]:
