@@ -7,7 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from typing import Any
 
 from prap_pim.cli.output import Output, progress_bars
 from prap_pim.common.errors import UserError, one_line
@@ -210,6 +212,7 @@ def compress(arguments: SimpleNamespace) -> None:
         raise UserError(f"{' and '.join(given)} exclude each other: each sets how far the model is compressed")
     _let_threads_sleep()
     with progress_bars(arguments.quiet or arguments.json) as progress:
+        from prap_pim.api.anything import as_arrays, model_settings
         from prap_pim.api.onnx import compress_onnx
         from prap_pim.common.settings import with_overrides
         from prap_pim.methods.method import given_once
@@ -219,27 +222,52 @@ def compress(arguments: SimpleNamespace) -> None:
         quantize, tune = options.pop("quantize", None), options.pop("tune", None)
         if arguments.tune is not None:
             tune = given_once(tune, steps=arguments.tune)
-        summary = compress_onnx(
-            arguments.model,
-            arguments.calibration,
-            arguments.output,
-            arguments.method,
-            compute_ratio=arguments.ratio,
-            chip=arguments.chip,
-            skip=arguments.skip,
-            seed=arguments.seed,
-            plan=arguments.plan,
-            options=given_once(options, budget=_budget(arguments.budget), max_drop=arguments.max_drop),
-            quantize=quantize,
-            tune=tune,
-            bit_true=arguments.bit_true,
-            batch_axes=_batch_axes(arguments.batch_axes),
-            progress=progress,
-        )
+        options = given_once(options, budget=_budget(arguments.budget), max_drop=arguments.max_drop)
+        how = {"compute_ratio": arguments.ratio, "quantize": quantize, "tune": tune, "progress": progress}
+        how |= {key: getattr(arguments, key) for key in ("method", "chip", "skip", "seed")}
+        model, calibration = model_settings(str(arguments.model)), str(arguments.calibration)
+        if "onnx" not in model:
+            _compress_module(arguments, model, {**how, **options})
+            return
+        if arguments.checkpoint is not None:
+            raise UserError("--checkpoint: an ONNX file holds its own weights")
+        with TemporaryDirectory() as folder:
+            if Path(calibration).suffix != ".npz":
+                calibration = str(as_arrays(calibration, arguments.tokenizer, folder))
+            summary = compress_onnx(
+                model["onnx"],
+                calibration,
+                arguments.output,
+                plan=arguments.plan,
+                options=options,
+                bit_true=arguments.bit_true,
+                batch_axes=_batch_axes(arguments.batch_axes),
+                **how,
+            )
     if arguments.json:
         print(summary.model_dump_json())
     elif not arguments.quiet:
         print_summary(summary, Output())
+
+
+def _compress_module(arguments: SimpleNamespace, model: dict[str, Any], how: dict[str, Any]) -> None:
+    """A PyTorch model: all of its compression goes into a folder."""
+    from prap_pim.api.anything import compress_named
+    from prap_pim.api.model import estimate
+
+    for name in ("bit_true", "batch_axes"):
+        if getattr(arguments, name):
+            raise UserError(f"--{name.replace('_', '-')}: that is for ONNX models")
+    named = {key: getattr(arguments, key) for key in ("checkpoint", "tokenizer", "allow_imports")}
+    found = compress_named(model, str(arguments.calibration), arguments.output, **named, **how)
+    if arguments.plan is not None:
+        found.plan.save(arguments.plan)
+    costs = estimate(found, chip=arguments.chip)
+    if arguments.json:
+        values = {"output": str(arguments.output), "compute_ratio": found.compute_ratio, "energy_j": costs.energy_j}
+        print(json.dumps({**values, "check": found.check.model_dump()}))
+    elif not arguments.quiet:
+        print(f"{found.summary()}\n\nwritten: {arguments.output}")
 
 
 def _budget(given: str | None) -> dict[str, float] | None:

@@ -287,13 +287,27 @@ _add(
 )
 _add(
     "compress",
-    "compress the weights of an ONNX model on calibration inputs, without labels or training",
+    "compress the weights of a model on calibration inputs, without labels or training",
     [
-        click.Argument(["model"], type=FILE, help="an ONNX file, opset 9 or newer"),
+        click.Argument(["model"], type=FILE, help="an ONNX file, a folder of transformers, or {...} as model: has it"),
         _option(
-            "--calibration", type=FILE, required=True, metavar="FILE", help="npz file: an array [N, ...] per input"
+            "--calibration",
+            type=FILE,
+            required=True,
+            metavar="FILE",
+            help="npz file (an array [N, ...] per input), folder of pictures by class, text file, or {...} as data:",
         ),
-        _option("-o", "--output", type=FILE, required=True, metavar="FILE", help="the compressed model"),
+        _option(
+            "-o",
+            "--output",
+            type=FILE,
+            required=True,
+            metavar="FILE",
+            help="the compressed ONNX model, or the folder of another",
+        ),
+        _option("--checkpoint", type=FILE, metavar="FILE", help="weights of a model that is made by name or function"),
+        _option("--tokenizer", type=FOLDER, metavar="FOLDER", help="of transformers, for a text file (else bytes)"),
+        ALLOW_IMPORTS,
         _option(
             "--method",
             default="calibrated",

@@ -13,7 +13,7 @@ def data_frame(rows: Sequence[Mapping[str, Any]]) -> Any:
         UserError: pandas is not installed.
     """
     try:
-        import pandas  # type: ignore[import-untyped,unused-ignore]
+        import pandas
     except ImportError as error:
         raise UserError("to_pandas needs one more package: pip install 'prap-pim[pandas]'") from error
     return pandas.DataFrame(list(rows))

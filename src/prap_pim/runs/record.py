@@ -126,7 +126,7 @@ def results_of(
         weights=_origin(config, task),
         zero_input_skipping=config.zero_input_skipping,
         **metrics,
-        minimize=list(task.metric.minimize) if task.function is not None and task.metric else [],
+        minimize=[name for name in (task.metric.minimize if task.metric else ()) if name in metrics["float_metrics"]],
         chip=ChipResult(
             name=chip.name,
             description=chip.description,
@@ -151,10 +151,11 @@ def _shown(value: Any) -> int | str:
 def _origin(config: RunConfig, task: Task) -> str:
     """Where the weights come from, for people."""
     start = f"from {config.checkpoint.name}" if config.checkpoint else f"random (seed {config.seed})"
-    if task.own and not config.checkpoint:
+    if task.own and not config.checkpoint and not task.random:
         start = "the user's own"
+    known = config.checkpoint is not None or (task.own and not task.random)
     if config.training is None:
-        return start if config.checkpoint or task.own else f"{start}, never trained: this run tells costs, not accuracy"
+        return start if known else f"{start}, never trained: this run tells costs, not accuracy"
     if config.training.compress_at == 0:
         return f"{start}; methods are fine-tuned for {config.training.epochs} epochs"
     return f"{start}, trained for {config.training.epochs} epochs"

@@ -444,7 +444,7 @@ def has_meaning(config: RunConfig, task: Task) -> bool:
     """Whether accuracy says anything: something measures it, and the weights were trained, as a user's own are."""
     if task.metric is None:
         return False
-    return task.own or config.training is not None or config.checkpoint is not None
+    return (task.own and not task.random) or config.training is not None or config.checkpoint is not None
 
 
 def crossbar_budget(config: RunConfig, network: Network, plan: NetworkPlan, chip: Chip) -> int:

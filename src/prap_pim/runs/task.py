@@ -32,20 +32,22 @@ from prap_pim.frontend.evaluate import Labelled, Pairs, evaluate_pairs
 from prap_pim.frontend.weights import load_weights
 from prap_pim.runs.config import RunConfig
 from prap_pim.training.data import Examples, Splits, Streamed, load
-from prap_pim.training.models import OWN, GivenModel, OnnxModel, build
+from prap_pim.training.models import OWN, GivenModel, OnnxModel, TimmModel, TorchvisionModel, build
 from prap_pim.training.models.own import OnnxNetwork
 from prap_pim.training.objective import Loader, Loss, Split, cross_entropy, of_user
 
 ACCURACY, BITS = "accuracy", "bits_per_byte"  # metrics that results have fields of their own for
+PERPLEXITY = "perplexity"
+_BYTES = 256
 
 
 @dataclass(frozen=True, eq=False)
 class LabelMetric:
-    """How well labels of a test part are told: accuracy, and of bytes bits per byte."""
+    """How well labels of a test part are told: accuracy; of bytes bits per byte, too, of other tokens perplexity."""
 
     pairs: Pairs
-    are_bytes: bool
-    minimize: tuple[str, ...] = (BITS,)
+    of: Literal["classes", "bytes", "tokens"]
+    minimize: tuple[str, ...] = (BITS, PERPLEXITY)
 
     def of_first(self, count: int) -> "LabelMetric":
         """The same on the first so many pairs."""
@@ -61,7 +63,9 @@ class LabelMetric:
             found = Labelled(self.pairs, first=first)(network)
         else:
             found = vars(evaluate_pairs(network, self.pairs, told=told))
-        return {ACCURACY: found["accuracy"]} | ({BITS: found["nats"] / math.log(2)} if self.are_bytes else {})
+        bytes_ = {BITS: found["nats"] / math.log(2)} if self.of == "bytes" else {}
+        tokens = {PERPLEXITY: math.exp(found["nats"])} if self.of == "tokens" else {}
+        return {ACCURACY: found["accuracy"], **bytes_, **tokens}
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +166,8 @@ class Task:
         own: whether the network is the user's own: then what was captured of it is trained, and called as it is.
         metric: says what a network is worth; None: nothing does.
         loss: of a batch.
-        trainable: what it is trained on; None: nothing is.
         digests: of what a configuration only names, beside data.
-        state: from which the network starts, in the place of its own.
+        random: whether a network of the user's own is known to have random weights at first.
     """
 
     name: str
@@ -175,6 +178,7 @@ class Task:
     minimize: tuple[str, ...] = ()
     loss: Loss = cross_entropy
     digests: Mapping[str, str] = field(default_factory=dict)
+    random: bool = False
 
     @cached_property
     def model(self) -> nn.Module:
@@ -229,7 +233,8 @@ class Task:
             return OwnMetric(self.function, self.minimize, self.called)
         test = self.data.test
         if isinstance(test, Examples | Streamed):
-            return LabelMetric(test, are_bytes=test.are_tokens)
+            of_tokens: Literal["bytes", "tokens"] = "bytes" if self.data.classes == _BYTES else "tokens"
+            return LabelMetric(test, of_tokens if test.are_tokens else "classes")
         return None
 
     @property
@@ -362,6 +367,7 @@ def load_task(config: RunConfig, allow_imports: bool = False) -> Task:
     model = built(config, data) if own else None
     task = Task(
         name=_name(config, model),
+        random=isinstance(config.model, TimmModel | TorchvisionModel) and config.checkpoint is None,
         build=lambda: built(config, data) if model is None else model,
         data=data,
         own=own,
@@ -426,7 +432,7 @@ def built(config: RunConfig, data: Splits) -> nn.Module:
         given = data.calibration.inputs if isinstance(data.calibration, Examples) else data.calibration
         batches = calibration_batches(given, nn.Identity(), file.name)
         return OnnxNetwork(file, [tensors(batch, file.name) for batch in batches])
-    channels = data.train.inputs.shape[1] if isinstance(data.train, Examples) else 0
+    channels = data.calibration.inputs.shape[1] if isinstance(data.calibration, Examples) else 0
     try:
         model = build(config.model, channels, data.classes or 0, config.seed)
     except (RuntimeError, MemoryError) as error:

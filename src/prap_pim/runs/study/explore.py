@@ -63,7 +63,7 @@ class Study(StudyResults):
 
 
 def explore_config(
-    config: Mapping[str, Any] | str | Path,
+    config: Any,
     output: str | Path | None,
     resume: bool,
     processes: int | None,

@@ -84,6 +84,8 @@ def _(config: TransformersModel, in_channels: int, classes: int) -> nn.Module:
         )
     except Exception as error:  # of many kinds
         raise UserError(f"model: transformers cannot read {config.transformers}: {one_line(error)}") from error
+    settings: Any = found.config
+    settings.use_cache = False  # what a decoder keeps for the next token is no output
     return found
 
 
