@@ -214,7 +214,13 @@ class Compression:
         batch = unpack_batch(content["batch"], read_state(path / _EXAMPLE))
         skip = tuple(content["skip"])
         original = capture(model, batch, content["name"], skip)
-        captured = original.with_state(read_state(path / _CAPTURED))
+        try:
+            captured = original.with_state(read_state(path / _CAPTURED))
+        except RuntimeError as error:
+            raise UserError(
+                f"{path}: the model is traced otherwise than when it was compressed, by other settings of its own or "
+                "another version of torch"
+            ) from error
         changed_model = copy.deepcopy(model).eval()
         put_state(changed_model, read_state(path / _MODEL))
         chip, method = Chip.checked(content["chip"], str(path)), MethodConfig.checked(content["method"], str(path))

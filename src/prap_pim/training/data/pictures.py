@@ -50,7 +50,7 @@ class Pictures(Settings):
         image = image.crop((left, top, left + self.size, top + self.size))
         values = torch.from_numpy(np.array(image, np.float32) / 255)
         values = values[None] if self.grey else values.permute(2, 0, 1)
-        mean, deviation = (torch.tensor(x).reshape(-1, 1, 1) for x in (self.mean, self.deviation))
+        mean, deviation = (torch.tensor(x, dtype=torch.float32).reshape(-1, 1, 1) for x in (self.mean, self.deviation))
         if self.grey:
             mean, deviation = mean.mean(), deviation.mean()
         return ((values - mean) / deviation).contiguous()

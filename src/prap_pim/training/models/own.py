@@ -78,6 +78,7 @@ def _(config: TransformersModel, in_channels: int, classes: int) -> nn.Module:
     if head is None:
         raise UserError(f"model: transformers has no class {config.head!r}")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    transformers.utils.logging.disable_progress_bar()
     try:
         found: nn.Module = head.from_pretrained(
             str(config.transformers), local_files_only=True, use_safetensors=True, trust_remote_code=False
