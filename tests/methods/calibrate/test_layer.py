@@ -212,10 +212,8 @@ def test_a_layer_of_zeros_stores_nothing():
 def test_a_filter_that_counts_little_gives_way():
     """One donor for two filters that no gain makes alike: it suits the one whose error counts."""
     layer = normal_layer(2, 8, ())
-    problem = problem_of(layer, 0)
     for heavy in (0, 1):
-        problem.weight[:] = 1e-6
-        problem.weight[heavy] = 1
+        problem = replace(problem_of(layer, 0), weight=np.where(np.arange(2) == heavy, 1.0, 1e-6))
         error = solve(layer, problem, 1).real_weights() - problem.target
         costs = np.einsum("or,rs,os->o", error, problem.metric.hessian, error)
         assert costs[heavy] < 1e-3 * costs[1 - heavy]
