@@ -261,6 +261,50 @@ def test_a_metric_may_have_arguments_of_its_own(here: Path) -> None:
     assert results.float_accuracy is not None
 
 
+def test_a_run_that_diverges_can_be_mended(here: Path, capsys: Any) -> None:
+    """The advised change goes on in the same folder, and ends as a run that never went wrong."""
+    config = yaml.safe_load((EXAMPLE / "own.yaml").read_text())
+    shutil.copytree(EXAMPLE / "denoiser", here / "denoiser")
+    config["data"] |= {"arguments": {"images": 120}}
+    wrong = {**config, "training": {**config["training"], "learning_rate": 1e20}}
+    assert run(wrong, here / "run") == 2
+    said = capsys.readouterr().err.strip()
+    assert "lower learning_rate (now 1e+20)" in said
+    assert said.endswith(f"with that, --resume begins anew in {here / 'run'}")
+    assert run(config, here / "run") == 2  # not without --resume
+    assert run({**config, "seed": 1}, here / "run", "--resume") == 2  # nor with another run
+    assert run(config, here / "run", "--resume") == 0
+    assert run(config, here / "undisturbed") == 0
+    assert plans(here / "run") == plans(here / "undisturbed")
+    assert not (here / "run/diverged").exists()
+
+
+def test_a_folder_is_opened_from_anywhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data, code and a chip that are named by paths of where the run was started; and a chip that is no more."""
+    from prap_pim.hardware.chip import CHIPS
+
+    (here / "mine.toml").write_text((CHIPS / "isaac-32nm.toml").read_text())
+    x, y = np.random.default_rng(0).random((120, 8, 8)), np.arange(120) % 4
+    np.savez(here / "mine.npz", images=x, labels=y)
+    data = {"name": "npz", "path": "mine.npz", "calibration": 20, "test": 20}
+    training = {"epochs": 2, "compress_at": 1, "batch_size": 40, "augment": {"kind": "crop-flip"}}
+    config = {**OWN, "model": {"name": "cnn", "width": 4}, "data": data, "training": training, "chip": "mine.toml"}
+    del config["metric"]
+    assert run(config, here / "run") == 0
+    assert run(OWN, here / "own") == 0
+    (here / "mine.toml").unlink()
+    elsewhere = here / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    found = prap_pim.simulate("../run", {"adc_bits": 8}, devices=1)
+    results = Results.load(here / "run/results.json")
+    assert found.points[0].mean == results.methods[0].bit_true_accuracy
+    assert prap_pim.simulate("../own", {"adc_bits": 8}, allow_imports=True).metric == "accuracy"
+    (here / "mine.npz").unlink()
+    with pytest.raises(prap_pim.UserError, match=r"cannot read mine\.npz"):
+        prap_pim.simulate("../run", {"adc_bits": 8})
+
+
 def test_a_killed_run_goes_on(here: Path) -> None:
     """kill -9 while three processes train the user's network by the user's loss; resumed, it ends as undisturbed."""
     shutil.copytree(EXAMPLE / "denoiser", here / "denoiser")

@@ -259,8 +259,8 @@ def explore(
         UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched.
     """
     if model is None:
-        how = resume or False, processes, scheduler, progress, allow_imports
-        return explore_config(study if config is None and study else config, output, *how)
+        given = study if config is None and study else config
+        return explore_config(given, output, resume or False, processes, scheduler, progress, allow_imports)
     if calibration is None:
         raise UserError("explore: a model needs calibration inputs")
     if config is not None or processes != 1 or scheduler is not None:

@@ -98,6 +98,7 @@ class RunFolder:
     report = Inside("report.html")  # the page for people
     comparison = Inside("comparison.csv")  # every figure of every method, a line each
     checkpoints = Inside("checkpoints")  # of the base training
+    diverged = Inside("diverged")  # says that a training diverged: another recipe may begin anew in this folder
     simulations = Inside("simulations")  # what simulations have measured so far, a file for each device
 
     def read_manifest(self) -> Manifest:
@@ -366,7 +367,13 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
     known = folder.manifest.exists()
     if known:
         folder.read_manifest().check_file(folder.path, folder.config.name)
-    difference = _first_difference(config, read_yaml(folder.config))
+    kept = read_yaml(folder.config)
+    difference = _first_difference(config, kept)
+    if difference and resume and folder.diverged.exists():
+        one, other = ({key: value for key, value in each.items() if key != "training"} for each in (config, kept))
+        if _first_difference(one, other) is None:
+            _begin_anew(folder, config, manifest)
+            return
     if difference:
         raise UserError(
             f"the output folder {folder.path} holds another {folder.kind} ({difference}): choose another with --output"
@@ -398,6 +405,17 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
     for key, value in before.arithmetic.items():
         if manifest.arithmetic.get(key) != value:
             raise UserError(f"the run in {folder.path} was begun with --{key} {value}: go on with that")
+
+
+def _begin_anew(folder: RunFolder, config: dict[str, Any], manifest: Manifest) -> None:
+    """In the place of a run whose training has diverged, with another recipe: no checkpoint is of use to that."""
+    for place in (folder.checkpoints, *folder.path.glob("methods/*/checkpoints")):
+        for file in place.glob("epoch-*.safetensors"):
+            file.unlink(missing_ok=True)
+    folder.manifest.unlink(missing_ok=True)
+    write_whole(folder.config, yaml.safe_dump(config, sort_keys=False))
+    folder.write_manifest(manifest)
+    folder.diverged.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: RunFolder) -> None:

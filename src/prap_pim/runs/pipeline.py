@@ -30,7 +30,7 @@ from prap_pim.runs.stages import (
 )
 from prap_pim.runs.store import Store
 from prap_pim.runs.task import FloatQuality, OwnMetric, Task, load_task
-from prap_pim.training import Processes, TrainingConfig, check_shards, torch_threads, train_along
+from prap_pim.training import Diverged, Processes, TrainingConfig, check_shards, torch_threads, train_along
 from prap_pim.training.data import Examples, Streamed
 
 
@@ -84,7 +84,11 @@ def run(
         stack.enter_context(torch_threads(folder.read_manifest().threads))  # go on with those that it was begun with
         if not folder.results.exists():
             write_whole(folder.chip, chip.model_dump_json(indent=1) + "\n")
-            _compute(config, command, task, chip, folder, progress, processes)
+            try:
+                _compute(config, command, task, chip, folder, progress, processes)
+            except Diverged as error:
+                write_whole(folder.diverged, f"{error}\n")
+                raise Diverged(f"{error}; with that, --resume begins anew in {output}") from error
         processes.tell({})
         return folder.read_results()
 

@@ -20,6 +20,8 @@ from prap_pim.training.objective import Loss, Objective, OfExamples, Split, cros
 from prap_pim.training.processes import Processes
 
 _MOMENTUM = "momentum_buffer"  # what torch's SGD calls it
+_LARGEST_RATE = 1.0  # that is used: a greater one is what is wrong
+_MUCH_LONGER = 20  # times, by momentum: more is rarely meant
 _SQUARE_MOMENTUM = 0.95  # AdamW: momentum of the squared gradient
 
 
@@ -126,13 +128,14 @@ def run_epochs(
                     group["lr"] = rate
                 hooks.add_gradients(rate)
                 optimizer.step()
-                _check(isfinite(loss), training, epoch)
+                _check(isfinite(loss), training, epoch, f"its loss is {loss:g}")
                 done = (epoch - origin.epoch) * descent.batches + i + 1
                 note = f"epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}"
                 training.progress(training.phase, done, (stop - origin.epoch) * descent.batches, note)
         if epoch + 1 == config.epochs:
             objective.settle(model)
-        _check(all(bool(value.isfinite().all()) for value in model.state_dict().values()), training, epoch)
+        finite = all(bool(value.isfinite().all()) for value in model.state_dict().values())
+        _check(finite, training, epoch, "its weights are not finite")
         current = Checkpoint.of(epoch + 1, identity, model, _momentum(model, optimizer))
         checkpoints.write(current)
     model.cpu()
@@ -241,10 +244,30 @@ def _digest(examples: Split, settings: list[Any]) -> str:
     return total.hexdigest()
 
 
-def _check(sound: bool, training: Training, epoch: int) -> None:
+class Diverged(UserError):
+    """Training left the range of floats: what was done of it is of no use, and other settings may begin anew."""
+
+
+def _check(sound: bool, training: Training, epoch: int, what: str) -> None:
     if not sound:
-        config = training.config
-        raise UserError(
-            f"{training.phase} diverged in epoch {epoch + 1} of {config.epochs}: "
-            f"lower learning_rate (now {config.learning_rate:g}) or lengthen warmup (now {config.warmup:g} epochs)"
-        )
+        told = f"{training.phase} diverged in epoch {epoch + 1} of {training.config.epochs}, {what}"
+        raise Diverged(f"{told}: {_advice(training.config, epoch)}")
+
+
+def _advice(config: TrainingConfig, epoch: int) -> str:
+    """What to change: the setting that is out of range by itself, or how long steps are.
+
+    Descent with momentum m on a penalty p * w^2 is stable while rate * 2 * p < 2 * (1 + m).
+    """
+    tuning = epoch >= config.compress_at
+    rate = config.restart if tuning and config.restart is not None else config.learning_rate
+    usual = rate <= _LARGEST_RATE
+    for name in ("weight_decay", *(["mask_penalty"] if tuning else [])):
+        penalty, most = getattr(config, name), (1 + config.momentum) / rate
+        if usual and config.optimizer is None and penalty >= most:
+            return f"{name} ({penalty:g}) must be below {most:.3g} at a learning rate of {rate:g}"
+    longer = 1 / (1 - config.momentum)
+    if usual and longer > _MUCH_LONGER:
+        return f"lower momentum (now {config.momentum:g}, which makes steps {longer:.0f} times longer)"
+    name = "restart" if tuning and config.restart is not None else "learning_rate"
+    return f"lower {name} (now {rate:g}) or lengthen warmup (now {config.warmup:g} epochs)"
