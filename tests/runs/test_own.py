@@ -253,6 +253,31 @@ def test_code_runs_only_where_it_may(here: Path, capsys: Any) -> None:
 SPACE = {"space": {"method": ["dense"]}, "objectives": ["energy"], "sampler": "grid"}
 
 
+def test_every_method_at_equal_compute(here: Path, capsys: Any) -> None:
+    """By its ratio in a configuration, as by the library's; what cannot be reached is said of each before anything."""
+    names = ("structured", "pattern", "orc", "similar", "identical", "calibrated", "lowbit")
+    asked = [{"name": f"{name}-at", "method": name, "compute_ratio": 0.8} for name in names]
+    assert run({**OWN, "methods": [{"name": "dense"}, *asked]}, here / "run") == 0
+    results = Results.load(here / "run/results.json")
+    ratios = {method.name: method.compute_ratio for method in results.methods[1:]}
+    assert all(0.6 < ratio <= 0.8 for ratio in ratios.values()), ratios
+    from tests.own import classifier
+
+    alone = prap_pim.compress(classifier().model, classifier().calibration, "structured", compute_ratio=0.8)
+    assert alone.compute_ratio == ratios["structured-at"]
+    little = [{"name": name, "compute_ratio": 0.001} for name in ("orc", "prap")]
+    assert run({**OWN, "methods": little}, here / "no") == 2
+    said = capsys.readouterr().err
+    assert "of reach: orc has 0." in said
+    assert "of reach: prap has 0." in said
+    assert not (here / "no").exists()
+    trained = {"training": {"epochs": 2, "compress_at": 1}, "model": {"name": "cnn"}, "data": {"name": "digits"}}
+    identical = [{"name": "identical", "compute_ratio": 0.5}]
+    own = {key: value for key, value in OWN.items() if key != "metric"}
+    assert run({**own, **trained, "methods": identical}, here / "no") == 2
+    assert "how much it computes depends on the trained weights" in capsys.readouterr().err
+
+
 def test_a_metric_may_have_arguments_of_its_own(here: Path) -> None:
     metric = {"import": "mine:share", "arguments": {"of": 0.25}}
     assert run({**OWN, "metric": metric}, here / "run") == 0

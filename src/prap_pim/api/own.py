@@ -18,6 +18,7 @@ from prap_pim.crossbar import Device
 from prap_pim.frontend import Captured, Inputs, check_model, of_arrays, state_digest, tensors, without_labels
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.equal_compute import OutOfReach
 from prap_pim.methods.method import METHODS, Method, config_of, method_of
 from prap_pim.report.comparison import rows
 from prap_pim.report.html.run import write_report
@@ -357,15 +358,22 @@ def _configs(
     if isinstance(methods, str | Method | MethodConfig) or not methods:
         raise UserError("methods must be a list of names or objects, such as ['dense', Calibrated(compute_ratio=0.25)]")
     found: list[MethodConfig] = []
+    beyond: list[str] = []
     for given in methods:
         takes_ratio = isinstance(given, str) and "compute_ratio" in getattr(METHODS.get(given), "model_fields", ())
         asked = method_of(given, {"compute_ratio": ratio if takes_ratio else None})
-        config = config_of(asked, graph, chip, skip)
+        try:
+            config = config_of(asked, graph, chip, skip)
+        except OutOfReach as error:
+            beyond.append(str(error))
+            continue
         names = [other.name for other in found]
         if config.name in names:
             number = next(i for i in range(2, len(names) + 3) if f"{config.name}-{i}" not in names)
             config = config.model_copy(update={"name": f"{config.name}-{number}"})
         found.append(config)
+    if beyond:
+        raise UserError(f"{'; '.join(beyond)} of the OU steps: choose another ratio, or leave it out")
     return found
 
 

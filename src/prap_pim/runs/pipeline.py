@@ -21,6 +21,7 @@ from prap_pim.runs.config import RunConfig
 from prap_pim.runs.record import result_of, results_of
 from prap_pim.runs.stages import (
     MethodStages,
+    at_equal_compute,
     check,
     depends_on,
     digests,
@@ -70,6 +71,7 @@ def run(
         check_shards(config.training, count, processes.count)
     elif processes.count > 1:
         raise UserError(f"training: none leaves {processes.count} processes nothing to share: use one")
+    config = at_equal_compute(config, task.graph, chip)
     check(config, task.graph, chip, phase(progress, "checking the methods"))
     manifest = Manifest(
         seed=config.seed,

@@ -44,7 +44,9 @@ from prap_pim.methods.compress import (
     planned,
 )
 from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.equal_compute import OutOfReach
 from prap_pim.methods.finetune import finetune
+from prap_pim.methods.method import settled
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.methods.tune import check_tune
 from prap_pim.results.folder import PLAN
@@ -60,6 +62,23 @@ _CALIBRATED = "calibrated.safetensors"
 _ZERO_INPUTS = "zero-inputs.safetensors"
 _BATCH = 100  # inputs at a time; results do not depend on it
 _PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
+
+
+def at_equal_compute(config: RunConfig, captured: Captured, chip: Chip) -> RunConfig:
+    """The same with the settings of methods that are asked for by their compute ratio.
+
+    Raises:
+        UserError: that is out of reach of some; says of each what it can reach.
+    """
+    found, beyond = list[MethodConfig](), list[str]()
+    for method in config.methods:
+        try:
+            found.append(settled(method, captured, chip, config.training is not None))
+        except OutOfReach as error:
+            beyond.append(str(error))
+    if beyond:
+        raise UserError(f"{'; '.join(beyond)} of the OU steps: choose another ratio, or leave it out")
+    return config.model_copy(update={"methods": tuple(found)})
 
 
 def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unheard) -> None:

@@ -22,6 +22,7 @@ from prap_pim.runs.config import RunConfig
 from prap_pim.runs.record import figures, unskipped_ratio
 from prap_pim.runs.stages import (
     MethodStages,
+    at_equal_compute,
     check,
     depends_on,
     digests,
@@ -76,7 +77,7 @@ class Stages:
         if measured and not has_meaning(base, task) and "checkpoint" not in study.space:
             raise UserError("objectives: accuracy needs training or a checkpoint: the base's weights are random")
         if base.training is not None or task.own:
-            check(base, task.graph, chip)
+            check(at_equal_compute(base, task.graph, chip), task.graph, chip)
         return digests(base, task, chip)
 
 
@@ -117,7 +118,8 @@ class Figures:
     def _stages(self, point: Point) -> MethodStages:
         """Those of a run of one method, in a folder of the study that is named by what they depend on."""
         text = _plain(point.config)
-        here = point.config, self._task(text), point.chip, self._of_network(text), lambda: self._trained(text)
+        config = at_equal_compute(point.config, self._task(text).graph, point.chip)
+        here = config, self._task(text), point.chip, self._of_network(text), lambda: self._trained(text)
         return MethodStages(*here, self._place, self._progress)
 
     def _place(self, key: str) -> Store:
