@@ -166,7 +166,8 @@ def compare(
         UserError: a mistake; whatever can be known beforehand is checked before the folder is touched.
     """
     task = task_of(model, calibration, evaluate, minimize, name)
-    return _run(task, methods, compute_ratio, chip, skip, output, progress, {"seed": seed, **settings}, "compare")
+    asked = _Asked.of(methods, compute_ratio, chip, skip)
+    return _run(task, asked, _given(task, chip) | {"seed": seed, **settings}, output, "compare", progress)
 
 
 def finetune(
@@ -217,8 +218,13 @@ def finetune(
         calibration = _first_inputs(train_loader, model)
     task = task_of(model, calibration, evaluate, minimize, name, train_loader, loss)
     training = {"epochs": epochs, "compress_at": 0, "learning_rate": learning_rate, **(recipe or {})}
-    given = {"seed": seed, "training": TrainingConfig.checked(training, "finetune").model_dump(mode="json"), **settings}
-    return _run(task, ["dense", method], compute_ratio, chip, skip, output, progress, given, "finetune")
+    values = {
+        "training": TrainingConfig.checked(training, "finetune").model_dump(mode="json"),
+        "seed": seed,
+        **settings,
+    }
+    asked = _Asked.of(["dense", method], compute_ratio, chip, skip)
+    return _run(task, asked, _given(task, chip) | values, output, "finetune", progress)
 
 
 def explore(
@@ -266,15 +272,8 @@ def explore(
         raise UserError("explore: a model needs calibration inputs")
     if config is not None or processes != 1 or scheduler is not None:
         raise UserError("explore: a model is searched in one process, by settings that are given by name")
-    task, on_chip = task_of(model, calibration, evaluate, minimize, str(study.get("name", ""))), load_chip(chip)
-    base = {
-        "name": task.name,
-        "model": {"name": "given", "kind": task.name},
-        "data": {"name": "given"},
-        "training": "none",
-        "chip": str(chip),
-        "methods": [each.model_dump(mode="json") for each in _configs(methods, compute_ratio, task.graph, on_chip, ())],
-    }
+    task = task_of(model, calibration, evaluate, minimize, str(study.get("name", "")))
+    base = _given(task, chip) | {"methods": _Asked.of(methods, compute_ratio, chip).configs(task.graph)}
     given = {"name": task.name, **study, "base": base}
     given["objectives"] = _directed(given.get("objectives"), minimize)
     checked = StudyConfig.checked(given, "explore")
@@ -323,58 +322,73 @@ def task_of(
     )
 
 
-def _run(
-    task: Task,
-    methods: Sequence[str | Method | MethodConfig],
-    compute_ratio: float,
-    chip: str | Path | Chip,
-    skip: str | Collection[str],
-    output: str | Path,
-    progress: Progress | None,
-    settings: Mapping[str, Any],
-    command: str,
-) -> Comparison:
-    on_chip = load_chip(chip)
-    values: dict[str, Any] = {
+@dataclass(frozen=True)
+class _Asked:
+    """Methods of a call, for one chip.
+
+    Attributes:
+        methods: names or objects.
+        ratio: of those that are given by name.
+        chip: decides what an OU holds.
+        skip: as for ``compress``.
+    """
+
+    methods: Sequence[str | Method | MethodConfig]
+    ratio: float
+    chip: Chip
+    skip: Sequence[str] = ()
+
+    @staticmethod
+    def of(methods: Any, ratio: float, chip: str | Path | Chip, skip: str | Collection[str] = ()) -> "_Asked":
+        return _Asked(methods, ratio, load_chip(chip), (skip,) if isinstance(skip, str) else tuple(skip))
+
+    def configs(self, graph: Captured) -> list[dict[str, Any]]:
+        """As configurations for one network, in plain values; those of one name are numbered.
+
+        Raises:
+            UserError: there is no such method, or a ratio is out of reach.
+        """
+        methods = self.methods
+        if isinstance(methods, str | Method | MethodConfig) or not methods:
+            raise UserError("methods must be a list of names or objects, such as ['dense', Calibrated(...)]")
+        found: list[MethodConfig] = []
+        beyond: list[str] = []
+        for given in methods:
+            takes_ratio = isinstance(given, str) and "compute_ratio" in getattr(METHODS.get(given), "model_fields", ())
+            asked = method_of(given, {"compute_ratio": self.ratio if takes_ratio else None})
+            try:
+                config = config_of(asked, graph, self.chip, self.skip)
+            except OutOfReach as error:
+                beyond.append(str(error))
+                continue
+            names = [other.name for other in found]
+            if config.name in names:
+                number = next(i for i in range(2, len(names) + 3) if f"{config.name}-{i}" not in names)
+                config = config.model_copy(update={"name": f"{config.name}-{number}"})
+            found.append(config)
+        if beyond:
+            raise UserError(f"{'; '.join(beyond)} of the OU steps: choose another ratio, or leave it out")
+        return [config.model_dump(mode="json") for config in found]
+
+
+def _given(task: Task, chip: str | Path | Chip) -> dict[str, Any]:
+    """What a configuration says of a network that a program gave."""
+    return {
         "name": task.name,
         "model": {"name": "given", "kind": task.name},
         "data": {"name": "given"},
         "training": "none",
-        "chip": on_chip.name if isinstance(chip, Chip) else str(chip),
-        **settings,
+        "chip": chip.name if isinstance(chip, Chip) else str(chip),
     }
-    configs = _configs(methods, compute_ratio, task.graph, on_chip, (skip,) if isinstance(skip, str) else tuple(skip))
-    values["methods"] = [config.model_dump(mode="json") for config in configs]
-    config = RunConfig.checked(values, command)
+
+
+def _run(
+    task: Task, asked: _Asked, settings: Mapping[str, Any], output: str | Path, command: str, progress: Progress | None
+) -> Comparison:
+    config = RunConfig.checked({**settings, "methods": asked.configs(task.graph)}, command)
     how = f"prap_pim.{command}", True, progress or quiet
-    results = pipeline.run(config, Path(output), *how, task=task, chip=on_chip)
+    results = pipeline.run(config, Path(output), *how, task=task, chip=asked.chip)
     return Comparison(results, Path(output), task)
-
-
-def _configs(
-    methods: Sequence[str | Method | MethodConfig], ratio: float, graph: Captured, chip: Chip, skip: Sequence[str]
-) -> list[MethodConfig]:
-    """Methods as configurations for one network; those of one name are numbered."""
-    if isinstance(methods, str | Method | MethodConfig) or not methods:
-        raise UserError("methods must be a list of names or objects, such as ['dense', Calibrated(compute_ratio=0.25)]")
-    found: list[MethodConfig] = []
-    beyond: list[str] = []
-    for given in methods:
-        takes_ratio = isinstance(given, str) and "compute_ratio" in getattr(METHODS.get(given), "model_fields", ())
-        asked = method_of(given, {"compute_ratio": ratio if takes_ratio else None})
-        try:
-            config = config_of(asked, graph, chip, skip)
-        except OutOfReach as error:
-            beyond.append(str(error))
-            continue
-        names = [other.name for other in found]
-        if config.name in names:
-            number = next(i for i in range(2, len(names) + 3) if f"{config.name}-{i}" not in names)
-            config = config.model_copy(update={"name": f"{config.name}-{number}"})
-        found.append(config)
-    if beyond:
-        raise UserError(f"{'; '.join(beyond)} of the OU steps: choose another ratio, or leave it out")
-    return found
 
 
 def _first_inputs(loader: Iterable[Any], model: nn.Module) -> list[Inputs]:
