@@ -211,6 +211,7 @@ CONFIGURATION = {  # what is changed, and the line that says what is wrong
     "part": ({"data": {"import": "mine:odd"}}, "gave a part 'tset' (did you mean 'test'?)"),
     "no training data": ({"training": {"epochs": 2, "compress_at": 1}}, "training: the data have no part to train on"),
     "checkpoint": ({"checkpoint": "mine.py"}, "cannot read mine.py: it is not a whole torch file"),
+    "channels": ({"model": {"name": "cnn"}}, "model: cnn takes its channels and classes from data with labels"),
     "onnx": ({"model": {"onnx": "mine.onnx"}}, "cannot read mine.onnx"),
     "given": ({"model": {"name": "given", "kind": "Net"}}, "the network Net was given by a program"),
 }
@@ -276,6 +277,15 @@ def test_every_method_at_equal_compute(here: Path, capsys: Any) -> None:
     own = {key: value for key, value in OWN.items() if key != "metric"}
     assert run({**own, **trained, "methods": identical}, here / "no") == 2
     assert "how much it computes depends on the trained weights" in capsys.readouterr().err
+
+
+def test_what_random_weights_are_worth_is_not_measured(here: Path) -> None:
+    """A network of the package, too, that was never trained, whoever measures it."""
+    data = {"name": "digits", "size": 8, "train": 120, "calibration": 40, "test": 40}
+    assert run({**OWN, "model": {"name": "cnn", "width": 4}, "data": data}, here / "run") == 0
+    results = Results.load(here / "run/results.json")
+    assert results.float_accuracy is None
+    assert "never trained" in results.weights
 
 
 def test_a_metric_may_have_arguments_of_its_own(here: Path) -> None:

@@ -111,9 +111,9 @@ class Drawn(Hooks):
         steepest = 2 / rate if rate > 0 else float("inf")
         if self._targets and self._targets[0][0].device != self._targets[0][1].kept.device:  # trained on a GPU
             self._targets = [(weight, target.on(weight.device)) for weight, target in self._targets]
-        for weight, target in self._targets:
+        for name, (weight, target) in zip(self._assignments, self._targets, strict=True):
             if weight.grad is None:
-                raise RuntimeError("a layer with an assignment takes no part in the loss")
+                raise UserError(f"layer {name} is frozen, or takes no part in the loss: leave it whole")
             current = _matrix(weight)
             slope = target.estimate(current).neg_().add_(current).mul_(target.curvature_up_to(steepest))
             weight.grad += slope.reshape(weight.shape)

@@ -28,11 +28,12 @@ from prap_pim.frontend.weights import load_weights
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.metric import Counter, FloatQuality, LabelMetric, OfTest, OwnMetric, code_digest
 from prap_pim.training.data import Examples, Splits, Streamed, load
-from prap_pim.training.models import OWN, GivenModel, OnnxModel, TimmModel, TorchvisionModel, build
+from prap_pim.training.models import OWN, GivenModel, ImportedModel, OnnxModel, TransformersModel, build
 from prap_pim.training.models.own import OnnxNetwork
 from prap_pim.training.objective import Loader, Loss, Split, cross_entropy, of_user
 
 _BYTES = 256
+_WITH_WEIGHTS = (ImportedModel, OnnxModel, TransformersModel)  # that may come with weights of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +227,7 @@ def load_task(config: RunConfig, allow_imports: bool = False) -> Task:
     model = built(config, data) if own else None
     task = Task(
         name=_name(config, model),
-        random=isinstance(config.model, TimmModel | TorchvisionModel) and config.checkpoint is None,
+        random=config.checkpoint is None and not isinstance(config.model, _WITH_WEIGHTS),
         build=lambda: built(config, data) if model is None else model,
         data=data,
         own=own,
@@ -261,6 +262,11 @@ def built(config: RunConfig, data: Splits) -> nn.Module:
         given = data.calibration.inputs if isinstance(data.calibration, Examples) else data.calibration
         batches = calibration_batches(given, nn.Identity(), file.name)
         return OnnxNetwork(file, [tensors(batch, file.name) for batch in batches])
+    if not isinstance(config.model, OWN) and not isinstance(data.calibration, Examples):
+        raise UserError(
+            f"model: {config.model.name} takes its channels and classes from data with labels: give images, a data set "
+            "or text, or a model of your own"
+        )
     channels = data.calibration.inputs.shape[1] if isinstance(data.calibration, Examples) else 0
     try:
         model = build(config.model, channels, data.classes or 0, config.seed)
