@@ -225,7 +225,7 @@ class SeenInputs:
             UserError: it holds NaN or infinity.
         """
         x = x.detach()
-        low, high = (float(each) for each in torch.aminmax(x))
+        low, high = float(x.amin()), float(x.amax())  # torch.aminmax takes ten times as long where channels come last
         if not (np.isfinite(low) and np.isfinite(high)):
             raise UserError(f"layer {self.layer.name}: its input is NaN or infinite on a calibration input")
         self.low, self.high = min(self.low, low), max(self.high, high)

@@ -89,9 +89,10 @@ class Parts:
         return plans[0] if len(plans) == 1 else LayerWeights.of_groups(self.layer.name, plans)
 
     def expected(self, setting: Setting, bits: Sequence[int], grain: Grain) -> Float64:
-        """The relative error that a setting would leave with donors of so many ``bits``, from some of the blocks."""
+        """The relative error that a setting would leave with 1, 2, ... uses up to its own and donors of so many
+        ``bits``, from some of the blocks, float64 [U, B]."""
         sample = max(2, _SAMPLE // len(self.groups))
-        error, energy = np.zeros(len(bits)), 0.0
+        error, energy = np.zeros((setting.uses, len(bits))), 0.0
         for part in self.groups[:: max(1, len(self.groups) // _SAMPLE)]:
             of_part = part.problem.energy
             error += of_part * expected(part.layer, part.problem, setting, bits, grain, sample)
