@@ -164,7 +164,7 @@ class Case:
         """The network that the dense run trained; its float accuracy."""
         config = self.config(DENSE)
         splits = load(config.data, config.seed)
-        model = build(config.model, splits.train.inputs.shape[1], splits.classes, config.seed)
+        model = build(config.model, splits.train.inputs.shape[1], splits.classes or 0, config.seed)
         newest = sorted(RunFolder(self.folder / DENSE["name"]).checkpoints.glob("epoch-*.safetensors"))[-1]
         Checkpoint.load(newest).restore(model)
         network = capture(model, splits.test.inputs[:1], self.name).network

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from prap_pim.runs.study import explore
+from prap_pim import explore
 
 LIMIT_S = 600.0
 GROWTH = 1.1  # of memory, from a tenth of the trials to the end

@@ -99,7 +99,7 @@ class Case:
         """As the dense run trained it."""
         config = self.config(DENSE)
         splits = load(config.data, config.seed)
-        model = build(config.model, splits.train.inputs.shape[1], splits.classes, config.seed)
+        model = build(config.model, splits.train.inputs.shape[1], splits.classes or 0, config.seed)
         newest = sorted(RunFolder(self.folder / DENSE["name"]).checkpoints.glob("epoch-*.safetensors"))[-1]
         Checkpoint.load(newest).restore(model)
         return capture(model, splits.test.inputs[:1], "gpt").network

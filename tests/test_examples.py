@@ -9,9 +9,9 @@ from prap_pim.__main__ import main
 from prap_pim.hardware.chip import load_chip
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.simulate import Crossbars
-from prap_pim.runs.stages import check, trace
+from prap_pim.runs.stages import check
+from prap_pim.runs.task import load_task
 from prap_pim.training import PRAP_2023
-from prap_pim.training.data import load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DEVICES = sorted(EXAMPLES.glob("device-*.yaml"))
@@ -63,4 +63,4 @@ def test_with_the_data_every_method_is_found_feasible(tmp_path: Path, monkeypatc
     for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
         (folder / name).write_bytes(records.tobytes())
     config = RunConfig.load(PAPER, ["data.calibration=10", "model.width=8"])
-    check(config, trace(config, load(config.data, config.seed)), load_chip(config.chip))
+    check(config, load_task(config).graph, load_chip(config.chip))

@@ -1,5 +1,6 @@
 from .api.model import Compression, compress, estimate
 from .api.onnx import compress_onnx
+from .api.own import Comparison, compare, explore, finetune
 from .common.errors import UserError
 from .cost import CostReport
 from .crossbar import CrossbarModel, Device, MonteCarloReport, SimulationReport, measure, monte_carlo, zero_input_rates
@@ -20,7 +21,7 @@ from .results.run import Results, SimulationResult
 from .results.study import StudyResults, TrialResult
 from .runs.finished import FinishedRun, reopen
 from .runs.simulate import simulate
-from .runs.study.explore import Study, explore
+from .runs.study.explore import Study
 
 __all__ = [
     "CHIPS",
@@ -28,6 +29,7 @@ __all__ = [
     "Calibrated",
     "Captured",
     "Chip",
+    "Comparison",
     "ComponentTable",
     "Compression",
     "CostReport",
@@ -61,10 +63,12 @@ __all__ = [
     "Tune",
     "UserError",
     "capture",
+    "compare",
     "compress",
     "compress_onnx",
     "estimate",
     "explore",
+    "finetune",
     "load_chip",
     "load_table",
     "measure",

@@ -23,6 +23,8 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("identical", {"threshold": 0.5}),
     ("orc", {"compute_ratio": 0.7}),
     ("structured", {"ratio": 0.5}),
+    ("structured", {"compute_ratio": 0.9}),
+    ("pattern", {"compute_ratio": 0.7}),
     ("pattern", {"group_channels": 2, "pointwise_group": 16}),
     ("prap", {"keep": 0.5, "group_channels": 2}),
 ]
@@ -236,8 +238,12 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: x, {"compute_ratio": 0.001}, "a compute ratio of 0.001 is not possible"),
         (lambda x: x, {"compute_ratio": 2}, "compute_ratio"),
         (lambda x: x, {"method": "orc", "compute_ratio": 0.001}, "out of reach"),
-        (lambda x: x, {"method": "structured", "compute_ratio": 0.5}, "structured has no compute_ratio.* its ratio;"),
-        (lambda x: x, {"method": "pattern", "compute_ratio": 0.5}, "pattern has no compute_ratio.*group_channels"),
+        (lambda x: x, {"method": "structured", "compute_ratio": 0.5, "ratio": 1}, "give either ratio or compute_ratio"),
+        (
+            lambda x: x,
+            {"method": "pattern", "compute_ratio": 0.5, "group_channels": 2},
+            "give either group_channels and",
+        ),
         (lambda x: x, {"method": "dense", "compute_ratio": 0.5}, r"is always 1: leave .*\(calibrated, lowbit,"),
         (lambda x: x, {"method": "dense", "keep": 1}, "dense has no setting 'keep'"),
         (lambda x: x, {"method": "similar"}, "keep"),

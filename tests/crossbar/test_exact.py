@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prap_pim.common.errors import UserError
-from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, ExactProduct, exact_accuracy
+from prap_pim.crossbar import CrossbarLayer, CrossbarModel, ExactLayer, ExactProduct, exact_metrics
 from prap_pim.crossbar.array import loses_nothing
 from prap_pim.frontend import capture
+from prap_pim.frontend.evaluate import InMemory, Labelled
 from prap_pim.frontend.quantize import InputGrid, input_grids
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
@@ -182,7 +183,11 @@ def test_some_images_go_through_the_cells_as_proof(network: tuple, check: bool |
     assert report.checked_images == checked
     assert [layer.checked for layer in report.layers.values()] == [checked * 6 * 64, checked * 5]
     assert report.paths == ({} if checked == 20 else {"0": "float32", "3": "float32"})
-    assert report.accuracy == everything.accuracy == exact_accuracy(captured, plan, Grain(), images, labels)
+    assert (
+        report.accuracy
+        == everything.accuracy
+        == exact_metrics(captured, plan, Grain(), Labelled(InMemory(images, labels)))["accuracy"]
+    )
     assert seen[-1] == (20, 20)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -193,7 +198,7 @@ def test_what_an_adc_loses_keeps_every_image_on_the_cells(network: tuple) -> Non
     assert report.paths == {"0": "cells", "3": "cells"}
     assert report.mismatches > 0
     assert report.accuracy == simulate(captured, plan, Grain(), 1, images, labels).accuracy
-    assert exact_accuracy(captured, plan, Grain(), images, labels) != report.accuracy
+    assert exact_metrics(captured, plan, Grain(), Labelled(InMemory(images, labels)))["accuracy"] != report.accuracy
 
 
 def test_mistakes(network: tuple) -> None:
@@ -201,8 +206,8 @@ def test_mistakes(network: tuple) -> None:
     with pytest.raises(UserError, match="images to check must not be negative, not -1"):
         simulate(captured, plan, Grain(), 4, images, labels, check=-1)
     with pytest.raises(UserError, match="inputs exceed 4 bits"):
-        exact_accuracy(captured, plan, Grain(input_bits=4), images, labels)
+        exact_metrics(captured, plan, Grain(input_bits=4), Labelled(InMemory(images, labels)))["accuracy"]
     with pytest.raises(UserError, match="an OU has 4"):
-        exact_accuracy(captured, plan, Grain(ou_rows=4), images, labels)
-    with pytest.raises(UserError, match="not 0 with 0 labels"):
-        exact_accuracy(captured, plan, Grain(), images[:0], labels[:0])
+        exact_metrics(captured, plan, Grain(ou_rows=4), Labelled(InMemory(images, labels)))["accuracy"]
+    with pytest.raises(UserError, match="there are no inputs with labels"):
+        exact_metrics(captured, plan, Grain(), Labelled(InMemory(images[:0], labels[:0])))

@@ -27,7 +27,7 @@ from prap_pim.crossbar import (
     monte_carlo,
 )
 from prap_pim.frontend import Captured, capture
-from prap_pim.frontend.evaluate import Quality
+from prap_pim.frontend.evaluate import InMemory, Labelled
 from prap_pim.frontend.quantize import input_grids
 from prap_pim.ir.plan import NetworkPlan
 from tests.crossbar.plans import dense_network_plan
@@ -93,8 +93,9 @@ def test_layers_and_devices_have_errors_of_their_own(data: Data) -> None:
 
 def test_what_is_not_random_is_measured_once(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    counted = lambda *a, **k: (calls.append(a), measure(*a, **k))[1]  # noqa: E731
-    monkeypatch.setattr(import_module("prap_pim.crossbar.montecarlo"), "measure", counted)
+    module = import_module("prap_pim.crossbar.montecarlo")
+    one = module._one
+    monkeypatch.setattr(module, "_one", lambda *a: (calls.append(a), one(*a))[1])
     seen: list[tuple[int, int]] = []
     ideal = CrossbarModel(adc_bits=4, device=Device(on_off_ratio=20))
     report = monte_carlo(*data[:2], ideal, *data[2:], 4, progress=lambda *at: seen.append(at))
@@ -112,7 +113,7 @@ def test_trials_of_several_networks_and_models_are_those_of_each(data: Data) -> 
     networks = {name: (captured, plan) for name in "ab"}
     alone = {model: monte_carlo(captured, plan, model, images, labels, 2, seed=5).devices for model in (VARIED, mild)}
     for processes in (1, 2):
-        found = dict(measure_each(networks, trials, images, labels, processes=processes))
+        found = dict(measure_each(networks, trials, Labelled(InMemory(images, labels)), processes=processes))
         assert sorted(found) == list(range(8))
         for first, model in ((0, VARIED), (2, mild), (4, VARIED), (6, mild)):
             devices = tuple(found[first + number] for number in range(2))
@@ -152,7 +153,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 
 def test_mean_spread_and_worst_by_hand(data: Data) -> None:
     report = measure(*data[:2], CrossbarModel(adc_bits=4), *data[2:])
-    devices = tuple(replace(report, quality=Quality(accuracy, 0.0)) for accuracy in (0.5, 0.9, 0.7))
+    devices = tuple(replace(report, metrics={"accuracy": accuracy}) for accuracy in (0.5, 0.9, 0.7))
     many = MonteCarloReport(devices)
     assert (many.mean, many.spread, many.worst) == (pytest.approx(0.7), pytest.approx(0.2), 0.5)
     assert MonteCarloReport(devices[:1]).spread == 0

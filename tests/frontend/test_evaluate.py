@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prap_pim.frontend.evaluate import Tally, accuracy, evaluate, settle_norms
+from prap_pim.frontend.evaluate import InMemory, Tally, accuracy, evaluate, settle_norms
 from prap_pim.training.models import ResNetConfig, build
 
 
@@ -59,7 +59,7 @@ def test_statistics_are_those_of_the_images() -> None:
     model = build(ResNetConfig(depth=8, width=3), 1, 4, 0)
     model.stem.norm.running_mean.fill_(1e3)
     weights = {name: value.clone() for name, value in model.named_parameters()}
-    settle_norms(model, images(), batch_size=10)
+    settle_norms(model, InMemory(images(), images()), batch_size=10)
     # three batches of ten: the mean of all; for the variance, the mean of the batches' unbiased variances
     seen = nn.functional.conv2d(images(), model.stem.conv.weight, padding=1).detach()
     torch.testing.assert_close(model.stem.norm.running_mean, seen.mean(dim=(0, 2, 3)))
@@ -75,8 +75,8 @@ def test_statistics_do_not_depend_on_what_was_there() -> None:
     first, second = (build(ResNetConfig(depth=8, width=3), 1, 4, 0) for _ in range(2))
     with torch.no_grad():
         second.train()(images(7))
-    settle_norms(first, images())
-    settle_norms(second, images())
+    settle_norms(first, InMemory(images(), images()))
+    settle_norms(second, InMemory(images(), images()))
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
 
 
@@ -86,16 +86,16 @@ def test_without_batch_norm_nothing_happens() -> None:
             raise AssertionError("it was run")
 
     model = Refuses(3, 2).train()
-    settle_norms(model, torch.zeros(4, 5, dtype=torch.int64))
+    settle_norms(model, InMemory(torch.zeros(4, 5, dtype=torch.int64), torch.zeros(4, 5, dtype=torch.int64)))
     assert not model.training
 
 
 def test_dropout_stays_off() -> None:
     model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(1))
     model.append(nn.Conv2d(1, 1, 1))
-    settle_norms(model, images(), batch_size=30)
+    settle_norms(model, InMemory(images(), images()), batch_size=30)
     torch.testing.assert_close(model[1].running_mean, images().mean().reshape(1))
 
 
 def test_networks_without_batch_norm_pass() -> None:
-    settle_norms(nn.Conv2d(1, 1, 1), images())
+    settle_norms(nn.Conv2d(1, 1, 1), InMemory(images(), images()))

@@ -13,7 +13,17 @@ from prap_pim.hardware.chip import load_chip
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.patterns import plan_weights
 from prap_pim.ir.plan import NetworkPlan
-from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, Setting, at_compute_ratio, similar
+from prap_pim.methods.equal_compute import (
+    IDENTICAL,
+    ORC,
+    STRUCTURED,
+    Family,
+    OutOfReach,
+    Setting,
+    at_compute_ratio,
+    patterns,
+    similar,
+)
 from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, prune
 from prap_pim.methods.reuse import NoReuse, SimilarReuse, reuse
 from prap_pim.training.models import CNNConfig, ResNetConfig, build
@@ -43,7 +53,17 @@ def _measured(network: Network, settings: dict[str, Setting]) -> float:
 
 @pytest.mark.parametrize(
     ("family", "ratio"),
-    [(SIMILAR, 0.5), (SIMILAR, 0.2), (PRAP, 0.25), (PRAP, 0.1), (IDENTICAL, 0.3), (IDENTICAL, 0.6), (ORC, 0.25)],
+    [
+        (SIMILAR, 0.5),
+        (SIMILAR, 0.2),
+        (PRAP, 0.25),
+        (PRAP, 0.1),
+        (IDENTICAL, 0.3),
+        (IDENTICAL, 0.6),
+        (ORC, 0.25),
+        (STRUCTURED, 0.25),
+        (STRUCTURED, 0.6),
+    ],
 )
 @pytest.mark.parametrize("config", [CNNConfig(width=8), ResNetConfig(depth=8, width=8)], ids=lambda c: c.name)
 def test_the_cost_model_counts_the_ratio(family: Family, ratio: float, config: object) -> None:
@@ -52,6 +72,24 @@ def test_the_cost_model_counts_the_ratio(family: Family, ratio: float, config: o
     settings = at_compute_ratio(family, network, CHIP, ratio, whole={first, "classifier"})
     assert set(settings) == {layer.name for layer in network.layers} - {first, "classifier"}
     assert ratio * 0.97 <= _measured(network, settings) <= ratio
+
+
+@pytest.mark.parametrize("ratio", [0.15, 0.25, 0.4, 0.7])
+def test_patterns_come_as_near_as_their_few_shapes_allow(ratio: float) -> None:
+    """A 3x3 layer may keep 1, 2, 4, 8 or 9 of 9 positions: a step of it is what is left over at most."""
+    network = _network(ResNetConfig(depth=8, width=8))
+    settings = at_compute_ratio(patterns(8), network, CHIP, ratio)
+    found = _measured(network, settings)
+    assert 0.8 * ratio <= found <= ratio
+    for layer in network.layers:
+        pruning = settings[layer.name][0]
+        if isinstance(pruning, PatternPruning) and layer.weight.ndim == 4 and layer.weight.shape[2] == 3:
+            assert pruning.group_channels in (1, 2, 4, 8)
+
+
+def test_what_is_out_of_reach_is_said_by_name() -> None:
+    with pytest.raises(OutOfReach, match=r"a compute ratio of 0\.01 is out of reach: pattern has 0\.\d+ to 1$"):
+        at_compute_ratio(patterns(8), _network(), CHIP, 0.01, name="pattern")
 
 
 def test_all_layers_have_one_share_but_for_a_level() -> None:
@@ -70,7 +108,7 @@ def test_all_layers_have_one_share_but_for_a_level() -> None:
 
 def test_the_last_level_is_all_of_a_layer() -> None:
     network = _network()
-    for family in (SIMILAR, ORC):
+    for family in (SIMILAR, ORC, STRUCTURED, patterns(8)):
         assert _measured(network, at_compute_ratio(family, network, CHIP, 1.0)) == 1
     for pruning, _ in at_compute_ratio(ORC, network, CHIP, 1.0).values():
         assert isinstance(pruning, OrcPruning)

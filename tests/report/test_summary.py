@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from prap_pim.report.quality import qualities
 from prap_pim.report.summary import Card, caveat, comparisons, exactness, headline, sections
 from prap_pim.results.run import TimingResult
 from tests.report.made_up import EVIL, layer, method, results
@@ -14,7 +15,9 @@ def test_gains_by_hand():
     assert second.pipelined_speedup == pytest.approx(0.9 / 0.6)
     assert second.throughput_gain == pytest.approx(7000 / 4000)
     assert second.energy_gain == pytest.approx(100 / 80)  # uJ
-    assert second.accuracy_change == pytest.approx(-0.0037)  # 97.22 % - 97.59 %
+    (accuracy,) = qualities(results())
+    values = (accuracy.bit_true(each.method) or 0 for each in (second, first))
+    assert accuracy.change(*values) == "−0.37 points"  # 97.22 % - 97.59 %
 
 
 def test_a_ratio_to_zero_is_not_available():

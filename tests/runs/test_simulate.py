@@ -16,7 +16,8 @@ import yaml
 import prap_pim
 from prap_pim.__main__ import main
 from prap_pim.common.errors import UserError
-from prap_pim.crossbar import CrossbarModel, Device, LognormalVariation, exact_accuracy, monte_carlo
+from prap_pim.crossbar import CrossbarModel, Device, LognormalVariation, exact_metrics, monte_carlo
+from prap_pim.frontend.evaluate import InMemory, Labelled
 from prap_pim.hardware.chip import load_chip
 from prap_pim.results.run import Results
 from prap_pim.runs.finished import reopen
@@ -70,8 +71,8 @@ def figures(folder: Path) -> list[dict[str, object]]:
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     module, calls = import_module("prap_pim.crossbar.montecarlo"), []
-    measure = module.measure
-    monkeypatch.setattr(module, "measure", lambda *a, **k: (calls.append(a), measure(*a, **k))[1])
+    one = module._one
+    monkeypatch.setattr(module, "_one", lambda *a: (calls.append(a), one(*a))[1])
     return calls
 
 
@@ -80,7 +81,9 @@ def test_the_network_is_that_of_the_run(original: Path) -> None:
         test = finished.splits.test
         for method in finished.results.methods:
             captured, plan = finished.method(method.name)
-            found = exact_accuracy(captured, plan, finished.chip.grain, test.inputs, test.labels)
+            found = exact_metrics(captured, plan, finished.chip.grain, Labelled(InMemory(test.inputs, test.labels)))[
+                "accuracy"
+            ]
             assert found == method.bit_true_accuracy
 
 
@@ -90,7 +93,10 @@ def test_batch_norms_that_no_plan_holds_are_kept_in_the_run(tmp_path: Path, caps
     with reopen(folder) as finished:
         test, (method,) = finished.splits.test, finished.results.methods
         captured, plan = finished.method("dense")
-        assert exact_accuracy(captured, plan, finished.chip.grain, test.inputs, test.labels) == method.bit_true_accuracy
+        assert (
+            exact_metrics(captured, plan, finished.chip.grain, Labelled(InMemory(test.inputs, test.labels)))["accuracy"]
+            == method.bit_true_accuracy
+        )
     saved = folder / "methods/dense/digital.safetensors"
     whole = saved.read_bytes()
     saved.write_bytes(whole[:-10])

@@ -185,7 +185,7 @@ def keys(config: dict[str, Any], chip: Chip, data: str = "ab") -> tuple[str, str
     checked = RunConfig.checked(config, "config")
     network = depends_on(checked, data)
     missing: Any = None
-    return key_of(network), key_of(MethodStages(checked, missing, chip, network, missing, missing, missing).depends_on)
+    return key_of(network), key_of(MethodStages(checked, missing, chip, network, missing, missing).depends_on)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from prap_pim.frontend.evaluate import evaluate
 from prap_pim.training import PRAP_2023, Checkpoint, Training, TrainingConfig, learning_rate, train
 from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.training.data import AffineAugment, Examples
-from prap_pim.training.loop import _layout
+from prap_pim.training.loop import _advice, _layout
 from prap_pim.training.models import GPTConfig, ResNetConfig, build
 
 STILL = AffineAugment(rotation=0, shift=0, scale=0, noise=0)
@@ -57,7 +57,7 @@ def test_the_defaults_are_the_papers_schedule() -> None:
     [
         {"epochs": 0},
         {"compress_at": 200},
-        {"compress_at": 0},
+        {"compress_at": -1},
         {"batch_size": 0},
         {"learning_rate": 0},
         {"momentum": 1},
@@ -233,7 +233,7 @@ def test_seed_decides_and_global_state_is_left_alone(tmp_path: Path) -> None:
 
 def test_divergence_is_told_and_leaves_no_checkpoint(tmp_path: Path) -> None:
     config = SHORT.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(UserError, match=r"training diverged in epoch 1 of 4: lower learning_rate \(now 1e\+30\)"):
+    with pytest.raises(UserError, match=r"diverged in epoch 1 of 4, .*: lower learning_rate \(now 1e\+30\)"):
         train(tiny_model(), Training(tiny_examples(), config, 0, tmp_path))
     assert not list(tmp_path.iterdir())
     # one batch an epoch: the loss was finite, the weights after it are not
@@ -415,3 +415,24 @@ def test_in_the_end_batch_norm_has_the_statistics_of_the_training_inputs(tmp_pat
         assert at_the_end == (stop == 4)
         assert same(Checkpoint.load(tmp_path / f"epoch-{stop:05}.safetensors").model, saved.model)
         assert same(saved.model, model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"learning_rate": 1e30}, r"its loss is \w+: lower learning_rate \(now 1e\+30\) or lengthen warmup"),
+        ({"weight_decay": 1e9}, r"weight_decay \(1e\+09\) must be below 19 at a learning rate of 0\.1"),
+    ],
+)
+def test_the_advice_names_what_is_out_of_range(changes: dict[str, float], advice: str, tmp_path: Path) -> None:
+    config = SHORT.model_copy(update={"learning_rate": 0.1, "momentum": 0.9, **changes})
+    with pytest.raises(UserError, match=advice):
+        train(tiny_model(), Training(tiny_examples(), config, 0, tmp_path), stop=4)
+
+
+def test_the_advice_follows_the_setting_that_counts_at_the_time() -> None:
+    config = TrainingConfig(epochs=4, compress_at=2, restart=0.5, mask_penalty=4)
+    assert _advice(config, 1).startswith("lower learning_rate (now 0.1)")
+    assert _advice(config, 2) == "mask_penalty (4) must be below 3.8 at a learning rate of 0.5"
+    assert _advice(config.model_copy(update={"mask_penalty": 0}), 2).startswith("lower restart (now 0.5)")
+    assert "makes steps 100 times longer" in _advice(config.model_copy(update={"momentum": 0.99}), 1)

@@ -1,48 +1,60 @@
 """The library: any PyTorch model compressed and costed in a line each."""
 
 import copy
-import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from torch.utils.data import Dataset
+from torch.utils._pytree import tree_map
 
+from prap_pim.api.saved import (
+    pack_batch,
+    packed,
+    put_state,
+    read_folder,
+    read_state,
+    unpack_batch,
+    write_folder,
+)
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.names import shortened
 from prap_pim.common.notebook import html_table
-from prap_pim.common.progress import Progress, quiet
+from prap_pim.common.progress import Progress, phase, quiet
 from prap_pim.cost import CostReport, cost
+from prap_pim.crossbar import Device, MonteCarloReport, over_devices
 from prap_pim.frontend import (
+    Called,
     Captured,
     Comparison,
     Inputs,
     as_values,
+    calibration_batches,
     call,
     capture,
     check_model,
-    constants,
-    cut,
+    copied,
+    judged_outputs,
     not_of_one_size,
     of_arrays,
     on_copies,
     one_of_each_size,
-    outputs,
     sizes,
+    state_digest,
     tensors,
     without_labels,
 )
+from prap_pim.frontend.equalize import Equalised
 from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.frontend.weights import parameter_at, put_layer, untied
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import DigitalOp, Network
 from prap_pim.ir.plan import INT8, NetworkPlan
 from prap_pim.mapping.steps import compute_ratio, dense_steps, ou_steps, ous
+from prap_pim.methods.calibrate.layer import Setting
 from prap_pim.methods.calibrate.network import Allocated, Calibration
 from prap_pim.methods.compress import (
     Compressed,
@@ -54,6 +66,10 @@ from prap_pim.methods.config import MethodConfig, Tune, with_tune
 from prap_pim.methods.method import Method, config_of, literal, method_of
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.run import CheckResult, unused_budget
+from prap_pim.runs.simulate import Crossbars
+from prap_pim.runs.task import OwnMetric
+
+_PLAN, _MODEL, _CAPTURED, _EXAMPLE = (f"{name}.safetensors" for name in ("plan", "model", "captured", "example"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +96,8 @@ class Compression:
     _original: Captured
     _batch: Inputs
     _several_sizes: bool = False
+    _skip: tuple[str, ...] = ()
+    _of_model: str = ""  # digest of the user's model
 
     def __repr__(self) -> str:
         whole = f"{self.network.name}: {self.plan.method}, {self.compute_ratio:.4f} of the OU steps"
@@ -109,10 +127,146 @@ class Compression:
         batch, and gives what the model gives.
         """
         rebuilt = bit_true_network(self._compressed.captured, self.plan, self.chip)
-        name = self.network.name
-        with torch.no_grad():
-            like = call(copy.deepcopy(self.model).eval(), tree_map(_copied, self._batch))
-        return _Called(rebuilt, inspect.signature(self.model.forward), self._batch, like, name)
+        return Called.as_model(rebuilt, self.model, self._batch, self.network.name)
+
+    def simulate(
+        self,
+        crossbars: Device | Mapping[str, Any] | None = None,
+        *,
+        evaluate: Callable[[nn.Module], Any],
+        devices: int = 10,
+        seed: int = 0,
+        minimize: Collection[str] = (),
+        processes: int = 1,
+        progress: Progress | None = quiet,
+    ) -> MonteCarloReport:
+        """What the network is worth on crossbars with device effects, device by device.
+
+        Args:
+            crossbars: a device; or settings of ``CrossbarModel`` over those of the chip, as ``{"adc_bits": 4}``; None:
+                the chip's own crossbars.
+            evaluate: of a module that is called as the model is; gives a number, or numbers by name.
+            devices: how many, each with errors of its own; one stands for all where nothing is random.
+            seed: of their errors.
+            minimize: names of those numbers of which less is better.
+            processes: as for ``monte_carlo``; more than one need a function that is defined at the top of a module.
+            progress: told after every device.
+
+        Raises:
+            UserError: a setting is wrong, or ``evaluate`` raises or gives no finite number.
+        """
+        model, progress = Crossbars.of(crossbars).model(self.chip), progress or quiet
+        called = Called.as_model(nn.Identity(), self.model, self._batch, self.network.name).around
+        metric = OwnMetric(evaluate, tuple(minimize), called)
+        networks = {self.plan.method: (self._compressed.captured, self.plan)}
+        told = phase(progress, "with device effects")
+        return over_devices(networks, model, metric, devices, seed, processes, told, metric.minimize)
+
+    def save(self, folder: str | Path) -> None:
+        """Keep all of it in a folder: plan, weights, the first calibration batch, and a manifest; safetensors and JSON.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        found, path = self._compressed, Path(folder)
+        batch, example = pack_batch(self._batch)
+        calibration = found.calibration
+        content = {
+            "name": self.network.name,
+            "method": found.request.method.model_dump(mode="json"),
+            "chip": self.chip.model_dump(mode="json"),
+            "seed": found.request.seed,
+            "quantize": [each.model_dump(mode="json") for each in (found.request.quantize, found.quantize)],
+            "changed": list(self.changed),
+            "skip": list(self._skip),
+            "inputs": found.inputs,
+            "several_sizes": self._several_sizes,
+            "check": found.check.model_dump(mode="json"),
+            "equalised": [vars(site) for site in found.equalised],
+            "calibration": None if calibration is None else _plain(calibration),
+            "batch": batch,
+            "model": self._of_model,
+        }
+        files = {
+            _PLAN: self.plan.packed(),
+            _MODEL: packed(self.model.state_dict()),
+            _CAPTURED: packed(found.captured.module.state_dict()),
+            _EXAMPLE: packed(example),
+        }
+        write_folder(path, content, files)
+
+    @staticmethod
+    def load(folder: str | Path, model: nn.Module) -> "Compression":
+        """Read what ``save`` wrote.
+
+        Args:
+            folder: where it is.
+            model: the one that was compressed, with its own weights; it is not touched.
+
+        Raises:
+            UserError: a file is missing or damaged, or it is another model.
+        """
+        path = Path(folder)
+        content = read_folder(path)
+        check_model(model)
+        if state_digest(model) != content["model"]:
+            raise UserError(f"{path} is of another model than this {type(model).__name__}, or of other weights")
+        batch = unpack_batch(content["batch"], read_state(path / _EXAMPLE))
+        skip = tuple(content["skip"])
+        original = capture(model, batch, content["name"], skip)
+        try:
+            captured = original.with_state(read_state(path / _CAPTURED))
+        except RuntimeError as error:
+            raise UserError(
+                f"{path}: the model is traced otherwise than when it was compressed, by other settings of its own or "
+                "another version of torch"
+            ) from error
+        changed_model = copy.deepcopy(model).eval()
+        put_state(changed_model, read_state(path / _MODEL))
+        chip, method = Chip.checked(content["chip"], str(path)), MethodConfig.checked(content["method"], str(path))
+        asked, settled = (QuantizeConfig.checked(each, str(path)) for each in content["quantize"])
+        calibration = content["calibration"]
+        found = Compressed(
+            captured=captured,
+            plan=NetworkPlan.load(path / _PLAN),
+            changed=tuple(content["changed"]),
+            calibration=None if calibration is None else _calibration(calibration),
+            check=CheckResult.model_validate(content["check"]),
+            equalised=tuple(
+                Equalised(site["source"], tuple(site["readers"]), tuple(site["parameters"]), site["gain"])
+                for site in content["equalised"]
+            ),
+            request=Request(method, chip, content["seed"], asked),
+            quantize=settled,
+            inputs=content["inputs"],
+        )
+        kept = content["several_sizes"], skip, content["model"]
+        return Compression._of(changed_model, original, found, batch, *kept)
+
+    @staticmethod
+    def _of(
+        model: nn.Module,
+        original: Captured,
+        found: Compressed,
+        batch: Inputs,
+        several_sizes: bool,
+        skip: tuple[str, ...],
+        of_model: str,
+    ) -> "Compression":
+        return Compression(
+            model=model,
+            plan=found.plan,
+            network=found.captured.network,
+            changed=found.changed,
+            unsupported=original.unsupported,
+            chip=found.request.chip,
+            _compressed=found,
+            _original=original,
+            _batch=batch,
+            _several_sizes=several_sizes,
+            _skip=skip,
+            _of_model=of_model,
+        )
 
     @torch.no_grad()
     def sqnr_db(self, batch: Inputs | None = None) -> float:
@@ -130,11 +284,11 @@ class Compression:
         given = self._batch if batch is None else without_labels(of_arrays(batch), self.model)
         name = self.network.name
         try:
-            wanted = outputs(on_copies(self._original.module, tensors(given, name)), name)
+            wanted = judged_outputs(on_copies(self._original.module, tensors(given, name)), name)
         except RuntimeError as error:
             raise UserError(f"model {name} does not run on this batch: {one_line(error)}") from error
         comparison = Comparison(as_values(wanted))
-        comparison.add(wanted, outputs(call(self.bit_true, tree_map(_copied, given)), name))
+        comparison.add(wanted, judged_outputs(call(self.bit_true, tree_map(copied, given)), name))
         return comparison.sqnr_db
 
     def summary(self) -> str:
@@ -241,9 +395,8 @@ def compress(
     asked = method_of(method, {"compute_ratio": compute_ratio, **options})
     skip = _names(skip)
     name = name or type(model).__name__
-    batches = _batches(calibration, model, name)
+    batches = calibration_batches(calibration, model, name)
     on_chip = load_chip(chip)
-    _check_numbers(batches, name)
     captured = capture(model, batches[0], name, skip, batches[1:])
     whole = (*skip, *map(literal, captured.read_twice))
     config = with_tune(config_of(asked, captured, on_chip, whole), tune)
@@ -253,17 +406,9 @@ def compress(
         found = compress_network(captured, inputs, request, progress=progress)
     except RuntimeError as error:
         raise _of_one_size(batches, name, error) from error
-    return Compression(
-        model=_drop_in(model, captured, found),
-        plan=found.plan,
-        network=found.captured.network,
-        changed=found.changed,
-        unsupported=captured.unsupported,
-        chip=on_chip,
-        _compressed=found,
-        _original=captured,
-        _batch=batches[0],
-        _several_sizes=bool(one_of_each_size(batches, name)),
+    several = bool(one_of_each_size(batches, name))
+    return Compression._of(
+        _drop_in(model, captured, found), captured, found, batches[0], several, skip, state_digest(model)
     )
 
 
@@ -320,53 +465,20 @@ def _plan(given: "NetworkPlan | Compression | str | Path | None") -> NetworkPlan
     return given
 
 
-class _Called(nn.Module):
-    """A captured network that takes a batch as the model does, and gives its outputs as the model does."""
+def _plain(calibration: Calibration) -> dict[str, Any]:
+    """A calibration as plain values, without the plans of its layers."""
+    layers = [{**vars(layer), "setting": layer.setting and asdict(layer.setting)} for layer in calibration.layers]
+    values = {"drop": calibration.drop, "held_back": list(calibration.held_back), "share": calibration.share}
+    return {"layers": layers, **values}
 
-    def __init__(self, network: nn.Module, signature: inspect.Signature, batch: Inputs, like: Any, name: str) -> None:
-        super().__init__()
-        self.network, self._signature, self._name = network, signature, name
-        self._captured = batch if isinstance(batch, Mapping | tuple | list) else (batch,)
-        self._constants = constants(self._captured)
-        self._leaves, self._structure = tree_flatten(like)
 
-    def forward(self, *given: Any, **named: Any) -> Any:
-        batch = self._as_captured(given, named)
-        for place, own in self._constants.items():
-            other = constants(batch).get(place, own)
-            if other is not own and other != own:
-                raise UserError(f"model {self._name} was captured with {own!r} at {place}, not {other!r}")
-        inputs = tensors(batch, self._name)
-        try:
-            computed = self.network(*inputs)
-        except RuntimeError as error:
-            raise UserError(f"model {self._name} does not run on this batch: {one_line(error)}") from error
-        found = iter(outputs(computed, self._name))
-        leaves = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        return tree_unflatten(leaves, self._structure)
-
-    def _as_captured(self, given: tuple[Any, ...], named: dict[str, Any]) -> Inputs:
-        """Arguments in the form of the batch that the network was captured with."""
-        kinds = self._signature.parameters
-        if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in kinds.values()):
-            return named or given
-        try:
-            bound = self._signature.bind(*given, **named)
-        except TypeError as error:
-            names = ", ".join(map(str, self._captured)) if isinstance(self._captured, Mapping) else "in order"
-            why = one_line(error)
-            raise UserError(f"model {self._name} was captured with the inputs {names}: {why}") from error
-        bound.apply_defaults()
-        values: dict[str, Any] = {}
-        for name, value in bound.arguments.items():
-            values |= value if kinds[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
-        known = list(self._captured) if isinstance(self._captured, Mapping) else list(values)[: len(self._captured)]
-        for name, value in values.items():
-            if name not in known and (name not in kinds or value is not kinds[name].default):
-                raise UserError(f"model {self._name} was captured with the inputs {', '.join(known)}, not with {name}")
-        if lacking := [name for name in known if name not in values]:
-            raise UserError(f"model {self._name} was captured with the inputs {', '.join(known)}: give {lacking[0]}")
-        return {k: values[k] for k in known} if isinstance(self._captured, Mapping) else tuple(values[k] for k in known)
+def _calibration(plain: Mapping[str, Any]) -> Calibration:
+    """Of what ``_plain`` made."""
+    layers = tuple(
+        Allocated(**{**layer, "setting": None if layer["setting"] is None else Setting(**layer["setting"])})
+        for layer in plain["layers"]
+    )
+    return Calibration({}, layers, plain["drop"], tuple(plain["held_back"]), None, plain["share"])
 
 
 def _told(layer: Allocated, positions: int) -> tuple[str, str, str]:
@@ -380,10 +492,6 @@ def _told(layer: Allocated, positions: int) -> tuple[str, str, str]:
     if layer.setting is not None and layer.setting.uses > 1:
         donors += f", sums of {layer.setting.uses}"
     return donors, "-" if layer.sensitivity is None else f"{layer.sensitivity:.2g}", f"{layer.error:.2%}"
-
-
-def _copied(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _same_inputs(network: Network, example: Inputs | None) -> None:
@@ -409,49 +517,10 @@ def _names(skip: str | Collection[str]) -> tuple[str, ...]:
     return names
 
 
-def _batches(calibration: Tensor | Iterable[Inputs], model: nn.Module, name: str) -> Sequence[Inputs]:
-    calibration = of_arrays(calibration)
-    if isinstance(calibration, Tensor):
-        return cut(calibration, _BATCH, name)
-    if isinstance(calibration, Mapping):
-        return [calibration]
-    if isinstance(calibration, str) or not isinstance(calibration, Iterable):
-        hint = " (torch.utils.data.DataLoader makes batches of it)" if isinstance(calibration, Dataset) else ""
-        kind = type(calibration).__name__
-        raise UserError(f"model {name}: the calibration must be a tensor or batches, not {kind}{hint}")
-    batches = [without_labels(of_arrays(batch), model) for batch in calibration]
-    dimensions = [[each.ndim for each in batch] for batch in cut(batches, _BATCH, name)]  # says what is wrong
-    for i, each in enumerate(dimensions):
-        if each != dimensions[0]:
-            raise UserError(
-                f"model {name}: batch {i} has tensors of {each} dimensions, the first of {dimensions[0]}: "
-                "give batches of inputs, without labels"
-            )
-    first = constants(batches[0])
-    for i, batch in enumerate(batches):
-        for place, value in constants(batch).items():
-            if value is not first.get(place) and value != first.get(place):
-                raise UserError(
-                    f"model {name}: batch {i} has {value!r} at {place}, the first {first.get(place)!r}: what is no "
-                    "tensor must be the same in all"
-                )
-    return batches
-
-
-def _check_numbers(batches: Sequence[Inputs], name: str) -> None:
-    """Infinite ones may be masks."""
-    for i, batch in enumerate(batches):
-        if any(each.is_floating_point() and each.isnan().any() for each in tensors(batch, name)):
-            raise UserError(f"model {name}: calibration batch {i} holds NaN")
-
-
 def _of_one_size(batches: Sequence[Inputs], name: str, error: RuntimeError) -> Exception:
     """What went wrong in computing batches: if they differ in size, that."""
     other = next(iter(one_of_each_size(batches, name)), None)
     return error if other is None else not_of_one_size(batches, other, name)
-
-
-_BATCH = 64
 
 
 @torch.no_grad()

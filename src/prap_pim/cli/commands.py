@@ -7,7 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from typing import Any
 
 from prap_pim.cli.output import Output, progress_bars
 from prap_pim.common.errors import UserError, one_line
@@ -38,6 +40,7 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
         # imported here: torch takes seconds, and --help should not wait for it
         from prap_pim.runs import pipeline
         from prap_pim.runs.config import RunConfig
+        from prap_pim.runs.task import load_task
         from prap_pim.training import Lost, Processes
 
         config = RunConfig.checked(values, str(arguments.config))
@@ -46,11 +49,13 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
         folder = arguments.output if arguments.output is not None else config.output
         command = shlex.join(["prap-pim", *sys.argv[1:]])
         try:
+            root = pipeline.started_in(folder, arguments.resume)
+            task = load_task(config.located(root), arguments.allow_imports)
             processes = Processes(asked.accelerator, asked.precision, asked.devices, asked.nodes)
             if not processes.first:
-                pipeline.assist(config, processes)
+                pipeline.assist(config, processes, task)
                 return 0
-            results = pipeline.run(config, folder, command, arguments.resume, progress, processes)
+            results = pipeline.run(config, folder, command, arguments.resume, progress, processes, task)
         except Lost:
             if launched:
                 return launch.LOST
@@ -72,12 +77,13 @@ def explore(arguments: SimpleNamespace) -> None:
 
         values = read_yaml(arguments.config, arguments.overrides)
         from prap_pim.runs.study import StudyConfig, run_study  # torch, as in run
+        from prap_pim.runs.study.trial import Stages
 
         config = StudyConfig.checked(values, str(arguments.config))
         folder = arguments.output if arguments.output is not None else config.output
         command = shlex.join(["prap-pim", *sys.argv[1:]])
         how = arguments.resume, arguments.processes, arguments.scheduler
-        results = run_study(config, folder, command, *how, progress)
+        results = run_study(config, folder, command, *how, progress, Stages(arguments.allow_imports))
     _show_study(arguments, folder / "report.html", results)
 
 
@@ -186,7 +192,8 @@ def simulate(arguments: SimpleNamespace) -> None:
         request = Request.checked(given, "simulate")
         crossbars = Crossbars.read(arguments.device, arguments.overrides)
         command = shlex.join(["prap-pim", *sys.argv[1:]])
-        _, simulation = simulate_run(arguments.folder, request, crossbars, command, progress)
+        how = command, progress, arguments.allow_imports
+        _, simulation = simulate_run(arguments.folder, request, crossbars, *how)
     if arguments.json:
         print(simulation.model_dump_json())
     elif not arguments.quiet:
@@ -205,6 +212,7 @@ def compress(arguments: SimpleNamespace) -> None:
         raise UserError(f"{' and '.join(given)} exclude each other: each sets how far the model is compressed")
     _let_threads_sleep()
     with progress_bars(arguments.quiet or arguments.json) as progress:
+        from prap_pim.api.anything import as_arrays, model_settings
         from prap_pim.api.onnx import compress_onnx
         from prap_pim.common.settings import with_overrides
         from prap_pim.methods.method import given_once
@@ -214,27 +222,52 @@ def compress(arguments: SimpleNamespace) -> None:
         quantize, tune = options.pop("quantize", None), options.pop("tune", None)
         if arguments.tune is not None:
             tune = given_once(tune, steps=arguments.tune)
-        summary = compress_onnx(
-            arguments.model,
-            arguments.calibration,
-            arguments.output,
-            arguments.method,
-            compute_ratio=arguments.ratio,
-            chip=arguments.chip,
-            skip=arguments.skip,
-            seed=arguments.seed,
-            plan=arguments.plan,
-            options=given_once(options, budget=_budget(arguments.budget), max_drop=arguments.max_drop),
-            quantize=quantize,
-            tune=tune,
-            bit_true=arguments.bit_true,
-            batch_axes=_batch_axes(arguments.batch_axes),
-            progress=progress,
-        )
+        options = given_once(options, budget=_budget(arguments.budget), max_drop=arguments.max_drop)
+        how = {"compute_ratio": arguments.ratio, "quantize": quantize, "tune": tune, "progress": progress}
+        how |= {key: getattr(arguments, key) for key in ("method", "chip", "skip", "seed")}
+        model, calibration = model_settings(str(arguments.model)), str(arguments.calibration)
+        if "onnx" not in model:
+            _compress_module(arguments, model, {**how, **options})
+            return
+        if arguments.checkpoint is not None:
+            raise UserError("--checkpoint: an ONNX file holds its own weights")
+        with TemporaryDirectory() as folder:
+            if Path(calibration).suffix != ".npz":
+                calibration = str(as_arrays(calibration, arguments.tokenizer, folder))
+            summary = compress_onnx(
+                model["onnx"],
+                calibration,
+                arguments.output,
+                plan=arguments.plan,
+                options=options,
+                bit_true=arguments.bit_true,
+                batch_axes=_batch_axes(arguments.batch_axes),
+                **how,
+            )
     if arguments.json:
         print(summary.model_dump_json())
     elif not arguments.quiet:
         print_summary(summary, Output())
+
+
+def _compress_module(arguments: SimpleNamespace, model: dict[str, Any], how: dict[str, Any]) -> None:
+    """A PyTorch model: all of its compression goes into a folder."""
+    from prap_pim.api.anything import compress_named
+    from prap_pim.api.model import estimate
+
+    for name in ("bit_true", "batch_axes"):
+        if getattr(arguments, name):
+            raise UserError(f"--{name.replace('_', '-')}: that is for ONNX models")
+    named = {key: getattr(arguments, key) for key in ("checkpoint", "tokenizer", "allow_imports")}
+    found = compress_named(model, str(arguments.calibration), arguments.output, **named, **how)
+    if arguments.plan is not None:
+        found.plan.save(arguments.plan)
+    costs = estimate(found, chip=arguments.chip)
+    if arguments.json:
+        values = {"output": str(arguments.output), "compute_ratio": found.compute_ratio, "energy_j": costs.energy_j}
+        print(json.dumps({**values, "check": found.check.model_dump()}))
+    elif not arguments.quiet:
+        print(f"{found.summary()}\n\nwritten: {arguments.output}")
 
 
 def _budget(given: str | None) -> dict[str, float] | None:

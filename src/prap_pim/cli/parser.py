@@ -165,7 +165,11 @@ OUTPUT_FLAGS = [
     _option("--quiet", is_flag=True, help="print only errors, and with --json the results"),
     _option("--json", is_flag=True, help="print the results as JSON and nothing else"),
 ]
+ALLOW_IMPORTS = _option(
+    "--allow-imports", is_flag=True, help="run the code that the configuration names: {import: ...}"
+)
 CONFIG_OPTIONS = [
+    ALLOW_IMPORTS,
     _option("--output", type=FOLDER, metavar="FOLDER", help="run folder (default: `output` of the config)"),
     _option("--resume", is_flag=True, help="continue an unfinished run in that folder"),
     _set("change a setting, with dots between nested keys"),
@@ -275,6 +279,7 @@ _add(
         _option("--devices", type=Whole(), metavar="M", help="simulated devices with random errors (default: 5)"),
         _option("--seed", type=Whole(), metavar="S", help="seed of the devices' errors (default: 0)"),
         PROCESSES,
+        ALLOW_IMPORTS,
         _option("--name", metavar="NAME", help="name in the report; an earlier one of this name is replaced"),
         *OUTPUT_FLAGS,
     ],
@@ -282,13 +287,27 @@ _add(
 )
 _add(
     "compress",
-    "compress the weights of an ONNX model on calibration inputs, without labels or training",
+    "compress the weights of a model on calibration inputs, without labels or training",
     [
-        click.Argument(["model"], type=FILE, help="an ONNX file, opset 9 or newer"),
+        click.Argument(["model"], type=FILE, help="an ONNX file, a folder of transformers, or {...} as model: has it"),
         _option(
-            "--calibration", type=FILE, required=True, metavar="FILE", help="npz file: an array [N, ...] per input"
+            "--calibration",
+            type=FILE,
+            required=True,
+            metavar="FILE",
+            help="npz file (an array [N, ...] per input), folder of pictures by class, text file, or {...} as data:",
         ),
-        _option("-o", "--output", type=FILE, required=True, metavar="FILE", help="the compressed model"),
+        _option(
+            "-o",
+            "--output",
+            type=FILE,
+            required=True,
+            metavar="FILE",
+            help="the compressed ONNX model, or the folder of another",
+        ),
+        _option("--checkpoint", type=FILE, metavar="FILE", help="weights of a model that is made by name or function"),
+        _option("--tokenizer", type=FOLDER, metavar="FOLDER", help="of transformers, for a text file (else bytes)"),
+        ALLOW_IMPORTS,
         _option(
             "--method",
             default="calibrated",

@@ -13,12 +13,23 @@ from prap_pim.crossbar.device import (
 from prap_pim.crossbar.exact import ExactProduct
 from prap_pim.crossbar.layer import CrossbarLayer, ExactLayer
 from prap_pim.crossbar.model import CrossbarModel, DonorCopies
-from prap_pim.crossbar.montecarlo import MonteCarloReport, OverDevices, Trial, device_seeds, measure_each, monte_carlo
+from prap_pim.crossbar.montecarlo import (
+    MonteCarloReport,
+    OverDevices,
+    Trial,
+    device_seeds,
+    measure_each,
+    monte_carlo,
+    over_devices,
+)
 from prap_pim.crossbar.network import (
+    Evaluate,
     LayerCheck,
+    Metrics,
+    OnCrossbars,
     SimulationReport,
     compressed_model,
-    exact_accuracy,
+    exact_metrics,
     measure,
 )
 from prap_pim.crossbar.zero_inputs import zero_input_rates
@@ -30,12 +41,15 @@ __all__ = [
     "Device",
     "DonorCopies",
     "Drift",
+    "Evaluate",
     "ExactLayer",
     "ExactProduct",
     "LayerCheck",
     "LayerCrossbars",
     "LognormalVariation",
+    "Metrics",
     "MonteCarloReport",
+    "OnCrossbars",
     "OverDevices",
     "PolynomialVariation",
     "SimulationReport",
@@ -46,10 +60,11 @@ __all__ = [
     "compressed_model",
     "crossbar_matmul",
     "device_seeds",
-    "exact_accuracy",
+    "exact_metrics",
     "integer_matmul",
     "measure",
     "measure_each",
     "monte_carlo",
+    "over_devices",
     "zero_input_rates",
 ]

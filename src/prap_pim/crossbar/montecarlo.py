@@ -1,6 +1,7 @@
 """Accuracy over many devices: each is programmed once, with errors of its own, and classifies all images."""
 
 import multiprocessing
+import pickle
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,16 +15,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prap_pim.common.errors import UserError
+from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.notebook import html_table
 from prap_pim.common.parallel import cores, deaf, end_with_parent
+from prap_pim.common.progress import unheard
+from prap_pim.common.settings import nearest
 from prap_pim.crossbar.model import CrossbarModel
-from prap_pim.crossbar.network import Progress, SimulationReport, as_tensor, check_parts, measure
+from prap_pim.crossbar.network import (
+    Evaluate,
+    OnCrossbars,
+    Progress,
+    SimulationReport,
+    check_parts,
+    labelled,
+)
 from prap_pim.frontend import Captured
+from prap_pim.frontend.evaluate import InMemory, Labelled
 from prap_pim.ir.plan import NetworkPlan
 
 
 class OverDevices(NamedTuple):
-    """Accuracy over a number of devices.
+    """Accuracy, or what else was measured, over a number of devices.
 
     Attributes:
         mean: of the accuracies.
@@ -36,40 +48,71 @@ class OverDevices(NamedTuple):
     worst: float
 
     @staticmethod
-    def of(accuracies: Sequence[float]) -> "OverDevices":
-        """Of at least one device."""
-        return OverDevices(fmean(accuracies), stdev(accuracies) if len(accuracies) > 1 else 0.0, min(accuracies))
+    def of(values: Sequence[float], less: bool = False) -> "OverDevices":
+        """Of at least one device; ``less``: less is better."""
+        return OverDevices(fmean(values), stdev(values) if len(values) > 1 else 0.0, (max if less else min)(values))
 
 
 @dataclass(frozen=True)
 class MonteCarloReport:
-    """What was found on each device, in the order of their numbers; ``mean``, ``spread``, ``worst`` as ``OverDevices``.
+    """What was found on each device, in the order of their numbers; ``mean``, ``spread``, ``worst`` as ``OverDevices``,
+    of accuracy, or of the first number that the user's own metric gives.
 
     Attributes:
         devices: one report each.
+        minimize: names of numbers of which less is better, so that the worst is the greatest.
     """
 
     devices: tuple[SimulationReport, ...]
+    minimize: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """What is measured first."""
+        return next(iter(self.devices[0].metrics))
 
     @property
     def accuracies(self) -> tuple[float, ...]:
         """Of each device."""
         return tuple(report.accuracy for report in self.devices)
 
+    def of(self, metric: str) -> OverDevices:
+        """One of several numbers over the devices.
+
+        Raises:
+            UserError: there is no such number.
+        """
+        known = list(self.devices[0].metrics)
+        if metric not in known:
+            raise UserError(f"no number {metric!r} was measured ({nearest(metric, known)})")
+        return OverDevices.of([report.metrics[metric] for report in self.devices], metric in self.minimize)
+
     @property
     def mean(self) -> float:
-        """Mean accuracy."""
-        return OverDevices.of(self.accuracies).mean
+        """Over the devices."""
+        return self.of(self.metric).mean
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the accuracy."""
-        return OverDevices.of(self.accuracies).spread
+        """Standard deviation from device to device."""
+        return self.of(self.metric).spread
 
     @property
     def worst(self) -> float:
-        """The least accuracy."""
-        return OverDevices.of(self.accuracies).worst
+        """Of the devices."""
+        return self.of(self.metric).worst
+
+    def __repr__(self) -> str:
+        return f"MonteCarloReport({len(self.devices)} devices: {'; '.join(map(self._told, self.devices[0].metrics))})"
+
+    def _told(self, metric: str) -> str:
+        of = self.of(metric)
+        return f"{metric} {of.mean:.4g}, spread {of.spread:.2g}, worst {of.worst:.4g}"
+
+    def _repr_html_(self) -> str:
+        of = {metric: self.of(metric) for metric in self.devices[0].metrics}
+        rows = [(metric, *(f"{value:.4g}" for value in each)) for metric, each in of.items()]
+        return html_table(f"{len(self.devices)} devices", ("", *OverDevices._fields), rows)
 
 
 def monte_carlo(
@@ -107,18 +150,43 @@ def monte_carlo(
         UserError: there is not at least one device and one process, a process died, or as for ``measure``.
     """
     check_parts(captured, plan, model)
-    images, labels = as_tensor("images", images), as_tensor("labels", labels)
+    images, labels = labelled(images, labels)
+    networks = {plan.method: (captured, plan)}
+    evaluate = Labelled(InMemory(images, labels), batch_size)
+    return over_devices(networks, model, evaluate, devices, seed, processes, progress or unheard)
+
+
+def over_devices(
+    networks: "Networks",
+    model: CrossbarModel,
+    evaluate: Evaluate,
+    devices: int,
+    seed: int,
+    processes: int,
+    told: Progress,
+    minimize: tuple[str, ...] = (),
+) -> MonteCarloReport:
+    """``monte_carlo`` of one network by any measure.
+
+    Args:
+        networks: the one, by name.
+        evaluate: measures it.
+        minimize: as of ``MonteCarloReport``.
+        Others as for ``monte_carlo``.
+
+    Raises:
+        UserError: there is not at least one device and one process, a process died, or as ``evaluate``.
+    """
     if devices < 1 or processes < 1:
         raise UserError(f"a Monte Carlo needs at least 1 device and 1 process, not {devices} and {processes}")
-    trials = [Trial(plan.method, model, each) for each in device_seeds(model, devices, seed)]
+    (name,) = networks
+    trials = [Trial(name, model, each) for each in device_seeds(model, devices, seed)]
     random = len(trials) == devices
     found: dict[int, SimulationReport] = {}
-    networks = {plan.method: (captured, plan)}
-    for number, report in measure_each(networks, trials, images, labels, batch_size=batch_size, processes=processes):
+    for number, report in measure_each(networks, trials, evaluate, processes=processes):
         found[number] = report
-        if progress is not None:
-            progress(len(found) if random else devices, devices)
-    return MonteCarloReport(tuple(found[number if random else 0] for number in range(devices)))
+        told(len(found) if random else devices, devices)
+    return MonteCarloReport(tuple(found[number if random else 0] for number in range(devices)), minimize)
 
 
 def device_seeds(model: CrossbarModel, devices: int, seed: int) -> list[np.random.SeedSequence]:
@@ -148,31 +216,34 @@ Networks = Mapping[str, tuple[Captured, NetworkPlan]]
 def measure_each(
     networks: Networks,
     trials: Sequence[Trial],
-    images: Tensor,
-    labels: Tensor,
+    evaluate: Evaluate,
     *,
-    batch_size: int = 50,
     processes: int = 1,
 ) -> Iterator[tuple[int, SimulationReport]]:
-    """``measure`` for every trial; yields its place in ``trials`` and what was found, in the order in which they end.
+    """What each trial's network is worth; yields its place in ``trials`` and the report, in the order of their ends.
 
     Args:
         networks: by name, each with its plan.
         trials: what to measure.
-        images: as for ``measure``.
-        labels: as for ``measure``.
-        batch_size: as for ``measure``.
+        evaluate: measures it.
         processes: as for ``monte_carlo``.
 
     Raises:
-        UserError: a process died, or as for ``measure``.
+        UserError: a process died, ``evaluate`` cannot be sent to one, or as for ``measure``.
     """
-    shared = networks, images, labels, batch_size
+    shared = networks, evaluate
     processes = min(processes, len(trials))
     if processes < 2:
         for number, trial in enumerate(trials):
             yield number, _one(shared, trial)
         return
+    try:
+        pickle.dumps(evaluate)
+    except Exception as error:  # of many kinds, by what it holds
+        raise UserError(
+            f"{processes} processes: evaluate cannot be sent to them ({one_line(error)}): "
+            "define it at the top of a module, or ask for one process"
+        ) from error
     # spawned, not forked: a fork in the middle of other threads' work may hang
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _start, (shared, max(1, cores() // processes)))
@@ -189,7 +260,7 @@ def measure_each(
         pool.shutdown(cancel_futures=True)
 
 
-_Shared = tuple[Networks, Tensor, Tensor, int]
+_Shared = tuple[Networks, Evaluate]
 _shared: list[_Shared] = []  # of a worker process: sent once, not with every trial
 
 
@@ -205,6 +276,6 @@ def _one_of_many(trial: Trial) -> SimulationReport:
 
 
 def _one(shared: _Shared, trial: Trial) -> SimulationReport:
-    networks, images, labels, batch_size = shared
-    captured, plan = networks[trial.network]
-    return measure(captured, plan, trial.model, images, labels, seed=trial.seed, batch_size=batch_size)
+    networks, evaluate = shared
+    network = OnCrossbars(*networks[trial.network], trial.model, trial.seed, check=0)
+    return network.report(evaluate(network))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from prap_pim.crossbar.array import loses_nothing
 from prap_pim.crossbar.layer import CrossbarLayer, ExactLayer
 from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.frontend import Captured, of_arrays
-from prap_pim.frontend.evaluate import Quality, Tally
+from prap_pim.frontend.evaluate import InMemory, Labelled, Quality
 from prap_pim.frontend.quantize import grid_in
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
@@ -35,13 +36,17 @@ class LayerCheck:
     mismatches: int
 
 
+Metrics = Mapping[str, float]  # what a network is worth, by name
+Evaluate = Callable[[nn.Module], Metrics]  # of a network that takes the tensors of a batch
+
+
 @dataclass(frozen=True)
 class SimulationReport:
     """What a simulation found.
 
     Attributes:
         images: how many inputs went in.
-        quality: how well their labels are told.
+        metrics: what the network is worth, by name: "accuracy" and "nats" where labels were given.
         layers: the comparison with the exact product, by layer name.
         checked_images: how many went through every cell and were compared.
         paths: what computed the other images, by layer name: "cells", or where these can lose nothing "float32",
@@ -50,21 +55,93 @@ class SimulationReport:
     """
 
     images: int
-    quality: Quality
+    metrics: Metrics
     layers: Mapping[str, LayerCheck]
     checked_images: int
     paths: Mapping[str, str]
     overflows: Mapping[str, int]
 
     @property
+    def quality(self) -> Quality:
+        """How well labels are told, where there are labels."""
+        return Quality(self.metrics["accuracy"], self.metrics["nats"])
+
+    @property
     def accuracy(self) -> float:
         """Share of the labels that have the greatest output."""
-        return self.quality.accuracy
+        return self.metrics["accuracy"]
 
     @property
     def mismatches(self) -> int:
         """Over all layers."""
         return sum(check.mismatches for check in self.layers.values())
+
+
+class OnCrossbars(nn.Module):
+    """The network with every layer on crossbars and everything else in float; it takes the tensors of a batch.
+
+    Inputs are counted over all calls. The first ``check`` of them go through every cell, and every accumulator is
+    compared with the exact product; a batch goes as a whole. The others take, layer by layer, the exact product itself
+    where the crossbars can lose nothing, else the cells.
+
+    Args:
+        captured: the network.
+        plan: a plan for each of its layers, and the steps of their inputs.
+        model: cells, ADC, registers.
+        seed: of the device and its read noise.
+        check: how many inputs to check.
+        inputs: how many there will be; None: nobody knows.
+        progress: called with the inputs done and the inputs in all, after each batch.
+    """
+
+    def __init__(
+        self,
+        captured: Captured,
+        plan: NetworkPlan,
+        model: CrossbarModel,
+        seed: int | np.random.SeedSequence,
+        check: float,
+        inputs: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__()
+        self._inputs, self._progress = inputs or 0, progress
+        self.done = 0
+        self._check, self.checked, self._plan = check, 0, plan
+        some_not = check < (inf if inputs is None else inputs)
+        self._by_cell, self._quick = _layers(captured, plan, model, seed, check > 0, some_not)
+        self.cells = captured.rebuild(self._by_cell) if self._by_cell else None
+        self.rest = captured.rebuild(self._quick) if self._quick else None
+
+    def forward(self, *batch: Tensor) -> Any:
+        """What the network gives."""
+        compare = self.done < self._check
+        for layer in (self._by_cell if compare else self._quick).values():
+            if isinstance(layer, CrossbarLayer):
+                layer.begin(self.done, compare)
+        network = self.cells if compare else self.rest
+        assert network is not None
+        with torch.no_grad():
+            found = network(*batch)
+        self.done += len(batch[0])
+        self.checked += len(batch[0]) if compare else 0
+        if self._progress is not None:
+            self._progress(self.done, max(self.done, self._inputs))
+        return found
+
+    def report(self, metrics: Metrics) -> SimulationReport:
+        """What was found in all calls, with what the network is worth."""
+        names = self._plan.layers
+        every = {**self._quick, **self._by_cell}
+        read = {name: layer for name, layer in every.items() if isinstance(layer, CrossbarLayer)}
+        checks = {name: LayerCheck(0, 0) for name in names}
+        checks |= {name: LayerCheck(layer.checked, layer.mismatches) for name, layer in read.items()}
+        overflows = {name: 0 for name in names}
+        overflows |= {
+            name: layer.crossbars.dot_overflows + layer.crossbars.sum_overflows for name, layer in read.items()
+        }
+        paths = {name: layer.path for name, layer in self._quick.items()}
+        return SimulationReport(self.done, metrics, checks, self.checked, paths, overflows)
 
 
 def measure(
@@ -99,40 +176,13 @@ def measure(
         UserError: there are no images or not one label each, or the plan does not fit the network or the model.
     """
     check_parts(captured, plan, model)
-    images, labels = as_tensor("images", images), as_tensor("labels", labels)
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, not {batch_size}")
-    if len(images) == 0 or len(images) != len(labels):
-        raise UserError(f"a simulation needs images with one label each, not {len(images)} with {len(labels)} labels")
+    images, labels = labelled(images, labels)
     if check < 0:
         raise UserError(f"the number of images to check must not be negative, not {check}")
     checked = len(images) if check is True else min(int(check), len(images))
-    by_cell, quick = _layers(captured, plan, model, seed, checked > 0, checked < len(images))
-    tally, done = Tally(), 0
-    halves: tuple[tuple[Mapping[str, ExactLayer], slice, bool], ...]
-    halves = (by_cell, slice(0, checked), True), (quick, slice(checked, None), False)
-    for layers, part, compare in halves:
-        if not layers:
-            continue
-        cells = [layer for layer in layers.values() if isinstance(layer, CrossbarLayer)]
-        network = captured.rebuild(layers)
-        for batch, expected in zip(
-            torch.split(images[part], batch_size), torch.split(labels[part], batch_size), strict=True
-        ):
-            for layer in cells:
-                layer.begin(done, compare)
-            with torch.no_grad():
-                tally.add(network(batch), expected)
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(images))
-    read = {name: layer for name, layer in {**quick, **by_cell}.items() if isinstance(layer, CrossbarLayer)}
-    checks = {name: LayerCheck(0, 0) for name in plan.layers}
-    checks |= {name: LayerCheck(layer.checked, layer.mismatches) for name, layer in read.items()}
-    overflows = {name: 0 for name in plan.layers}
-    overflows |= {name: layer.crossbars.dot_overflows + layer.crossbars.sum_overflows for name, layer in read.items()}
-    paths = {name: layer.path for name, layer in quick.items()}
-    return SimulationReport(len(images), tally.quality(), checks, checked, paths, overflows)
+    evaluate = Labelled(InMemory(images, labels), batch_size, checked)
+    network = OnCrossbars(captured, plan, model, seed, checked, len(images), progress)
+    return network.report(evaluate(network))
 
 
 def check_parts(captured: Any, plan: Any, model: Any = None, grain: Any = None) -> None:
@@ -164,6 +214,18 @@ def as_tensor(name: str, given: Any) -> Tensor:
     return found
 
 
+def labelled(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Images and their labels, of which NumPy arrays will do.
+
+    Raises:
+        UserError: they are something else, or there are none, or not one label each.
+    """
+    images, labels = as_tensor("images", images), as_tensor("labels", labels)
+    if len(images) == 0 or len(images) != len(labels):
+        raise UserError(f"a simulation needs images with one label each, not {len(images)} with {len(labels)} labels")
+    return images, labels
+
+
 def _layers(
     captured: Captured,
     plan: NetworkPlan,
@@ -191,21 +253,13 @@ def _layers(
     return by_cell, quick
 
 
-def exact_accuracy(
-    captured: Captured,
-    plan: NetworkPlan,
-    grain: Grain,
-    images: Tensor,
-    labels: Tensor,
-    batch_size: int = 50,
-    progress: Progress | None = None,
-) -> float:
-    """Accuracy on crossbars that lose nothing, by the exact product alone: no cell is visited.
+def exact_metrics(captured: Captured, plan: NetworkPlan, grain: Grain, evaluate: Evaluate) -> Metrics:
+    """What a network is worth on crossbars that lose nothing, by the exact product alone: no cell is visited.
 
-    Args, Raises: as ``measure``.
+    Raises:
+        UserError: the plan does not fit the network or the grain, or as ``evaluate``.
     """
-    model = CrossbarModel(grain=grain, adc_bits=_WIDEST_ADC)
-    return measure(captured, plan, model, images, labels, batch_size=batch_size, progress=progress).accuracy
+    return evaluate(OnCrossbars(captured, plan, CrossbarModel(grain=grain, adc_bits=_WIDEST_ADC), seed=0, check=0))
 
 
 def compressed_model(captured: Captured, plan: NetworkPlan) -> nn.Module:

@@ -1,5 +1,6 @@
 """How often nothing drives a row group: the rate at which hardware that looks at the input bits can skip OU steps."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.common.progress import Steps, counted, unheard
 from prap_pim.crossbar.kernels.bits import Int32, Int64, Uint64, popcount
-from prap_pim.crossbar.network import as_tensor, check_parts, compressed_model
+from prap_pim.crossbar.network import check_parts, compressed_model
 from prap_pim.crossbar.slices import Slices
-from prap_pim.frontend import Captured
+from prap_pim.frontend import Captured, Inputs, cut, of_arrays
 from prap_pim.frontend.im2col import Rows
 from prap_pim.frontend.quantize import InputGrid, grid_in
 from prap_pim.hardware.grain import Grain
@@ -27,7 +28,7 @@ _BYTES_AT_A_TIME = 1 << 22  # of im2col rows: every row group reads its own of t
 def zero_input_rates(
     captured: Captured,
     plan: NetworkPlan,
-    images: Tensor | NDArray[Any],
+    images: Tensor | NDArray[Any] | Sequence[Inputs],
     grain: Grain,
     batch_size: int = 50,
     told: Steps = unheard,
@@ -44,7 +45,7 @@ def zero_input_rates(
     Args:
         captured: the network.
         plan: a plan for each of its layers, and the steps of their inputs.
-        images: calibration inputs [N, ...], N > 0.
+        images: calibration inputs [N, ...], N > 0, or batches of them as the model takes them.
         grain: bits of inputs and DAC.
         batch_size: images at a time.
         told: how many batches are done.
@@ -56,7 +57,6 @@ def zero_input_rates(
         UserError: there are no images, the plan does not fit the network, or an input exceeds the grain's bits.
     """
     check_parts(captured, plan, grain=grain)
-    images = as_tensor("images", images)
     if len(images) == 0:
         raise UserError("there are no calibration images to measure the rate of zero inputs on")
     model = compressed_model(captured, plan)
@@ -67,8 +67,9 @@ def zero_input_rates(
     for name, counter in counters.items():
         model.get_submodule(name).register_forward_pre_hook(counter)
     with torch.no_grad():
-        for batch in counted(torch.split(images, batch_size), told):
-            model(batch)
+        given = of_arrays(images) if isinstance(images, np.ndarray) else images
+        for batch in counted(cut(given, batch_size, captured.network.name), told):
+            model(*batch)
     return {name: counter.rates() for name, counter in counters.items()}
 
 

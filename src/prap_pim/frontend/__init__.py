@@ -1,5 +1,6 @@
 """From a trained model to a ``Network``, and back to a model with other modules in the layers' places."""
 
+from prap_pim.frontend.called import Called, copied
 from prap_pim.frontend.compare import (
     Comparison,
     Difference,
@@ -15,9 +16,12 @@ from prap_pim.frontend.compare import (
 from prap_pim.frontend.graph import Captured, DigitalModule, Origin
 from prap_pim.frontend.inputs import (
     Inputs,
+    batch_digest,
+    calibration_batches,
     call,
     constants,
     cut,
+    judged_outputs,
     not_of_one_size,
     of_arrays,
     on_copies,
@@ -25,6 +29,7 @@ from prap_pim.frontend.inputs import (
     outputs,
     padding_mask,
     sizes,
+    state_digest,
     tensors,
     without_labels,
 )
@@ -32,6 +37,7 @@ from prap_pim.frontend.trace import capture, check_model
 from prap_pim.frontend.walk import Pair, Probe, Walk
 
 __all__ = [
+    "Called",
     "Captured",
     "Comparison",
     "Difference",
@@ -44,15 +50,19 @@ __all__ = [
     "Spread",
     "Walk",
     "as_values",
+    "batch_digest",
+    "calibration_batches",
     "call",
     "capture",
     "check_model",
     "classes_of",
     "constants",
+    "copied",
     "cut",
     "decibel",
     "divergence",
     "judged",
+    "judged_outputs",
     "losses",
     "not_of_one_size",
     "of_arrays",
@@ -61,6 +71,7 @@ __all__ = [
     "outputs",
     "padding_mask",
     "sizes",
+    "state_digest",
     "tensors",
     "without_labels",
 ]

@@ -111,7 +111,7 @@ def judged(
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2:
             continue
         axis = 1 if value.ndim > 3 or (maps and value.ndim > 2) else -1
-        if fewer is not None and fewer[place].shape[axis] != value.shape[axis]:
+        if fewer is not None and (fewer[place].shape[axis] != value.shape[axis] or len(fewer[place]) == len(value)):
             continue
         made_by = _made_by(returned[place]) if place < len(returned) and len(returned) == len(outcome) else ""
         alone = sum(each.is_floating_point() and each.ndim >= 2 for each in outcome) == 1

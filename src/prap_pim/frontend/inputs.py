@@ -1,15 +1,17 @@
 """A batch of inputs as users have it: one tensor, positional arguments, or named ones."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map
+from torch.utils.data import Dataset
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import digest_of
 
 Inputs = (
     Any  # a tensor, a tuple or list of arguments, or a dictionary of named arguments, with tensors somewhere in them
@@ -83,6 +85,55 @@ def cut(batches: "Tensor | Sequence[Inputs]", size: int, name: str) -> list[tupl
     return [tensors(batch, name) for batch in batches]
 
 
+_BATCH = 64  # inputs of a tensor at a time
+
+
+def calibration_batches(calibration: Tensor | Iterable[Inputs], model: nn.Module, name: str) -> Sequence[Inputs]:
+    """Calibration inputs as batches that the model takes, checked.
+
+    Args:
+        calibration: as for ``prap_pim.compress``.
+
+    Raises:
+        UserError: there are none, they differ in what is no tensor or in kind, or hold NaN.
+    """
+    calibration = of_arrays(calibration)
+    if isinstance(calibration, Tensor):
+        batches: Sequence[Inputs] = cut(calibration, _BATCH, name)
+    elif isinstance(calibration, Mapping):
+        batches = [calibration]
+    else:
+        batches = _of_loader(calibration, model, name)
+    for i, batch in enumerate(batches):  # infinite ones may be masks
+        if any(each.is_floating_point() and each.isnan().any() for each in tensors(batch, name)):
+            raise UserError(f"model {name}: calibration batch {i} holds NaN")
+    return batches
+
+
+def _of_loader(calibration: Any, model: nn.Module, name: str) -> Sequence[Inputs]:
+    if isinstance(calibration, str) or not isinstance(calibration, Iterable):
+        hint = " (torch.utils.data.DataLoader makes batches of it)" if isinstance(calibration, Dataset) else ""
+        kind = type(calibration).__name__
+        raise UserError(f"model {name}: the calibration must be a tensor or batches, not {kind}{hint}")
+    batches = [without_labels(of_arrays(batch), model) for batch in calibration]
+    dimensions = [[each.ndim for each in batch] for batch in cut(batches, _BATCH, name)]  # says what is wrong
+    for i, each in enumerate(dimensions):
+        if each != dimensions[0]:
+            raise UserError(
+                f"model {name}: batch {i} has tensors of {each} dimensions, the first of {dimensions[0]}: "
+                "give batches of inputs, without labels"
+            )
+    first = constants(batches[0])
+    for i, batch in enumerate(batches):
+        for place, value in constants(batch).items():
+            if value is not first.get(place) and value != first.get(place):
+                raise UserError(
+                    f"model {name}: batch {i} has {value!r} at {place}, the first {first.get(place)!r}: what is no "
+                    "tensor must be the same in all"
+                )
+    return batches
+
+
 def constants(batch: Inputs) -> dict[str, Any]:
     """What is no tensor in a batch, by its place."""
     return {keystr(path): leaf for path, leaf in tree_flatten_with_path(batch)[0] if not isinstance(leaf, Tensor)}
@@ -139,6 +190,11 @@ def outputs(value: Any, name: str) -> tuple[Tensor, ...]:
     return found
 
 
+def judged_outputs(value: Any, name: str) -> tuple[Tensor, ...]:
+    """As ``outputs``; one number for each input, [N], as values [N, 1]."""
+    return tuple(x[:, None] if x.ndim == 1 else x for x in outputs(value, name))
+
+
 def padding_mask(batch: Sequence[Tensor]) -> Tensor | None:
     """Which positions of a batch of padded sequences are no padding, bool [N, T]; None if nothing says so.
 
@@ -175,3 +231,18 @@ def doubled(batch: Inputs) -> Inputs:
 def on_copies(network: Callable[..., Any], batch: Sequence[Tensor]) -> Any:
     """What a network gives for the tensors of a batch, which stay as they are: it may work in place."""
     return network(*(tensor.clone() for tensor in batch))
+
+
+def batch_digest(batch: Any) -> str:
+    """SHA-256 over the tensors of a batch, and what else is in it."""
+    return digest_of(*(_bytes(leaf) if isinstance(leaf, Tensor) else repr(leaf) for leaf in tree_flatten(batch)[0]))
+
+
+def _bytes(x: Tensor) -> bytes:
+    return x.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def state_digest(model: nn.Module) -> str:
+    """SHA-256 over the parameters and buffers of a module."""
+    state = model.state_dict()
+    return batch_digest([item for name in sorted(state) for item in (name, state[name])])

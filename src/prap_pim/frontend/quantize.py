@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Steps, counted, unheard
 from prap_pim.common.settings import Settings
-from prap_pim.frontend import Captured, Inputs, Output, cut, divergence, outputs
+from prap_pim.frontend import Captured, Inputs, Output, cut, divergence, judged_outputs
 from prap_pim.frontend.inputs import on_copies
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import NetworkPlan
@@ -154,12 +154,12 @@ def settled(
         return config
     some, name = captured.first_inputs(batches, _INPUTS), captured.network.name
     seen = {layer.name: SeenInputs(layer) for layer in captured.network.layers}
-    wanted = [outputs(own, name) for own in _outcomes(captured, some, _observers(seen))]
+    wanted = [judged_outputs(own, name) for own in _outcomes(captured, some, _observers(seen))]
     best, least = config, inf
     for update in ({"norm": 2}, {"norm": 4}, {"input_percentile": 100.0}):
         tried = config.model_copy(update=update)
         hooks = {layer: rounding(inputs.grid(tried)) for layer, inputs in seen.items()}
-        found = (outputs(other, name) for other in _outcomes(captured, some, hooks))
+        found = (judged_outputs(other, name) for other in _outcomes(captured, some, hooks))
         lost = divergence(judges, zip(wanted, found, strict=True))
         if lost < _WORTH_IT * least:
             best, least = tried, lost

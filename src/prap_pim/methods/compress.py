@@ -15,7 +15,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.memory import available_memory, kept_memory
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.crossbar import CrossbarModel, ExactLayer
-from prap_pim.frontend import Captured, Comparison, Spread, on_copies, outputs
+from prap_pim.frontend import Captured, Comparison, Spread, judged_outputs, on_copies
 from prap_pim.frontend.equalize import Equalised, equalised
 from prap_pim.frontend.quantize import InputGrid, QuantizeConfig, grid_in, grid_of, settled
 from prap_pim.hardware.chip import Chip
@@ -305,7 +305,7 @@ def checked(
     found, losses = Comparison(judges), {layer.name: _Loss() for layer in original.network.layers if errors is None}
     bit_true, name = bit_true_network(compressed, plan, chip), original.network.name
     again = Comparison(judges)
-    twice = (outputs(on_copies(original.module, batches[0]), name) for _ in range(2))
+    twice = (judged_outputs(on_copies(original.module, batches[0]), name) for _ in range(2))
     again.add(next(twice), next(twice))
     hooks = [
         prepared.module.get_submodule(layer).register_forward_hook(
@@ -315,10 +315,10 @@ def checked(
     ]
     try:
         for batch in batches:
-            wanted = outputs(on_copies(original.module, batch), name)
+            wanted = judged_outputs(on_copies(original.module, batch), name)
             if hooks and prepared is not original:  # the hooks have not heard of this batch
                 on_copies(prepared.module, batch)
-            found.add(wanted, outputs(on_copies(bit_true, batch), name))
+            found.add(wanted, judged_outputs(on_copies(bit_true, batch), name))
     finally:
         for hook in hooks:
             hook.remove()

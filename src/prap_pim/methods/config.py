@@ -67,6 +67,18 @@ class MethodConfig(Settings):
     exceptions: tuple[LayerRule, ...] = ()
     finetune: bool = True
     tune: Tune | None = None
+    method: str | None = None  # with compute_ratio: which method; None: that of its name
+    compute_ratio: float | None = Field(default=None, gt=0, le=1)  # in the place of prune and reuse
+
+    @model_validator(mode="after")
+    def _ratio_alone(self) -> Self:
+        if self.compute_ratio is None and self.method is not None:
+            raise ValueError("method is of use with a compute_ratio alone: give prune and reuse, or that")
+        if self.compute_ratio is not None:
+            rules = ((rule.prune, rule.reuse) for rule in self.exceptions)
+            if any(each != (NoPruning(), NoReuse()) for each in ((self.prune, self.reuse), *rules)):
+                raise ValueError("compute_ratio decides how to prune and reuse: exceptions can only leave layers whole")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ the small layers leave over then lifts single layers by one level.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 
 import numpy as np
 
@@ -18,9 +19,17 @@ from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.patterns import effective_shape
 from prap_pim.mapping.steps import dense_steps, ou_steps
-from prap_pim.methods.prune import NoPruning, OrcPruning, PruneConfig, prune
+from prap_pim.methods.prune import (
+    NoPruning,
+    OrcPruning,
+    PatternPruning,
+    PruneConfig,
+    StructuredPruning,
+    prune,
+)
 from prap_pim.methods.reuse import IdenticalReuse, NoReuse, ReuseConfig, SimilarReuse, reuse
 
+_POINTWISE = 8  # inputs: groups of 1x1 convolutions are multiples of it
 _TOLERANCE = 0.03  # relative; how far below the ratio the most that a method can compute may stay
 
 Setting = tuple[PruneConfig, ReuseConfig]
@@ -75,8 +84,46 @@ ORC = Family(
 )
 
 
+# Level: input channels.
+STRUCTURED = Family(
+    levels=lambda layer, grain: layer.weight.shape[1],
+    setting=lambda layer, grain, level: (StructuredPruning(ratio=_share(level, layer.weight.shape[1])), NoReuse()),
+    proportional=False,
+)
+
+
+def patterns(shapes: int) -> Family:
+    """Pattern pruning alone. Level: a pattern, those that compute more last; then all of the layer."""
+    return Family(
+        levels=lambda layer, grain: len(_patterns(layer, grain, shapes)),
+        setting=lambda layer, grain, level: (_patterns(layer, grain, shapes)[level - 1], NoReuse()),
+        proportional=False,
+    )
+
+
+def _patterns(layer: Layer, grain: Grain, shapes: int) -> list[PruneConfig]:
+    """Prunings that fit a layer, by how much they compute."""
+    channels, positions = layer.weight.shape[1], prod(layer.weight.shape[2:])
+    whole: list[PruneConfig] = [NoPruning()]
+    if positions > 1:
+        fitting = [n for n in range(grain.ou_rows, 0, -1) if grain.ou_rows % n == 0 and grain.ou_rows // n <= positions]
+        return [*(PatternPruning(group_channels=n, shapes=shapes) for n in fitting), *whole]
+    widths = [n * grain.ou_rows for n in range(grain.row_groups(channels), 1, -1)]
+    by_groups = {-(-channels // width): width for width in widths if width % _POINTWISE == 0}  # the least width of each
+    return [*(PatternPruning(pointwise_group=by_groups[n], shapes=shapes) for n in sorted(by_groups)), *whole]
+
+
+class OutOfReach(UserError):
+    """A method cannot compute as much, or as little, as was asked for."""
+
+
 def at_compute_ratio(
-    family: Family, network: Network, chip: Chip, ratio: float, whole: Collection[str] = ()
+    family: Family,
+    network: Network,
+    chip: Chip,
+    ratio: float,
+    whole: Collection[str] = (),
+    name: str = "this method",
 ) -> dict[str, Setting]:
     """Settings of every layer with which the network does at most ``ratio`` of its dense OU steps, as near as can be.
 
@@ -86,9 +133,10 @@ def at_compute_ratio(
         chip: decides what an OU holds.
         ratio: OU steps / OU steps of the dense plan, as a run's ``compute_ratio``; without zero-input skipping.
         whole: layers that are left alone; they count.
+        name: of the method, for messages.
 
     Raises:
-        UserError: the method cannot compute so little with a level of at least 1 in each layer, or not so much.
+        OutOfReach: the method cannot compute so little with a level of at least 1 in each layer, or not so much.
     """
     layers = {layer.name: layer for layer in network.layers if layer.name not in whole}
     levels = {name: family.levels(layer, chip.grain) for name, layer in layers.items()}
@@ -115,7 +163,7 @@ def at_compute_ratio(
     allowed = ratio * dense
     least, most = total(after(0)) / dense, total(levels) / dense
     if least > ratio or most < ratio * (1 - _TOLERANCE):
-        raise UserError(f"a compute ratio of {ratio:.4g} is out of reach: this method has {least:.4g} to {most:.4g}")
+        raise OutOfReach(f"a compute ratio of {ratio:.4g} is out of reach: {name} has {least:.4g} to {most:.4g}")
     low, high = 0, len(ladder) + 1  # the first fits, the second does not
     while high - low > 1:
         middle = (low + high) // 2

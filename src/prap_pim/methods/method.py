@@ -13,7 +13,7 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Network
 from prap_pim.methods.calibrate.config import CalibratedReuse, LowBits
 from prap_pim.methods.config import AnyReuse, LayerRule, MethodConfig
-from prap_pim.methods.equal_compute import IDENTICAL, ORC, Family, at_compute_ratio, similar
+from prap_pim.methods.equal_compute import IDENTICAL, ORC, STRUCTURED, Family, at_compute_ratio, patterns, similar
 from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, PruneConfig, StructuredPruning
 from prap_pim.methods.reuse import IdenticalReuse, NoReuse, SimilarReuse
 
@@ -52,14 +52,9 @@ class Method(Settings):
     def _without_ratio(self) -> str:
         others = [name for name, other in METHODS.items() if "compute_ratio" in other.model_fields]
         others_named = f"choose a method that takes one ({', '.join(others)})"
-        if not self.decides:
-            return (
-                f"method {self.name} keeps every pattern, its compute ratio is always 1: leave compute_ratio (--ratio) "
-                f"out, or {others_named}"
-            )
         return (
-            f"method {self.name} has no compute_ratio: how much it computes follows from its {self.decides}; "
-            f"leave compute_ratio (--ratio) out, or {others_named}"
+            f"method {self.name} keeps every pattern, its compute ratio is always 1: leave compute_ratio (--ratio) "
+            f"out, or {others_named}"
         )
 
     def parts(self) -> tuple[PruneConfig, AnyReuse]:
@@ -92,9 +87,13 @@ class _ByShare(Method):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
-        if (self.compute_ratio is None) == (getattr(self, self.decides) is None):
+        if (self.compute_ratio is None) == (not self._decided()):
             raise ValueError(f"give either {self.decides} or compute_ratio (--ratio), which decides it")
         return self
+
+    def _decided(self) -> bool:
+        """Whether it is said how much it computes."""
+        return getattr(self, self.decides) is not None
 
     def family(self) -> Family:
         """Its settings as a function of the number."""
@@ -103,7 +102,8 @@ class _ByShare(Method):
     def config(self, network: Network, chip: Chip, whole: Sequence[str]) -> MethodConfig:
         if self.compute_ratio is None:
             return super().config(network, chip, whole)
-        settings = at_compute_ratio(self.family(), network, chip, self.compute_ratio, whole)
+        asked = self.family(), network, chip, self.compute_ratio, whole, self.name
+        settings = at_compute_ratio(*asked)
         rules = (
             LayerRule(layers=literal(layer), prune=pruning, reuse=reusing)
             for layer, (pruning, reusing) in settings.items()
@@ -259,24 +259,30 @@ class Orc(_ByShare):
         return ORC
 
 
-class Structured(Method, StructuredPruning):
+class Structured(_ByShare):
     """Input channels of little weight dropped.
 
     Attributes:
         ratio: share of a layer's input channels that are kept.
+        compute_ratio: instead: OU steps of the network, of the dense one's.
     """
 
     name = "structured"
     decides = "ratio"
+    ratio: float | None = Field(default=None, gt=0, le=1)
 
     def parts(self) -> tuple[PruneConfig, AnyReuse]:
         return self._as(StructuredPruning), NoReuse()
 
+    def family(self) -> Family:
+        return STRUCTURED
 
-class Pattern(Method, PatternPruning):
+
+class Pattern(_ByShare, PatternPruning):
     """Pattern pruning: PRAP's step 1 alone.
 
     Attributes:
+        compute_ratio: instead of the next two: OU steps of the network, of the dense one's.
         group_channels: n, input channels that share a shape, for kernels of more than one position; ou_rows / n
             positions of a kernel are kept. The paper uses 1, 2 and 4.
         pointwise_group: inputs of which ou_rows are kept, for 1x1 convolutions and linear layers.
@@ -288,6 +294,14 @@ class Pattern(Method, PatternPruning):
 
     def parts(self) -> tuple[PruneConfig, AnyReuse]:
         return self._as(PatternPruning), NoReuse()
+
+    def family(self) -> Family:
+        return patterns(self.shapes)
+
+    def _decided(self) -> bool:
+        """Both have defaults, which are of no effect beside a compute ratio."""
+        named = {"group_channels", "pointwise_group"} & self.model_fields_set
+        return bool(named) or self.compute_ratio is None
 
 
 METHODS: dict[str, type[Method]] = {
@@ -359,3 +373,26 @@ def _named(path: str, pattern: str) -> bool:
 def literal(layer: str) -> str:
     """A pattern that fits this name alone."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in layer)
+
+
+def settled(method: MethodConfig, captured: Captured, chip: Chip, trained: bool) -> MethodConfig:
+    """A method whose ``compute_ratio`` is asked for in a configuration, with the settings that meet it.
+
+    Args:
+        trained: whether the network is trained after this: what depends on its weights is not known yet.
+
+    Raises:
+        UserError: there is no such method, it takes no ratio, or that is out of reach.
+    """
+    if method.compute_ratio is None:
+        return method
+    name = method.method or method.name
+    if name == Identical.name and trained:
+        raise UserError(
+            f"method {method.name}: how much it computes depends on the trained weights: give threshold, or say "
+            "training: none"
+        )
+    asked = method_of(name, {"compute_ratio": method.compute_ratio})
+    found = config_of(asked, captured, chip, [rule.layers for rule in method.exceptions])
+    kept = {key: getattr(method, key) for key in ("name", "description", "finetune", "tune")}
+    return found.model_copy(update=kept)

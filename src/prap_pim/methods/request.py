@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from prap_pim.common.errors import UserError, one_line
-from prap_pim.frontend import Captured, Inputs, Output, cut, judged, on_copies, outputs
+from prap_pim.frontend import Captured, Inputs, Output, cut, judged, judged_outputs, on_copies
 from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.hardware.chip import Chip
 from prap_pim.methods.calibrate.config import Budgeted
@@ -135,12 +135,12 @@ def judges_of(
     """How the network's outputs are judged, by a method's weights of them if it has any."""
     name, count = captured.network.name, len(batch[0])
     try:
-        outcome = outputs(on_copies(captured.module, batch), name)
+        outcome = judged_outputs(on_copies(captured.module, batch), name)
     except RuntimeError as error:
         raise UserError(f"model {name} does not run on {count} inputs at a time: {one_line(error)}") from error
     half = tuple(x[: count // 2] if x.ndim and len(x) == count else x for x in batch)
     try:
-        fewer = outputs(on_copies(captured.module, half), name) if count > 1 else None
+        fewer = judged_outputs(on_copies(captured.module, half), name) if count > 1 else None
     except RuntimeError:  # it takes so many and no others
         fewer = None
     weights = method.reuse.outputs if isinstance(method.reuse, Budgeted) else None

@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of
 from prap_pim.common.progress import Progress
-from prap_pim.frontend import Captured, DigitalModule, Output, Spread, losses, on_copies, outputs, padding_mask
+from prap_pim.frontend import Captured, DigitalModule, Output, Spread, judged_outputs, losses, on_copies, padding_mask
 from prap_pim.frontend.equalize import norm_parameters
 from prap_pim.frontend.inputs import has_batch
 from prap_pim.frontend.quantize import LEAST, MOST, InputGrid
@@ -333,7 +333,7 @@ class _Examples:
 
 @torch.no_grad()
 def _outputs_of(network: Captured, part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return outputs(on_copies(network.module, part), network.network.name)
+    return judged_outputs(on_copies(network.module, part), network.network.name)
 
 
 def _parts(batches: Sequence[tuple[Tensor, ...]], most: int | None) -> Iterator[tuple[Tensor, ...]]:
@@ -458,7 +458,9 @@ class _Network:
 
     def outputs(self, values: Mapping[str, Tensor], part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What the network gives with these parameters."""
-        return outputs(on_copies(lambda *given: functional_call(self._module, dict(values), given), part), self._name)
+        return judged_outputs(
+            on_copies(lambda *given: functional_call(self._module, dict(values), given), part), self._name
+        )
 
     def differentiate(self, examples: _Examples, parts: Sequence[tuple[Tensor, ...]]) -> float:
         """Give all that is trained its gradient of the loss on some inputs; the loss, as if all were like these."""

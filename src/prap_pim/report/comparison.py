@@ -11,25 +11,31 @@ from prap_pim.results.run import Results
 _NESTED = {"layers", "copies", "copy_crossbars"}  # tables of their own, in results.json
 
 
+def rows(results: Results) -> list[dict[str, Any]]:
+    """Every figure of every method, by name; nested names with dots between them."""
+    return [
+        {
+            "float_accuracy": results.float_accuracy,
+            "float_bits_per_byte": results.float_bits_per_byte,
+            **{f"float_metrics.{name}": value for name, value in results.float_metrics.items()},
+            **_flat(method.model_dump(exclude=_NESTED)),
+        }
+        for method in results.methods
+    ]
+
+
 def write_comparison(results: Results, path: Path) -> None:
     """Write a CSV file with a line for every method, whole or not at all. An empty cell: not measured.
 
     Raises:
         UserError: the file cannot be written.
     """
-    rows = [
-        {
-            "float_accuracy": results.float_accuracy,
-            "float_bits_per_byte": results.float_bits_per_byte,
-            **_flat(method.model_dump(exclude=_NESTED)),
-        }
-        for method in results.methods
-    ]
-    columns = list(dict.fromkeys(["name", *(column for row in rows for column in row)]))
+    table = rows(results)
+    columns = list(dict.fromkeys(["name", *(column for row in table for column in row)]))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(table)
     write_whole(path, text.getvalue())
 
 

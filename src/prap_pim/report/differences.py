@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from prap_pim.common.settings import read_yaml
 from prap_pim.report.names import run_names
+from prap_pim.report.quality import measured
 from prap_pim.report.quantities import count, percent
 from prap_pim.report.summary import guessed
 from prap_pim.results.folder import RunFolder
@@ -209,9 +210,9 @@ def verdict(runs: Sequence[NamedRun]) -> Verdict:
 def _meaningless(run: NamedRun) -> str:
     """Says that a run's accuracy means nothing; empty: it means something."""
     results = run.results
-    if results.float_accuracy is None:
+    if not measured(results):
         return f"{run.name}: accuracy was not measured ({results.weights})."
-    if guess := guessed(results, results.float_accuracy):
+    if results.float_accuracy is not None and (guess := guessed(results, results.float_accuracy)):
         return f"{run.name}: the float network, with {percent(results.float_accuracy)}, is {guess}."
     lost = [each.name for each in results.methods if guessed(results, each.bit_true_accuracy)]
     return f"{run.name}: {_listed(lost)}: no better than guessing." if lost else ""

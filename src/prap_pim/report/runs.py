@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from prap_pim.report.differences import NamedRun
-from prap_pim.report.quantities import bits, percent, quantity, significant, times
+from prap_pim.report.quality import Quality, qualities
+from prap_pim.report.quantities import quantity, significant, times
 from prap_pim.report.summary import Comparison, Exactness, caveat, comparisons, exactness
 
 HEADINGS = (
@@ -27,7 +28,7 @@ _Cells = list[tuple[str, float | None]]
 def rows(runs: Sequence[NamedRun]) -> list[tuple[str, str, _Cells, str]]:
     """Run, method, cells (text, SI value to sort by) for each of ``HEADINGS``, and what to know of the accuracy."""
     return [
-        (run.name, each.method.name, _cells(each), caveat(run.results, each.method))
+        (run.name, each.method.name, _cells(each, qualities(run.results)[0]), caveat(run.results, each.method))
         for run in runs
         for each in comparisons(run.results)
     ]
@@ -40,13 +41,11 @@ def proofs(runs: Sequence[NamedRun]) -> list[tuple[str, str, Exactness]]:
     return [(name, words[each.checked > 0, each.proven], each) for name, each in found]
 
 
-def _cells(each: Comparison) -> _Cells:
+def _cells(each: Comparison, of: Quality) -> _Cells:
     method = each.method
-    quality = (
-        (percent(method.bit_true_accuracy), method.bit_true_accuracy)
-        if method.bit_true_bits_per_byte is None
-        else (f"{bits(method.bit_true_bits_per_byte)} bits/byte", method.bit_true_bits_per_byte)
-    )
+    value = of.bit_true(method)
+    unit = {"share": "", "bits": " bits/byte"}.get(of.kind, f" {of.title}") if value is not None else ""
+    quality = (of.text(value) + unit, value)
     gains = (each.serial_speedup, each.pipelined_speedup, each.energy_gain, each.budget_throughput_gain)
     return [
         quality,

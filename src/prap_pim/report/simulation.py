@@ -1,10 +1,16 @@
 """Accuracy under device effects, in words and formatted numbers that the terminal and the page both show; a chart."""
 
-from prap_pim.report.quantities import count, percent
+from prap_pim.report.quality import kind_of, measure_text
+from prap_pim.report.quantities import count
 from prap_pim.results.run import PointResult, SimulationResult
 
 HEADINGS = ("exact", "mean", "spread", "worst", "devices", "overflows")
 QUANTITIES = {"sigma": "sigma of ln g", "adc-bits": "ADC bits", "fault-rate": "share of stuck cells"}
+
+
+def title(simulation: SimulationResult) -> str:
+    """What was measured, as a title begins."""
+    return "Accuracy" if simulation.metric == "accuracy" else simulation.metric
 
 
 def summary(simulation: SimulationResult) -> str:
@@ -22,11 +28,12 @@ def value_text(point: PointResult) -> str:
 
 def row_cells(simulation: SimulationResult, point: PointResult) -> tuple[str, ...]:
     """A cell for each of ``HEADINGS``."""
+    kind = kind_of(simulation.metric)
     return (
-        percent(simulation.exact_accuracy.get(point.method)),
-        percent(point.mean),
-        percent(point.spread) if len(point.accuracies) > 1 else "",
-        percent(point.worst),
+        measure_text(simulation.exact_accuracy.get(point.method), kind),
+        measure_text(point.mean, kind),
+        measure_text(point.spread, kind) if len(point.accuracies) > 1 else "",
+        measure_text(point.worst, kind),
         count(len(point.accuracies)),
         count(point.overflows),
     )

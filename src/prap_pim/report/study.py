@@ -5,7 +5,7 @@ from typing import Any
 
 from prap_pim.report.names import endings
 from prap_pim.report.quantities import percent, quantity, significant
-from prap_pim.results.study import SHORT, StudyResults, TrialResult
+from prap_pim.results.study import OWN, SHORT, StudyResults, TrialResult
 
 _UNITS = {"s": "s", "j": "J", "m2": "m2", "w": "W", "bytes": "B"}  # by what a figure's name ends in
 
@@ -16,7 +16,7 @@ _LONG = {whole: short for short, whole in SHORT.items()}
 
 def label(figure: str) -> str:
     """A figure's name for people."""
-    return _LONG.get(figure, figure)
+    return _LONG.get(figure, figure.removeprefix(OWN))
 
 
 def unit(figure: str) -> str:

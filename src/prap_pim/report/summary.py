@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from prap_pim.report.quantities import bits, count, percent, points, quantity, relative, significant, times, words
+from prap_pim.report.quality import Quality, qualities
+from prap_pim.report.quantities import bits, count, percent, quantity, relative, significant, times, words
 from prap_pim.results.run import LayerResult, MethodResult, Results
 
 
@@ -55,18 +56,6 @@ class Comparison:
     def budget_energy_gain(self) -> float:
         """Reference energy / energy, both filling the same number of crossbars."""
         return _ratio(self.reference.at_budget.energy_j, self.method.at_budget.energy_j)
-
-    @property
-    def accuracy_change(self) -> float | None:
-        """Bit-true accuracy less the reference's; shares of 1; None if not measured."""
-        mine, other = self.method.bit_true_accuracy, self.reference.bit_true_accuracy
-        return None if mine is None or other is None else mine - other
-
-    @property
-    def bits_change(self) -> float | None:
-        """Bit-true bits per byte against the reference's, as a share of these; None if not measured."""
-        mine, other = self.method.bit_true_bits_per_byte, self.reference.bit_true_bits_per_byte
-        return None if mine is None or other is None else _ratio(mine, other) - 1
 
 
 def _ratio(numerator: float, denominator: float) -> float:
@@ -120,24 +109,18 @@ def sections(results: Results) -> list[Section]:
     def row(label: str, text: Callable[[Comparison], str]) -> Row:
         return Row(label, tuple(text(each) for each in compared))
 
-    bits_per_byte = Section(
-        "Bits per byte",
-        (
-            row("float network", lambda _: bits(results.float_bits_per_byte)),
-            row("compressed", lambda c: bits(c.method.compressed_bits_per_byte)),
-            row("bit-true int8", lambda c: bits(c.method.bit_true_bits_per_byte)),
-        ),
-    )
-    return [
-        *([bits_per_byte] if results.float_bits_per_byte is not None else []),
-        Section(
-            "Accuracy" if results.inputs == "images" else "Accuracy of the next byte",
+    def worth(of: Quality) -> Section:
+        return Section(
+            of.title,
             (
-                row("float network", lambda _: percent(results.float_accuracy)),
-                row("compressed", lambda c: percent(c.method.compressed_accuracy)),
-                row("bit-true int8", lambda c: percent(c.method.bit_true_accuracy)),
+                row("float network", lambda _: of.text(of.before)),
+                row("compressed", lambda c: of.text(of.compressed(c.method))),
+                row("bit-true int8", lambda c: of.text(of.bit_true(c.method))),
             ),
-        ),
+        )
+
+    return [
+        *map(worth, qualities(results)),
         *(
             [
                 Section(
@@ -230,19 +213,20 @@ _DEVIATIONS = 3  # of the accuracy of guessing: one that is not above it by as m
 
 def caveat(results: Results, method: MethodResult) -> str:
     """What must be known of a method's answers before its gains are read; empty: nothing, or they were not measured."""
-    if method.bit_true_bits_per_byte is not None and results.float_bits_per_byte is not None:
-        if results.classes and method.bit_true_bits_per_byte > (1 - _LOSS) * math.log2(results.classes):
-            return f"no better than guessing, which takes {bits(math.log2(results.classes))}"
-        more = _ratio(method.bit_true_bits_per_byte, results.float_bits_per_byte) - 1
-        return f"{percent(more)} above the float network's {bits(results.float_bits_per_byte)}" if more > _LOSS else ""
-    if method.bit_true_accuracy is None or results.float_accuracy is None:
+    of = qualities(results)[0]
+    value, before = of.bit_true(method), of.before
+    if value is None or before is None:
         return ""
-    lost = results.float_accuracy - method.bit_true_accuracy
-    return guessed(results, method.bit_true_accuracy) or (
-        f"loses {significant(100 * lost)} points of the float network's {percent(results.float_accuracy)}"
-        if lost > _LOSS
-        else ""
-    )
+    if of.kind == "share":
+        lost = before - value
+        return guessed(results, value) or (
+            f"loses {significant(100 * lost)} points of the float network's {of.text(before)}" if lost > _LOSS else ""
+        )
+    if of.kind == "bits" and results.classes and value > (1 - _LOSS) * math.log2(results.classes):
+        return f"no better than guessing, which takes {bits(math.log2(results.classes))}"
+    worse = (value - before if of.less else before - value) / (abs(before) or 1)
+    side = "above" if of.less else "below"
+    return f"{percent(worse)} {side} the float network's {of.text(before)}" if worse > _LOSS else ""
 
 
 def guessed(results: Results, accuracy: float | None) -> str:
@@ -287,7 +271,7 @@ def headline(results: Results) -> Headline:
     """The last method against the first; the method alone where there is only one."""
     last = comparisons(results)[-1]
     method, reference = last.method, last.reference
-    warning = caveat(results, method)
+    warning, of = caveat(results, method), qualities(results)[0]
     if method is reference:
         return Headline(
             f"{method.name} needs {quantity(method.serial.latency_s, 's')} and {quantity(method.energy_j, 'J')} for "
@@ -299,41 +283,25 @@ def headline(results: Results) -> Headline:
                 Card(quantity(method.pipelined.latency_s, "s"), "latency, pipelined", "one inference, layers overlap"),
                 Card(quantity(method.energy_j, "J"), "energy", "one inference"),
                 Card(quantity(method.area_m2, "m2"), "area", f"{count(method.crossbars)} crossbars"),
-                Card(
-                    percent(method.bit_true_accuracy),
-                    "accuracy",
-                    f"float network: {percent(results.float_accuracy)}",
-                    warning,
-                )
-                if results.float_bits_per_byte is None
-                else Card(
-                    bits(method.bit_true_bits_per_byte),
-                    "bits per byte",
-                    f"float network: {bits(results.float_bits_per_byte)}",
-                    warning,
-                ),
+                Card(of.text(of.bit_true(method)), of.label, f"float network: {of.text(of.before)}", warning),
             ),
         )
 
     def instead(new: str, old: str) -> str:
         return f"{new} instead of {old}"
 
-    kind, what, change = "accuracy", "accuracy is", "not measured"
-    each = [percent(one.bit_true_accuracy) for one in (method, reference)]
-    trained = percent(results.float_accuracy)
-    if last.accuracy_change is not None:
-        change = points(last.accuracy_change)
-    if last.bits_change is not None:
-        kind, what, change = "bits per byte", "bits per byte are", relative(last.bits_change)
-        each = [bits(one.bit_true_bits_per_byte) for one in (method, reference)]
-        trained = bits(results.float_bits_per_byte)
-    told = instead(*each)
+    mine, other, change = of.bit_true(method), of.bit_true(reference), "not measured"
+    known = mine is not None and other is not None
+    if mine is not None and other is not None:
+        change = of.change(mine, other)
+    told = instead(of.text(mine), of.text(other))
+    verb = "are" if of.kind == "bits" else "is"
     return Headline(
         f"On the chip {results.chip.name}, {method.name} runs {results.network} {times(last.serial_speedup)} as fast "
         f"as {reference.name} (serial timing) and uses {_share(method.energy_j, reference.energy_j)} of its energy. "
         + (
-            f"Its {what} {told}; the network as it was trained, in float, has {trained}."
-            if last.accuracy_change is not None
+            f"Its {of.label} {verb} {told}; the network as it was trained, in float, has {of.text(of.before)}."
+            if known
             else f"Accuracy was not measured ({results.weights})."
         ),
         (method, reference),
@@ -364,9 +332,7 @@ def headline(results: Results) -> Headline:
                 "area change",
                 instead(*(quantity(m.area_m2, "m2") for m in (method, reference))),
             ),
-            Card(change, kind, results.weights)
-            if last.accuracy_change is None
-            else Card(change, f"{kind} change", told, warning),
+            Card(change, f"{of.label} change", told, warning) if known else Card(change, of.label, results.weights),
         ),
     )
 

@@ -40,6 +40,7 @@ class Manifest(Settings):
         files: digests of all files that a finished folder must have as they were written, by their paths in it. None:
             not finished, or by an earlier version, which kept none.
         coming: digests of files that are about to take the place of others: either is right.
+        started_in: the directory that relative paths of the configuration were of; empty: not noted.
     """
 
     format: Literal["prap-pim run 1", "prap-pim study 1"] = "prap-pim run 1"
@@ -51,11 +52,12 @@ class Manifest(Settings):
     plans: dict[str, str] | None = None
     files: dict[str, str] | None = None
     coming: dict[str, str] = Field(default={})
+    started_in: str = ""
 
     @property
     def origin(self) -> "Manifest":
         """Without what is added when the run or study finishes."""
-        return self.model_copy(update={"plans": None, "files": None, "coming": {}})
+        return self.model_copy(update={"plans": None, "files": None, "coming": {}, "started_in": ""})
 
     def check_file(self, folder: Path, name: str) -> None:
         """
@@ -90,11 +92,13 @@ class RunFolder:
     kind = "run"  # what the folder holds, for messages
     config = Inside("config.yaml")  # the resolved configuration
     manifest = Inside("manifest.json")  # see ``Manifest``
+    chip = Inside("chip.json")  # the chip itself, which the configuration only names
     results = Inside("results.json")  # every figure, with its unit
     study = Inside(STUDY)  # see ``StudyResults``; a run has none
     report = Inside("report.html")  # the page for people
     comparison = Inside("comparison.csv")  # every figure of every method, a line each
     checkpoints = Inside("checkpoints")  # of the base training
+    diverged = Inside("diverged")  # says that a training diverged: another recipe may begin anew in this folder
     simulations = Inside("simulations")  # what simulations have measured so far, a file for each device
 
     def read_manifest(self) -> Manifest:
@@ -130,7 +134,7 @@ class RunFolder:
         manifest, before = self.read_manifest(), place.exists()
         files = manifest.files if before and isinstance(results, Results) else None  # as they were when it finished
         if files is None:
-            paths = [self.config, *self._of_methods()]
+            paths = [self.config, *([self.chip] if self.chip.exists() else []), *self._of_methods()]
             files = {path.relative_to(self.path).as_posix(): file_digest(path) for path in paths}
         update: dict[str, Any] = {"files": {**files, place.name: digest_of(text)}, "coming": {}}
         if isinstance(results, Results):
@@ -363,7 +367,13 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
     known = folder.manifest.exists()
     if known:
         folder.read_manifest().check_file(folder.path, folder.config.name)
-    difference = _first_difference(config, read_yaml(folder.config))
+    kept = read_yaml(folder.config)
+    difference = _first_difference(config, kept)
+    if difference and resume and folder.diverged.exists():
+        one, other = ({key: value for key, value in each.items() if key != "training"} for each in (config, kept))
+        if _first_difference(one, other) is None:
+            _begin_anew(folder, config, manifest)
+            return
     if difference:
         raise UserError(
             f"the output folder {folder.path} holds another {folder.kind} ({difference}): choose another with --output"
@@ -395,6 +405,17 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
     for key, value in before.arithmetic.items():
         if manifest.arithmetic.get(key) != value:
             raise UserError(f"the run in {folder.path} was begun with --{key} {value}: go on with that")
+
+
+def _begin_anew(folder: RunFolder, config: dict[str, Any], manifest: Manifest) -> None:
+    """In the place of a run whose training has diverged, with another recipe: no checkpoint is of use to that."""
+    for place in (folder.checkpoints, *folder.path.glob("methods/*/checkpoints")):
+        for file in place.glob("epoch-*.safetensors"):
+            file.unlink(missing_ok=True)
+    folder.manifest.unlink(missing_ok=True)
+    write_whole(folder.config, yaml.safe_dump(config, sort_keys=False))
+    folder.write_manifest(manifest)
+    folder.diverged.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: RunFolder) -> None:

@@ -246,6 +246,8 @@ class MethodResult(CostFigures):
     bit_true_accuracy: float | None  # int8 inputs and donors on the bit-true crossbars; 0..1; None: not measured
     compressed_bits_per_byte: float | None = None  # cross-entropy of the next byte; None: no bytes, or not measured
     bit_true_bits_per_byte: float | None = None
+    compressed_metrics: dict[str, float] = Field(default={})  # what else the user's own metric gives, by name
+    bit_true_metrics: dict[str, float] = Field(default={})
     checked_images: int | None = None  # test inputs that went through every cell; None: written before this was told
     compute_ratio: float  # OU steps / OU steps of the dense plan on the same chip
     ou_steps: int
@@ -270,7 +272,7 @@ class PointResult(_Frozen):
 
     method: str
     value: float | None  # of the swept quantity; None: nothing is swept
-    mean: float  # accuracy over the devices; 0..1
+    mean: float  # of the metric over the devices
     spread: float  # its standard deviation from device to device (n - 1); 0 for one device
     worst: float
     accuracies: list[float] = Field(min_length=1)  # by device; one where nothing differs between devices
@@ -289,7 +291,8 @@ class SimulationResult(_Frozen):
     seed: int
     parameters: list[ParameterResult]
     sweep: Literal["sigma", "adc-bits", "fault-rate"] | None
-    exact_accuracy: dict[str, float]  # by method: on the same images where crossbars lose nothing; 0..1
+    metric: str = "accuracy"  # what was measured; another one is the user's own
+    exact_accuracy: dict[str, float]  # the metric by method: on the same images where crossbars lose nothing
     points: list[PointResult] = Field(min_length=1)  # method after method, values as they were asked for
 
 
@@ -302,7 +305,7 @@ class Results(_Frozen):
     seed: int
     versions: dict[str, str]
     data: str
-    inputs: Literal["images", "sequences"] = "images"
+    inputs: Literal["images", "sequences", "inputs"] = "images"
     images: dict[str, int]  # how many inputs, by split
     classes: int | None = None  # that the network tells apart, or tokens; None: written before this was told
     network: str
@@ -311,6 +314,8 @@ class Results(_Frozen):
     zero_input_skipping: bool  # for all methods alike: OUs whose input bits are all 0 are not read
     float_accuracy: float | None  # the trained network before compression; 0..1; None: not measured
     float_bits_per_byte: float | None = None  # of the same network; None: no bytes, or not measured
+    float_metrics: dict[str, float] = Field(default={})  # of the same network: what else the user's own metric gives
+    minimize: list[str] = Field(default=[])  # names of its numbers of which less is better
     chip: ChipResult
     methods: list[MethodResult] = Field(min_length=1)  # the first is the one that the others are compared with
     simulations: list[SimulationResult] = Field(default=[])  # of the finished run, one by one

@@ -10,6 +10,8 @@ STUDY = "study.json"  # in the study's folder
 
 Direction = Literal["minimize", "maximize"]
 
+OWN = "bit_true_metrics."  # what stands before a number of the user's own metric; "metrics." for short
+
 SHORT = {  # names for the figures that are asked for most
     "accuracy": "bit_true_accuracy",
     "latency": "pipelined.latency_s",

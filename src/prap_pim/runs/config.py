@@ -1,11 +1,13 @@
 """The configuration of one run, as a user's YAML file gives it."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.imports import Import
 from prap_pim.common.settings import Settings, nearest, read_yaml
 from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.methods.config import MethodConfig
@@ -28,6 +30,26 @@ def _schedule(value: Any) -> Any:
     return value
 
 
+def _located(value: Any, root: str) -> Any:
+    """Paths that are not here but in ``root``, named there."""
+    if isinstance(value, Path):
+        return Path(root) / value if not value.exists() and (Path(root) / value).exists() else value
+    if isinstance(value, Settings):
+        fields = {name: _located(getattr(value, name), root) for name in type(value).model_fields}
+        return value.model_copy(update=fields)
+    return value
+
+
+class MetricConfig(Import):
+    """What a network is worth: a function of a module, and of the test data if it takes them.
+
+    Attributes:
+        minimize: names of the numbers that it gives of which less is better.
+    """
+
+    minimize: tuple[str, ...] = ()
+
+
 class RunConfig(Settings):
     """Everything that a run depends on: the same configuration gives the same plan and figures."""
 
@@ -36,6 +58,8 @@ class RunConfig(Settings):
     data: DataConfig = DigitsConfig()
     model: ModelConfig = ResNetConfig()
     checkpoint: Path | None = None  # start from these weights instead of random ones
+    metric: MetricConfig | None = None  # None: how well the labels of the test data are told
+    loss: Import | None = None  # None: the cross-entropy of the labels
     training: Annotated[TrainingConfig | None, BeforeValidator(_schedule)] = PRAP_2023
     methods: tuple[MethodConfig, ...] = Field(min_length=1)
     quantize: QuantizeConfig = QuantizeConfig()
@@ -80,6 +104,26 @@ class RunConfig(Settings):
             if name not in known:
                 raise UserError(f"no method {name!r} in the configuration ({nearest(name, list(known))})")
         return self.model_copy(update={"methods": tuple(known[name] for name in dict.fromkeys(names))})
+
+    @property
+    def imports(self) -> dict[str, Import]:
+        """What runs code of the user's, by its place."""
+        parts = {"model": self.model, "data": self.data, "metric": self.metric, "loss": self.loss}
+        return {where: part for where, part in parts.items() if isinstance(part, Import)}
+
+    def located(self, root: str) -> "RunConfig":
+        """The same, with files that are not here but in ``root``, the directory that a run was started in, named there.
+
+        The user's own modules are looked for there, too.
+        """
+        if not root:
+            return self
+        if self.imports and root not in sys.path:
+            sys.path.append(root)
+        parts = {name: _located(getattr(self, name), root) for name in ("data", "model", "checkpoint")}
+        if self.chip.endswith(".toml"):
+            parts["chip"] = str(_located(Path(self.chip), root))
+        return self.model_copy(update=parts)
 
     def resolved(self) -> dict[str, Any]:
         """Plain values with every default written out, without the place where the run is kept."""

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import digest_of, read_json
 from prap_pim.common.settings import nearest, read_yaml
 from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
@@ -14,8 +14,9 @@ from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.folder import RunFolder, open_finished
 from prap_pim.results.run import Results
 from prap_pim.runs.config import RunConfig
-from prap_pim.runs.stages import digests, saved_method, trace
-from prap_pim.training.data import Splits, load
+from prap_pim.runs.stages import saved_method
+from prap_pim.runs.task import Task, load_task
+from prap_pim.training.data import Splits
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class FinishedRun:
         folder: it is held until the block of ``reopen`` ends.
         config: as it was written.
         results: as they were written.
-        splits: read again; the same as in the run.
+        task: the network and what it is for, as in the run.
         chip: likewise.
         inputs: digests of what the configuration only names.
     """
@@ -34,7 +35,7 @@ class FinishedRun:
     folder: RunFolder
     config: RunConfig
     results: Results
-    splits: Splits
+    task: Task
     chip: Chip
     inputs: dict[str, str]
 
@@ -47,27 +48,37 @@ class FinishedRun:
         methods = {method.name: method for method in self.results.methods}
         if name not in methods:
             raise UserError(f"no method {name!r} in the run {self.folder.path} ({nearest(name, list(methods))})")
-        return saved_method(self._graph, self.folder.method(name))
+        return saved_method(self.task.graph, self.folder.method(name))
 
-    @cached_property
-    def _graph(self) -> Captured:
-        return trace(self.config.model_copy(update={"checkpoint": None}), self.splits)
+    @property
+    def splits(self) -> Splits:
+        """The data, read again; the same as in the run."""
+        return self.task.data
 
 
 @contextmanager
-def reopen(path: str | Path) -> Iterator[FinishedRun]:
+def reopen(path: str | Path, allow_imports: bool = False, task: Task | None = None) -> Iterator[FinishedRun]:
     """Open the folder of a finished run, and hold it until the block ends.
 
+    Args:
+        path: the folder.
+        allow_imports: whether code that its configuration names may run.
+        task: the network and what it is for, where a program gave them; None: as the configuration says.
+
     Raises:
-        UserError: it is not the folder of a finished run, is damaged or in use; or the data or the chip, which the
-            run's configuration only names, are missing or have changed.
+        UserError: it is not the folder of a finished run, is damaged or in use; or the data, which the run's
+            configuration only names, are missing or have changed.
     """
     with open_finished(Path(path)) as folder:
         results, manifest = folder.read_results(), folder.read_manifest()
         config = RunConfig.checked(read_yaml(folder.config), str(folder.config))
-        splits, chip = load(config.data, config.seed), load_chip(config.chip)
-        inputs = digests(config.model_copy(update={"checkpoint": None}), splits, chip)
-        for what in ("data", "chip"):
+        config = config.located(manifest.started_in)
+        without = config.model_copy(update={"checkpoint": None})
+        task = task or load_task(without, allow_imports)
+        kept = folder.chip
+        chip = Chip.checked(read_json(kept), str(kept)) if kept.exists() else load_chip(config.chip)
+        inputs = {"data": task.data_digest, "chip": digest_of(chip.model_dump_json())}
+        for what in inputs:
             if inputs[what] != manifest.inputs.get(what):
                 raise UserError(f"the run in {path} was made with other content of {what}")
-        yield FinishedRun(folder, config, results, splits, chip, inputs)
+        yield FinishedRun(folder, config, results, task, chip, inputs)

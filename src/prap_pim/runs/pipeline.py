@@ -1,5 +1,6 @@
 """The whole flow, one stage a line: train, compress, quantise, map, cost, prove, report."""
 
+import copy
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 import torch
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import key_of, write_whole
 from prap_pim.common.progress import Progress, phase
-from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.calibrate.train_donors import tie
@@ -20,17 +21,18 @@ from prap_pim.runs.config import RunConfig
 from prap_pim.runs.record import result_of, results_of
 from prap_pim.runs.stages import (
     MethodStages,
+    at_equal_compute,
     check,
     depends_on,
     digests,
-    trace,
+    has_meaning,
     train_network,
-    untrained,
     versions,
 )
 from prap_pim.runs.store import Store
-from prap_pim.training import Processes, TrainingConfig, check_shards, torch_threads, train_along
-from prap_pim.training.data import Splits, load
+from prap_pim.runs.task import FloatQuality, OwnMetric, Task, load_task
+from prap_pim.training import Diverged, Processes, TrainingConfig, check_shards, torch_threads, train_along
+from prap_pim.training.data import Examples, Streamed
 
 
 def run(
@@ -40,6 +42,8 @@ def run(
     resume: bool,
     progress: Progress,
     processes: Processes | None = None,
+    task: Task | None = None,
+    chip: Chip | None = None,
 ) -> Results:
     """Do everything that a configuration asks for, or what is left of it.
 
@@ -51,80 +55,106 @@ def run(
         progress: told how far things are.
         processes: who trains; this one is the first and does all the rest, the others call ``assist``. None: one,
             on the CPU.
+        task: the network and what it is for; None: as the configuration says, which names no code.
+        chip: in the place of the configuration's.
 
     Raises:
         UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched. Or a
             file of a finished run is damaged.
     """
-    processes = processes or Processes()
-    splits = load(config.data, config.seed)
-    chip = load_chip(config.chip)
+    processes, named = processes or Processes(), config
+    config = config.located(started_in(output, resume))
+    task = task or load_task(config)
+    chip = chip or load_chip(config.chip)
     if config.training is not None:
-        check_shards(config.training, len(splits.train), processes.count)
+        count = len(task.train) if isinstance(task.train, Examples | Streamed) else None
+        check_shards(config.training, count, processes.count)
     elif processes.count > 1:
         raise UserError(f"training: none leaves {processes.count} processes nothing to share: use one")
-    graph = trace(config, splits)
-    check(config, graph, chip, phase(progress, "checking the methods"))
+    config = at_equal_compute(config, task.graph, chip)
+    check(config, task.graph, chip, phase(progress, "checking the methods"))
     manifest = Manifest(
         seed=config.seed,
         threads=_threads(config.training),
         versions=versions(),
         arithmetic=processes.arithmetic,
-        inputs=digests(config, splits, chip),
+        inputs=digests(config, task, chip),
+        started_in=str(Path.cwd()),
     )
     with ExitStack() as stack:
-        folder = stack.enter_context(open_run(output, config.resolved(), manifest, resume))
+        folder = stack.enter_context(open_run(output, named.resolved(), manifest, resume))
         stack.enter_context(torch_threads(folder.read_manifest().threads))  # go on with those that it was begun with
         if not folder.results.exists():
-            _compute(config, command, splits, chip, graph, folder, progress, processes)
+            write_whole(folder.chip, chip.model_dump_json(indent=1) + "\n")
+            try:
+                _compute(config, command, task, chip, folder, progress, processes)
+            except Diverged as error:
+                write_whole(folder.diverged, f"{error}\n")
+                raise Diverged(f"{error}; with that, --resume begins anew in {output}") from error
         processes.tell({})
         return folder.read_results()
+
+
+def started_in(output: Path, resume: bool) -> str:
+    """Where the run in a folder was started that is to be gone on with; empty: there is none."""
+    folder = RunFolder(output)
+    begun = resume and folder.config.exists() and folder.manifest.exists()
+    return folder.read_manifest().started_in if begun else ""
 
 
 def _compute(
     config: RunConfig,
     command: str,
-    splits: Splits,
+    task: Task,
     chip: Chip,
-    graph: Captured,
     folder: RunFolder,
     progress: Progress,
     processes: Processes,
 ) -> None:
     """All stages that are left, and the results."""
-    trained = train_network(config, splits, folder.checkpoints, progress, processes)
-    network = graph.network
-    of_network = depends_on(config, folder.read_manifest().inputs["data"])
+    if isinstance(task.metric, OwnMetric) and config.training is not None and config.training.compress_at:
+        task.metric.of_model(copy.deepcopy(task.model))  # a mistake shows before hours of training
+    trained = train_network(config, task, folder.checkpoints, progress, processes)
+    network = task.graph.network
+    of_network = depends_on(config, folder.read_manifest().inputs["data"], task.digests)
+    quality = None
+    if has_meaning(config, task):
+        whole = config.training is not None and config.training.compress_at > 0
+        told = phase(progress, "float network: accuracy")
+        on = {"network": key_of(of_network), **task.measured_by}
+        quality = Store(folder.path / "float").get(
+            "quality", on, FloatQuality, lambda: (task.float_quality(trained[0] if whole else None, told), {})
+        )
 
     def method_result(name: str) -> MethodResult:
         store = Store(folder.method(name))
-        here = config.only([name]), splits, chip, of_network, graph, lambda: trained, lambda key: store
+        here = config.only([name]), task, chip, of_network, lambda: trained, lambda key: store
         stages = MethodStages(*here, progress, processes)
         compression, plan = stages.compressed(), NetworkPlan.load(store.path / PLAN)
         costs = stages.costs(network, plan)
         return result_of(stages, network, plan, compression, costs, stages.accuracy())
 
     methods = [method_result(method.name) for method in config.methods]
-    results = results_of(config, command, splits, chip, network, trained[0], methods, progress)
+    results = results_of(config, command, task, chip, quality, methods)
     write_report(results, folder, progress=progress)
     write_comparison(results, folder.comparison)
     folder.finish(results)
 
 
-def assist(config: RunConfig, processes: Processes) -> None:
+def assist(config: RunConfig, processes: Processes, task: Task) -> None:
     """What every process but the first does in a run: train along, until there is nothing left to train.
 
     Raises:
         UserError: a mistake of the user, which the first process will have told; or the first process has ended.
     """
-    splits = load(config.data, config.seed)
     while (heard := processes.hear())[0]:
-        task, structure = heard
-        model = untrained(config.model_copy(update={"checkpoint": None}), splits)  # weights come from the first process
+        begun, structure = heard
+        model = task.first()  # weights come from the first process
         if structure:
             tie(model, structure)
         assert config.training is not None
-        train_along(model, splits.train, config.training, config.seed, processes, task)
+        assert task.train is not None
+        train_along(model, task.train, config.training, config.seed, processes, begun, task.traced_loss)
 
 
 def _threads(schedule: TrainingConfig | None) -> int:

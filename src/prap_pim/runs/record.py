@@ -2,11 +2,7 @@
 
 from typing import Any
 
-from torch import nn
-
-from prap_pim.common.progress import Progress, phase
 from prap_pim.cost import CostReport, conventions
-from prap_pim.frontend.evaluate import evaluate
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
@@ -28,10 +24,10 @@ from prap_pim.runs.stages import (
     Compression,
     Costs,
     MethodStages,
-    has_meaning,
+    named_metrics,
     versions,
 )
-from prap_pim.training.data import Splits
+from prap_pim.runs.task import FloatQuality, Task
 
 _UNCHECKED = {"checked_outputs": 0, "mismatches": 0, "overflows": 0}  # of a layer whose network went through no cell
 
@@ -104,34 +100,33 @@ def figures(costs: CostReport) -> dict[str, Any]:
 def results_of(
     config: RunConfig,
     command: str,
-    splits: Splits,
+    task: Task,
     chip: Chip,
-    network: Network,
-    trained: nn.Module,
+    quality: FloatQuality | None,
     methods: list[MethodResult],
-    progress: Progress,
 ) -> Results:
+    """All of a run; ``quality`` is the float network's, where that was measured."""
     geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
     geometry = {key: _shown(value) for key, value in geometry.items() if value is not None} | vars(chip.grain)
-    table, test = load_table(chip.components), splits.test
-    told = phase(progress, "float network: accuracy")
-    quality = evaluate(trained, test.inputs, test.labels, told=told) if has_meaning(config) else None
+    table, network = load_table(chip.components), task.graph.network
+    counts = task.counts | ({"test": quality.inputs} if quality and quality.inputs else {})
+    metrics = named_metrics("float", quality.metrics if quality else {})
     return Results(
         schema_version=1,
         name=config.name,
         command=command,
         seed=config.seed,
         versions=versions(),
-        data=splits.description,
-        inputs="sequences" if test.are_tokens else "images",
-        images={"train": len(splits.train), "calibration": len(splits.calibration), "test": len(splits.test)},
-        classes=splits.classes,
+        data=task.data.description,
+        inputs=task.inputs,
+        images=counts,
+        classes=task.data.classes,
         network=network.name,
         parameters=network.parameters,
-        weights=_origin(config),
+        weights=_origin(config, task),
         zero_input_skipping=config.zero_input_skipping,
-        float_accuracy=quality.accuracy if quality else None,
-        float_bits_per_byte=quality.bits if quality and test.are_tokens else None,
+        **metrics,
+        minimize=[name for name in (task.metric.minimize if task.metric else ()) if name in metrics["float_metrics"]],
         chip=ChipResult(
             name=chip.name,
             description=chip.description,
@@ -153,9 +148,14 @@ def _shown(value: Any) -> int | str:
     return f"{value:g}" if isinstance(value, float) else value
 
 
-def _origin(config: RunConfig) -> str:
+def _origin(config: RunConfig, task: Task) -> str:
     """Where the weights come from, for people."""
     start = f"from {config.checkpoint.name}" if config.checkpoint else f"random (seed {config.seed})"
+    if task.own and not config.checkpoint and not task.random:
+        start = "the user's own"
+    known = config.checkpoint is not None or (task.own and not task.random)
     if config.training is None:
-        return start if config.checkpoint else f"{start}, never trained: this run tells costs, not accuracy"
+        return start if known else f"{start}, never trained: this run tells costs, not accuracy"
+    if config.training.compress_at == 0:
+        return f"{start}; methods are fine-tuned for {config.training.epochs} epochs"
     return f"{start}, trained for {config.training.epochs} epochs"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import file_digest
@@ -16,12 +15,13 @@ from prap_pim.crossbar import (
     PUBLISHED_VARIATIONS,
     CrossbarModel,
     Device,
+    Evaluate,
     OverDevices,
     SimulationReport,
     Trial,
     check_fit,
     device_seeds,
-    exact_accuracy,
+    exact_metrics,
     measure_each,
 )
 from prap_pim.frontend import Captured
@@ -31,8 +31,9 @@ from prap_pim.report.html.run import write_report
 from prap_pim.results.run import ParameterResult, PointResult, Results, SimulationResult
 from prap_pim.runs.finished import FinishedRun, reopen
 from prap_pim.runs.fit import fitting_processes
-from prap_pim.runs.stages import DIGITAL, versions
+from prap_pim.runs.stages import DIGITAL, has_meaning, versions
 from prap_pim.runs.store import Entry, Store
+from prap_pim.runs.task import LabelMetric, Task
 
 _Networks = Mapping[str, tuple[Captured, NetworkPlan]]  # by method
 _SWEPT: dict[str, tuple[str, ...]] = {  # quantity: the settings that it changes
@@ -133,6 +134,14 @@ class Crossbars:
         told = [override.removeprefix("device.") for override in overrides]
         return Crossbars(given, sources, ", ".join([*([file.stem] if file is not None else []), *told]))
 
+    @staticmethod
+    def of(by: "Device | Mapping[str, Any] | str | Path | None") -> "Crossbars":
+        """As a program gives them: a device, settings by name, or a file of them."""
+        if isinstance(by, str | Path):
+            return Crossbars.read(Path(by), [])
+        values = {"device": by.model_dump()} if isinstance(by, Device) else dict(by or {})
+        return Crossbars(values, dict.fromkeys(_flat(values), "simulate"), ", ".join(values))
+
     def model(self, chip: Chip, sweep: Sweep | None = None, value: float | None = None) -> CrossbarModel:
         """The checked model, with ``value`` in the place of the swept setting.
 
@@ -222,14 +231,14 @@ def _plain(value: Any) -> str:
 class _Device(Settings):
     """What was measured on one device."""
 
-    accuracy: float = Field(ge=0, le=1)
+    metrics: dict[str, float]
     overflows: int = Field(ge=0)
     layers_by_cell: int = Field(ge=0)
 
     @staticmethod
     def of(report: SimulationReport) -> "_Device":
         by_cell = sum(path == "cells" for path in report.paths.values())
-        return _Device(accuracy=report.accuracy, overflows=sum(report.overflows.values()), layers_by_cell=by_cell)
+        return _Device(metrics=dict(report.metrics), overflows=sum(report.overflows.values()), layers_by_cell=by_cell)
 
 
 @dataclass
@@ -248,6 +257,7 @@ def simulate(
     run: str | Path,
     crossbars: Device | Mapping[str, Any] | str | Path | None = None,
     *,
+    allow_imports: bool = False,
     progress: Progress | None = quiet,
     **request: Any,
 ) -> SimulationResult:
@@ -259,6 +269,7 @@ def simulate(
         run: the folder of a finished run.
         crossbars: a device; or settings of ``CrossbarModel`` over those of the chip, as ``{"adc_bits": 4}``, or a YAML
             file of them; None: the chip's own crossbars.
+        allow_imports: whether code that the run's configuration names may run (``model: {import: ...}``).
         progress: told how far things are.
         request: ``methods`` (names; default: all), ``samples`` (the first so many test images), ``devices`` (5),
             ``seed``, ``sweep`` (as ``{"quantity": "sigma", "values": [0, 0.1]}``; or "adc-bits", "fault-rate"),
@@ -268,17 +279,20 @@ def simulate(
     Raises:
         UserError: a mistake; whatever can be known beforehand is checked before anything is measured.
     """
-    if isinstance(crossbars, str | Path):
-        settings = Crossbars.read(Path(crossbars), [])
-    else:
-        given = {"device": crossbars.model_dump()} if isinstance(crossbars, Device) else dict(crossbars or {})
-        settings = Crossbars(given, dict.fromkeys(_flat(given), "simulate"), ", ".join(given))
+    settings = Crossbars.of(crossbars)
     asked = Request.checked({"processes": 1, **request}, "simulate")
-    return simulate_run(Path(run), asked, settings, "prap_pim.simulate", progress or quiet)[1]
+    how = settings, "prap_pim.simulate", progress or quiet, allow_imports
+    return simulate_run(Path(run), asked, *how)[1]
 
 
 def simulate_run(
-    path: Path, request: Request, crossbars: Crossbars, command: str, progress: Progress
+    path: Path,
+    request: Request,
+    crossbars: Crossbars,
+    command: str,
+    progress: Progress,
+    allow_imports: bool = False,
+    task: Task | None = None,
 ) -> tuple[Results, SimulationResult]:
     """Measure methods of a finished run on simulated crossbars; into its results.json and report.html.
 
@@ -291,6 +305,7 @@ def simulate_run(
         crossbars: what they are like.
         command: how the user called it, for the report.
         progress: told how far things are.
+        allow_imports, task: as for ``reopen``.
 
     Returns:
         All results of the run, and the new part of them.
@@ -298,7 +313,7 @@ def simulate_run(
     Raises:
         UserError: a mistake of the user; whatever can be known beforehand is checked before anything is measured.
     """
-    with reopen(path) as run:
+    with reopen(path, allow_imports, task) as run:
         simulation = _simulate(run, request, crossbars, command, progress)
         results = run.results.with_simulation(simulation)
         run.folder.finish(results)
@@ -309,12 +324,17 @@ def simulate_run(
 def _simulate(
     run: FinishedRun, request: Request, crossbars: Crossbars, command: str, progress: Progress
 ) -> SimulationResult:
-    if run.results.float_accuracy is None:
+    metric = run.task.metric
+    if metric is None or not has_meaning(run.config, run.task):
         raise UserError(f"the run in {run.folder.path} measured no accuracy: {run.results.weights}")
-    samples = request.samples if request.samples is not None else len(run.splits.test)
-    if samples > len(run.splits.test):
-        raise UserError(f"samples: the run has {len(run.splits.test)} test images, not {samples}")
-    images, labels = run.splits.test.inputs[:samples], run.splits.test.labels[:samples]
+    there = run.results.images.get("test", 0)
+    samples = request.samples if request.samples is not None else there
+    if isinstance(metric, LabelMetric):
+        metric = metric.of_first(samples)
+    elif request.samples is not None:
+        raise UserError("samples: the user's own metric takes its test data as it does")
+    if samples > there:
+        raise UserError(f"samples: the run has {there} test images, not {samples}")
     sweep = request.sweep
     values: list[float | None] = [None] if sweep is None else [float(value) for value in sweep.values]
     plain: list[int | float | None] = [None] if sweep is None else list(sweep.values)
@@ -337,6 +357,7 @@ def _simulate(
             "images": samples,
             "seed": request.seed,
             "versions": versions(),
+            **run.task.measured_by,
         }
         for value, model in zip(values, models, strict=True):
             here = points.setdefault((name, value), [])
@@ -347,9 +368,11 @@ def _simulate(
     exact = {}
     for number, (name, (captured, plan)) in enumerate(networks.items()):
         progress("without device effects", number, len(networks), name)
-        exact[name] = exact_accuracy(captured, plan, run.chip.grain, images, labels)
+        exact[name] = exact_metrics(captured, plan, run.chip.grain, metric)
     progress("without device effects", len(networks), len(networks), "")
-    _measure(points, networks, images, labels, request, progress)
+    _measure(points, networks, metric, request, progress)
+    headline = next(iter(next(iter(exact.values()))))  # what of several numbers is told
+    less = headline in metric.minimize
 
     title = [crossbars.title or "the chip as it is", *([f"sweep of {sweep.quantity}"] if sweep is not None else [])]
     return SimulationResult(
@@ -361,14 +384,15 @@ def _simulate(
         seed=request.seed,
         parameters=crossbars.parameters(run.chip, sweep),
         sweep=sweep.quantity if sweep is not None else None,
-        exact_accuracy=exact,
-        points=[_point(*key, [one.device for one in here if one.device]) for key, here in points.items()],
+        metric=headline,
+        exact_accuracy={name: metrics[headline] for name, metrics in exact.items()},
+        points=[
+            _point(*key, headline, less, [one.device for one in here if one.device]) for key, here in points.items()
+        ],
     )
 
 
-def _measure(
-    points: _Points, networks: _Networks, images: Tensor, labels: Tensor, request: Request, progress: Progress
-) -> None:
+def _measure(points: _Points, networks: _Networks, evaluate: Evaluate, request: Request, progress: Progress) -> None:
     """All devices that are left, one after the other or in several processes."""
     left = [(value, one) for (_, value), here in points.items() for one in here if one.device is None]
     total = sum(map(len, points.values()))
@@ -376,22 +400,28 @@ def _measure(
     progress("with device effects", done, total, "devices")
     processes = request.processes or fitting_processes()
     trials = [one.trial for _, one in left]
-    for place, report in measure_each(networks, trials, images, labels, processes=processes):
+    for place, report in measure_each(networks, trials, evaluate, processes=processes):
         value, one = left[place]
         one.device = _Device.of(report)
         one.entry.save(one.device)
         done += 1
         at = "" if value is None or request.sweep is None else f" {request.sweep.quantity} {value:g}"
-        note = f"devices; {one.trial.network}{at}: {100 * report.accuracy:.1f} %"
+        note = f"devices; {one.trial.network}{at}: {', '.join(f'{v:.4g}' for v in report.metrics.values())}"
         progress("with device effects", done, total, note)
 
 
-def _point(method: str, value: float | None, devices: list[_Device]) -> PointResult:
-    accuracies = [device.accuracy for device in devices]
+def _point(
+    method: str,
+    value: float | None,
+    headline: str,
+    less: bool,
+    devices: list[_Device],
+) -> PointResult:
+    accuracies = [device.metrics[headline] for device in devices]
     return PointResult(
         method=method,
         value=value,
-        **OverDevices.of(accuracies)._asdict(),
+        **OverDevices.of(accuracies, less)._asdict(),
         accuracies=accuracies,
         overflows=sum(device.overflows for device in devices),
         layers_by_cell=max(device.layers_by_cell for device in devices),

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from safetensors.numpy import load_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import nn
 
 from prap_pim.common.errors import UserError
@@ -20,10 +22,9 @@ from prap_pim.common.files import digest_of, file_digest, key_of
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.common.settings import Settings
 from prap_pim.cost import CostReport, ZeroInput, cost
-from prap_pim.crossbar import CrossbarModel, compressed_model, measure, zero_input_rates
-from prap_pim.frontend import Captured, capture
-from prap_pim.frontend.evaluate import evaluate
-from prap_pim.frontend.weights import load_weights, put_weights
+from prap_pim.crossbar import CrossbarModel, Metrics, OnCrossbars, compressed_model, zero_input_rates
+from prap_pim.frontend import Captured
+from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
@@ -43,16 +44,18 @@ from prap_pim.methods.compress import (
     planned,
 )
 from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.equal_compute import OutOfReach
 from prap_pim.methods.finetune import finetune
+from prap_pim.methods.method import settled
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.methods.tune import check_tune
 from prap_pim.results.folder import PLAN
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.store import Store
+from prap_pim.runs.task import ACCURACY, BITS, Task
 from prap_pim.training import Checkpoint, Processes, Training, train
-from prap_pim.training.data import Splits
-from prap_pim.training.models import build
+from prap_pim.training.models.own import OnnxNetwork
 
 DIGITAL = "digital.safetensors"  # of a method's folder beside the plan, as these
 _CALIBRATED = "calibrated.safetensors"
@@ -61,8 +64,25 @@ _BATCH = 100  # inputs at a time; results do not depend on it
 _PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
 
 
+def at_equal_compute(config: RunConfig, captured: Captured, chip: Chip) -> RunConfig:
+    """The same with the settings of methods that are asked for by their compute ratio.
+
+    Raises:
+        UserError: that is out of reach of some; says of each what it can reach.
+    """
+    found, beyond = list[MethodConfig](), list[str]()
+    for method in config.methods:
+        try:
+            found.append(settled(method, captured, chip, config.training is not None))
+        except OutOfReach as error:
+            beyond.append(str(error))
+    if beyond:
+        raise UserError(f"{'; '.join(beyond)} of the OU steps: choose another ratio, or leave it out")
+    return config.model_copy(update={"methods": tuple(found)})
+
+
 def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unheard) -> None:
-    """Walk through every method on the untrained network (``trace``): a mistake shows before hours of training.
+    """Walk through every method on the untrained network (``Task.graph``): a mistake shows before hours of training.
 
     ``told`` hears how many methods are done.
 
@@ -84,65 +104,62 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
         cost(captured.network, plan, chip, crossbars=crossbar_budget(config, captured.network, plan, chip))
 
 
-def trace(config: RunConfig, splits: Splits) -> Captured:
-    """The network before training, traced on an input of the data; the others of a run have its graph."""
-    model = untrained(config, splits)
-    details = ", ".join(f"{key} {value}" for key, value in config.model.model_dump(exclude={"name"}).items())
-    return capture(model, splits.test.inputs[:1], f"{config.model.name} ({details})" if details else config.model.name)
-
-
-def untrained(config: RunConfig, splits: Splits) -> nn.Module:
-    """The network before training: with random weights, or with those of the user's checkpoint."""
-    try:
-        model = build(config.model, splits.train.inputs.shape[1], splits.classes, config.seed)
-    except (RuntimeError, MemoryError) as error:
-        raise UserError(f"model: it cannot be built here ({str(error).splitlines()[0]})") from error
-    if config.checkpoint is not None:
-        load_weights(model, config.checkpoint)
-    return model
-
-
 def train_network(
-    config: RunConfig, splits: Splits, checkpoints: Path, progress: Progress, processes: Processes | None = None
+    config: RunConfig, task: Task, checkpoints: Path, progress: Progress, processes: Processes | None = None
 ) -> tuple[nn.Module, Checkpoint | None]:
     """The network trained to the end, and the checkpoint that the compressed ones branch from, if it is trained.
 
-    What ``checkpoints``, a folder, holds of it is not trained again.
+    What ``checkpoints``, a folder, holds of it is not trained again. A network that is to be compressed at epoch 0 has
+    been trained elsewhere, and is left as it is.
     """
-    model, schedule = untrained(config, splits), config.training
+    model, schedule = task.first(), config.training
     if schedule is None:
         return model, None
+    if schedule.compress_at == 0:
+        return model, Checkpoint.of(0, "", model, {})
     branch, _ = (
-        train(
-            model,
-            Training(
-                splits.train,
-                schedule,
-                config.seed,
-                checkpoints,
-                resume=True,
-                phase=f"training to epoch {stop}",
-                progress=progress,
-                processes=processes,
-            ),
-            stop,
-        )
+        train(model, training_of(config, task, checkpoints, f"training to epoch {stop}", progress, processes), stop)
         for stop in (schedule.compress_at, schedule.epochs)
     )
     return model, branch
 
 
-def depends_on(config: RunConfig, data: str) -> dict[str, Any]:
+def training_of(
+    config: RunConfig, task: Task, folder: Path, name: str, progress: Progress, processes: Processes | None
+) -> Training:
+    """What all trainings of a run have in common.
+
+    Raises:
+        UserError: there is nothing to train on.
+    """
+    if task.train is None:
+        raise UserError("training: the data have no part to train on: give one, or say training: none")
+    if isinstance(task.model, OnnxNetwork):
+        raise UserError(
+            "training: an ONNX model is not trained with labels: say training: none (a method's tune needs none)"
+        )
+    assert config.training is not None
+    how = True, name, progress, processes, task.traced_loss
+    return Training(task.train, config.training, config.seed, folder, *how)
+
+
+def depends_on(config: RunConfig, data: str, own: Mapping[str, str] | None = None) -> dict[str, Any]:
     """All that the trained network depends on.
 
     Args:
-        data: their digest (``data_digest``).
+        data: their digest.
+        own: digests of a network of the user's own (``Task.digests``).
 
     Raises:
         UserError: the user's checkpoint cannot be read.
     """
     settings = config.model_dump(mode="json", include={"model", "training", "seed"})
-    return {**settings, "data": data, "checkpoint": config.checkpoint and file_digest(config.checkpoint)}
+    return {
+        **settings,
+        **({"own": dict(own)} if own else {}),
+        "data": data,
+        "checkpoint": config.checkpoint and file_digest(config.checkpoint),
+    }
 
 
 class Compression(Settings):
@@ -162,8 +179,16 @@ class Accuracy(Settings):
     bit_true_accuracy: float | None = None
     compressed_bits_per_byte: float | None = None
     bit_true_bits_per_byte: float | None = None
+    compressed_metrics: dict[str, float] = Field(default={})  # what else a user's own metric gives, by name
+    bit_true_metrics: dict[str, float] = Field(default={})
     checked_images: int = 0
     layers: dict[str, dict[str, int]] = Field(default={})
+
+
+def named_metrics(before: str, metrics: Metrics) -> dict[str, Any]:
+    """Metrics under the names that results have for them, such as "compressed_accuracy"."""
+    others = {name: value for name, value in metrics.items() if name not in (ACCURACY, BITS)}
+    return {f"{before}_{name}": metrics.get(name) for name in (ACCURACY, BITS)} | {f"{before}_metrics": others}
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +206,9 @@ class MethodStages:
 
     Attributes:
         config: of the run; its first method is the one.
-        splits: the data.
+        task: the network and what it is for.
         chip: decides what an OU holds.
         network: all that the trained network depends on (``depends_on``).
-        graph: a network of the same kind (``trace``).
         trained: trains it, if that is not done: ``train_network``.
         place: the store for what stages find, by the key of the compressed network (``depends_on``); the plan and the
             checkpoints of fine-tuning are in its folder, too.
@@ -193,10 +217,9 @@ class MethodStages:
     """
 
     config: RunConfig
-    splits: Splits
+    task: Task
     chip: Chip
     network: dict[str, Any]
-    graph: Captured
     trained: Callable[[], tuple[nn.Module, Checkpoint | None]]
     place: Callable[[str], Store]
     progress: Progress = quiet
@@ -236,7 +259,7 @@ class MethodStages:
     def saved(self) -> tuple[Captured, NetworkPlan]:
         """What ``compressed`` left in the folder."""
         self.compressed()  # which sees that it is whole
-        return saved_method(self.graph, self.store.path)
+        return saved_method(self.task.graph, self.store.path)
 
     def zero_inputs(self) -> ZeroInput | None:
         """The shares of OU steps that need not be done, if they are to be skipped; measured on calibration inputs."""
@@ -245,11 +268,11 @@ class MethodStages:
 
         def rates() -> tuple[Settings, dict[str, bytes]]:
             told = phase(self.progress, f"{self.method.name}: zero inputs")
-            of_layers = zero_input_rates(*self.saved, self.splits.calibration.inputs, self.chip.grain, _BATCH, told)
+            of_layers = zero_input_rates(*self.saved, self.task.calibration, self.chip.grain, _BATCH, told)
             return Settings(), {_ZERO_INPUTS: save_arrays(dict(of_layers))}
 
         self.store.get("zero-inputs", self.depends_on, Settings, rates)
-        return dict(load_file(self.store.path / _ZERO_INPUTS))
+        return dict(load_arrays(self.store.path / _ZERO_INPUTS))
 
     def costs(self, network: Network, plan: NetworkPlan, at_budget: bool = True) -> Costs:
         """What the plan costs. It is not kept: to count it takes no longer than to read it would."""
@@ -267,34 +290,31 @@ class MethodStages:
 
         It is the same for all ADCs that can count what an OU's rows sum to.
         """
-        if not has_meaning(self.config):
+        if not has_meaning(self.config, self.task):
             return Accuracy()
         lossless = min(self.chip.adc_bits, self.chip.lossless_adc_bits)
         depends_on = {
             "compressed": key_of(self.depends_on),
             "crossbars": CrossbarModel.of(self.chip, adc_bits=lossless).model_dump(mode="json"),
             "checked": self.config.checked_images,
+            **self.task.measured_by,
         }
         return self.store.get("accuracy", depends_on, Accuracy, lambda: (self._measure(), {}))
 
     def _measure(self) -> Accuracy:
-        (captured, plan), test = self.saved, self.splits.test
-        proof = measure(
-            captured,
-            plan,
-            CrossbarModel.of(self.chip),
-            test.inputs,
-            test.labels,
-            progress=lambda done, total: self.progress(f"{plan.method}: bit-true simulation", done, total, "inputs"),
-            check=True if self.config.checked_images is None else self.config.checked_images,
-        )
+        (captured, plan), metric = self.saved, self.task.metric
+        assert metric is not None
+        total = self.task.counts.get("test")
+        asked = self.config.checked_images
+        checked = min(inf if asked is None else asked, inf if total is None else total)
+        progress = phase(self.progress, f"{plan.method}: bit-true simulation")
+        network = OnCrossbars(captured, plan, CrossbarModel.of(self.chip), 0, checked, total, progress)
+        proof = network.report(metric(network, first=0 if checked == inf else int(checked)))
         told = phase(self.progress, f"{plan.method}: accuracy")
-        compressed = evaluate(compressed_model(captured, plan), test.inputs, test.labels, told=told)
+        compressed = metric(compressed_model(captured, plan), told)
         return Accuracy(
-            compressed_accuracy=compressed.accuracy,
-            bit_true_accuracy=proof.quality.accuracy,
-            compressed_bits_per_byte=compressed.bits if test.are_tokens else None,
-            bit_true_bits_per_byte=proof.quality.bits if test.are_tokens else None,
+            **named_metrics("compressed", compressed),
+            **named_metrics("bit_true", proof.metrics),
             checked_images=proof.checked_images,
             layers={
                 name: {"checked_outputs": x.checked, "mismatches": x.mismatches, "overflows": proof.overflows[name]}
@@ -309,8 +329,8 @@ class MethodStages:
         is trained to the end, as does a method that changes no layer.
         """
         trained, branch = self.trained()
-        untouched, method = self.graph.with_state(trained.state_dict()), self.method
-        given = CalibrationInputs.of(untouched, self.splits.calibration.inputs, method, classes=True)
+        untouched, method = self.task.graph.with_state(trained.state_dict()), self.method
+        given = CalibrationInputs.of(untouched, self.task.calibration, method, classes=self.task.has_labels)
         tuned = branch if method.finetune and changed_layers(method, untouched.network) else None
         compressed = compress_network(
             untouched,
@@ -326,7 +346,7 @@ class MethodStages:
         if result is not None:
             by_outputs = compressed.tuned is not None and compressed.tuned.result.taken > 0
             result = result.model_copy(update={"tuned": tuned is not None or by_outputs})
-        digital = digital_part(compressed.captured).state_dict()
+        digital = {name: x.clone() for name, x in digital_part(compressed.captured).state_dict().items()}
         files = {PLAN: compressed.plan.packed(), **({DIGITAL: save(digital)} if digital else {})}
         return Compression(calibration=result, check=compressed.check), files
 
@@ -387,7 +407,7 @@ class _Tuned:
 
     def start(self) -> Captured:
         self.branch.restore(self.model)
-        return self.stages.graph.with_state(self.model.state_dict())
+        return self.stages.task.graph.with_state(self.model.state_dict())
 
     def towards(self, assignments: Mapping[str, tuple[PatternSet, ReuseMap]]) -> Captured:
         return self._trained(finetune, assignments)[0]
@@ -399,20 +419,10 @@ class _Tuned:
 
     def _trained(self, train: Callable[..., Any], towards: Any) -> tuple[Captured, Any]:
         """The network with its new weights, and the statistics that belong to them; and what ``train`` returned."""
-        of = self.stages
-        assert of.config.training is not None
-        training = Training(
-            of.splits.train,
-            of.config.training,
-            of.config.seed,
-            of.store.path / "checkpoints",
-            resume=True,
-            phase=f"{of.method.name}: fine-tuning",
-            progress=of.progress,
-            processes=of.processes,
-        )
+        of, name = self.stages, f"{self.stages.method.name}: fine-tuning"
+        training = training_of(of.config, of.task, of.store.path / "checkpoints", name, of.progress, of.processes)
         given = train(self.model, training, self.branch, towards)
-        return of.graph.with_state(self.model.state_dict()), given
+        return of.task.graph.with_state(self.model.state_dict()), given
 
 
 def digital_part(captured: Captured) -> nn.Module:
@@ -439,15 +449,21 @@ def saved_method(graph: Captured, place: Path) -> tuple[Captured, NetworkPlan]:
             f"{place} lacks {saved.name}: the run was made by an earlier version, which did not keep the "
             f"batch norms of {graph.network.name} that no layer holds; run it again in another folder"
         )
-    load_weights(rest, saved)
+    try:
+        state = load_file(saved)
+        rest.load_state_dict(state)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise UserError(f"{saved} is not whole, or of another network") from error
     module = copy.deepcopy(graph.module)
     module.load_state_dict(rest.state_dict(), strict=False)
     return replace(graph, module=module), plan
 
 
-def has_meaning(config: RunConfig) -> bool:
-    """Whether the weights were trained at all; the accuracy of random ones says nothing."""
-    return config.training is not None or config.checkpoint is not None
+def has_meaning(config: RunConfig, task: Task) -> bool:
+    """Whether accuracy says anything: something measures it, and the weights were trained, as a user's own are."""
+    if task.metric is None:
+        return False
+    return (task.own and not task.random) or config.training is not None or config.checkpoint is not None
 
 
 def crossbar_budget(config: RunConfig, network: Network, plan: NetworkPlan, chip: Chip) -> int:
@@ -461,22 +477,16 @@ def crossbar_budget(config: RunConfig, network: Network, plan: NetworkPlan, chip
     return max(dense, sum(fewest_crossbars(layer, chip) for layer in plan.layers.values()))
 
 
-def data_digest(splits: Splits) -> str:
-    """Of all inputs and labels."""
-    parts = (splits.train, splits.calibration, splits.test)
-    return digest_of(*(x.contiguous().numpy().tobytes() for part in parts for x in (part.inputs, part.labels)))
-
-
-def digests(config: RunConfig, splits: Splits, chip: Chip) -> dict[str, str]:
+def digests(config: RunConfig, task: Task, chip: Chip) -> dict[str, str]:
     """Digests of what the configuration only names, so that a run is not resumed with something else."""
     found = {
         "chip": digest_of(chip.model_dump_json()),
         "component figures": digest_of(repr(sorted(load_table(chip.components).figures.items()))),
-        "data": data_digest(splits),
+        "data": task.data_digest,
+        **task.digests,
     }
     if config.checkpoint is not None:
-        model = untrained(config, splits)
-        found["checkpoint"] = digest_of(*(x.contiguous().numpy().tobytes() for x in model.state_dict().values()))
+        found["checkpoint"] = digest_of(*(x.contiguous().numpy().tobytes() for x in task.model.state_dict().values()))
     return found
 
 

@@ -19,7 +19,7 @@ class TrainingConfig(Settings):
     """
 
     epochs: int = Field(default=200, ge=1)
-    compress_at: int = Field(default=150, ge=1)  # epochs trained when steps 1 and 2 choose patterns and donors
+    compress_at: int = Field(default=150, ge=0)  # epochs trained when patterns and donors are chosen; 0: trained before
     epoch_size: int | None = Field(default=None, ge=1)  # examples, drawn anew for each epoch; None: all there are
     batch_size: int = Field(default=128, ge=1)
     shards: int | None = Field(default=None, ge=1, le=1024)  # parts of a batch that processes may share, see Descent

@@ -1,17 +1,16 @@
 """Gradients of one batch after another: of a batch as a whole, or as the sum of those of its shards."""
 
 from collections.abc import Generator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
-from torch.nn import functional
 
 from prap_pim.common.errors import UserError
-from prap_pim.frontend.evaluate import batches
 from prap_pim.training.config import TrainingConfig
-from prap_pim.training.data import Examples, augment
+from prap_pim.training.objective import Objective
 from prap_pim.training.processes import Processes
 
 
@@ -27,35 +26,27 @@ class Descent:
     Args:
         model: its weights are read and its gradients left there; on the device of ``processes``.
         wrapped: the same, set up by Fabric.
-        examples: the training split.
-        config: the recipe.
+        objective: what is trained on.
+        shards: see above; None: batches as a whole.
         seed: of batch order, augmentation and dropout.
         processes: who computes; the first one's weights are what counts.
-        layout: of images in memory.
     """
 
     def __init__(
         self,
         model: nn.Module,
         wrapped: _FabricModule,
-        examples: Examples,
-        config: TrainingConfig,
+        objective: Objective,
+        shards: int | None,
         seed: int,
         processes: Processes,
-        layout: torch.memory_format,
     ) -> None:
-        inputs = examples.inputs
-        self._inputs = inputs if examples.are_tokens else inputs.contiguous(memory_format=layout)
-        self._examples, self._config, self._seed = examples, config, seed
+        self._objective, self._shards, self._seed = objective, shards, seed
         self._model, self._wrapped, self._processes = model, wrapped, processes
         state, names = model.state_dict(), dict(model.named_parameters())
         self._state = list(state.values())  # not copies
         self._statistics = [value for name, value in state.items() if name not in names]
-
-    @property
-    def batches(self) -> int:
-        """In an epoch."""
-        return -(-_size(self._config, len(self._examples)) // self._config.batch_size)
+        self.batches = objective.batches()  # in an epoch
 
     def losses(self, epoch: int) -> Generator[float, None, None]:
         """The loss of each batch of an epoch, whose gradient is in the first process's parameters while it is told.
@@ -68,13 +59,11 @@ class Descent:
         same = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with same, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             self._seed_dropout(generator)
-            order = torch.randperm(len(self._examples), generator=generator)
-            order = order[: _size(self._config, len(self._examples))]
-            for i, chosen in enumerate(batches(order, self._config.batch_size)):
-                if self._config.shards is None:
-                    yield self._slopes(chosen, generator, 1.0)
+            for i, batch in enumerate(self._objective.epoch(generator)):
+                if self._shards is None:
+                    yield self._slopes(batch, generator, 1.0)
                 else:
-                    yield self._sharded(epoch, i, torch.tensor_split(chosen, self._config.shards))
+                    yield self._sharded(epoch, i, self._objective.shards(batch, self._shards))
 
     def _seed_dropout(self, generator: torch.Generator) -> None:
         """Dropout takes no generator."""
@@ -82,21 +71,16 @@ class Descent:
         if self._processes.fabric.device.type == "cuda":
             torch.cuda.manual_seed(generator.initial_seed())
 
-    def _slopes(self, chosen: Tensor, generator: torch.Generator, share: float) -> float:
-        """Leaves the gradient of ``share`` times the mean cross-entropy of some examples; returns that loss."""
-        device, inputs = self._processes.fabric.device, self._inputs[chosen]
-        if not self._examples.are_tokens:
-            inputs = augment(self._config.augment, inputs, generator)
-        outputs = self._wrapped(inputs.to(device))  # [n, classes] or [n, T, classes]
-        labels = self._examples.labels[chosen].flatten().to(device)
-        loss = functional.cross_entropy(outputs.flatten(0, -2), labels)
+    def _slopes(self, batch: Any, generator: torch.Generator, share: float) -> float:
+        """Leaves the gradient of ``share`` times the mean loss of some examples; returns that loss."""
+        loss = self._objective.loss(self._wrapped, batch, generator, self._processes.fabric.device)
         if share != 1:
             loss = loss * share
         self._model.zero_grad()
         self._processes.fabric.backward(loss)
         return float(loss.item())
 
-    def _sharded(self, epoch: int, batch: int, shards: Sequence[Tensor]) -> float:
+    def _sharded(self, epoch: int, batch: int, shards: Sequence[Any]) -> float:
         processes = self._processes
         if processes.count > 1:
             _unpack(processes.share(_packed(self._state)), self._state)
@@ -108,7 +92,7 @@ class Descent:
                 value.copy_(start)
             generator = _generator(self._seed, epoch, 1 + batch, shard)
             self._seed_dropout(generator)
-            share = len(shards[shard]) / sum(map(len, shards))
+            share = self._objective.size(shards[shard]) / sum(map(self._objective.size, shards))
             loss = self._slopes(shards[shard], generator, share)
             slopes = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
             weighted = [share * value if value.is_floating_point() else value for value in self._statistics]
@@ -123,8 +107,13 @@ class Descent:
         return float(total[0])
 
 
-def check_shards(config: TrainingConfig, examples: int, processes: int) -> None:
-    """Whether every batch of ``examples`` can be cut into shards, and these be shared out among processes.
+def check_shards(config: TrainingConfig, examples: int | None, processes: int) -> None:
+    """Whether every batch can be cut into shards, and these be shared out among processes.
+
+    Args:
+        config: the recipe.
+        examples: how many there are; None: a loader makes the batches.
+        processes: how many.
 
     Raises:
         UserError: it cannot.
@@ -135,7 +124,9 @@ def check_shards(config: TrainingConfig, examples: int, processes: int) -> None:
             f"{processes} processes share the shards of a batch evenly: set training.shards to a multiple of "
             f"{processes}, not {'none' if shards is None else shards} (with --set training.shards={processes}, say)"
         )
-    size = _size(config, examples)
+    if examples is None:
+        return
+    size = min(examples, config.epoch_size or examples)
     smallest = size // -(-size // config.batch_size)
     if shards is not None and smallest < shards:
         raise UserError(f"training.shards ({shards}) cannot be more than the examples of a batch ({smallest})")
@@ -143,11 +134,6 @@ def check_shards(config: TrainingConfig, examples: int, processes: int) -> None:
 
 def _add(total: Tensor, value: Tensor) -> Tensor:
     return total.add_(value) if value.is_floating_point() else value  # batch norm's counters are equal in all shards
-
-
-def _size(config: TrainingConfig, examples: int) -> int:
-    """Examples in an epoch."""
-    return min(examples, config.epoch_size or examples)
 
 
 def _packed(values: Sequence[Tensor]) -> Tensor:

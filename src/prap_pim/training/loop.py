@@ -2,7 +2,7 @@
 
 import json
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
-from prap_pim.frontend.evaluate import settle_norms
 from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
 from prap_pim.training.config import TrainingConfig, learning_rate
-from prap_pim.training.data import Examples
 from prap_pim.training.descent import Descent, check_shards
+from prap_pim.training.objective import Loss, Objective, OfExamples, Split, cross_entropy, objective_of
 from prap_pim.training.processes import Processes
 
 _MOMENTUM = "momentum_buffer"  # what torch's SGD calls it
+_LARGEST_RATE = 1.0  # that is used: a greater one is what is wrong
+_MUCH_LONGER = 20  # times, by momentum: more is rarely meant
 _SQUARE_MOMENTUM = 0.95  # AdamW: momentum of the squared gradient
 
 
@@ -47,7 +48,7 @@ class Training:
     """What all epochs of a training have in common.
 
     Attributes:
-        examples: the training split.
+        examples: the training split, or the user's loader.
         config: the recipe.
         seed: of batch order, augmentation and dropout. Same seed, thread count and library versions: same weights.
         folder: where the checkpoints go.
@@ -55,9 +56,10 @@ class Training:
         phase: what to call it, in progress and errors.
         progress: called after every batch.
         processes: who computes; this one must be the first, the others call ``train_along``. None: one, on the CPU.
+        loss: of a batch.
     """
 
-    examples: Examples
+    examples: Split
     config: TrainingConfig
     seed: int
     folder: Path
@@ -65,6 +67,7 @@ class Training:
     phase: str = "training"
     progress: Progress = quiet
     processes: Processes | None = None
+    loss: Loss = cross_entropy
 
 
 def train(model: nn.Module, training: Training, stop: int | None = None) -> Checkpoint:
@@ -113,7 +116,7 @@ def run_epochs(
     processes = training.processes or Processes()
     task = {"basis": _basis(training.examples, config, training.seed), "epochs": [current.epoch, stop]}
     processes.tell(task | {"threads": torch.get_num_threads()}, hooks.structure())
-    descent = _descent(model, training.examples, config, training.seed, processes)
+    descent, objective = _descent(model, training.examples, config, training.seed, processes, training.loss)
     optimizer = _optimizer(model, config, current)
 
     for epoch in range(current.epoch, stop):
@@ -125,13 +128,14 @@ def run_epochs(
                     group["lr"] = rate
                 hooks.add_gradients(rate)
                 optimizer.step()
-                _check(isfinite(loss), training, epoch)
+                _check(isfinite(loss), training, epoch, f"its loss is {loss:g}")
                 done = (epoch - origin.epoch) * descent.batches + i + 1
                 note = f"epoch {epoch + 1}/{config.epochs}, loss {loss:.3f}"
                 training.progress(training.phase, done, (stop - origin.epoch) * descent.batches, note)
         if epoch + 1 == config.epochs:
-            settle_norms(model, training.examples.inputs)
-        _check(all(bool(value.isfinite().all()) for value in model.state_dict().values()), training, epoch)
+            objective.settle(model)
+        finite = all(bool(value.isfinite().all()) for value in model.state_dict().values())
+        _check(finite, training, epoch, "its weights are not finite")
         current = Checkpoint.of(epoch + 1, identity, model, _momentum(model, optimizer))
         checkpoints.write(current)
     model.cpu()
@@ -140,7 +144,13 @@ def run_epochs(
 
 
 def train_along(
-    model: nn.Module, examples: Examples, config: TrainingConfig, seed: int, processes: Processes, task: dict[str, Any]
+    model: nn.Module,
+    examples: Split,
+    config: TrainingConfig,
+    seed: int,
+    processes: Processes,
+    task: dict[str, Any],
+    loss: Loss = cross_entropy,
 ) -> None:
     """What the other processes do while the first one trains: compute the gradients of their shards.
 
@@ -157,17 +167,24 @@ def train_along(
             f"process {processes.index + 1} of {processes.count} has other settings, data or torch than the first"
         )
     torch.set_num_threads(task["threads"])
-    descent = _descent(model, examples, config, seed, processes)
+    descent, _ = _descent(model, examples, config, seed, processes, loss)
     for epoch in range(*task["epochs"]):
         for _ in descent.losses(epoch):
             pass
 
 
-def _descent(model: nn.Module, examples: Examples, config: TrainingConfig, seed: int, processes: Processes) -> Descent:
-    check_shards(config, len(examples), processes.count)
-    layout = _layout(model)
+def _descent(
+    model: nn.Module, examples: Split, config: TrainingConfig, seed: int, processes: Processes, loss: Loss
+) -> tuple[Descent, Objective]:
+    layout, objective = _layout(model), objective_of(examples, config, loss)
+    if isinstance(objective, OfExamples):
+        check_shards(config, len(examples), processes.count)
+        objective = replace(objective, layout=layout)
+    else:
+        check_shards(config, None, processes.count)
     model.to(processes.fabric.device, memory_format=layout)  # type: ignore[call-overload]  # torch's annotation lacks it
-    return Descent(model, processes.fabric.setup_module(model), examples, config, seed, processes, layout)
+    wrapped = processes.fabric.setup_module(model)
+    return Descent(model, wrapped, objective, config.shards, seed, processes), objective
 
 
 def _layout(model: nn.Module) -> torch.memory_format:
@@ -214,23 +231,43 @@ def _identity(training: Training, origin: Checkpoint, hooks: Hooks) -> str:
     return _digest(training.examples, [recipe, training.seed, shapes, hooks.digest()])
 
 
-def _basis(examples: Examples, config: TrainingConfig, seed: int) -> str:
+def _basis(examples: Split, config: TrainingConfig, seed: int) -> str:
     """Digest of what all processes must have alike."""
     return _digest(examples, [config.model_dump(), seed, torch.__version__])
 
 
-def _digest(examples: Examples, settings: list[Any]) -> str:
+def _digest(examples: Split, settings: list[Any]) -> str:
     # sorted: a checkpoint's tensors come in another order from its file than from the model
     total = sha256(json.dumps(settings, sort_keys=True).encode())
-    total.update(examples.inputs.numpy().tobytes())
-    total.update(examples.labels.numpy().tobytes())
+    for part in examples.content:
+        total.update(part)
     return total.hexdigest()
 
 
-def _check(sound: bool, training: Training, epoch: int) -> None:
+class Diverged(UserError):
+    """Training left the range of floats: what was done of it is of no use, and other settings may begin anew."""
+
+
+def _check(sound: bool, training: Training, epoch: int, what: str) -> None:
     if not sound:
-        config = training.config
-        raise UserError(
-            f"{training.phase} diverged in epoch {epoch + 1} of {config.epochs}: "
-            f"lower learning_rate (now {config.learning_rate:g}) or lengthen warmup (now {config.warmup:g} epochs)"
-        )
+        told = f"{training.phase} diverged in epoch {epoch + 1} of {training.config.epochs}, {what}"
+        raise Diverged(f"{told}: {_advice(training.config, epoch)}")
+
+
+def _advice(config: TrainingConfig, epoch: int) -> str:
+    """What to change: the setting that is out of range by itself, or how long steps are.
+
+    Descent with momentum m on a penalty p * w^2 is stable while rate * 2 * p < 2 * (1 + m).
+    """
+    tuning = epoch >= config.compress_at
+    rate = config.restart if tuning and config.restart is not None else config.learning_rate
+    usual = rate <= _LARGEST_RATE
+    for name in ("weight_decay", *(["mask_penalty"] if tuning else [])):
+        penalty, most = getattr(config, name), (1 + config.momentum) / rate
+        if usual and config.optimizer is None and penalty >= most:
+            return f"{name} ({penalty:g}) must be below {most:.3g} at a learning rate of {rate:g}"
+    longer = 1 / (1 - config.momentum)
+    if usual and longer > _MUCH_LONGER:
+        return f"lower momentum (now {config.momentum:g}, which makes steps {longer:.0f} times longer)"
+    name = "restart" if tuning and config.restart is not None else "learning_rate"
+    return f"lower {name} (now {rate:g}) or lengthen warmup (now {config.warmup:g} epochs)"

@@ -511,7 +511,7 @@ def test_mistakes_of_the_caller_are_told(odd: Captured):
             self.fc = nn.Linear(7, 9)
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return self.fc(x).argmax(1), self.fc(x).sum(1)
+            return self.fc(x).argmax(1), self.fc(x).sum()
 
     with pytest.raises(UserError, match="the network gives no tensor of real numbers with classes or values"):
         compress(capture(Two().eval(), torch.ones(1, 7), "two"), torch.randn(9, 7), compute_ratio=0.5)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prap_pim.frontend import Captured, Output, Spread, on_copies, outputs
+from prap_pim.frontend import Captured, Output, Spread, judged_outputs, on_copies
 
 Float64 = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ def squared_gradients(
     try:
         for batch in batches:
             with torch.enable_grad():
-                found = outputs(on_copies(module, batch), name)
+                found = judged_outputs(on_copies(module, batch), name)
             values = [found[output.place] for output in judges]
             directions = [
                 _direction(v.detach(), o, generator) * f for v, o, f in zip(values, judges, factors, strict=True)
@@ -113,7 +113,7 @@ def _sizes(captured: Captured, batches: Sequence[tuple[Tensor, ...]], judges: Se
     errors of values are relative to their spread."""
     answers, spreads = [0 for _ in judges], [Spread() for _ in judges]
     for batch in batches:
-        found = outputs(on_copies(captured.module, batch), captured.network.name)
+        found = judged_outputs(on_copies(captured.module, batch), captured.network.name)
         for i, output in enumerate(judges):
             value = found[output.place]
             answers[i] += value.numel() // value.shape[output.axis]

@@ -12,7 +12,7 @@ from torch import Tensor
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import nearest
-from prap_pim.frontend import Captured, classes_of, on_copies, outputs, padding_mask
+from prap_pim.frontend import Captured, classes_of, judged_outputs, on_copies, padding_mask
 from prap_pim.frontend.quantize import rounding
 from prap_pim.frontend.weights import put_own_weights, sharing_weights
 from prap_pim.hardware.chip import Chip
@@ -413,6 +413,6 @@ class _Job:
                 put_own_weights(module, name, left_whole(layer, self.grain, network.means[name]))
             module.get_submodule(name).register_forward_pre_hook(rounding(network.grids[name]))
         outcome = (on_copies(module, batch) for batch in self.batches)
-        found = classes_of(self.judges, (outputs(each, self.captured.network.name) for each in outcome))
+        found = classes_of(self.judges, (judged_outputs(each, self.captured.network.name) for each in outcome))
         assert found is not None
         return float((found != self.survey.classes).double().mean())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prap_pim.common.progress import Progress
-from prap_pim.frontend import Captured, Output, Probe, Walk, classes_of, divergence, outputs
+from prap_pim.frontend import Captured, Output, Probe, Walk, classes_of, divergence, judged_outputs
 from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.frontend.weights import weight_module
 from prap_pim.hardware.grain import Grain
@@ -176,14 +176,16 @@ class Surveyor:
             if len(offers) < len(layers):
                 probe.run(node)
         name = self.captured.network.name
-        classes = classes_of(self.judges, (outputs(outcome, name) for outcome in walk.outcome))
+        classes = classes_of(self.judges, (judged_outputs(outcome, name) for outcome in walk.outcome))
         return Survey(sensitivity, at_probe, offers, classes, weights)
 
     def _diverged(self, wanted: Sequence[Any], found: Sequence[Any]) -> float:
         """Of the outputs of all batches together."""
         name = self.captured.network.name
         pairs = zip(wanted, found, strict=True)
-        return divergence(self.judges, ((outputs(own, name), outputs(other, name)) for own, other in pairs))
+        return divergence(
+            self.judges, ((judged_outputs(own, name), judged_outputs(other, name)) for own, other in pairs)
+        )
 
     def _looked_at(
         self, layer: Layer, inputs: list[Tensor], weight: NDArray[np.float64] | None

@@ -9,6 +9,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.settings import nearest
 from prap_pim.report.figures.table import Column, Kind, Table, Value
 from prap_pim.report.names import run_names
+from prap_pim.report.quality import kind_of, qualities
 from prap_pim.report.quantities import words
 from prap_pim.report.simulation import QUANTITIES
 from prap_pim.report.study import label, unit
@@ -114,26 +115,20 @@ def area(runs: Sequence[Run]) -> Table:
 
 
 def accuracy(runs: Sequence[Run]) -> Table:
-    """Accuracy, or bits per byte, against the share of OU steps that is left.
+    """Accuracy, bits per byte, or what a user's own metric gives first, against the share of OU steps that is left.
 
     Raises:
-        UserError: nothing was measured, or some runs have bits per byte and some have none.
+        UserError: nothing was measured, or the runs have no measure in common.
     """
-    text = {run.results.float_bits_per_byte is not None for run in runs}
-    if len(text) > 1:
-        raise UserError("runs on text and runs on images have no measure in common: plot them apart")
+    each = {run.label: qualities(run.results)[0] for run in runs}
+    of = next(iter(each.values()))
+    if {(other.name, other.kind) for other in each.values()} != {(of.name, of.kind)}:
+        raise UserError("the runs have no measure in common, such as accuracy: plot them apart")
+    own = f"{of.title}, " if of.kind == "ratio" else ""
     measured = (
-        (
-            (Column("float_bits_per_byte", "float", "bits"), lambda run, _: run.results.float_bits_per_byte),
-            (Column("compressed_bits_per_byte", "compressed", "bits"), lambda _, m: m.compressed_bits_per_byte),
-            (Column("bit_true_bits_per_byte", "bit-true", "bits"), lambda _, m: m.bit_true_bits_per_byte),
-        )
-        if text == {True}
-        else (
-            (Column("float_accuracy", "float", "share"), lambda run, _: run.results.float_accuracy),
-            (Column("compressed_accuracy", "compressed", "share"), lambda _, m: m.compressed_accuracy),
-            (Column("bit_true_accuracy", "bit-true", "share"), lambda _, m: m.bit_true_accuracy),
-        )
+        (Column(f"float_{of.name}", f"{own}float", of.kind), lambda run, _: each[run.label].before),
+        (Column(f"compressed_{of.name}", f"{own}compressed", of.kind), lambda run, m: each[run.label].compressed(m)),
+        (Column(f"bit_true_{of.name}", f"{own}bit-true", of.kind), lambda run, m: each[run.label].bit_true(m)),
     )
     columns: tuple[tuple[Column, Callable[[Run, MethodResult], Value]], ...] = (
         (Column("network", "network"), lambda run, _: run.results.network),
@@ -148,8 +143,11 @@ def accuracy(runs: Sequence[Run]) -> Table:
     )
     if all(row[-2] is row[-1] is None for row in rows):
         raise UserError("no accuracy was measured in this run: its network was not trained")
-    title = "Bits per byte against compute" if text == {True} else "Accuracy against compute"
-    table = Table(title, (_RUN, _METHOD, *(column for column, _ in columns)), rows)
+    table = Table(
+        f"{of.title if of.kind != 'share' else 'Accuracy'} against compute",
+        (_RUN, _METHOD, *(column for column, _ in columns)),
+        rows,
+    )
     table = _without_constants(table, "run", "network")
     alone = table.values("series") == table.values("method")
     return replace(table, hidden=table.hidden | {"series"}) if alone else table
@@ -204,16 +202,21 @@ def noise(runs: Sequence[Run]) -> Table:
         UserError: no run has a simulation with a sweep.
     """
     sweeps = {each.sweep for run in runs for each in run.results.simulations if each.sweep is not None}
+    metrics = {each.metric for run in runs for each in run.results.simulations if each.sweep is not None}
+    if len(metrics) > 1:
+        raise UserError(f"the simulations have no measure in common, but {', '.join(sorted(metrics))}: plot them apart")
+    metric = next(iter(metrics), "accuracy")
+    kind = kind_of(metric)
     columns = (
         _RUN,
         Column("simulation", "simulation"),
         Column("swept", "swept"),
         _METHOD,
         Column("value", QUANTITIES[next(iter(sweeps))] if len(sweeps) == 1 else "value", "ratio"),
-        Column("exact_accuracy", "exact", "share"),
-        Column("mean_accuracy", "mean", "share"),
-        Column("spread", "spread", "share"),
-        Column("worst_accuracy", "worst", "share"),
+        Column(f"exact_{metric}", "exact", kind),
+        Column(f"mean_{metric}", "mean", kind),
+        Column("spread", "spread", kind),
+        Column(f"worst_{metric}", "worst", kind),
         Column("devices", "devices", "count"),
     )
     rows: list[tuple[Value, ...]] = []
@@ -234,7 +237,8 @@ def noise(runs: Sequence[Run]) -> Table:
         raise UserError(
             "there is no simulation with a sweep: make one with prap-pim simulate RUN --sweep sigma=0,0.1,0.2"
         )
-    table = Table("Accuracy under device effects, mean and spread over devices", columns, tuple(rows))
+    name = "Accuracy" if kind == "share" else metric
+    table = Table(f"{name} under device effects, mean and spread over devices", columns, tuple(rows))
     return _without_constants(table, "run", "simulation", "swept")
 
 

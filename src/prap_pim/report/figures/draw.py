@@ -260,6 +260,9 @@ def against_compute(figure: "Figure", table: Table) -> None:
 
 def under_noise(figure: "Figure", table: Table) -> None:
     """Mean accuracy against the swept quantity, with its standard deviation; a panel for each simulation."""
+    mean = next(column.name for column in table.columns if column.name.startswith("mean_"))
+    share = table.column(mean).kind == "share"
+    factor = 100 if share else 1
     panels = _distinct(list(zip(table.texts("run"), table.texts("simulation"), strict=True)))
     methods, handles = _distinct(table.texts("method")), dict[str, Any]()
     figure.set_figheight(2.2 * len(panels) + 0.3)
@@ -272,17 +275,18 @@ def under_noise(figure: "Figure", table: Table) -> None:
                 continue
             bar = axes.errorbar(
                 points.numbers("value"),
-                [100 * value for value in points.numbers("mean_accuracy")],
-                [100 * value for value in points.numbers("spread")],
+                [factor * value for value in points.numbers(mean)],
+                [factor * value for value in points.numbers("spread")],
                 linestyle=dashes(i),
                 capsize=2,
                 elinewidth=0.6,
                 **mark_style(i),
             )
             handles[method] = bar.lines[0]
-        axes.set_ylim(0, 103)
+        if share:
+            axes.set_ylim(0, 103)
         axes.set_xlabel(mine.texts("swept")[0])
-        axes.set_ylabel("accuracy / %")
+        axes.set_ylabel("accuracy / %" if share else mean.removeprefix("mean_"))
         axes.grid()
         if len(panels) > 1:
             named = short(simulation, 46)
@@ -360,7 +364,7 @@ def _means(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _measure(column: Column, unit: str) -> str:
     if column.kind == "share":
         return f"accuracy, {column.label} / {unit}"
-    return f"bits per byte, {column.label}"
+    return f"bits per byte, {column.label}" if column.kind == "bits" else column.label
 
 
 def _fraction(value: float, _: object) -> str:

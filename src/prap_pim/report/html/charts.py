@@ -20,7 +20,8 @@ from prap_pim.report.html.drawing import (
     safe,
     symbol,
 )
-from prap_pim.report.quantities import Scale, bits, count, percent, quantity, scale, times, words
+from prap_pim.report.quality import Quality, measured, qualities
+from prap_pim.report.quantities import Scale, count, quantity, scale, times, words
 from prap_pim.report.summary import Comparison, comparisons, component_names
 from prap_pim.results.run import LayerResult, MethodResult, Results
 
@@ -41,9 +42,8 @@ def method_charts(results: Results) -> list[Chart]:
         *([] if len(methods) == 1 else [_gains_of_one_mapping(compared), _gains_at_budget(compared)]),
         _latency(methods),
         _energy_breakdown(methods),
-        *([] if results.float_bits_per_byte is None else [_bits_per_byte(results, methods)]),
-        *([] if results.float_accuracy is None else [_accuracy(results, methods)]),
-        *([] if results.float_accuracy is None or len(methods) < 3 else [_tradeoff(results, compared)]),
+        *([_quality(of, methods) for of in qualities(results)] if measured(results) else []),
+        *([_tradeoff(results, compared)] if measured(results) and len(methods) > 2 else []),
     ]
 
 
@@ -186,7 +186,7 @@ def _by_method(
 
 def _tradeoff(results: Results, compared: Sequence[Comparison]) -> Chart:
     """What the answers are worth against what a method gains."""
-    of_bytes = results.float_bits_per_byte is not None
+    of = qualities(results)[0]
     measures: tuple[_Measure, ...] = (
         ("energy gain", lambda each: each.energy_gain),
         ("throughput gain at equal chip", lambda each: each.throughput_gain),
@@ -196,19 +196,18 @@ def _tradeoff(results: Results, compared: Sequence[Comparison]) -> Chart:
     def choice(name: str, value: Callable[[Comparison], float]) -> Choice:
         data = []
         for i, each in enumerate(compared):
-            told = each.method.bit_true_bits_per_byte if of_bytes else each.method.bit_true_accuracy
+            told = of.bit_true(each.method)
             gain = value(each)
             if told is None or not isfinite(gain):
                 continue
-            text = bits(told) if of_bytes else percent(told)
             data.append(
                 {
                     "type": "scatter",
                     "mode": "markers",
                     "name": label(each.method.name),
                     "x": [gain],
-                    "y": [told if of_bytes else 100 * told],
-                    "hovertext": [f"{safe(each.method.name)}: {name} {times(gain)}, {text}"],
+                    "y": [of.factor * told],
+                    "hovertext": [f"{safe(each.method.name)}: {name} {times(gain)}, {of.text(told)}"],
                     "hoverinfo": "text",
                     "cliponaxis": False,
                     "marker": {"color": color(i), "symbol": symbol(i), "size": 13},
@@ -216,16 +215,16 @@ def _tradeoff(results: Results, compared: Sequence[Comparison]) -> Chart:
             )
         layout = bar_layout([], name, _PLOT, legend=len(data))
         layout["yaxis"] = {
-            "title": {"text": "bits / byte" if of_bytes else "accuracy / %"},
+            "title": {"text": of.axis},
             "fixedrange": True,
             "automargin": True,
-            **({"autorange": "reversed"} if of_bytes else {}),
+            **({"autorange": "reversed"} if of.less else {}),
         }
         return Choice(name, data, layout)
 
     return Chart(
         "tradeoff",
-        f"{'Bits per byte' if of_bytes else 'Accuracy'} against gain",
+        f"{of.title} against gain",
         f"Bit-true, each method's mark against its gain over {compared[0].reference.name}. Further right and further "
         "up is better. The upright axis does not begin at 0.",
         kind="Scatter plot",
@@ -289,34 +288,16 @@ def _energy_breakdown(methods: Sequence[MethodResult]) -> Chart:
     )
 
 
-def _accuracy(results: Results, methods: Sequence[MethodResult]) -> Chart:
-    layout = {"range": [0, 145], "tickvals": [0, 25, 50, 75, 100]}
-    pairs = [(method.compressed_accuracy, method.bit_true_accuracy) for method in methods]
-    title = "Accuracy" if results.inputs == "images" else "Accuracy of the next byte"
-    told = [100 * (share or 0.0) for share in (results.float_accuracy, *chain(*pairs))]
-    texts = [percent(share or 0.0) for share in (results.float_accuracy, *chain(*pairs))]
-    return _quality("accuracy", title, "Longer is better.", methods, told, texts, "accuracy / %", layout)
+_OF_BYTES = "What the next byte costs on the average when it is coded by the network's probabilities. "
 
 
-def _bits_per_byte(results: Results, methods: Sequence[MethodResult]) -> Chart:
-    pairs = [(method.compressed_bits_per_byte, method.bit_true_bits_per_byte) for method in methods]
-    told = [value or 0.0 for value in (results.float_bits_per_byte, *chain(*pairs))]
-    layout = {"range": room_for_text(told, Scale(1.0, ""))}
-    note = "What the next byte costs on the average when it is coded by the network's probabilities. Shorter is better."
-    return _quality("bits-per-byte", "Bits per byte", note, methods, told, list(map(bits, told)), "bits / byte", layout)
-
-
-def _quality(
-    id_: str,
-    title: str,
-    note: str,
-    methods: Sequence[MethodResult],
-    told: Sequence[float],
-    texts: Sequence[str],
-    axis: str,
-    axis_layout: dict[str, Any],
-) -> Chart:
+def _quality(of: Quality, methods: Sequence[MethodResult]) -> Chart:
     """Of the float network, then of each method compressed and bit-true."""
+    values = [of.before, *chain(*((of.compressed(method), of.bit_true(method)) for method in methods))]
+    told, texts = [of.factor * (value or 0.0) for value in values], [of.text(value or 0.0) for value in values]
+    share = {"range": [0, 145], "tickvals": [0, 25, 50, 75, 100]}
+    least, most = min(0.0, *told), room_for_text(told, Scale(1.0, ""))[1]
+    note = f"{_OF_BYTES if of.kind == 'bits' else ''}{'Shorter' if of.less else 'Longer'} is better."
     # the float network is one for all methods, so it has one bar and the neutral colour
     bars = [("float network", "#999999", "")]
     for i, method in enumerate(methods):
@@ -325,8 +306,8 @@ def _quality(
         "type": "bar",
         "orientation": "h",
         "y": list(range(len(bars))),
-        "x": list(told),
-        "text": list(texts),
+        "x": told,
+        "text": texts,
         "textposition": "outside",
         "cliponaxis": False,
         "hovertext": [f"{safe(name)}: {text}" for (name, *_), text in zip(bars, texts, strict=True)],
@@ -334,11 +315,11 @@ def _quality(
         "marker": {"color": [bar[1] for bar in bars], "pattern": {"shape": [bar[2] for bar in bars]}},
         "showlegend": False,
     }
-    layout = bar_layout([name for name, *_ in bars], axis, _BAR * len(bars))
-    layout["xaxis"] |= axis_layout
+    layout = bar_layout([name for name, *_ in bars], of.axis, _BAR * len(bars))
+    layout["xaxis"] |= share if of.kind == "share" else {"range": [least, most]}
     return Chart(
-        id_,
-        title,
+        of.name.replace("_", "-") if of.kind != "ratio" else f"metric-{safe(of.name)}",
+        of.title,
         "Float network: as trained. Compressed: the method's weights, float arithmetic, batch norm moved on the "
         "calibration inputs (so even dense can differ from the float network). Bit-true: int8 on the "
         f"simulated crossbars. {note}",

@@ -8,7 +8,8 @@ from prap_pim.common.files import write_whole
 from prap_pim.report.differences import NamedRun, aspects, settings, verdict
 from prap_pim.report.html.drawing import Chart, Choice, bar_layout, color, hatch, label, room_for_text, safe, symbol
 from prap_pim.report.html.frame import render_page
-from prap_pim.report.quantities import percent, scale
+from prap_pim.report.quality import qualities
+from prap_pim.report.quantities import scale
 from prap_pim.report.runs import HEADINGS, proofs, rows
 
 _BAR = 26  # pixels
@@ -87,7 +88,12 @@ def _figures(runs: Sequence[NamedRun]) -> Chart:
 
 def _tradeoff(runs: Sequence[NamedRun]) -> list[Chart]:
     """Accuracy against energy or latency, where every run measured accuracy."""
-    if any(method.bit_true_accuracy is None for run in runs for method in run.results.methods):
+    first = qualities(runs[0].results)[0]
+    each = [qualities(run.results)[0] for run in runs]
+    known = all(
+        of.bit_true(method) is not None for run, of in zip(runs, each, strict=True) for method in run.results.methods
+    )
+    if not known or {of.name for of in each} != {first.name}:
         return []
 
     def choice(index: int, unit: str) -> Choice:
@@ -103,9 +109,9 @@ def _tradeoff(runs: Sequence[NamedRun]) -> list[Chart]:
                     "mode": "markers",
                     "name": label(run.name),
                     "x": [(cells[index][1] or 0.0) * chosen.factor for _, (_, _, cells, _) in mine],
-                    "y": [100 * (method.bit_true_accuracy or 0.0) for method, _ in mine],
+                    "y": [first.factor * (each[number].bit_true(method) or 0.0) for method, _ in mine],
                     "hovertext": [
-                        f"{safe(run.name)}, {safe(method.name)}: {cells[index][0]}, {percent(method.bit_true_accuracy)}"
+                        f"{safe(run.name)}, {safe(method.name)}: {cells[index][0]}, {cells[0][0]}"
                         for method, (_, _, cells, _) in mine
                     ],
                     "hoverinfo": "text",
@@ -114,13 +120,13 @@ def _tradeoff(runs: Sequence[NamedRun]) -> list[Chart]:
                 }
             )
         layout = bar_layout([], f"{name} / {chosen.unit}", _PLOT, legend=len(runs))
-        layout["yaxis"] = {"title": {"text": "accuracy / %"}, "fixedrange": True, "automargin": True}
+        layout["yaxis"] = {"title": {"text": first.axis}, "fixedrange": True, "automargin": True}
         return Choice(name, data, layout)
 
     return [
         Chart(
             "runs-tradeoff",
-            "Accuracy against cost",
+            f"{first.title} against cost",
             "A mark for every method. Further up and further left is better. The upright axis does not begin at 0.",
             kind="Scatter plot",
             choosing="Cost",

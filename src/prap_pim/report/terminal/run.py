@@ -9,9 +9,10 @@ from rich.text import Text
 
 from prap_pim.common.errors import printable
 from prap_pim.report.allocation import HEADINGS, allocations
-from prap_pim.report.quantities import bits, percent, significant, times
+from prap_pim.report.quality import measured, qualities
+from prap_pim.report.quantities import significant, times
 from prap_pim.report.simulation import HEADINGS as SIMULATION_HEADINGS
-from prap_pim.report.simulation import QUANTITIES, row_cells, summary, value_text
+from prap_pim.report.simulation import QUANTITIES, row_cells, summary, title, value_text
 from prap_pim.report.summary import Comparison, Section, comparisons, energy_section, exactness, sections
 from prap_pim.report.terminal.tables import print_by_value, print_table
 from prap_pim.results.run import Results, SimulationResult
@@ -42,7 +43,7 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
         console.print(Text(printable(line)))
     for warning in results.warnings:
         console.print(Text(f"warning: {printable(warning)}", style="yellow"))
-    if results.float_accuracy is None:
+    if not measured(results):
         console.print(Text(f"accuracy was not measured; weights: {printable(results.weights)}", style="yellow"))
     found = exactness(results)
     console.print(Text(found.line, style="green" if found.proven else "bold red"))
@@ -55,7 +56,9 @@ def print_results(results: Results, console: Console, details: bool = False) -> 
 
 def print_simulation(simulation: SimulationResult, console: Console) -> None:
     """Print what the crossbars were like and who says so, then the accuracy of every method and setting."""
-    console.print(Text(f"Accuracy under device effects: {printable(simulation.name)}", style="bold"))
+    console.print(
+        Text(f"{printable(title(simulation))} under device effects: {printable(simulation.name)}", style="bold")
+    )
     console.print(Text(summary(simulation)))
     settings = [(each.name, each.value, each.source) for each in simulation.parameters]
     print_table(console, ("setting", "value", "source"), settings, texts=(1, 2))
@@ -118,7 +121,6 @@ def _grid(label: int, columns: list[int], widths: list[int]) -> Table:
 
 def _print_summary(results: Results, console: Console) -> None:
     """The gains of all methods, a line each: what one looks for first among many."""
-    of_bytes = results.float_bits_per_byte is not None
     columns: list[tuple[str, Callable[[Comparison], str]]] = [
         ("compute\nratio", lambda each: significant(each.method.compute_ratio)),
         ("speedup\nserial", lambda each: times(each.serial_speedup)),
@@ -126,9 +128,9 @@ def _print_summary(results: Results, console: Console) -> None:
         ("energy\ngain", lambda each: times(each.energy_gain)),
         ("throughput\nat budget", lambda each: times(each.budget_throughput_gain)),
     ]
-    if of_bytes:
-        columns.insert(0, ("bit-true\nbits/byte", lambda each: bits(each.method.bit_true_bits_per_byte)))
-    elif any(method.bit_true_accuracy is not None for method in results.methods):
-        columns.insert(0, ("bit-true\naccuracy", lambda each: percent(each.method.bit_true_accuracy)))
+    of = qualities(results)[0]
+    if any(of.bit_true(method) is not None for method in results.methods):
+        name = "bits/byte" if of.kind == "bits" else of.label
+        columns.insert(0, (f"bit-true\n{name}", lambda each: of.text(of.bit_true(each.method))))
     rows = [(each.method.name, *(text(each) for _, text in columns)) for each in comparisons(results)]
     print_table(console, ["", *(heading for heading, _ in columns)], rows, f"Gains over {results.methods[0].name}")

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from prap_pim.common.errors import UserError
@@ -165,13 +165,15 @@ class StudyConfig(Settings):
 
     @field_validator("objectives", mode="before")
     @classmethod
-    def _with_directions(cls, objectives: Any) -> Any:
+    def _with_directions(cls, objectives: Any, info: ValidationInfo) -> Any:
+        metric = (info.data.get("base") or {}).get("metric") or {}
+        less = metric.get("minimize", ()) if isinstance(metric, dict) else ()
         if isinstance(objectives, str):
             objectives = [objectives]
         if isinstance(objectives, list | tuple) and all(isinstance(name, str) for name in objectives):
             figures = [_figure(name) for name in objectives]
             _refuse_twins(figures)
-            objectives = {name: better(name) for name in figures}
+            objectives = {name: better(name, less) for name in figures}
         if not isinstance(objectives, dict) or not objectives:
             raise ValueError(
                 f"expected a list of figures, as {', '.join(SHORT)}, or each with its direction: minimize or maximize"

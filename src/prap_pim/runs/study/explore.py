@@ -5,9 +5,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import PrivateAttr
+
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import read_yaml
+from prap_pim.common.tables import data_frame
 from prap_pim.report.html.study import front_table, write_study_report
 from prap_pim.report.study import summary
 from prap_pim.results.folder import Manifest
@@ -18,7 +21,7 @@ from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.folder import Locks, StudyFolder, open_study
 from prap_pim.runs.study.processes import in_processes
 from prap_pim.runs.study.search import Search
-from prap_pim.runs.study.tables import write_tables
+from prap_pim.runs.study.tables import table, write_tables
 from prap_pim.runs.study.trial import Stages
 from prap_pim.runs.study.work import Kind, one_by_one, work
 from prap_pim.training import torch_threads
@@ -27,6 +30,31 @@ from prap_pim.training import torch_threads
 class Study(StudyResults):
     """What ``explore`` returns: the trials of a study and its front."""
 
+    _config: Path = PrivateAttr(default=Path())
+
+    @staticmethod
+    def of(folder: StudyFolder) -> "Study":
+        """What a finished folder holds."""
+        study = Study.load(folder.study)
+        study._config = folder.config
+        return study
+
+    def report(self, path: str | Path) -> None:
+        """Write the page of the study, one HTML file that needs no network.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        write_study_report(self, Path(path), self._config)
+
+    def to_pandas(self) -> Any:
+        """The trials as a DataFrame, a row each: settings and figures, as in ``trials.parquet``.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return data_frame(table(self, self.trials).to_pylist())
+
     def __repr__(self) -> str:
         return f"Study({self.name}: {summary(self)})"
 
@@ -34,28 +62,19 @@ class Study(StudyResults):
         return front_table(self)
 
 
-def explore(
-    config: Mapping[str, Any] | str | Path,
-    output: str | Path | None = None,
-    *,
-    resume: bool = False,
-    processes: int | None = 1,
-    scheduler: str | None = None,
-    progress: Progress | None = quiet,
+def explore_config(
+    config: Any,
+    output: str | Path | None,
+    resume: bool,
+    processes: int | None,
+    scheduler: str | None,
+    progress: Progress | None,
+    allow_imports: bool,
 ) -> Study:
-    """Search a space of chips and compressions for the points that no other is better than.
-
-    Args:
-        config: a study's configuration: its values, or the path of a YAML file (docs/explore.md).
-        output: the study's folder; None: as the configuration says.
-        resume: go on with the study in the folder, or join those who work on it.
-        processes: that work at once; None: one for each core, as far as memory allows. A script that asks for more
-            than one needs ``if __name__ == "__main__"``.
-        scheduler: instead: address of a Dask scheduler, as tcp://host:port, whose workers run the trials.
-        progress: told how far things are.
+    """``prap_pim.explore`` of a configuration.
 
     Raises:
-        UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched.
+        UserError: as there.
     """
     if processes is not None and (not isinstance(processes, int) or isinstance(processes, bool) or processes < 1):
         raise UserError(f"processes must be a whole number of at least 1, or None for one per core, not {processes!r}")
@@ -66,7 +85,8 @@ def explore(
     else:
         study = StudyConfig.checked(dict(config), "study")
     folder = study.output if output is None else Path(output)
-    return run_study(study, folder, "prap_pim.explore", resume, processes, scheduler, progress or quiet)
+    how = "prap_pim.explore", resume, processes, scheduler, progress or quiet
+    return run_study(study, folder, *how, Stages(allow_imports))
 
 
 def run_study(
@@ -77,9 +97,9 @@ def run_study(
     processes: int | None,
     scheduler: str | None,
     progress: Progress,
-    kind: Kind = Stages,
+    kind: Kind = Stages(),  # noqa: B008 (it is frozen)
 ) -> Study:
-    """``explore`` with a checked configuration; what is not said here is as there.
+    """``prap_pim.explore`` with a checked configuration; what is not said here is as there.
 
     Args:
         command: how the user called it, for the report.
@@ -106,14 +126,14 @@ def run_study(
         with suppress(UserError):  # results that cannot be read are made of the trials anew
             if search.finished == search.total:
                 folder.check_whole()
-                return Study.load(folder.study)
+                return Study.of(folder)
         progress("trials", search.finished, search.total, "")
         if client is not None:
             on_cluster(client, config, search, folder, locks, kind, progress)
         else:
             _here(config, search, folder, locks, processes, kind, progress)
         _write(config, command, search, folder, locks)
-        return Study.load(folder.study)
+        return Study.of(folder)
 
 
 def _here(

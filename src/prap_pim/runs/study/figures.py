@@ -1,12 +1,12 @@
 """The figures that a study can be asked for: those of results.json, with dots between nested names."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import nearest
 from prap_pim.cost.price import COMPONENTS
 from prap_pim.results.run import CostFigures, TimingResult
-from prap_pim.results.study import SHORT, Direction
+from prap_pim.results.study import OWN, SHORT, Direction
 
 QUALITY = ("compressed_accuracy", "bit_true_accuracy", "compressed_bits_per_byte", "bit_true_bits_per_byte")
 BUDGET = "at_budget."  # figures of the plan when layers are replicated to fill the crossbar budget
@@ -34,7 +34,9 @@ def figure_name(name: str) -> str:
         UserError: there is no such figure.
     """
     whole = SHORT.get(name, name)
-    if whole not in FIGURES:
+    if whole.startswith("metrics."):
+        whole = OWN + whole.removeprefix("metrics.")
+    if whole not in FIGURES and not whole.startswith(OWN):
         hint = nearest(name, [*SHORT, *FIGURES])
         if not hint.startswith("did"):
             hint = f"allowed: {', '.join(SHORT)}, and those of results.json, as energy_j or serial.latency_s"
@@ -42,6 +44,8 @@ def figure_name(name: str) -> str:
     return whole
 
 
-def better(name: str) -> Direction:
-    """Which way a figure gets better."""
+def better(name: str, less: Collection[str] = ()) -> Direction:
+    """Which way a figure gets better; ``less`` names the user's own of which less is."""
+    if name.startswith(OWN):
+        return "minimize" if name.removeprefix(OWN) in less else "maximize"
     return "maximize" if name.rpartition(".")[2] in _MORE_IS_BETTER else "minimize"

@@ -6,6 +6,7 @@ which takes less time than to look it up would be worth.
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,19 +15,18 @@ from torch import nn
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import key_of
 from prap_pim.common.progress import Progress
-from prap_pim.frontend import Captured
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.folder import PLAN
+from prap_pim.results.study import OWN
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.record import figures, unskipped_ratio
 from prap_pim.runs.stages import (
     MethodStages,
+    at_equal_compute,
     check,
-    data_digest,
     depends_on,
     digests,
     has_meaning,
-    trace,
     train_network,
 )
 from prap_pim.runs.store import Store
@@ -34,30 +34,34 @@ from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.figures import BUDGET, QUALITY
 from prap_pim.runs.study.folder import Locks, StudyFolder
 from prap_pim.runs.study.space import Point, SearchSpace
+from prap_pim.runs.task import Task, load_task
 from prap_pim.training import Checkpoint
-from prap_pim.training.data import Splits, load
 
 _PLANS = 8  # that a process keeps in memory, beside one trained network and one data set of each kind
 
 Evaluate = Callable[[Mapping[str, Any]], dict[str, int | float | None]]
 
 
+@dataclass(frozen=True)
 class Stages:
-    """Figures of the trials of one study."""
+    """A ``Kind``: figures by the stages of a run.
 
-    def __init__(self, study: StudyConfig, folder: StudyFolder, locks: Locks, progress: Progress) -> None:
-        self._space, self._folder, self._locks, self._progress = SearchSpace(study), folder, locks, progress
-        self._quality = any(name in QUALITY for name in study.asked)
-        self._budget = any(name.startswith(BUDGET) for name in study.asked)
-        # by configuration as JSON, bounded: memory stays flat however many trials there are
-        self._splits = lru_cache(maxsize=1)(self._load_splits)
-        self._trained = lru_cache(maxsize=1)(self._train)
-        self._graph = lru_cache(maxsize=1)(self._trace)
-        self._of_network = lru_cache(maxsize=_PLANS)(self._depends_on)
-        self._plans: dict[str, NetworkPlan] = {}  # by key, the oldest first
+    Attributes:
+        allow_imports: whether code that the base names may run.
+        task: the network and what it is for, where a program gave them: for a study in one process.
+    """
 
-    @staticmethod
-    def check(study: StudyConfig) -> dict[str, str]:
+    allow_imports: bool = False
+    task: Task | None = None
+
+    def __call__(self, study: StudyConfig, folder: StudyFolder, locks: Locks, progress: Progress) -> Evaluate:
+        return Figures(self, study, folder, locks, progress)
+
+    def of(self, config: RunConfig) -> Task:
+        """The network of a configuration, and what it is for."""
+        return self.task or load_task(config, self.allow_imports)
+
+    def check(self, study: StudyConfig) -> dict[str, str]:
         """Find mistakes that can be known before any work.
 
         Returns:
@@ -68,12 +72,28 @@ class Stages:
         """
         space = SearchSpace(study)
         base = space.base
-        splits, chip = load(base.data, base.seed), space.point({}).chip
-        if any(name in QUALITY for name in study.asked) and not has_meaning(base) and "checkpoint" not in study.space:
+        task, chip = self.of(base), space.point({}).chip
+        measured = any(name in QUALITY or name.startswith(OWN) for name in study.asked)
+        if measured and not has_meaning(base, task) and "checkpoint" not in study.space:
             raise UserError("objectives: accuracy needs training or a checkpoint: the base's weights are random")
-        if base.training is not None:
-            check(base, trace(base, splits), chip)
-        return digests(base, splits, chip)
+        if base.training is not None or task.own:
+            check(at_equal_compute(base, task.graph, chip), task.graph, chip)
+        return digests(base, task, chip)
+
+
+class Figures:
+    """Figures of the trials of one study."""
+
+    def __init__(self, kind: Stages, study: StudyConfig, folder: StudyFolder, locks: Locks, progress: Progress) -> None:
+        self._kind = kind
+        self._space, self._folder, self._locks, self._progress = SearchSpace(study), folder, locks, progress
+        self._quality = any(name in QUALITY or name.startswith(OWN) for name in study.asked)
+        self._budget = any(name.startswith(BUDGET) for name in study.asked)
+        # by configuration as JSON, bounded: memory stays flat however many trials there are
+        self._task = lru_cache(maxsize=1)(lambda text: kind.of(self._config(text)))
+        self._trained = lru_cache(maxsize=1)(self._train)
+        self._of_network = lru_cache(maxsize=_PLANS)(self._depends_on)
+        self._plans: dict[str, NetworkPlan] = {}  # by key, the oldest first
 
     def __call__(self, values: Mapping[str, Any]) -> dict[str, int | float | None]:
         """The figures of a trial.
@@ -82,7 +102,7 @@ class Stages:
             UserError: there can be no such run, or a file cannot be read or written.
         """
         stages = self._stages(self._space.point(values))
-        plan, network = self._plan(stages), stages.graph.network
+        plan, network = self._plan(stages), stages.task.graph.network
         costs = stages.costs(network, plan, self._budget)
         named: dict[str, Any] = {
             "ou_steps": costs.own.ou_steps,
@@ -92,13 +112,14 @@ class Stages:
         if costs.at_budget is not None:
             named["at_budget"] = {"budget": costs.budget, **figures(costs.at_budget)}
         if self._quality:
-            named |= stages.accuracy().model_dump(include=set(QUALITY))
+            named |= stages.accuracy().model_dump(include={*QUALITY, OWN[:-1]})
         return dict(_flat(named))
 
     def _stages(self, point: Point) -> MethodStages:
         """Those of a run of one method, in a folder of the study that is named by what they depend on."""
-        text, splits = _plain(point.config), self._data(point.config)[0]
-        here = point.config, splits, point.chip, self._of_network(text), self._graph(text), lambda: self._trained(text)
+        text = _plain(point.config)
+        config = at_equal_compute(point.config, self._task(text).graph, point.chip)
+        here = config, self._task(text), point.chip, self._of_network(text), lambda: self._trained(text)
         return MethodStages(*here, self._place, self._progress)
 
     def _place(self, key: str) -> Store:
@@ -113,18 +134,9 @@ class Stages:
             self._plans[key] = NetworkPlan.load(stages.store.path / PLAN)
         return self._plans[key]
 
-    def _load_splits(self, data: str, seed: int) -> tuple[Splits, str]:
-        """The data, and a digest of them."""
-        config = RunConfig.checked({**self._space.base.resolved(), "data": json.loads(data)}, "run")
-        splits = load(config.data, seed)
-        return splits, data_digest(splits)
-
-    def _data(self, config: RunConfig) -> tuple[Splits, str]:
-        return self._splits(config.data.model_dump_json(), config.seed)
-
     def _depends_on(self, text: str) -> dict[str, Any]:
-        config = self._config(text)
-        return depends_on(config, self._data(config)[1])
+        task = self._task(text)
+        return depends_on(self._config(text), task.data_digest, task.digests)
 
     def _config(self, text: str) -> RunConfig:
         """Of what ``_plain`` gave."""
@@ -136,16 +148,12 @@ class Stages:
         config, key = self._config(text), key_of(self._of_network(text))
         with self._locks.stage(key):
             checkpoints = self._folder.stage("trained", key) / "checkpoints"
-            return train_network(config, self._data(config)[0], checkpoints, self._progress)
-
-    def _trace(self, text: str) -> Captured:
-        config = self._config(text)
-        return trace(config, self._data(config)[0])
+            return train_network(config, self._task(text), checkpoints, self._progress)
 
 
 def _plain(config: RunConfig) -> str:
     """What a run's trained network depends on, as JSON."""
-    return config.model_dump_json(include={"data", "model", "checkpoint", "training", "seed"})
+    return config.model_dump_json(include={"data", "model", "checkpoint", "training", "seed", "metric", "loss"})
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Any:

@@ -15,13 +15,12 @@ from prap_pim.runs.study.trial import Evaluate
 
 
 class Kind(Protocol):
-    """What finds the figures of trials: ``Stages``, or another in tests. It is sent to other processes by its name."""
+    """What finds the figures of trials: ``Stages()``, or another in tests. It is sent to other processes."""
 
     def __call__(self, study: StudyConfig, folder: StudyFolder, locks: Locks, progress: Progress) -> Evaluate:
         """For one process."""
 
-    @staticmethod
-    def check(study: StudyConfig) -> dict[str, str]:
+    def check(self, study: StudyConfig) -> dict[str, str]:
         """Find mistakes before any work; returns digests of what the configuration only names."""
 
 

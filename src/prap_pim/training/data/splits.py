@@ -1,5 +1,6 @@
 """Inputs and labels in three parts, and the verb that every data source registers its handler for."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -46,24 +47,66 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of these numbers, int64 [n]."""
+        return self.inputs[chosen], self.labels[chosen]
+
+    @property
+    def content(self) -> Iterator[bytes]:
+        """All bytes, for a digest."""
+        yield from (x.contiguous().numpy().tobytes() for x in (self.inputs, self.labels))
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """Inputs with labels that are read one by one when they are asked for.
+
+    Attributes:
+        count: how many there are.
+        read: input and label of a number.
+        digest: of what they are read from.
+        are_tokens: whether the inputs are tokens.
+    """
+
+    count: int
+    read: Callable[[int], tuple[Tensor, Tensor]]
+    digest: str
+    are_tokens: bool = False
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Examples.take``."""
+        inputs, labels = zip(*map(self.read, chosen.tolist()), strict=True)
+        return torch.stack(inputs), torch.stack(labels)
+
+    @property
+    def content(self) -> Iterator[bytes]:
+        """What they are known by."""
+        yield self.digest.encode()
+
 
 @dataclass(frozen=True, eq=False)
 class Splits:
     """A data set cut into three disjoint parts; images normalised to mean 0 and deviation 1 of the training part.
 
+    Data of the package have inputs with labels in each part. A user's own are what the user's loss, model and metric
+    take.
+
     Attributes:
         description: what the data are, for the report.
-        classes: number of classes, or of tokens that there are.
+        classes: number of classes, or of tokens that there are; None: nobody knows.
         train: to train on.
         calibration: to choose activation scales and batch-norm statistics with; its labels are not used.
         test: to report accuracy on, used for nothing else.
     """
 
     description: str
-    classes: int
-    train: Examples
-    calibration: Examples
-    test: Examples
+    classes: int | None
+    train: Any
+    calibration: Any
+    test: Any
 
 
 class SplitConfig(Settings):

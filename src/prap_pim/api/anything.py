@@ -1,0 +1,130 @@
+"""``prap-pim compress`` of whatever a configuration's ``model`` and ``data`` may name, and of short forms of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from prap_pim.api.model import Compression, compress
+from prap_pim.common.errors import UserError
+from prap_pim.common.settings import parse_yaml
+from prap_pim.frontend import Inputs
+from prap_pim.runs.config import RunConfig
+from prap_pim.runs.task import load_task
+from prap_pim.training.data import Examples, load
+
+
+def model_settings(text: str) -> dict[str, Any]:
+    """What ``model`` of a configuration would be: itself in braces, an ONNX file, or a folder of transformers.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if text.lstrip().startswith("{"):
+        return _mapping(text, "model")
+    if Path(text).is_dir():
+        return {"transformers": text}
+    return {"onnx": text}
+
+
+def data_settings(text: str, tokenizer: Path | None) -> dict[str, Any]:
+    """What ``data`` would be: itself in braces, a folder of pictures by class, or a text file.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if text.lstrip().startswith("{"):
+        return _mapping(text, "--calibration")
+    if not Path(text).exists():
+        raise UserError(f"--calibration: there is no file or folder {text}")
+    if Path(text).is_dir():
+        return {"name": "images", "folder": text}
+    return {"name": "text", "files": [text], "tokenizer": tokenizer and str(tokenizer)}
+
+
+def compress_named(
+    model: dict[str, Any],
+    calibration: str,
+    output: Path,
+    *,
+    checkpoint: Path | None,
+    tokenizer: Path | None,
+    allow_imports: bool,
+    **how: Any,
+) -> Compression:
+    """Compress a PyTorch model and keep all of it in a folder (``Compression.save``).
+
+    Args:
+        model: as ``model`` of a configuration.
+        calibration: an npz file with an array for each of its arguments, or what ``data_settings`` takes.
+        output: the folder.
+        checkpoint: a file of its weights.
+        tokenizer: a folder, for a text file.
+        allow_imports: whether code that is named may run.
+        how: as for ``prap_pim.compress``.
+
+    Raises:
+        UserError: as ``compress``, or a file cannot be read or written.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"cannot write {output}: the output of a PyTorch model is a folder")
+    arrays = Path(calibration).suffix == ".npz"
+    data = {"name": "digits"} if arrays else data_settings(calibration, tokenizer)
+    values = {"name": "compress", "model": model, "data": data, "training": "none", "methods": [{"name": "dense"}]}
+    config = RunConfig.checked({**values, "checkpoint": checkpoint and str(checkpoint)}, "compress")
+    task = load_task(config, allow_imports)
+    given: Any = read_arrays(Path(calibration)) if arrays else inputs_of(config)
+    found = compress(task.model, given, **how)
+    found.save(output)
+    return found
+
+
+def as_arrays(calibration: str, tokenizer: Path | None, folder: str) -> Path:
+    """Calibration inputs of an ONNX model of one input, as the npz file that is read for it.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    values = {"name": "compress", "data": data_settings(calibration, tokenizer), "methods": [{"name": "dense"}]}
+    inputs = inputs_of(RunConfig.checked(values, "compress"))
+    if not isinstance(inputs, Tensor):
+        raise UserError("--calibration: an ONNX model takes an npz file, pictures or text")
+    path = Path(folder) / "calibration.npz"
+    np.savez(path, input=inputs.numpy())
+    return path
+
+
+def inputs_of(config: RunConfig) -> Tensor | Inputs:
+    """Calibration inputs of the data that a configuration names.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    if config.imports:
+        raise UserError("--calibration: import is for configurations: give an npz file, pictures or text")
+    found = load(config.data, config.seed).calibration
+    return found.inputs if isinstance(found, Examples) else found
+
+
+def read_arrays(path: Path) -> Inputs:
+    """A batch of named arguments, or the only one, of an npz file.
+
+    Raises:
+        UserError: it is missing, or holds other things than arrays of numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # of many kinds
+        raise UserError(f"cannot read {path}: it is not an npz file of plain arrays") from error
+    return next(iter(found.values())) if len(found) == 1 else found
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    value = parse_yaml(text, where)
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected {{key: value}}, as in a configuration")
+    return value

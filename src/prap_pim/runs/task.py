@@ -1,0 +1,443 @@
+"""A network and what it is for, as the stages of a run need it: a network of the package, or the user's own."""
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import digest_of
+from prap_pim.common.imports import Imported, running
+from prap_pim.common.progress import Steps, unheard
+from prap_pim.common.settings import Settings, nearest
+from prap_pim.crossbar import Metrics, OnCrossbars
+from prap_pim.frontend import (
+    Called,
+    Captured,
+    Inputs,
+    batch_digest,
+    calibration_batches,
+    capture,
+    check_model,
+    state_digest,
+    tensors,
+)
+from prap_pim.frontend.evaluate import Labelled, Pairs, evaluate_pairs
+from prap_pim.frontend.weights import load_weights
+from prap_pim.runs.config import RunConfig
+from prap_pim.training.data import Examples, Splits, Streamed, load
+from prap_pim.training.models import OWN, GivenModel, OnnxModel, TimmModel, TorchvisionModel, build
+from prap_pim.training.models.own import OnnxNetwork
+from prap_pim.training.objective import Loader, Loss, Split, cross_entropy, of_user
+
+ACCURACY, BITS = "accuracy", "bits_per_byte"  # metrics that results have fields of their own for
+PERPLEXITY = "perplexity"
+_BYTES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMetric:
+    """How well labels of a test part are told: accuracy; of bytes bits per byte, too, of other tokens perplexity."""
+
+    pairs: Pairs
+    of: Literal["classes", "bytes", "tokens"]
+    minimize: tuple[str, ...] = (BITS, PERPLEXITY)
+
+    def of_first(self, count: int) -> "LabelMetric":
+        """The same on the first so many pairs."""
+        every = self.pairs
+        if isinstance(every, Examples):
+            return replace(self, pairs=Examples(every.inputs[:count], every.labels[:count]))
+        assert isinstance(every, Streamed)
+        return replace(self, pairs=replace(every, count=min(count, every.count)))
+
+    def __call__(self, network: nn.Module, told: Steps = unheard, first: int = 0) -> Metrics:
+        """What a network is worth that takes the tensors of a batch; ``first`` inputs are in batches of their own."""
+        if isinstance(network, OnCrossbars):
+            found = Labelled(self.pairs, first=first)(network)
+        else:
+            found = vars(evaluate_pairs(network, self.pairs, told=told))
+        bytes_ = {BITS: found["nats"] / math.log(2)} if self.of == "bytes" else {}
+        tokens = {PERPLEXITY: math.exp(found["nats"])} if self.of == "tokens" else {}
+        return {ACCURACY: found["accuracy"], **bytes_, **tokens}
+
+
+@dataclass(frozen=True, eq=False)
+class OwnMetric:
+    """A user's function of a module, checked: whatever it raises or gives is told of in one line.
+
+    Attributes:
+        function: of a module that is called as the model is; gives a number, or numbers by name.
+        minimize: names of those of which less is better.
+        called: makes such a module of a network that takes the tensors of a batch.
+    """
+
+    function: Callable[[nn.Module], Any]
+    minimize: tuple[str, ...] = ()
+    called: Callable[[nn.Module], nn.Module] = field(default=lambda network: network)
+
+    @property
+    def name(self) -> str:
+        """What its number is called if it gives but one."""
+        name = str(getattr(self.function, "__name__", "metric"))
+        return "metric" if name in ("evaluate", "<lambda>") else name
+
+    def __call__(self, network: nn.Module, told: Steps = unheard, first: int = 0) -> Metrics:
+        """What a network is worth that takes the tensors of a batch."""
+        return self.of_model(self.called(network))
+
+    def of_model(self, model: nn.Module) -> Metrics:
+        """What a module is worth that is called as the model is.
+
+        Raises:
+            UserError: the function raises, changes the model's state, or gives no finite number.
+        """
+        model.eval()
+        before = state_digest(model)
+        with running(f"evaluate {self.name}"), torch.no_grad():
+            given = self.function(model)
+        if state_digest(model) != before:
+            raise UserError(
+                f"evaluate {self.name} changed the model: is its batch norm in training mode? Call model.eval() in it, "
+                "not model.train()"
+            )
+        return self._checked(given)
+
+    def _checked(self, given: Any) -> Metrics:
+        values = dict(given) if isinstance(given, Mapping) else {self.name: given}
+        if not values:
+            raise UserError(f"evaluate {self.name} gave no number")
+        found = {}
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.numel() == 1:
+                value = value.item()
+            if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+                value = value.item()
+            what = f"evaluate {self.name}" + (f": {key!r}" if isinstance(given, Mapping) else "")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"{what} must be a number, not {type(value).__name__} {str(value)[:40]!r}")
+            if not math.isfinite(value):
+                raise UserError(f"{what} is {value:g}: it must be finite")
+            if key == ACCURACY and not 0 <= value <= 1:
+                raise UserError(f"{what} is {value:g}: an accuracy is a share, 0 to 1; call it otherwise if it is not")
+            found[str(key)] = float(value)
+        for name in self.minimize:
+            if name not in found:
+                raise UserError(f"minimize: evaluate {self.name} gives no {name!r} ({nearest(name, list(found))})")
+        return found
+
+    def twice(self, model: nn.Module) -> Metrics:
+        """As ``of_model``.
+
+        Raises:
+            UserError: as there; or it gives other values for the same model.
+        """
+        first, second = self.of_model(model), self.of_model(model)
+        for name, value in first.items():
+            if not math.isclose(value, second.get(name, math.nan), rel_tol=1e-6, abs_tol=1e-12):
+                raise UserError(
+                    f"evaluate {self.name} gives {value:.6g} and {second.get(name, math.nan):.6g} for the same model: "
+                    "what differs between methods would be chance. Seed what it draws, and take the same data each time"
+                )
+        return first
+
+
+class FloatQuality(Settings):
+    """What the network is worth before compression."""
+
+    metrics: dict[str, float]
+    inputs: int | None = None  # that the user's own metric looked at
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A network and what it is for.
+
+    Attributes:
+        name: of the network, for people.
+        build: makes it, with its first weights.
+        data: to train, calibrate and test with.
+        own: whether the network is the user's own: then what was captured of it is trained, and called as it is.
+        metric: says what a network is worth; None: nothing does.
+        loss: of a batch.
+        digests: of what a configuration only names, beside data.
+        random: whether a network of the user's own is known to have random weights at first.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    data: Splits
+    own: bool
+    function: Callable[[nn.Module], Any] | None = None
+    minimize: tuple[str, ...] = ()
+    loss: Loss = cross_entropy
+    digests: Mapping[str, str] = field(default_factory=dict)
+    random: bool = False
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """As it is built, in evaluation mode; nobody is to change it."""
+        return self.build().eval()
+
+    @cached_property
+    def calibration(self) -> Tensor | Sequence[Inputs]:
+        """Inputs as the model takes them."""
+        given = self.data.calibration
+        if not self.own:
+            return given.inputs  # type: ignore[no-any-return]
+        inputs = given.inputs if isinstance(given, Examples) else given
+        return list(calibration_batches(inputs, self.model, self.name))
+
+    @property
+    def example(self) -> Inputs:
+        """A batch."""
+        return self.calibration[:1] if isinstance(self.calibration, Tensor) else self.calibration[0]
+
+    @cached_property
+    def graph(self) -> Captured:
+        """The network before training, captured."""
+        if isinstance(self.model, OnnxNetwork):
+            return self.model.captured
+        more = () if isinstance(self.calibration, Tensor) else self.calibration[1:]
+        return capture(self.model, self.example, self.name, (), more)
+
+    def first(self) -> nn.Module:
+        """A network to train, which takes the tensors of a batch: modules and parameters are called as in ``graph``.
+
+        What torch.export has captured has no gradients; here all have, but for what the user has frozen.
+        """
+        if not self.own:
+            return self.build()
+        module = copy.deepcopy(self.graph.module)
+        frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        owners = {f"{name}.weight": origin.parameter for name, origin in self.graph.origins.items()}
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(parameter.is_floating_point() and owners.get(name, name) not in frozen)
+        return module
+
+    @cached_property
+    def called(self) -> Callable[[nn.Module], nn.Module]:
+        """Makes of a network that takes the tensors of a batch one that is called as the model is."""
+        return Called.as_model(nn.Identity(), self.model, self.example, self.name).around
+
+    @cached_property
+    def metric(self) -> LabelMetric | OwnMetric | None:
+        """Says what a network is worth."""
+        if self.function is not None:
+            return OwnMetric(self.function, self.minimize, self.called)
+        test = self.data.test
+        if isinstance(test, Examples | Streamed):
+            of_tokens: Literal["bytes", "tokens"] = "bytes" if self.data.classes == _BYTES else "tokens"
+            return LabelMetric(test, of_tokens if test.are_tokens else "classes")
+        return None
+
+    @property
+    def measured_by(self) -> dict[str, str]:
+        """What a metric of the user's own is known by; nothing of another."""
+        if self.function is None:
+            return {}
+        return {"metric": getattr(self.function, "digest", None) or code_digest(self.function)}
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the network's outputs are known to tell classes."""
+        return self.function is None and self.metric is not None
+
+    @cached_property
+    def train(self) -> Split | None:
+        """What it is trained on."""
+        given = self.data.train
+        if given is None or isinstance(given, Examples | Streamed):
+            return given
+        return Loader.of(given, "train")
+
+    @cached_property
+    def traced_loss(self) -> Loss:
+        """The loss of a network that takes the tensors of a batch."""
+        if not self.own or (isinstance(self.train, Examples | Streamed) and self.loss is cross_entropy):
+            return self.loss
+        called = self.called
+
+        def loss(network: nn.Module, batch: Any) -> Tensor:
+            return self.loss(called(network), batch)
+
+        return loss
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Of all inputs and labels; of a user's loader of its first batch, and how many there are."""
+        if not self.own or isinstance(self.data.calibration, Examples):
+            parts = (self.data.train, self.data.calibration, self.data.test)
+            return digest_of(*(content for part in parts for content in part.content))
+        calibration = self.calibration
+        assert not isinstance(calibration, Tensor)
+        train = () if self.train is None else self.train.content
+        return digest_of(*map(batch_digest, calibration), *train)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many inputs there are, by part, as far as that is known."""
+        given, test = self.calibration, self.data.test
+        count = len(given) if isinstance(given, Tensor) else sum(len(tensors(x, self.name)[0]) for x in given)
+        return {
+            **({"train": len(self.train)} if self.train is not None else {}),
+            "calibration": count,
+            **({"test": len(test)} if isinstance(test, Examples | Streamed) else {}),
+        }
+
+    @property
+    def inputs(self) -> Literal["images", "sequences", "inputs"]:
+        """What the inputs are, for people."""
+        first = tensors(self.example, self.name)[0]
+        return "images" if first.ndim == 4 else "sequences" if not self.own or first.ndim == 2 else "inputs"
+
+    def float_quality(self, trained: nn.Module | None, told: Steps = unheard) -> FloatQuality:
+        """What the network is worth in float arithmetic.
+
+        Args:
+            trained: as ``first``, trained; None: it is not trained at all.
+            told: how many batches are done.
+        """
+        metric = self.metric
+        assert metric is not None
+        if isinstance(metric, LabelMetric):
+            return FloatQuality(metrics=dict(metric(self.model if trained is None else trained, told)))
+        model = copy.deepcopy(self.model) if trained is None else self.called(trained)
+        counter = _Counter()
+        with counter.on(model):
+            found = metric.twice(model)
+        return FloatQuality(metrics=dict(found), inputs=counter.inputs // 2)
+
+
+def code_digest(function: Callable[..., Any]) -> str:
+    """Of a function's source, as far as that can be found."""
+    try:
+        return digest_of(inspect.getsource(function))
+    except (OSError, TypeError):
+        return digest_of(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+class _Counter:
+    """Counts the inputs of a model."""
+
+    def __init__(self) -> None:
+        self.inputs = 0
+
+    def on(self, model: nn.Module) -> Any:
+        """Until the block ends."""
+        return model.register_forward_pre_hook(self._add, with_kwargs=True)
+
+    def _add(self, model: nn.Module, given: Any, named: Any) -> None:
+        found = [x for x in (*given, *named.values()) if isinstance(x, Tensor) and x.ndim]
+        self.inputs += len(found[0]) if found else 0
+
+
+def load_task(config: RunConfig, allow_imports: bool = False) -> Task:
+    """What a configuration asks for.
+
+    Args:
+        config: it may name code of the user's.
+        allow_imports: whether that may run.
+
+    Raises:
+        UserError: it may not, it fails, or a file cannot be read.
+    """
+    named = config.imports
+    if named and not allow_imports:
+        where, first = next(iter(named.items()))
+        raise UserError(
+            f"{where}: import {first.function} runs code that the configuration names: say --allow-imports "
+            "(allow_imports=True) if you trust it"
+        )
+    if isinstance(config.model, GivenModel):
+        raise UserError(
+            f"the network {config.model.kind} was given by a program, and only that can give it again: "
+            "call simulate of what prap_pim.compare gave"
+        )
+    data = load(config.data, config.seed)
+    own = isinstance(config.model, OWN)
+    function = metric_of(config, data) if config.metric is not None else None
+    own = own or function is not None or not isinstance(data.calibration, Examples)
+    model = built(config, data) if own else None
+    task = Task(
+        name=_name(config, model),
+        random=isinstance(config.model, TimmModel | TorchvisionModel) and config.checkpoint is None,
+        build=lambda: built(config, data) if model is None else model,
+        data=data,
+        own=own,
+        function=function,
+        minimize=config.metric.minimize if config.metric is not None else (),
+        loss=of_user(config.loss.load("loss") if config.loss is not None else None),
+    )
+    if not task.own:
+        return task
+    digests = {
+        "model": state_digest(task.model),
+        **{f"{where} code": Imported(where, each.function, each.arguments).digest for where, each in named.items()},
+    }
+    return replace(task, digests=digests)
+
+
+def metric_of(config: RunConfig, data: Splits) -> Callable[[nn.Module], Any]:
+    """The configuration's own metric, of a model alone."""
+    assert config.metric is not None
+    return _OfTest(config.metric.load("metric"), data.test)
+
+
+@dataclass(frozen=True, eq=False)
+class _OfTest:
+    """A metric that may take the test data as well."""
+
+    function: Any
+    test: Any
+
+    @property
+    def __name__(self) -> str:  # as a function has
+        return str(self.function.__name__)
+
+    @property
+    def digest(self) -> str:
+        """Of the code, and its arguments."""
+        return str(self.function.digest)
+
+    def __call__(self, model: nn.Module) -> Any:
+        try:
+            inspect.signature(self.function.found).bind(None, None, **self.function.arguments)
+        except TypeError:
+            return self.function(model)
+        return self.function(model, self.test)
+
+
+def _name(config: RunConfig, model: nn.Module | None) -> str:
+    if isinstance(model, OnnxNetwork):
+        return model.captured.network.name
+    if isinstance(config.model, OWN):
+        return type(model).__name__
+    details = ", ".join(f"{key} {value}" for key, value in config.model.model_dump(exclude={"name"}).items())
+    return f"{config.model.name} ({details})" if details else config.model.name
+
+
+def built(config: RunConfig, data: Splits) -> nn.Module:
+    """The network before training: with random weights, or with those of the user's checkpoint."""
+    if isinstance(config.model, OnnxModel):
+        from prap_pim.frontend.onnx import OnnxFile
+
+        file = OnnxFile.read(config.model.onnx)
+        given = data.calibration.inputs if isinstance(data.calibration, Examples) else data.calibration
+        batches = calibration_batches(given, nn.Identity(), file.name)
+        return OnnxNetwork(file, [tensors(batch, file.name) for batch in batches])
+    channels = data.calibration.inputs.shape[1] if isinstance(data.calibration, Examples) else 0
+    try:
+        model = build(config.model, channels, data.classes or 0, config.seed)
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"model: it cannot be built here ({str(error).splitlines()[0]})") from error
+    check_model(model)
+    if config.checkpoint is not None:
+        load_weights(model, config.checkpoint)
+    return model

@@ -1,0 +1,101 @@
+"""The user's own pictures in folders by class, read one by one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from prap_pim.common.errors import UserError
+from prap_pim.common.files import digest_of
+from prap_pim.training.data.pictures import Pictures
+from prap_pim.training.data.splits import Examples, Splits, Streamed, load, stratified_order
+
+_KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+_HELD = ("val", "valid", "validation", "test")  # what the folder to test with may be called
+_SHARE = 5  # one in so many is tested with where nothing says which
+
+
+class ImagesConfig(Pictures):
+    """``folder/train/CLASS/...`` with ``folder/val/CLASS/...`` (or ``valid``, ``validation``, ``test``), or one
+    ``folder/CLASS/...`` that is split. Classes are numbered in the order of their names.
+
+    Attributes:
+        folder: of these.
+        train: pictures; None: all that calibration leaves.
+        calibration: pictures, taken from those to train on.
+        test: pictures; None: all of its folder, or a fifth of one that is split.
+    """
+
+    name: Literal["images"] = "images"
+    folder: Path
+    train: int | None = Field(default=None, ge=1)
+    calibration: int = Field(default=320, ge=1)
+    test: int | None = Field(default=None, ge=1)
+
+
+@load.register
+def _(config: ImagesConfig, seed: int) -> Splits:
+    root, generator = config.folder, np.random.default_rng(seed)
+    if not root.is_dir():
+        raise UserError(f"data: there is no folder {root}")
+    held = next((root / name for name in _HELD if (root / name).is_dir()), None)
+    if (root / "train").is_dir() and held is not None:
+        classes, files, labels = _listed(root / "train")
+        names, tests, test_labels = _listed(held)
+        if names != classes:
+            odd = sorted(set(names) ^ set(classes))[0]
+            raise UserError(f"data: {root}: class {odd!r} is not in both {held.name} and train")
+        order = stratified_order(test_labels, generator)[: config.test]
+        test = [tests[i] for i in order], test_labels[order]
+        rest = stratified_order(labels, generator)
+    else:
+        classes, files, labels = _listed(root / "train" if (root / "train").is_dir() else root)
+        order = stratified_order(labels, generator)
+        count = config.test or max(1, len(files) // _SHARE)
+        test, rest = ([files[i] for i in order[:count]], labels[order[:count]]), order[count:]
+    calibration, training = rest[: config.calibration], rest[config.calibration :][: config.train]
+    if not len(training) or len(calibration) < config.calibration or len(training) < (config.train or 1):
+        raise UserError(
+            f"data: {root} has {len(rest):,} pictures to train and calibrate with, too few for {config.calibration:,} "
+            f"to calibrate and {config.train or 1:,} to train"
+        )
+    parts = [_streamed(config, [files[i] for i in part], labels[part]) for part in (training, calibration)]
+    return Splits(
+        f"{root.name}: pictures of {len(classes)} classes (the user's own)",
+        len(classes),
+        parts[0],
+        Examples(*parts[1].take(torch.arange(len(parts[1])))),
+        _streamed(config, *test),
+    )
+
+
+def _listed(folder: Path) -> tuple[list[str], list[Path], NDArray[np.int64]]:
+    """Classes, pictures, and their labels, int64 [N].
+
+    Raises:
+        UserError: there are no pictures, or only of one class.
+    """
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    files, labels = list[Path](), list[int]()
+    for number, name in enumerate(classes):
+        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in _KINDS)
+        files += found
+        labels += [number] * len(found)
+    if len(set(labels)) < 2:
+        raise UserError(f"data: {folder} must have a folder of pictures for each of two classes or more")
+    return classes, files, np.array(labels, np.int64)
+
+
+def _streamed(config: Pictures, files: Sequence[Path], labels: NDArray[np.int64]) -> Streamed:
+    known = torch.from_numpy(np.asarray(labels, np.int64))
+
+    def read(number: int) -> tuple[Tensor, Tensor]:
+        return config.picture(files[number], str(files[number])), known[number]
+
+    sizes = (f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files)
+    return Streamed(len(files), read, digest_of(*sizes, config.model_dump_json(include=set(Pictures.model_fields))))
