@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prap_pim.frontend.im2col import Rows, positions_of
+from prap_pim.frontend.im2col import positions_of, rows_of_pairs
 from prap_pim.frontend.quantize import LARGEST, InputGrid, QuantizeConfig, grid_of
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
@@ -188,13 +188,12 @@ class LayerInputs:
     ) -> Part:
         channels = slice(i * part.channels, (i + 1) * part.channels)
         moments = Moments(part.rows)
-        for x, y, places in self._places(part, most, seed):
-            mine, its = (each[:, channels] if self.layer.groups > 1 else each for each in (x, y))
-            now = Rows(part, mine, self.grid.zero)
-            then = now if y is x else Rows(part, its, self.original_grid.zero)
-            for some in torch.split(places, max(1, _ROWS_AT_ONCE // part.rows)):
-                rows = now.at(some).float()
-                moments.add(rows, rows if y is x else then.at(some).float())
+        places = self._places(part, most, seed)
+        if self.layer.groups > 1:
+            places = [_of_channels(channels, *each) for each in places]
+        for x, y in rows_of_pairs(part, places, (self.grid.zero, self.original_grid.zero), _ROWS_AT_ONCE):
+            rows = x.float()
+            moments.add(rows, rows if y is x else y.float())
         covariance, cross = moments.covariances()
         own = np.diag(covariance).copy()
         positions = sum(positions_of(part, x) for x in self.now)
@@ -234,6 +233,11 @@ class LayerInputs:
         if mask is None or part.kind != "linear" or not same:
             return np.arange(count)
         return np.flatnonzero(mask.flatten().cpu().numpy())
+
+
+def _of_channels(channels: slice, x: Tensor, y: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mine = x[:, channels]
+    return mine, mine if y is x else y[:, channels], places
 
 
 def _of_norm(layer: Layer) -> Float64:
