@@ -116,6 +116,21 @@ def test_a_network_of_a_run_is_called_as_the_model_is(tmp_path: Path) -> None:
         comparison.network("dens")
 
 
+@torch.no_grad()
+def test_the_model_is_left_as_it_is(tmp_path: Path) -> None:
+    """In training mode it is measured in evaluation mode; a loader that shuffles gives the same inputs again."""
+    own = detector()
+    state = {name: value.clone() for name, value in own.model.state_dict().items()}
+    own.model.train()
+    shuffled = torch.utils.data.DataLoader(own.calibration, 8, shuffle=True)
+    first = compared(Own(own.model, shuffled, own.evaluate, own.minimize), tmp_path / "run").results
+    assert own.model.training
+    assert all(torch.equal(value, state[name]) for name, value in own.model.state_dict().items())
+    assert first.float_metrics == own.evaluate(own.model.eval())
+    again = compared(Own(own.model, shuffled, own.evaluate, own.minimize), tmp_path / "run").results
+    assert again == first
+
+
 def test_devices_are_those_of_the_library(tmp_path: Path) -> None:
     """Accuracy by the user's function, and by labels that the library counts."""
     own = classifier()
@@ -145,6 +160,8 @@ def test_the_worst_of_what_should_be_small_is_the_greatest() -> None:
     assert report.metric == "recall"
     with pytest.raises(UserError, match="no number 'recal' was measured"):
         report.of("recal")
+    with pytest.raises(UserError, match=r"evaluate cannot be sent to them .*: define it at the top of a module"):
+        found.simulate(NOISY, evaluate=lambda module: 1.0, devices=2, processes=2)
 
 
 def pairs(count: int = 24) -> list[tuple[Tensor, Tensor]]:

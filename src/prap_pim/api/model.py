@@ -66,8 +66,8 @@ from prap_pim.methods.config import MethodConfig, Tune, with_tune
 from prap_pim.methods.method import Method, config_of, literal, method_of
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.run import CheckResult, unused_budget
+from prap_pim.runs.metric import OwnMetric
 from prap_pim.runs.simulate import Crossbars
-from prap_pim.runs.task import OwnMetric
 
 _PLAN, _MODEL, _CAPTURED, _EXAMPLE = (f"{name}.safetensors" for name in ("plan", "model", "captured", "example"))
 

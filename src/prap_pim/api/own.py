@@ -8,13 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.tables import data_frame
-from prap_pim.crossbar import Device
+from prap_pim.crossbar import Device, compressed_model
 from prap_pim.frontend import Captured, Inputs, check_model, of_arrays, state_digest, tensors, without_labels
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.methods.config import MethodConfig
@@ -29,9 +30,11 @@ from prap_pim.results.folder import RunFolder
 from prap_pim.results.run import Results, SimulationResult
 from prap_pim.runs import pipeline
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.finished import reopen
 from prap_pim.runs.simulate import Crossbars, Request, simulate_run
 from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.explore import Study, explore_config, run_study
+from prap_pim.runs.study.figures import better, figure_name
 from prap_pim.runs.study.trial import Stages
 from prap_pim.runs.task import Task
 from prap_pim.training import TrainingConfig
@@ -78,9 +81,6 @@ class Comparison:
         Raises:
             UserError: the run has no such method, or a file is damaged.
         """
-        from prap_pim.crossbar import compressed_model
-        from prap_pim.runs.finished import reopen
-
         with reopen(self.folder, task=self._task) as run:
             return self._task.called(compressed_model(*run.method(method)))
 
@@ -286,8 +286,6 @@ def _directed(objectives: Any, minimize: Collection[str]) -> Any:
     """Objectives with the direction of those of the user's own numbers of which less is better."""
     least = [f"metrics.{name}" for name in minimize]
     if isinstance(objectives, list | tuple) and any(name in least for name in objectives):
-        from prap_pim.runs.study.figures import better, figure_name
-
         return {name: "minimize" if name in least else better(figure_name(name)) for name in objectives}
     return objectives
 
@@ -309,11 +307,10 @@ def task_of(
     check_model(model)
     if evaluate is not None and not callable(evaluate):
         raise UserError(f"evaluate must be a function of a module, not {type(evaluate).__name__}")
-    given = calibration if isinstance(calibration, Tensor) or not isinstance(calibration, Iterable) else [*calibration]
     return Task(
         name=name or type(model).__name__,
         build=lambda: copy.deepcopy(model),
-        data=Splits("given by a program", None, train_loader, given, None),
+        data=Splits("given by a program", None, train_loader, calibration, None),
         own=True,
         function=evaluate,
         minimize=tuple(minimize),
@@ -395,11 +392,13 @@ def _first_inputs(loader: Iterable[Any], model: nn.Module) -> list[Inputs]:
     """Batches of the first inputs of a loader."""
     found: list[Inputs] = []
     count = 0
-    for batch in islice(iter(loader), _CALIBRATION):
-        found.append(without_labels(of_arrays(batch), model))
-        count += len(tensors(found[-1], type(model).__name__)[0])
-        if count >= _CALIBRATION:
-            break
+    with torch.random.fork_rng(devices=[]):  # a loader that shuffles gives the same each time
+        torch.default_generator.manual_seed(0)
+        for batch in islice(iter(loader), _CALIBRATION):
+            found.append(without_labels(of_arrays(batch), model))
+            count += len(tensors(found[-1], type(model).__name__)[0])
+            if count >= _CALIBRATION:
+                break
     if not found:
         raise UserError("train_loader is empty: it gives no batch")
     return found

@@ -18,6 +18,7 @@ from prap_pim.report.html.run import write_report
 from prap_pim.results.folder import PLAN, Manifest, RunFolder, open_run
 from prap_pim.results.run import MethodResult, Results
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.metric import FloatQuality, OwnMetric
 from prap_pim.runs.record import result_of, results_of
 from prap_pim.runs.stages import (
     MethodStages,
@@ -30,7 +31,7 @@ from prap_pim.runs.stages import (
     versions,
 )
 from prap_pim.runs.store import Store
-from prap_pim.runs.task import FloatQuality, OwnMetric, Task, load_task
+from prap_pim.runs.task import Task, load_task
 from prap_pim.training import Diverged, Processes, TrainingConfig, check_shards, torch_threads, train_along
 from prap_pim.training.data import Examples, Streamed
 

@@ -19,6 +19,7 @@ from prap_pim.results.run import (
     TimingResult,
 )
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.metric import FloatQuality
 from prap_pim.runs.stages import (
     Accuracy,
     Compression,
@@ -27,7 +28,7 @@ from prap_pim.runs.stages import (
     named_metrics,
     versions,
 )
-from prap_pim.runs.task import FloatQuality, Task
+from prap_pim.runs.task import Task
 
 _UNCHECKED = {"checked_outputs": 0, "mismatches": 0, "overflows": 0}  # of a layer whose network went through no cell
 

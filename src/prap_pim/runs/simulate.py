@@ -31,9 +31,10 @@ from prap_pim.report.html.run import write_report
 from prap_pim.results.run import ParameterResult, PointResult, Results, SimulationResult
 from prap_pim.runs.finished import FinishedRun, reopen
 from prap_pim.runs.fit import fitting_processes
+from prap_pim.runs.metric import LabelMetric
 from prap_pim.runs.stages import DIGITAL, has_meaning, versions
 from prap_pim.runs.store import Entry, Store
-from prap_pim.runs.task import LabelMetric, Task
+from prap_pim.runs.task import Task
 
 _Networks = Mapping[str, tuple[Captured, NetworkPlan]]  # by method
 _SWEPT: dict[str, tuple[str, ...]] = {  # quantity: the settings that it changes

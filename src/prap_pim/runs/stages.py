@@ -52,8 +52,9 @@ from prap_pim.methods.tune import check_tune
 from prap_pim.results.folder import PLAN
 from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.metric import ACCURACY, BITS
 from prap_pim.runs.store import Store
-from prap_pim.runs.task import ACCURACY, BITS, Task
+from prap_pim.runs.task import Task
 from prap_pim.training import Checkpoint, Processes, Training, train
 from prap_pim.training.models.own import OnnxNetwork
 

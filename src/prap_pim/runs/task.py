@@ -1,8 +1,6 @@
 """A network and what it is for, as the stages of a run need it: a network of the package, or the user's own."""
 
 import copy
-import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,10 +11,8 @@ from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of
-from prap_pim.common.imports import Imported, running
+from prap_pim.common.imports import Imported
 from prap_pim.common.progress import Steps, unheard
-from prap_pim.common.settings import Settings, nearest
-from prap_pim.crossbar import Metrics, OnCrossbars
 from prap_pim.frontend import (
     Called,
     Captured,
@@ -28,131 +24,15 @@ from prap_pim.frontend import (
     state_digest,
     tensors,
 )
-from prap_pim.frontend.evaluate import Labelled, Pairs, evaluate_pairs
 from prap_pim.frontend.weights import load_weights
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.metric import Counter, FloatQuality, LabelMetric, OfTest, OwnMetric, code_digest
 from prap_pim.training.data import Examples, Splits, Streamed, load
 from prap_pim.training.models import OWN, GivenModel, OnnxModel, TimmModel, TorchvisionModel, build
 from prap_pim.training.models.own import OnnxNetwork
 from prap_pim.training.objective import Loader, Loss, Split, cross_entropy, of_user
 
-ACCURACY, BITS = "accuracy", "bits_per_byte"  # metrics that results have fields of their own for
-PERPLEXITY = "perplexity"
 _BYTES = 256
-
-
-@dataclass(frozen=True, eq=False)
-class LabelMetric:
-    """How well labels of a test part are told: accuracy; of bytes bits per byte, too, of other tokens perplexity."""
-
-    pairs: Pairs
-    of: Literal["classes", "bytes", "tokens"]
-    minimize: tuple[str, ...] = (BITS, PERPLEXITY)
-
-    def of_first(self, count: int) -> "LabelMetric":
-        """The same on the first so many pairs."""
-        every = self.pairs
-        if isinstance(every, Examples):
-            return replace(self, pairs=Examples(every.inputs[:count], every.labels[:count]))
-        assert isinstance(every, Streamed)
-        return replace(self, pairs=replace(every, count=min(count, every.count)))
-
-    def __call__(self, network: nn.Module, told: Steps = unheard, first: int = 0) -> Metrics:
-        """What a network is worth that takes the tensors of a batch; ``first`` inputs are in batches of their own."""
-        if isinstance(network, OnCrossbars):
-            found = Labelled(self.pairs, first=first)(network)
-        else:
-            found = vars(evaluate_pairs(network, self.pairs, told=told))
-        bytes_ = {BITS: found["nats"] / math.log(2)} if self.of == "bytes" else {}
-        tokens = {PERPLEXITY: math.exp(found["nats"])} if self.of == "tokens" else {}
-        return {ACCURACY: found["accuracy"], **bytes_, **tokens}
-
-
-@dataclass(frozen=True, eq=False)
-class OwnMetric:
-    """A user's function of a module, checked: whatever it raises or gives is told of in one line.
-
-    Attributes:
-        function: of a module that is called as the model is; gives a number, or numbers by name.
-        minimize: names of those of which less is better.
-        called: makes such a module of a network that takes the tensors of a batch.
-    """
-
-    function: Callable[[nn.Module], Any]
-    minimize: tuple[str, ...] = ()
-    called: Callable[[nn.Module], nn.Module] = field(default=lambda network: network)
-
-    @property
-    def name(self) -> str:
-        """What its number is called if it gives but one."""
-        name = str(getattr(self.function, "__name__", "metric"))
-        return "metric" if name in ("evaluate", "<lambda>") else name
-
-    def __call__(self, network: nn.Module, told: Steps = unheard, first: int = 0) -> Metrics:
-        """What a network is worth that takes the tensors of a batch."""
-        return self.of_model(self.called(network))
-
-    def of_model(self, model: nn.Module) -> Metrics:
-        """What a module is worth that is called as the model is.
-
-        Raises:
-            UserError: the function raises, changes the model's state, or gives no finite number.
-        """
-        model.eval()
-        before = state_digest(model)
-        with running(f"evaluate {self.name}"), torch.no_grad():
-            given = self.function(model)
-        if state_digest(model) != before:
-            raise UserError(
-                f"evaluate {self.name} changed the model: is its batch norm in training mode? Call model.eval() in it, "
-                "not model.train()"
-            )
-        return self._checked(given)
-
-    def _checked(self, given: Any) -> Metrics:
-        values = dict(given) if isinstance(given, Mapping) else {self.name: given}
-        if not values:
-            raise UserError(f"evaluate {self.name} gave no number")
-        found = {}
-        for key, value in values.items():
-            if isinstance(value, Tensor) and value.numel() == 1:
-                value = value.item()
-            if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-                value = value.item()
-            what = f"evaluate {self.name}" + (f": {key!r}" if isinstance(given, Mapping) else "")
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UserError(f"{what} must be a number, not {type(value).__name__} {str(value)[:40]!r}")
-            if not math.isfinite(value):
-                raise UserError(f"{what} is {value:g}: it must be finite")
-            if key == ACCURACY and not 0 <= value <= 1:
-                raise UserError(f"{what} is {value:g}: an accuracy is a share, 0 to 1; call it otherwise if it is not")
-            found[str(key)] = float(value)
-        for name in self.minimize:
-            if name not in found:
-                raise UserError(f"minimize: evaluate {self.name} gives no {name!r} ({nearest(name, list(found))})")
-        return found
-
-    def twice(self, model: nn.Module) -> Metrics:
-        """As ``of_model``.
-
-        Raises:
-            UserError: as there; or it gives other values for the same model.
-        """
-        first, second = self.of_model(model), self.of_model(model)
-        for name, value in first.items():
-            if not math.isclose(value, second.get(name, math.nan), rel_tol=1e-6, abs_tol=1e-12):
-                raise UserError(
-                    f"evaluate {self.name} gives {value:.6g} and {second.get(name, math.nan):.6g} for the same model: "
-                    "what differs between methods would be chance. Seed what it draws, and take the same data each time"
-                )
-        return first
-
-
-class FloatQuality(Settings):
-    """What the network is worth before compression."""
-
-    metrics: dict[str, float]
-    inputs: int | None = None  # that the user's own metric looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +72,9 @@ class Task:
         if not self.own:
             return given.inputs  # type: ignore[no-any-return]
         inputs = given.inputs if isinstance(given, Examples) else given
-        return list(calibration_batches(inputs, self.model, self.name))
+        with torch.random.fork_rng(devices=[]):  # a loader that shuffles gives the same each time
+            torch.default_generator.manual_seed(0)
+            return list(calibration_batches(inputs, self.model, self.name))
 
     @property
     def example(self) -> Inputs:
@@ -309,33 +191,10 @@ class Task:
         if isinstance(metric, LabelMetric):
             return FloatQuality(metrics=dict(metric(self.model if trained is None else trained, told)))
         model = copy.deepcopy(self.model) if trained is None else self.called(trained)
-        counter = _Counter()
+        counter = Counter()
         with counter.on(model):
             found = metric.twice(model)
         return FloatQuality(metrics=dict(found), inputs=counter.inputs // 2)
-
-
-def code_digest(function: Callable[..., Any]) -> str:
-    """Of a function's source, as far as that can be found."""
-    try:
-        return digest_of(inspect.getsource(function))
-    except (OSError, TypeError):
-        return digest_of(getattr(function, "__qualname__", type(function).__qualname__))
-
-
-class _Counter:
-    """Counts the inputs of a model."""
-
-    def __init__(self) -> None:
-        self.inputs = 0
-
-    def on(self, model: nn.Module) -> Any:
-        """Until the block ends."""
-        return model.register_forward_pre_hook(self._add, with_kwargs=True)
-
-    def _add(self, model: nn.Module, given: Any, named: Any) -> None:
-        found = [x for x in (*given, *named.values()) if isinstance(x, Tensor) and x.ndim]
-        self.inputs += len(found[0]) if found else 0
 
 
 def load_task(config: RunConfig, allow_imports: bool = False) -> Task:
@@ -362,7 +221,7 @@ def load_task(config: RunConfig, allow_imports: bool = False) -> Task:
         )
     data = load(config.data, config.seed)
     own = isinstance(config.model, OWN)
-    function = metric_of(config, data) if config.metric is not None else None
+    function = OfTest(config.metric.load("metric"), data.test) if config.metric is not None else None
     own = own or function is not None or not isinstance(data.calibration, Examples)
     model = built(config, data) if own else None
     task = Task(
@@ -382,36 +241,6 @@ def load_task(config: RunConfig, allow_imports: bool = False) -> Task:
         **{f"{where} code": Imported(where, each.function, each.arguments).digest for where, each in named.items()},
     }
     return replace(task, digests=digests)
-
-
-def metric_of(config: RunConfig, data: Splits) -> Callable[[nn.Module], Any]:
-    """The configuration's own metric, of a model alone."""
-    assert config.metric is not None
-    return _OfTest(config.metric.load("metric"), data.test)
-
-
-@dataclass(frozen=True, eq=False)
-class _OfTest:
-    """A metric that may take the test data as well."""
-
-    function: Any
-    test: Any
-
-    @property
-    def __name__(self) -> str:  # as a function has
-        return str(self.function.__name__)
-
-    @property
-    def digest(self) -> str:
-        """Of the code, and its arguments."""
-        return str(self.function.digest)
-
-    def __call__(self, model: nn.Module) -> Any:
-        try:
-            inspect.signature(self.function.found).bind(None, None, **self.function.arguments)
-        except TypeError:
-            return self.function(model)
-        return self.function(model, self.test)
 
 
 def _name(config: RunConfig, model: nn.Module | None) -> str:

@@ -39,6 +39,10 @@ class Study(StudyResults):
         study._config = folder.config
         return study
 
+    def __eq__(self, other: object) -> bool:
+        """Wherever they are kept."""
+        return isinstance(other, Study) and self.model_dump() == other.model_dump()
+
     def report(self, path: str | Path) -> None:
         """Write the page of the study, one HTML file that needs no network.
 
