@@ -138,7 +138,7 @@ class Compression:
         return comparison.sqnr_db
 
     def summary(self) -> str:
-        """The result's check and the budget; what could not be mapped; a table of what was done to every layer."""
+        """What is on crossbars; the result's check and the budget; what is not on crossbars; a table of every layer."""
         notes, table = self._table()
         width = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         lines = [
@@ -162,9 +162,12 @@ class Compression:
             sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
             told = _told(given[layer.name], layer.kernel_positions) if given else ()
             table.append((name, *sizes, f"{steps:,}", share, *told))
-        whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {len(self.network.layers)} layers"
+        layers = f"{len(self.network.layers)} layers on crossbars ({self.network.on_crossbars})"
+        whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {layers}"
         found = self._compressed
-        not_mapped = [f"not mapped: {path}: {reason}" for path, reason in self.unsupported.items()]
+        not_mapped = [f"digital: {kind}: {share}" for kind, share in self.network.digital_shares().items()]
+        for path, reason in self.unsupported.items():
+            not_mapped.append(f"not mapped: {path}: {reason}; {self.network.share_of(path)}")
         limits = [
             found.prepared,
             self._costed,

@@ -49,6 +49,7 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 GAIN_BITS = 1 + (EXPONENT_MAX - EXPONENT_MIN).bit_length()  # a sign, and an exponent of the plan's range
+_WEIGHT_BYTES = 4  # of a weight that stays digital: the bit-true model computes with it in float32, too
 _FREE = frozenset(  # data stays where it is, or is addressed otherwise
     (
         *("input", "output", "identity", "dropout", "flatten", "unflatten", "reshape", "view", "transpose", "permute"),
@@ -127,6 +128,9 @@ class LayerActivity:
         inter_tile_bytes: activations and accumulators sent from tile to tile.
         inter_tile_byte_hops: the same times the links passed.
         digital_ops: element operations of the digital operations done in this layer's tile.
+        memory_accesses: port-wide accesses of these operations to the digital memory, for weights that are not on
+            crossbars.
+        memory_bytes: that this memory holds for them (not an event).
         stored_cells: cells that are programmed, in all copies (not an event).
         busiest: per output position.
     """
@@ -164,6 +168,8 @@ class LayerActivity:
     inter_tile_bytes: int
     inter_tile_byte_hops: int
     digital_ops: int
+    memory_accesses: int
+    memory_bytes: int
     stored_cells: int
     busiest: Busiest
 
@@ -288,6 +294,8 @@ def activity(
         inter_tile_bytes=inter_tile,
         inter_tile_byte_hops=byte_hops,
         digital_ops=sum(_element_ops(op) for op in digital_ops),
+        memory_accesses=sum(-(-op.weight_reads * _WEIGHT_BYTES * 8 // chip.buffer_port_bits) for op in digital_ops),
+        memory_bytes=sum(op.weights for op in digital_ops) * _WEIGHT_BYTES,
         stored_cells=int((plan.donors_per_group * used_rows).sum()) * grain.columns_per_weight * mapping.copies,
         busiest=Busiest(
             ous=int(ous.max()),
@@ -513,7 +521,7 @@ def _traffic(
 def _element_ops(op: DigitalOp) -> int:
     """Element operations: one per input element that is compared, added or mapped; none where data only changes shape.
 
-    A product of activations by activations counts two for each of its multiplications, one of them the addition, and
+    A product counts two for each of its multiplications, one of them the addition, and
     a lookup one per element found. An unknown operation counts as one per element read.
     """
     if op.op in _FREE:

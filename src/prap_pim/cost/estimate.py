@@ -99,8 +99,9 @@ class CostReport:
         budget: crossbars that the network might take; None: what each layer takes by itself.
         chip: on what.
         layers: in network order.
-        macs: multiplications of one inference of the uncompressed network, whatever the method leaves of them: the
-            useful work, so that methods can be compared.
+        macs: multiplications of one inference of the uncompressed network, whatever the method leaves of them, on
+            crossbars and off them: the useful work, so that methods can be compared.
+        crossbar_macs: of these, by weights that are on crossbars.
         serial: times if nothing overlaps.
         pipelined: times if stages and layers overlap.
         energy_breakdown_j: of one inference, by component; leakage is not in it.
@@ -118,6 +119,7 @@ class CostReport:
     chip: Chip
     layers: tuple[LayerCost, ...]
     macs: int
+    crossbar_macs: int
     serial: Timing
     pipelined: Timing
     energy_breakdown_j: Mapping[str, float]
@@ -143,6 +145,7 @@ class CostReport:
             ("area", f"{self.area_m2:.4g} m²"),
             ("crossbars", f"{self.crossbars:,}"),
             ("OU steps", f"{self.ou_steps:,}"),
+            ("multiplications on crossbars", f"{self.crossbar_macs / self.macs:.1%}"),
         ]
         caption = f"{self.network} ({self.method}) on {self.chip.name}, for one inference"
         return html_table(caption, ("figure", "value"), rows)
@@ -272,6 +275,7 @@ def cost(
         tiles=mapping.tiles,
         index_bytes=sum(layer.index_stored_bytes for layer in layers),
         dot_register_bytes=sum(layer.crossbars * layer.activity.dot_register_bytes for layer in layers),
+        memory_bytes=sum(layer.activity.memory_bytes for layer in layers),
     )
     times = {layer.name: layer.time for layer in layers}
     serial_s = sum(time.serial_s for time in times.values())
@@ -282,7 +286,8 @@ def cost(
         budget=crossbars,
         chip=chip,
         layers=layers,
-        macs=sum(layer.weight.size * layer.positions for layer in network.layers),
+        macs=network.macs,
+        crossbar_macs=network.crossbar_macs,
         serial=Timing(serial_s, 1 / serial_s),
         pipelined=Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values())),
         energy_breakdown_j={

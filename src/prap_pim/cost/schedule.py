@@ -61,13 +61,14 @@ _GATHERING = ("dot registers", "accumulators", "adder trees", "partial-sum buffe
 def layer_time(activity: LayerActivity, chip: Chip, table: ComponentTable) -> LayerTime:
     """Time one layer from its counts."""
     return time_positions(
-        activity.busiest, activity.rounds, _digital(activity, chip, activity.output_tiles), chip, table
+        activity.busiest, activity.rounds, _digital(activity, chip, table, activity.output_tiles), chip, table
     )
 
 
-def _digital(activity: LayerActivity, chip: Chip, tiles: int) -> float:
-    """Seconds of digital work that ``tiles`` tiles share."""
-    return (activity.digital_ops + activity.outputs) / (chip.digital_lanes * chip.clock_hz) / tiles
+def _digital(activity: LayerActivity, chip: Chip, table: ComponentTable, tiles: int) -> float:
+    """Seconds of digital work that ``tiles`` tiles share: of the lanes, or of the memory that brings what they read."""
+    lanes = (activity.digital_ops + activity.outputs) / (chip.digital_lanes * chip.clock_hz)
+    return max(lanes, activity.memory_accesses * table("digital_memory", "latency")) / tiles
 
 
 def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chip, table: ComponentTable) -> LayerTime:
@@ -144,7 +145,7 @@ def builds(
     """
     positions = layer.positions
     alone = activity(mapping, layer, chip, digital_ops=digital_ops, zero_input=zero_input)
-    digital_s = _digital(alone, chip, 1)
+    digital_s = _digital(alone, chip, table, 1)
     copies = np.arange(1, min(crossbars // mapping.crossbars, positions) + 1)
     found = [_build(mapping, alone.busiest, positions, copies, digital_s, chip, table)]
     widest = min(crossbars // positions, mapping.ous)

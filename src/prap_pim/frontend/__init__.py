@@ -12,7 +12,7 @@ from prap_pim.frontend.compare import (
     judged,
     losses,
 )
-from prap_pim.frontend.graph import Captured, DigitalModule, Origin
+from prap_pim.frontend.graph import LEFT_DIGITAL, Captured, DigitalModule, Origin
 from prap_pim.frontend.inputs import (
     Inputs,
     call,
@@ -32,6 +32,7 @@ from prap_pim.frontend.trace import capture, check_model
 from prap_pim.frontend.walk import Pair, Probe, Walk
 
 __all__ = [
+    "LEFT_DIGITAL",
     "Captured",
     "Comparison",
     "Difference",

@@ -21,14 +21,14 @@ from torch.nn import functional
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from prap_pim.common.errors import UserError
-from prap_pim.frontend.graph import Origin
+from prap_pim.frontend.graph import LEFT_DIGITAL, Origin
 from prap_pim.frontend.inputs import Inputs, call, outputs
 
 _CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _PRODUCTS = ("linear", "addmm", "mm", "matmul")
 _RECURRENT = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
-_UNMAPPED = {
+_REASONS = {
     **{
         f"{name}{cell}": f"a recurrent layer ({kind}) cannot be mapped yet"
         for name, kind in _RECURRENT.items()
@@ -244,9 +244,14 @@ class _Lowering:
             self._transposed(node, int(name[14]))
         elif name == "batch_norm":
             self._batch_norm(node)
-        elif (name in _UNMAPPED or "mm" in name) and any(self._is_weight(each) for each in node.all_input_nodes):
+        elif (name in _REASONS or "mm" in name) and any(self._is_weight(each) for each in node.all_input_nodes):
             plain = f"a product with a weight by {name} cannot be mapped: use linear layers"
-            self.unsupported[self._path(node)] = _UNMAPPED.get(name, plain)
+            self._leave(node, _REASONS.get(name, plain))
+
+    def _leave(self, node: fx.Node, reason: str) -> None:
+        """A product with a weight that stays digital."""
+        node.meta[LEFT_DIGITAL] = self._path(node)
+        self.unsupported[node.meta[LEFT_DIGITAL]] = reason
 
     def _is_weight(self, node: Any) -> bool:
         """Whether an argument is a matrix of parameters."""
@@ -273,13 +278,13 @@ class _Lowering:
         if turned:  # W x is the transpose of a linear layer on x transposed
             x, weight = weight, x
         elif self._is_weight(x) and name != "linear":
-            self.unsupported[self._path(node)] = f"{name} with a weight on the left cannot be mapped"
+            self._leave(node, f"{name} with a weight on the left cannot be mapped")
             return
         elif not self._is_weight(weight):
             return
         value, fixed_bias = self._value(weight), bias is None or bias in self.constant
         if value.ndim != 2 or not plain or not fixed_bias:
-            self.unsupported[self._path(node)] = f"{name} with a weight {list(value.shape)} cannot be mapped"
+            self._leave(node, f"{name} with a weight {list(value.shape)} cannot be mapped")
             return
         rows_first = name != "linear" and not turned  # [inputs, filters]
         path = self._layer(node, weight, bias, ((torch.t, ()),) if rows_first else ())
@@ -384,9 +389,7 @@ class _Lowering:
         """The path of the layer that has this weight; empty, and noted, if the weight is no view of a parameter."""
         origin = self._origin(weight)
         if origin is None:
-            self.unsupported[self._path(node)] = (
-                "its weight is computed from others (parametrised or normalised): make it a parameter"
-            )
+            self._leave(node, "its weight is computed from others (parametrised or normalised): make it a parameter")
             return ""
         key = (origin.parameter, origin.views, bias, str(geometry))
         if key not in self.known:

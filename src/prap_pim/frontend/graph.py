@@ -1,7 +1,8 @@
 """A captured network: its layers and digital operations, and the graph that computes it."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 from typing import Any
@@ -44,6 +45,9 @@ class Origin:
             value = function(value, *arguments)
         assert isinstance(value, Tensor)
         return value
+
+
+LEFT_DIGITAL = "unmapped"  # in the meta of a graph's node: the path under which ``Captured.unsupported`` has it
 
 
 CONVS = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -91,6 +95,10 @@ class DigitalModule(nn.Module):
     def macs(self, inputs: Sequence[torch.Size], output: torch.Size) -> int:
         """Multiplications with an addition each, of a product of activations; by the shapes, batch and all."""
         return 0
+
+    def stored(self) -> dict[Any, int]:
+        """Numbers in each weight matrix or table that it holds, by what tells that one from others."""
+        return _matrices(self.parameters())
 
     def differentiable(self) -> nn.Module:
         """One that computes the same, with a derivative.
@@ -228,6 +236,7 @@ class _Builder:
         self.folded: dict[str, str] = {}
         self.sources: dict[fx.Node, tuple[str, ...]] = {}  # names whose output a graph node stands for
         self.taken = {node.target for node in self.calls if self._is_matrix(node)}
+        self.held: set[Any] = set()  # matrices that stay digital, each counted once
 
     def build(self) -> Captured:
         for node in self.module.graph.nodes:
@@ -248,23 +257,56 @@ class _Builder:
         folded = node.op == "call_module" and node.target in self.folded.values()
         if folded or isinstance(called, _IDLE_MODULES) or raw_name(node).rstrip("_") in _IDLE_FUNCTIONS:
             return inputs
+        name = str(node.target) if called is not None else node.name
+        kind, macs = "input" if node.op == "placeholder" else _op_name(node, called), _macs(node, called) // self.batch
+        weights, reads = self._digital_weights(node, called, kind, macs)
         op = DigitalOp(
-            name=self._unique(str(node.target) if called is not None else node.name),
-            op="input" if node.op == "placeholder" else _op_name(node, called),
+            name=self._unique(node.meta.get(LEFT_DIGITAL, name)),
+            op=kind,
             input_elements=sum(self._elements(source) for source in node.all_input_nodes if self.sources[source]),
             output_elements=self._elements(node),
             sources=inputs,
-            macs=_macs(node, called) // self.batch,
+            macs=macs,
+            weights=weights,
+            weight_reads=reads,
         )
         self.nodes.append(op)
         return (op.name,)
+
+    def _digital_weights(self, node: fx.Node, called: nn.Module | None, kind: str, macs: int) -> tuple[int, int]:
+        """Numbers in the matrices and tables that a node is the first to read, and how many of them it reads."""
+        if called is not None:
+            held = called.stored() if isinstance(called, DigitalModule) else _matrices(called.parameters())
+            once = sum(held.values())
+        else:
+            constants = [each for each in node.all_input_nodes if not self.sources[each] and each.op != "placeholder"]
+            held = _matrices(self._roots(constants, buffers=bool(macs)))
+            once = sum(self._numbers(each) for each in constants)
+        new = sum(size for key, size in held.items() if key not in self.held)
+        self.held.update(held)
+        found = self._elements(node) if kind == "embedding" else once
+        return new, (macs or found) if held else 0
+
+    def _roots(self, nodes: Sequence[fx.Node], buffers: bool) -> Iterator[Tensor]:
+        """The parameters that constants are made of, and the buffers if so asked."""
+        left = list(nodes)
+        while left:
+            node = left.pop()
+            if node.op == "get_attr":
+                value = operator.attrgetter(str(node.target))(self.module)
+                if isinstance(value, Tensor) and (buffers or isinstance(value, nn.Parameter)):
+                    yield value
+            left += node.all_input_nodes
+
+    def _numbers(self, node: fx.Node) -> int:
+        return sum(prod(tensor.shape) for tensor in _tensors(node))
 
     def _inputs(self, node: fx.Node) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for source in node.all_input_nodes for name in self.sources[source]))
 
     def _elements(self, node: fx.Node) -> int:
         """Activations of one inference."""
-        return sum(prod(tensor.shape) for tensor in _tensors(node)) // self.batch
+        return self._numbers(node) // self.batch
 
     def _unique(self, name: str) -> str:
         candidate, count = name, 1
@@ -366,6 +408,11 @@ class _Builder:
             return None  # of a linear layer over positions it runs over dimension 1, which is not that of the filters
         once = sum(self.modules[str(call.target)] is module for call in self.calls) == 1
         return (str(user.target), module) if once and module.running_var is not None else None
+
+
+def _matrices(tensors: Iterable[Tensor]) -> dict[Any, int]:
+    """Numbers in those that are no vectors, by identity."""
+    return {id(each): each.numel() for each in tensors if each.ndim > 1}
 
 
 def _weight(module: nn.Module) -> Tensor:

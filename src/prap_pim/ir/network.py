@@ -179,7 +179,11 @@ class DigitalOp:
         input_elements: activations that it reads (all inputs together), per inference.
         output_elements: activations that it writes, per inference.
         sources: names of the nodes whose output it reads.
-        macs: multiplications with an addition each, per inference, of a product of activations by activations.
+        macs: multiplications with an addition each, per inference, of a product that is not on crossbars.
+        weights: numbers in matrices and tables of the model that are stored for it; one that several operations read is
+            the first one's.
+        weight_reads: times that one of them is read, per inference: once for each multiplication, or each number that
+            a lookup finds.
     """
 
     name: str
@@ -188,6 +192,19 @@ class DigitalOp:
     output_elements: int
     sources: tuple[str, ...]
     macs: int = 0
+    weights: int = 0
+    weight_reads: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of a network: of its weights, and of the multiplications of one inference, 0..1."""
+
+    weights: float
+    macs: float
+
+    def __str__(self) -> str:
+        return f"{self.weights:.1%} of the weights, {self.macs:.1%} of the multiplications"
 
 
 @dataclass(frozen=True)
@@ -229,9 +246,50 @@ class Network:
         return layer.positions - sum(n.positions for n in self.nodes if isinstance(n, Call) and n.layer == layer.name)
 
     @property
+    def digital(self) -> tuple[DigitalOp, ...]:
+        """What is not done on crossbars, in order."""
+        return tuple(node for node in self.nodes if isinstance(node, DigitalOp))
+
+    @property
     def parameters(self) -> int:
         """Weights on crossbars."""
         return sum(layer.weight.size for layer in self.layers)
+
+    @property
+    def weights(self) -> int:
+        """Numbers in all weight matrices and tables, on crossbars and off them."""
+        return self.parameters + sum(op.weights for op in self.digital)
+
+    @property
+    def crossbar_macs(self) -> int:
+        """Multiplications of one inference by weights on crossbars, each of which is done."""
+        return sum(layer.weight.size * layer.positions for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of one inference, on crossbars and off them."""
+        return self.crossbar_macs + sum(op.macs for op in self.digital)
+
+    @property
+    def on_crossbars(self) -> Share:
+        """What the layers have of the whole."""
+        return Share(self.parameters / self.weights, self.crossbar_macs / self.macs)
+
+    def share_of(self, name: str) -> Share:
+        """What the digital operations of a name, or of what has that path, have of the whole."""
+        found = [op for op in self.digital if op.name == name or op.name.startswith((f"{name}.", f"{name}:"))]
+        return Share(sum(op.weights for op in found) / self.weights, sum(op.macs for op in found) / self.macs)
+
+    def digital_shares(self) -> dict[str, Share]:
+        """Of digital operations with weights or multiplications, by what they are (``DigitalOp.op``)."""
+        kinds: dict[str, list[DigitalOp]] = {}
+        for op in self.digital:
+            if op.weights or op.macs:
+                kinds.setdefault(op.op, []).append(op)
+        return {
+            kind: Share(sum(op.weights for op in ops) / self.weights, sum(op.macs for op in ops) / self.macs)
+            for kind, ops in kinds.items()
+        }
 
     def __iter__(self) -> Iterator["Node"]:
         return iter(self.nodes)

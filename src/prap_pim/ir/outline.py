@@ -55,6 +55,8 @@ class _DigitalOutline(Settings):
     output_elements: _Count
     sources: tuple[str, ...]
     macs: _Count
+    weights: _Count = 0
+    weight_reads: _Count = 0
 
 
 class Outline(Settings):

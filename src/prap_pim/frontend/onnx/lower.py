@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from prap_pim.common.errors import UserError, printable, shown
-from prap_pim.frontend import Captured
+from prap_pim.frontend import LEFT_DIGITAL, Captured
 from prap_pim.frontend.onnx.file import Array, OnnxFile, dtype_of, first_line, inner_graphs, reads
 from prap_pim.frontend.onnx.program import Piece, Program, is_tensor, session, to_array, to_tensor
 
@@ -364,9 +364,11 @@ class _Lowering:
             self.lazy.update(outputs.values())  # a list, a map or text: goes into the pieces of those who read it
             return
         fixed = [len(self.values[name]) for name in inputs if self.values[name].ndim] if self.fixed else None
-        piece.of_example(self._macs(own[-1], found), fixed)
+        piece.of_example(self._macs(own[-1], found), fixed, self._matrices(own[-1]))
         self.root[path] = piece
         place = self.graph.create_node("call_module", path, tuple(self.places[name] for name in inputs))
+        if (left := self._label(own[-1], whole=True)) in self.unsupported:
+            place.meta[LEFT_DIGITAL] = left
         for at, (name, value) in enumerate(zip(outputs.values(), found, strict=True)):
             part = place
             if len(found) > 1:
@@ -390,6 +392,13 @@ class _Lowering:
         if node.op_type in ("LSTM", "GRU", "RNN"):  # each weight once for every step of every sequence
             return prod(shape(0)[:2]) * (prod(shape(1)) + prod(shape(2)))
         return prod(shape(0)) * prod(shape(1)[1:]) if node.op_type == "ConvTranspose" else 0
+
+    def _matrices(self, node: NodeProto) -> dict[str, int]:
+        """Numbers in the weights that a node reads, those inside of its graphs included, by what tells them apart."""
+        found = {self._origin(name): self._constant(name) for name in reads(node) if self._is_matrix(name)}
+        sizes = {origin: value.size for origin, value in found.items() if value is not None}
+        inside = [tensor for graph in inner_graphs(node) for tensor in graph.initializer if len(tensor.dims) > 1]
+        return sizes | {f"{self._label(node, whole=True)}: {each.name}": prod(each.dims) for each in inside}
 
     def _label(self, node: NodeProto, whole: bool = False) -> str:
         """Of a node, for people; a long one cut, if it need not be whole."""

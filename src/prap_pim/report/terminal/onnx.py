@@ -22,6 +22,8 @@ _COSTS = (
 def print_summary(summary: OnnxSummary, console: Console) -> None:
     """Print what became of every layer, what an inference costs, and how far the outputs are from the original's."""
     console.print(Text(f"{shown(summary.model)}: {summary.method} on {summary.chip}, for one inference", style="bold"))
+    mapped = f"{summary.mapped_weights:.1%} of the weights, {summary.mapped_macs:.1%} of the multiplications"
+    console.print(f"on crossbars: {mapped}", highlight=False)
     for line in summary.check.findings:
         console.print(Text(printable(line)))
     if summary.check.warning:
@@ -39,7 +41,8 @@ def print_summary(summary: OnnxSummary, console: Console) -> None:
     for name, branch in summary.branches.items():
         console.print(Text(f"If {shown(name)}: its {shown(branch)} is compressed; the other branch keeps its weights"))
     for name, reason in summary.digital.items():
-        console.print(Text(f"left digital: {shown(name)}: {reason}", style="yellow"))
+        share = summary.digital_shares[name]
+        console.print(Text(f"left digital: {shown(name)}: {reason}; {share}", style="yellow"))
     console.print(f"{summary.compute_ratio:.4f} of the dense network's OU steps", highlight=False)
     if summary.limit:
         console.print(summary.limit, highlight=False)
