@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from prap_pim.common.errors import UserError, one_line
@@ -28,11 +28,13 @@ from prap_pim.frontend import (
     check_model,
     constants,
     cut,
+    filled,
     not_of_one_size,
     of_arrays,
     on_copies,
     one_of_each_size,
     outputs,
+    plain_copy,
     sizes,
     tensors,
     without_labels,
@@ -109,10 +111,7 @@ class Compression:
         batch, and gives what the model gives.
         """
         rebuilt = bit_true_network(self._compressed.captured, self.plan, self.chip)
-        name = self.network.name
-        with torch.no_grad():
-            like = call(copy.deepcopy(self.model).eval(), tree_map(_copied, self._batch))
-        return _Called(rebuilt, inspect.signature(self.model.forward), self._batch, like, name)
+        return _called_as(self.model, rebuilt, self._batch, self.network.name)
 
     @torch.no_grad()
     def sqnr_db(self, batch: Inputs | None = None) -> float:
@@ -257,7 +256,7 @@ def compress(
     except RuntimeError as error:
         raise _of_one_size(batches, name, error) from error
     return Compression(
-        model=_drop_in(model, captured, found),
+        model=_drop_in(model, captured, found, batches[0], name),
         plan=found.plan,
         network=found.captured.network,
         changed=found.changed,
@@ -323,6 +322,14 @@ def _plan(given: "NetworkPlan | Compression | str | Path | None") -> NetworkPlan
     return given
 
 
+@torch.no_grad()
+def _called_as(model: nn.Module, network: nn.Module, batch: Inputs, name: str) -> nn.Module:
+    """A captured network that is called as a model is; it gives what the model gives for this batch."""
+    signature = model._signature if isinstance(model, _Called) else inspect.signature(model.forward)
+    like = call(copy.deepcopy(model).eval(), tree_map(_copied, batch))
+    return _Called(network, signature, batch, like, name)
+
+
 class _Called(nn.Module):
     """A captured network that takes a batch as the model does, and gives its outputs as the model does."""
 
@@ -331,7 +338,7 @@ class _Called(nn.Module):
         self.network, self._signature, self._name = network, signature, name
         self._captured = batch if isinstance(batch, Mapping | tuple | list) else (batch,)
         self._constants = constants(self._captured)
-        self._leaves, self._structure = tree_flatten(like)
+        self._like = like
 
     def forward(self, *given: Any, **named: Any) -> Any:
         batch = self._as_captured(given, named)
@@ -345,8 +352,7 @@ class _Called(nn.Module):
         except RuntimeError as error:
             raise UserError(f"model {self._name} does not run on this batch: {one_line(error)}") from error
         found = iter(outputs(computed, self._name))
-        leaves = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        return tree_unflatten(leaves, self._structure)
+        return filled(self._like, found)
 
     def _as_captured(self, given: tuple[Any, ...], named: dict[str, Any]) -> Inputs:
         """Arguments in the form of the batch that the network was captured with."""
@@ -458,9 +464,12 @@ _BATCH = 64
 
 
 @torch.no_grad()
-def _drop_in(model: nn.Module, captured: Captured, found: Compressed) -> nn.Module:
-    """A copy of the user's model with the weights, biases and statistics of batch norm of the compressed network."""
-    changed = copy.deepcopy(model).eval()
+def _drop_in(model: nn.Module, captured: Captured, found: Compressed, batch: Inputs, name: str) -> nn.Module:
+    """A copy of the user's model with the weights, biases and statistics of batch norm of the compressed network; or
+    the traced network, where the model computes a weight from others and so has no place for it."""
+    changed = plain_copy(model, name)
+    if any(captured.origins[layer].computed for layer in found.changed):
+        return _called_as(changed, copy.deepcopy(found.captured.module), batch, name)
     layers = {layer.name for layer in captured.network.layers}
     own = untied(changed, (captured.origins[layer.name].parameter for layer in captured.network.layers))
     scaled = {name for site in found.equalised for name in (site.source, *site.readers)} & layers

@@ -56,6 +56,7 @@ _FREE = frozenset(  # data stays where it is, or is addressed otherwise
         *("t", "swapaxes", "movedim", "expand", "expandas", "unsqueeze", "squeeze", "slice", "select", "getitem"),
         *("index", "narrow", "split", "chunk", "unbind", "contiguous", "clone", "detach", "alias", "to", "cast"),
         *("float", "cat", "concat", "stack", "pad", "constantpad", "zeropad", "pixelshuffle", "channelshuffle"),
+        *("takerows", "mergerows"),
     )
 )
 
@@ -215,8 +216,8 @@ def activity(
     run_pairs = mapping.run_ous * pairs[mapping.run_group]  # [run], OU steps
     crossbar_steps = _largest_sum(mapping.run_crossbar, run_pairs, mapping.crossbars)
     # positions that the copies of one tile do, in as many rounds as a copy has positions
-    rounds = -(-positions // mapping.copies)
-    tile_share = float(tile_positions(positions, np.int64(mapping.copies), mapping.copies_per_tile) / rounds)
+    rounds = -(-positions // mapping.copies)  # none of an expert that no row comes to
+    tile_share = float(tile_positions(positions, np.int64(mapping.copies), mapping.copies_per_tile) / max(1, rounds))
 
     load_bits = used_rows[mapping.run_group] * grain.input_bits  # [run]
     load_accesses = -(-load_bits // chip.buffer_port_bits)
@@ -306,7 +307,7 @@ def activity(
             index_accesses=_largest_sum(index_pe, index_accesses, mapping.pes),
             merge_bits=int(tile_merges.max()) * chip.partial_sum_bits * tile_share,
             inter_tile_bits=(int(from_tiles.sum()) * chip.partial_sum_bits + output_bytes * 8) * tile_share,
-            steps=crossbar_steps / positions,
+            steps=crossbar_steps / max(1, positions),
             gathered=sums.gathered,
         ),
     )

@@ -18,6 +18,7 @@ from prap_pim.frontend.inputs import (
     call,
     constants,
     cut,
+    filled,
     not_of_one_size,
     of_arrays,
     on_copies,
@@ -28,6 +29,7 @@ from prap_pim.frontend.inputs import (
     tensors,
     without_labels,
 )
+from prap_pim.frontend.plain import plain_copy
 from prap_pim.frontend.trace import capture, check_model
 from prap_pim.frontend.walk import Pair, Probe, Walk
 
@@ -53,6 +55,7 @@ __all__ = [
     "cut",
     "decibel",
     "divergence",
+    "filled",
     "judged",
     "losses",
     "not_of_one_size",
@@ -61,6 +64,7 @@ __all__ = [
     "one_of_each_size",
     "outputs",
     "padding_mask",
+    "plain_copy",
     "sizes",
     "tensors",
     "without_labels",

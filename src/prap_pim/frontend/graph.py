@@ -14,6 +14,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prap_pim.common.errors import UserError
+from prap_pim.frontend.rows import merge_rows
 from prap_pim.ir.network import Call, DigitalOp, Float32, Layer, Network
 
 
@@ -26,17 +27,19 @@ class Origin:
         views: functions with their further arguments, applied one after another; each gives a view.
         bias: where what is added is; None if there is nothing.
         module: path of a linear layer or convolution that takes a bias, if it has none.
+        computed: the weight is computed from the parameter (and others), which cannot hold another one.
     """
 
     parameter: str
     views: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...] = ()
     bias: "Origin | None" = None
     module: str | None = None
+    computed: bool = False
 
     @property
     def takes_bias(self) -> bool:
         """Whether something can be added to what the layer gives."""
-        return self.bias is not None or self.module is not None
+        return self.bias is not None or self.module is not None or self.computed
 
     def of(self, parameter: Tensor) -> Tensor:
         """The weight in the parameter, [O, ...] in the layer's order; written to, the parameter changes."""
@@ -62,10 +65,10 @@ _IDLE_FUNCTIONS = frozenset({"dropout", "contiguous", "detach", "alias", "to", "
 _CONTRACTIONS = frozenset({"mv", "dot", "vdot", "inner", "tensordot"})
 
 
-_CHAINS = frozenset({"chain_matmul", "linalg_multi_dot"})
+CHAINS = frozenset({"chain_matmul", "linalg_multi_dot"})
 
 
-PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum", *_CONTRACTIONS, *_CHAINS})
+PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum", *_CONTRACTIONS, *CHAINS})
 
 
 _PER_TOKEN = frozenset(  # each of their weights is used once for every element of all but the last dimension
@@ -236,6 +239,7 @@ class _Builder:
         self.folded: dict[str, str] = {}
         self.sources: dict[fx.Node, tuple[str, ...]] = {}  # names whose output a graph node stands for
         self.taken = {node.target for node in self.calls if self._is_matrix(node)}
+        self.loads = _loads(module.graph, batch)
         self.held: set[Any] = set()  # matrices that stay digital, each counted once
 
     def build(self) -> Captured:
@@ -279,7 +283,7 @@ class _Builder:
             held = called.stored() if isinstance(called, DigitalModule) else _matrices(called.parameters())
             once = sum(held.values())
         else:
-            constants = [each for each in node.all_input_nodes if not self.sources[each] and each.op != "placeholder"]
+            constants = [each for each in node.all_input_nodes if not self.sources[each] and _rank(each) > 1]
             held = _matrices(self._roots(constants, buffers=bool(macs)))
             once = sum(self._numbers(each) for each in constants)
         new = sum(size for key, size in held.items() if key not in self.held)
@@ -306,6 +310,8 @@ class _Builder:
 
     def _elements(self, node: fx.Node) -> int:
         """Activations of one inference."""
+        if node in self.loads:
+            return self.loads[node] * prod(_tensors(node)[0].shape[1:])
         return self._numbers(node) // self.batch
 
     def _unique(self, name: str) -> str:
@@ -368,6 +374,8 @@ class _Builder:
         """Without the batch. A linear layer may see batch and positions in any order, a convolution several maps."""
         (tensor,) = _tensors(node)
         first, *rest = tensor.shape
+        if node in self.loads:
+            return (self.loads[node], *rest)
         if conv and (len(rest) != _weight(self.modules[name]).ndim - 1 or first % self.batch):
             raise UserError(f"layer {name}: a tensor {tuple(tensor.shape)} has no batch of {self.batch} in front")
         if conv or first == self.batch:
@@ -408,6 +416,26 @@ class _Builder:
             return None  # of a linear layer over positions it runs over dimension 1, which is not that of the filters
         once = sum(self.modules[str(call.target)] is module for call in self.calls) == 1
         return (str(user.target), module) if once and module.running_var is not None else None
+
+
+def _loads(graph: fx.Graph, batch: int) -> dict[fx.Node, int]:
+    """Rows per inference that experts were given in the example, and that they gave: whole numbers, whose sum over the
+    experts of a product is that of all rows (those with the largest remainders are rounded up)."""
+    found: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        if node.target is not merge_rows:
+            continue
+        parts = node.args[1:]
+        rows = np.array([_tensors(part)[0].shape[0] - 1 for part in parts])  # behind the last is one of zeros
+        each, rest = np.divmod(rows, batch)
+        each[np.argsort(-rest, kind="stable")[: round(rest.sum() / batch)]] += 1
+        for part, load in zip(parts, each.tolist(), strict=True):
+            found |= dict.fromkeys((part, part.all_input_nodes[0]), load)
+    return found
+
+
+def _rank(node: fx.Node) -> int:
+    return max((len(tensor.shape) for tensor in _tensors(node)), default=0)
 
 
 def _matrices(tensors: Iterable[Tensor]) -> dict[Any, int]:

@@ -24,8 +24,8 @@ class _LayerOutline(Settings):
     name: str
     kind: Literal["conv", "linear"]
     weight_shape: tuple[_Size, ...]
-    input_shape: tuple[_Size, ...]
-    output_shape: tuple[_Size, ...]
+    input_shape: tuple[_Count, ...]
+    output_shape: tuple[_Count, ...]
     sources: tuple[str, ...]
     stride: tuple[_Size, ...]
     padding: tuple[_Count, ...]
