@@ -8,7 +8,6 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from math import prod
 from typing import Any
 
 import torch
@@ -17,11 +16,10 @@ from torch.nn import functional
 
 from prap_pim.frontend.contract import Contraction, Labels, View, equation, of_einsum, of_matmul
 from prap_pim.frontend.graph import CHAINS, LEFT_DIGITAL, Origin
-from prap_pim.frontend.overlap import OverlapAdd
+from prap_pim.frontend.overlap import CONVS, OverlapAdd, products_of
 from prap_pim.frontend.recurrent import KINDS, Gates, stepped, unrolled
 from prap_pim.frontend.rows import by_offsets
 
-_CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _GROUPED = ("_grouped_mm", "grouped_mm_fallback")
 _TURNS = ("transpose", "permute", "t", "mT", "numpy_T")
@@ -389,7 +387,7 @@ class Lowering:
         path = self._layer(weight, bias, (), geometry)
         if path not in self.root:
             channels = value.shape[1] * groups
-            conv = _CONVS[dimensions](channels, len(value), value.shape[2:], *geometry, bias is not None, device="meta")
+            conv = CONVS[dimensions](channels, len(value), value.shape[2:], *geometry, bias is not None, device="meta")
             self._put(path, conv, value, bias)
         self._call(node, path, x)
 
@@ -403,21 +401,17 @@ class Lowering:
         if not self._is_weight(weight) or not (bias is None or bias in self.constant):
             return
         value = self._value(weight)  # [C, O / groups, *kernel]
-        channels, each, *kernel = value.shape
-        views = ((torch.Tensor.unflatten, (0, (groups, -1))), (torch.flatten, (3,)), (torch.permute, ((0, 2, 3, 1),)))
-        path = self._layer(weight, None, views)
+        conv, views = products_of(value, groups)
+        path = self._layer(weight, None, views, groups)
+        self.root.setdefault(path, conv)
+        kernel, shift = value.shape[2:], None if bias is None else self._value(bias)
+        stride, padding, more, dilation = (
+            _each(each, dimensions) for each in (stride, padding, output_padding, dilation)
+        )
+        margins = [(-p, m - p) for p, m in zip(padding, more, strict=True)]
         after = f"{path}_overlap"
-        if path not in self.root:
-            matrix = value.reshape(groups, channels // groups, each, prod(kernel)).permute(0, 2, 3, 1)
-            filters = groups * each * prod(kernel)
-            conv = _CONVS[dimensions](channels, filters, 1, groups=groups, bias=False, device="meta")
-            self._put(path, conv, matrix.reshape(filters, channels // groups, *[1] * dimensions).contiguous(), None)
-            geometry = [_each(what, dimensions) for what in (stride, padding, output_padding, dilation)]
-            shift = None if bias is None else self._value(bias)
-            self.root[after] = OverlapAdd(groups * each, tuple(kernel), shift, tuple(geometry))
-        with self.graph.inserting_before(node):
-            products = self.graph.create_node("call_module", path, (x,))
-        self._call(node, after, products)
+        self.root.setdefault(after, OverlapAdd(groups * value.shape[1], kernel, shift, stride, dilation, margins))
+        self._call(node, after, self._module(node, path, x))
 
     def _batch_norm(self, node: fx.Node) -> None:
         given: Any = node.args[:8]

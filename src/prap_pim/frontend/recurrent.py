@@ -10,6 +10,7 @@ from torch import Tensor
 from prap_pim.frontend.contract import Apply
 from prap_pim.frontend.graph import DigitalModule
 
+Step = Callable[[Any, list[Any]], list[Any]]  # the next state from the products of a step's inputs and the state
 KINDS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
 
 
@@ -44,6 +45,26 @@ class Gates(DigitalModule):
         return (1 - update) * new + update * state[0]
 
 
+class Reset(DigitalModule):
+    """The first half of a GRU whose new state reads the hidden state after it was reset, as of ONNX: update and reset
+    gates from the products in the order z, r, n."""
+
+    op = "gru"
+
+    def forward(self, given: Tensor, held: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        update, reset = torch.sigmoid(given[..., : held.shape[-1]] + held).chunk(2, -1)
+        return update, reset * state
+
+
+class Renew(DigitalModule):
+    """Its second half: the new state."""
+
+    op = "gru"
+
+    def forward(self, given: Tensor, held: Tensor, update: Tensor, state: Tensor) -> Tensor:
+        return (1 - update) * torch.tanh(given[..., -held.shape[-1] :] + held) + update * state
+
+
 def stepped(
     apply: Apply, gates: Callable[..., Any], kind: str, given: Any, product: Callable[[Any], Any], state: list[Any]
 ) -> list[Any]:
@@ -63,7 +84,7 @@ def stepped(
 
 def unrolled(
     apply: Apply,
-    step: Callable[[Any, list[Any]], list[Any]],
+    step: Step,
     given: Any,
     state: list[Any],
     axis: int,
@@ -74,7 +95,7 @@ def unrolled(
 
     Args:
         apply: puts a function into the graph.
-        step: the next state from the products of a step's inputs and the state.
+        step: of the cell.
         given: products of the inputs of all steps.
         state: before the first one.
         axis: of time in ``given``.

@@ -26,7 +26,7 @@ from prap_pim.frontend.onnx.file import (
     put,
     reads,
 )
-from prap_pim.frontend.onnx.lower import PRODUCTS, UNMAPPED
+from prap_pim.frontend.onnx.lower import PRODUCTS
 from prap_pim.frontend.onnx.program import Program, to_array
 
 _BRANCHES = ("else_branch", "then_branch")
@@ -217,7 +217,7 @@ class _Unfolding:
 
 def _holds_products(node: NodeProto) -> bool:
     """Whether something inside of a node may have a weight matrix."""
-    return any(each.op_type in {*PRODUCTS, *UNMAPPED} for graph in inner_graphs(node) for each in graph.node)
+    return any(each.op_type in PRODUCTS for graph in inner_graphs(node) for each in graph.node)
 
 
 def _needed(nodes: Sequence[NodeProto], names: Collection[str]) -> list[NodeProto]:

@@ -110,10 +110,10 @@ class Piece(DigitalModule):
         self.held: Mapping[str, int] = {}
         self.batches: list[int] | None = None
 
-    def of_example(self, products: int, batches: list[int] | None, held: Mapping[str, int]) -> None:
+    def of_example(self, products: int, batches: list[int] | None, held: Mapping[str, int] | None = None) -> None:
         """Multiplications of the example batch; sizes of the inputs' first dimensions, where these are fixed; numbers
         in each of its matrices."""
-        self.products, self.batches, self.held = products, batches, held
+        self.products, self.batches, self.held = products, batches, held or {}
 
     def stored(self) -> dict[Any, int]:
         return dict(self.held)
