@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.rows import merge_rows
-from prap_pim.ir.network import Call, DigitalOp, Float32, Layer, Network
+from prap_pim.ir.network import Call, DigitalOp, Float32, Integers, Layer, Network
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Origin:
         bias: where what is added is; None if there is nothing.
         module: path of a linear layer or convolution that takes a bias, if it has none.
         computed: the weight is computed from the parameter (and others), which cannot hold another one.
+        integers: of a weight and its inputs that are already quantised.
     """
 
     parameter: str
@@ -35,6 +36,7 @@ class Origin:
     bias: "Origin | None" = None
     module: str | None = None
     computed: bool = False
+    integers: Integers | None = None
 
     @property
     def takes_bias(self) -> bool:
@@ -283,7 +285,11 @@ class _Builder:
             held = called.stored() if isinstance(called, DigitalModule) else _matrices(called.parameters())
             once = sum(held.values())
         else:
-            constants = [each for each in node.all_input_nodes if not self.sources[each] and _rank(each) > 1]
+            constants = [
+                each
+                for each in node.all_input_nodes
+                if not self.sources[each] and any(has_rows(x.shape) for x in _tensors(each))
+            ]
             held = _matrices(self._roots(constants, buffers=bool(macs)))
             once = sum(self._numbers(each) for each in constants)
         new = sum(size for key, size in held.items() if key not in self.held)
@@ -359,11 +365,10 @@ class _Builder:
             output_shape=output_shape,
             sources=self._inputs(node),
             more_positions=sum(self._positions(each, module) for each in calls) - here,
+            integers=self.origins.setdefault(name, Origin(f"{name}.weight", module=name)).integers,
             **geometry,
         )
         self.nodes.append(layer)
-        if name not in self.origins:
-            self.origins[name] = Origin(f"{name}.weight", module=name)
         return name
 
     def _positions(self, node: fx.Node, module: nn.Module) -> int:
@@ -434,13 +439,14 @@ def _loads(graph: fx.Graph, batch: int) -> dict[fx.Node, int]:
     return found
 
 
-def _rank(node: fx.Node) -> int:
-    return max((len(tensor.shape) for tensor in _tensors(node)), default=0)
-
-
 def _matrices(tensors: Iterable[Tensor]) -> dict[Any, int]:
     """Numbers in those that are no vectors, by identity."""
-    return {id(each): each.numel() for each in tensors if each.ndim > 1}
+    return {id(each): each.numel() for each in tensors if has_rows(each.shape)}
+
+
+def has_rows(shape: Sequence[int]) -> bool:
+    """Whether numbers of this shape are more than one row."""
+    return sum(size > 1 for size in shape) > 1
 
 
 def _weight(module: nn.Module) -> Tensor:

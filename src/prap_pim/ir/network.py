@@ -13,6 +13,21 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
+class Integers:
+    """What the integers of a model that is already quantised stand for.
+
+    Attributes:
+        weight_step: the real weight that integer 1 stands for in each filter, float32 [O]; None if not known.
+        input_step: likewise of the layer's inputs; None if not known.
+        input_zero: the int8 integer that stands for an input of 0; None: it differs from batch to batch.
+    """
+
+    weight_step: Float32 | None = None
+    input_step: float | None = None
+    input_zero: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Layer:
     """A matrix that lives on crossbars: ``y = filter_scale * (weight * x) + filter_bias``, * a convolution or product.
 
@@ -35,6 +50,7 @@ class Layer:
         sources: names of the nodes whose output it reads.
         more_positions: output positions that one inference asks for beyond those of one ``output_shape``: a layer that
             is called again (``Call``), or on several maps at once.
+        integers: of a model that is already quantised.
     """
 
     name: str
@@ -50,6 +66,7 @@ class Layer:
     dilation: tuple[int, ...] = ()
     groups: int = 1
     more_positions: int = 0
+    integers: Integers | None = None
 
     def __repr__(self) -> str:
         sizes = "x".join(map(str, self.weight.shape))
@@ -138,6 +155,9 @@ class Layer:
         each = self.filters // self.groups
         for i in range(self.groups):
             mine = slice(i * each, (i + 1) * each)
+            own = self.integers
+            if own is not None and own.weight_step is not None:
+                own = replace(own, weight_step=own.weight_step[mine])
             yield replace(
                 self,
                 name=f"{self.name}[{i}]",
@@ -147,6 +167,7 @@ class Layer:
                 input_shape=(self.channels // self.groups, *self.input_shape[1:]),
                 output_shape=(each, *self.output_shape[1:]),
                 groups=1,
+                integers=own,
             )
 
 

@@ -102,7 +102,7 @@ def _node(node: Layer | Call | DigitalOp) -> _LayerOutline | _CallOutline | _Dig
     if isinstance(node, DigitalOp):
         return _DigitalOutline(**values)
     weight = values.pop("weight")
-    del values["filter_scale"], values["filter_bias"]
+    del values["filter_scale"], values["filter_bias"], values["integers"]
     return _LayerOutline(weight_shape=weight.shape, **values)
 
 

@@ -14,18 +14,8 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from torch import Tensor
 
 from prap_pim.common.errors import UserError
-from prap_pim.frontend.onnx.file import (
-    Array,
-    Branch,
-    OnnxFile,
-    Place,
-    dtype_of,
-    inner_graphs,
-    is_plain,
-    own_graphs,
-    put,
-    reads,
-)
+from prap_pim.frontend.onnx.file import Array, Branch, OnnxFile, Place, dtype_of, is_plain, put
+from prap_pim.frontend.onnx.graphs import inner_graphs, own_graphs, reads
 from prap_pim.frontend.onnx.lower import PRODUCTS
 from prap_pim.frontend.onnx.program import Program, to_array
 

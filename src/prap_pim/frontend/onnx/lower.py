@@ -24,11 +24,14 @@ from torch.nn import functional
 from prap_pim.common.errors import UserError, printable, shown
 from prap_pim.frontend import LEFT_DIGITAL, Captured, Origin
 from prap_pim.frontend.contract import View
-from prap_pim.frontend.onnx.file import Array, OnnxFile, dtype_of, first_line, inner_graphs, reads
+from prap_pim.frontend.graph import has_rows
+from prap_pim.frontend.onnx.file import Array, OnnxFile, dtype_of, first_line
+from prap_pim.frontend.onnx.graphs import inner_graphs, kept_back, reads
 from prap_pim.frontend.onnx.parts import Parts
 from prap_pim.frontend.onnx.products import Product, Slot, as_float32, attributes, fill, linear
 from prap_pim.frontend.onnx.program import Piece, Program, is_tensor, session, to_array, to_tensor
 from prap_pim.frontend.overlap import CONVS
+from prap_pim.ir.network import Integers
 
 _NORMS: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})  # whose weight is one matrix
@@ -383,8 +386,8 @@ class _Lowering:
     def _matrices(self, node: NodeProto) -> dict[str, int]:
         """Numbers in the weights that a node reads, those inside of its graphs included, by what tells them apart."""
         found = {self.origin(name): self.constant(name) for name in reads(node) if self.is_matrix(name)}
-        sizes = {origin: value.size for origin, value in found.items() if value is not None}
-        inside = [tensor for graph in inner_graphs(node) for tensor in graph.initializer if len(tensor.dims) > 1]
+        sizes = {origin: value.size for origin, value in found.items() if value is not None and has_rows(value.shape)}
+        inside = [tensor for graph in inner_graphs(node) for tensor in graph.initializer if has_rows(tensor.dims)]
         return sizes | {f"{self._label(node, whole=True)}: {each.name}": prod(each.dims) for each in inside}
 
     def _label(self, node: NodeProto, whole: bool = False) -> str:
@@ -545,6 +548,7 @@ class _Lowering:
         if layer.key not in self.layers:
             path = self.free(layer.name)
             self.layers[layer.key], self.root[path] = path, layer.module
+            self.origins[path] = Origin(f"{path}.weight", module=path, integers=self._integers(node, layer))
         path = self.layers[layer.key]
         if isinstance(layer.before, nn.Module):
             pad = f"digital.pad_{i}"
@@ -566,6 +570,37 @@ class _Lowering:
         self.calls.setdefault(path, []).append(product)
         if layer.after:
             self._run(f"Add_{i}", layer.after, "add", {node.output[0]: node.output[0]})
+
+    def _integers(self, node: NodeProto, layer: _Layer) -> Integers | None:
+        """Of a product whose operands were quantised before."""
+        weight, filters = None, len(layer.module.weight)
+        made = next(kept_back(node.input[1], self.maker, self.nodes), None)
+        if made is not None and made.op_type == "DequantizeLinear":
+            step, axis = self.constant(made.input[1]), attributes(made).get("axis", 1)
+            own = 1 if layer.views else 0  # the axis of the filters
+            if step is not None and (
+                step.size == 1 or (step.size == filters and axis % layer.module.weight.ndim == own)
+            ):
+                weight = np.broadcast_to(step.astype(np.float32).reshape(-1), (filters,))
+        elif bool((layer.module.weight == layer.module.weight.round()).all()):
+            weight = np.ones(filters, np.float32)
+        grid = self._input_grid(node.input[0])
+        return None if weight is None and grid[0] is None else Integers(weight, *grid)
+
+    def _input_grid(self, name: str) -> tuple[float | None, int | None]:
+        """The step of a value that was quantised before, and the int8 integer that stands for 0."""
+        *_, made = None, *kept_back(name, self.maker, self.nodes)
+        if made is None or made.op_type not in ("DequantizeLinear", "Sub", "Cast"):
+            return None, None
+        whole = made.input[0]
+        if made.op_type == "DequantizeLinear":
+            step, zero = (self.constant(each) if each else np.zeros(1) for each in [*made.input[1:], ""][:2])
+            if step is None or zero is None or step.size > 1:
+                return None, None
+            return float(step.item()), int(zero.item()) - (128 if self.dtypes.get(whole) == np.uint8 else 0)
+        if made.op_type == "Sub" and whole in self.maker:
+            whole = self.nodes[self.maker[whole]].input[0]
+        return (1.0, None) if self.dtypes.get(whole) in (np.uint8, np.int8) else (None, None)
 
     def _norm(self, i: int, node: NodeProto) -> bool:
         """Whether a node is a batch norm, which then is put into the graph."""

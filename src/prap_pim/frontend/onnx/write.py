@@ -15,18 +15,8 @@ from torch import nn
 
 from prap_pim.common.errors import UserError, shown
 from prap_pim.common.files import write_whole
-from prap_pim.frontend.onnx.file import (
-    Array,
-    Branch,
-    Place,
-    first_line,
-    inner_graphs,
-    is_apart,
-    mark_apart,
-    put,
-    put_inside,
-    reads,
-)
+from prap_pim.frontend.onnx.file import Array, Branch, Place, first_line, is_apart, mark_apart, put, put_inside
+from prap_pim.frontend.onnx.graphs import inner_graphs, reads
 from prap_pim.frontend.onnx.lower import OnnxCapture
 from prap_pim.frontend.onnx.products import Product, Slot
 from prap_pim.frontend.quantize import LEAST, MOST, InputGrid
