@@ -285,11 +285,7 @@ class _Builder:
             held = called.stored() if isinstance(called, DigitalModule) else _matrices(called.parameters())
             once = sum(held.values())
         else:
-            constants = [
-                each
-                for each in node.all_input_nodes
-                if not self.sources[each] and any(has_rows(x.shape) for x in _tensors(each))
-            ]
+            constants = [each for each in node.all_input_nodes if not self.sources[each] and _is_matrix(each)]
             held = _matrices(self._roots(constants, buffers=bool(macs)))
             once = sum(self._numbers(each) for each in constants)
         new = sum(size for key, size in held.items() if key not in self.held)
@@ -442,6 +438,10 @@ def _loads(graph: fx.Graph, batch: int) -> dict[fx.Node, int]:
 def _matrices(tensors: Iterable[Tensor]) -> dict[Any, int]:
     """Numbers in those that are no vectors, by identity."""
     return {id(each): each.numel() for each in tensors if has_rows(each.shape)}
+
+
+def _is_matrix(node: fx.Node) -> bool:
+    return any(has_rows(tensor.shape) for tensor in _tensors(node))
 
 
 def has_rows(shape: Sequence[int]) -> bool:

@@ -21,9 +21,9 @@ _COSTS = (
 
 def print_summary(summary: OnnxSummary, console: Console) -> None:
     """Print what became of every layer, what an inference costs, and how far the outputs are from the original's."""
-    console.print(Text(f"{shown(summary.model)}: {summary.method} on {summary.chip}, for one inference", style="bold"))
     mapped = f"{summary.mapped_weights:.1%} of the weights, {summary.mapped_macs:.1%} of the multiplications"
-    console.print(f"on crossbars: {mapped}", highlight=False)
+    what = f"{shown(summary.model)}: {summary.method} on {summary.chip} ({mapped} on crossbars), for one inference"
+    console.print(Text(what, style="bold"))
     for line in summary.check.findings:
         console.print(Text(printable(line)))
     if summary.check.warning:
