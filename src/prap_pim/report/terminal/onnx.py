@@ -41,8 +41,8 @@ def print_summary(summary: OnnxSummary, console: Console) -> None:
     for name, branch in summary.branches.items():
         console.print(Text(f"If {shown(name)}: its {shown(branch)} is compressed; the other branch keeps its weights"))
     for name, reason in summary.digital.items():
-        share = summary.digital_shares[name]
-        console.print(Text(f"left digital: {shown(name)}: {reason}; {share}", style="yellow"))
+        console.print(Text(f"left digital: {shown(name)}: {reason}", style="yellow"))
+        console.print(Text(f"  it has {summary.digital_shares[name]}", style="yellow"))
     console.print(f"{summary.compute_ratio:.4f} of the dense network's OU steps", highlight=False)
     if summary.limit:
         console.print(summary.limit, highlight=False)
