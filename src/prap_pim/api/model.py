@@ -17,7 +17,7 @@ from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.names import shortened
 from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
-from prap_pim.cost import CostReport, cost
+from prap_pim.cost import CostReport, Phase, Traced, cost, of_phase
 from prap_pim.frontend import (
     Captured,
     Comparison,
@@ -37,6 +37,8 @@ from prap_pim.frontend import (
     plain_copy,
     sizes,
     tensors,
+    token_axes,
+    with_tokens,
     without_labels,
 )
 from prap_pim.frontend.quantize import QuantizeConfig
@@ -275,8 +277,15 @@ def estimate(
     chip: str | Path | Chip = "isaac-32nm",
     skip: str | Collection[str] = (),
     plan: "NetworkPlan | Compression | str | Path | None" = None,
+    *,
+    phase: Phase | None = None,
+    context: int | None = None,
+    batch: int = 1,
 ) -> CostReport:
     """Latency, energy and area of one inference of a model, of what ``compress`` returned, or of a plan.
+
+    Of a transformer also of a prompt and of one token (``phase``): ``estimate(model, example, phase="decode",
+    context=1024)``.
 
     Args:
         model: a module is mapped as it is, every layer dense, or by the plan that is given with it. A plan that
@@ -286,15 +295,32 @@ def estimate(
         chip: a preset, a TOML file or a ``Chip``. A compression was made for OUs of one size: the chip must have it.
         skip: as for ``compress``.
         plan: of this model: a plan, the file of one that was saved, or what ``compress`` returned.
+        phase: "prefill": a prompt of ``context`` tokens, whose keys and values are kept; "decode": one token more,
+            which attends to ``context`` tokens, itself among them. The model is traced for two small numbers of tokens;
+            the counts for any other follow. The example has its tokens on axis 1; where inputs have names that begin
+            with "decoder_", tokens are theirs, and what is beside them is an encoder's, of the size that it has.
+        context: see ``phase``; the number of tokens of the example if None.
+        batch: sequences whose keys and values are kept; all else is of one of them.
 
     Raises:
         UserError: as ``compress``; or the plan is of another model; or the chip is too small.
     """
     on_chip, skip, example = load_chip(chip), _names(skip), of_arrays(example)
+    if phase is None and (context is not None or batch != 1):
+        raise UserError('context and batch are of a phase: give phase="prefill" or phase="decode"')
+    if phase is not None and isinstance(model, Compression):
+        if plan is not None:
+            raise UserError("give either a plan as the model, or a model and its plan")
+        example = model._batch if example is None else example
+        return estimate(
+            model.model, example, chip, skip, model.plan, phase=phase, context=context, batch=batch
+        )  # the module that it gave back
     plan = _plan(plan)
     if plan is not None and isinstance(model, NetworkPlan | Compression):
         raise UserError("give either a plan as the model, or a model and its plan")
     if isinstance(model, NetworkPlan):
+        if phase is not None:
+            raise UserError("a plan has the shapes of one number of tokens: a phase needs the model, plan=plan")
         network = model.network()
         _same_inputs(network, example)
         return cost(network, model, on_chip)
@@ -306,10 +332,18 @@ def estimate(
     check_model(model)
     if example is None:
         raise UserError("a model needs an example of its inputs to be costed")
-    captured = capture(model, without_labels(example, model), type(model).__name__, skip)
-    if plan is not None:
-        return cost(captured.network, plan, on_chip)
-    return cost(captured.network, plan_for_costs(captured, on_chip), on_chip)
+    example, name = without_labels(example, model), type(model).__name__
+    if phase is None:
+        captured = capture(model, example, name, skip)
+        network = captured.network
+    else:
+        tokens, _ = token_axes(example, name)
+        own = max(tokens, _FEWEST)
+        sizes = own, own // 2 if own >= 2 * _FEWEST else own + _FEWEST
+        captured, other = (capture(model, with_tokens(example, each, name), name, skip) for each in sizes)
+        one, two = (Traced(each.network, size) for each, size in zip((captured, other), sizes, strict=True))
+        network = of_phase(one, two, phase, tokens if context is None else context, batch)
+    return cost(network, plan_for_costs(captured, on_chip) if plan is None else plan, on_chip)
 
 
 def _plan(given: "NetworkPlan | Compression | str | Path | None") -> NetworkPlan | None:
@@ -461,6 +495,7 @@ def _of_one_size(batches: Sequence[Inputs], name: str, error: RuntimeError) -> E
 
 
 _BATCH = 64
+_FEWEST = 3  # tokens that a model is traced with: not as many as the two inputs
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prap_pim.common.errors import UserError
 from prap_pim.common.notebook import html_table
 from prap_pim.common.units import TERA
-from prap_pim.cost.activity import LayerActivity, activity
+from prap_pim.cost.activity import LayerActivity, activation_bytes, activity
 from prap_pim.cost.adc import conventions
 from prap_pim.cost.price import Instances, area, energy, leakage, total
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency
@@ -107,6 +107,7 @@ class CostReport:
         energy_breakdown_j: of one inference, by component; leakage is not in it.
         area_breakdown_m2: of the crossbars, PEs and tiles that the network takes, by component.
         leakage_breakdown_w: idle power of these, by component; None if the component table says nothing of it.
+        cache_bytes: keys and values that are kept; 0 of a network that is costed as a whole.
         conventions: how a conversion is timed and charged, in words.
         figures: every figure of the table, with source.
         warnings: of the chip.
@@ -125,6 +126,7 @@ class CostReport:
     energy_breakdown_j: Mapping[str, float]
     area_breakdown_m2: Mapping[str, float]
     leakage_breakdown_w: Mapping[str, float] | None
+    cache_bytes: int
     conventions: tuple[str, ...]
     figures: tuple[UsedFigure, ...]
     warnings: tuple[str, ...]
@@ -296,6 +298,7 @@ def cost(
         },
         area_breakdown_m2=area(instances, chip, table),
         leakage_breakdown_w=leakage(instances, chip, table),
+        cache_bytes=sum(op.cached for op in network.digital) * activation_bytes(chip),
         conventions=conventions(chip, table),
         figures=tuple(table.figures.values()),
         warnings=chip.warnings,

@@ -30,6 +30,7 @@ from prap_pim.frontend.inputs import (
     without_labels,
 )
 from prap_pim.frontend.plain import plain_copy
+from prap_pim.frontend.tokens import token_axes, with_tokens
 from prap_pim.frontend.trace import capture, check_model
 from prap_pim.frontend.walk import Pair, Probe, Walk
 
@@ -67,5 +68,7 @@ __all__ = [
     "plain_copy",
     "sizes",
     "tensors",
+    "token_axes",
+    "with_tokens",
     "without_labels",
 ]

@@ -205,6 +205,8 @@ class DigitalOp:
             the first one's.
         weight_reads: times that one of them is read, per inference: once for each multiplication, or each number that
             a lookup finds.
+        cached: keys and values that are kept for it from token to token.
+        cache_reads, cache_writes: how many of these are read and written, per inference.
     """
 
     name: str
@@ -215,6 +217,9 @@ class DigitalOp:
     macs: int = 0
     weights: int = 0
     weight_reads: int = 0
+    cached: int = 0
+    cache_reads: int = 0
+    cache_writes: int = 0
 
 
 @dataclass(frozen=True)

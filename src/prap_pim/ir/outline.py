@@ -57,6 +57,9 @@ class _DigitalOutline(Settings):
     macs: _Count
     weights: _Count = 0
     weight_reads: _Count = 0
+    cached: _Count = 0
+    cache_reads: _Count = 0
+    cache_writes: _Count = 0
 
 
 class Outline(Settings):
