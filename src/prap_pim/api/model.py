@@ -312,9 +312,8 @@ def estimate(
         if plan is not None:
             raise UserError("give either a plan as the model, or a model and its plan")
         example = model._batch if example is None else example
-        return estimate(
-            model.model, example, chip, skip, model.plan, phase=phase, context=context, batch=batch
-        )  # the module that it gave back
+        on_plan = (chip, skip, model.plan)
+        return estimate(model.model, example, *on_plan, phase=phase, context=context, batch=batch)
     plan = _plan(plan)
     if plan is not None and isinstance(model, NetworkPlan | Compression):
         raise UserError("give either a plan as the model, or a model and its plan")
