@@ -197,7 +197,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--method", "similr"], "did you mean 'similar'?"),
         (["--method", "similar"], "keep"),
         (["--method", "dense", "--ratio", "0.5"], "its compute ratio is always 1"),
-        (["--method", "pattern", "--ratio", "0.5"], "follows from its group_channels"),
+        (["--method", "pattern", "--ratio", "0.001"], "reach"),
         (["--ratio", "0.5", "--set", "nonsense=1"], "nonsense"),
         (["--ratio", "0.5", "--skip", "heed"], "did you mean 'head'?"),
         (["--ratio", "0.5", "--chip", "none"], "no chip 'none'"),
