@@ -1,6 +1,7 @@
 from .api.model import Compression, compress, estimate
 from .api.onnx import compress_onnx
 from .api.own import Comparison, compare, explore, finetune
+from .api.serving import ServingReport, serving
 from .common.errors import UserError
 from .cost import CostReport
 from .crossbar import CrossbarModel, Device, MonteCarloReport, SimulationReport, measure, monte_carlo, zero_input_rates
@@ -53,6 +54,7 @@ __all__ = [
     "QuantizeConfig",
     "Results",
     "ReuseMap",
+    "ServingReport",
     "Similar",
     "SimulationReport",
     "SimulationResult",
@@ -75,6 +77,7 @@ __all__ = [
     "monte_carlo",
     "pattern_mask",
     "reopen",
+    "serving",
     "similar_reuse",
     "simulate",
     "zero_input_rates",

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
 import prap_pim
@@ -191,21 +190,25 @@ def test_all_layers_of_a_module_can_be_skipped() -> None:
 
 
 def test_what_cannot_be_mapped_is_skipped_and_said() -> None:
-    class Recurrent(nn.Module):
+    class Diagonal(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm, self.fc = nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 8)
+            self.weight = nn.Parameter(torch.randn(8, 8))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.fc(self.lstm(x)[0])
+            return torch.einsum("ntd,dd->ntd", x, self.weight)
 
-    model, x = Recurrent(), torch.randn(9, 4, 8)
-    with pytest.raises(UserError, match=r"lstm: a recurrent layer .* cannot be mapped yet"):
+    model, x = nn.Sequential(Diagonal(), nn.Linear(8, 8)), torch.randn(9, 4, 8)
+    with pytest.raises(UserError, match=r"0: einsum with a weight \[8, 8\] cannot be mapped: it reads a diagonal"):
         prap_pim.compress(model, x, compute_ratio=0.5)
-    found = prap_pim.compress(model, x, compute_ratio=0.5, skip=["lstm"])
-    assert found.changed == ("fc",)
-    assert "not mapped: lstm" in found.summary()
-    assert found.model(x).shape == (9, 4, 8)
+    found = prap_pim.compress(model, x, compute_ratio=0.5, skip=["0"])
+    assert found.changed == ("1",)
+    first, *lines = found.summary().splitlines()
+    macs = 4 * 8, 4 * 8 * 8
+    share = f"50.0% of the weights, {macs[1] / sum(macs):.1%} of the multiplications"
+    assert first.endswith(f"1 layers on crossbars ({share})")
+    (said,) = (line for line in lines if line.startswith("not mapped: 0: einsum"))
+    assert said.endswith(f"; 50.0% of the weights, {macs[0] / sum(macs):.1%} of the multiplications")
 
 
 def test_costs_follow_the_plan() -> None:
@@ -713,8 +716,8 @@ def test_a_network_that_gives_no_numbers_is_refused() -> None:
 
 def test_what_cannot_be_copied_says_what_to_do() -> None:
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
-    prune.l1_unstructured(model[2], "weight", 0.5)  # type: ignore[no-untyped-call]
-    with pytest.raises(UserError, match=r"2 keeps a tensor computed from others; call remove_weight_norm.*prune"):
+    model[2].kept = [model(torch.randn(2, 16))]
+    with pytest.raises(UserError, match="2 keeps a tensor computed from others; keep no activations"):
         prap_pim.compress(model, torch.randn(64, 16), compute_ratio=0.5)
 
 

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from prap_pim.common.errors import UserError
-from prap_pim.frontend import capture
+from prap_pim.frontend import capture, outputs
 from prap_pim.ir.network import DigitalOp, Layer
 from tests.frontend.test_zoo import checked
 
@@ -72,16 +71,20 @@ def test_llama_with_fewer_keys_than_queries() -> None:
     checked(transformers.LlamaForCausalLM(config).eval(), tokens, shapes, macs, ("model.embed_tokens.weight",))
 
 
-def test_experts_are_named_and_may_stay_digital() -> None:
+@pytest.mark.parametrize("way", ["grouped_mm", "batched_mm"])
+def test_experts_are_layers_with_the_tokens_that_come_to_them(way: str) -> None:
     config = transformers.MixtralConfig(
         vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
         intermediate_size=INNER, max_position_embeddings=8, num_local_experts=3, use_cache=False,
     )  # fmt: skip
     model = transformers.MixtralForCausalLM(config).eval()
-    with pytest.raises(UserError, match=r"whole: model.layers.0.mlp.experts: a product with a weight by \w+ cannot be"):
-        capture(model, tokens(2), "net")
-    captured = capture(model, tokens(2), "net", skip=["model.layers.0.mlp.experts"])
-    assert list(captured.unsupported) == ["model.layers.0.mlp.experts"]
+    model.set_experts_implementation(way)
+    batch = tokens(8)
+    captured = capture(model, batch, "net")
+    with torch.no_grad():
+        torch.testing.assert_close(outputs(captured.module(batch["input_ids"]), "net")[0], model(**batch).logits)
+    experts = [layer for layer in captured.network.layers if "experts" in layer.name]
     # two experts a token (the preset): gate and up of 24 each, and down
-    experts = [node.macs for node in captured.network if isinstance(node, DigitalOp) and "mm" in node.op]
-    assert experts == [2 * TOKENS * WIDTH * 2 * INNER, 2 * TOKENS * INNER * WIDTH]
+    assert sorted((layer.rows, layer.filters) for layer in experts) == [(WIDTH, 2 * INNER)] * 3 + [(INNER, WIDTH)] * 3
+    assert sum(layer.positions for layer in experts) == 2 * 2 * TOKENS
+    assert captured.network.on_crossbars.macs == 1 - captured.network.digital_shares()["attention"].macs

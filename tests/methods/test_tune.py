@@ -350,6 +350,26 @@ def test_the_network_is_left_as_it_was_where_nothing_becomes_better():
     assert "the network is left as it was" in " ".join(" ".join(found.check.lines).split())
 
 
+def test_inputs_held_back_have_the_last_word(monkeypatch: pytest.MonkeyPatch):
+    """Tuned though the loss is told to rise on the inputs that it is tuned on."""
+    told = iter((1.0, 2.0))
+    first: list[tuning._Examples] = []
+    real = tuning._Examples.divergence
+
+    def rising(examples: tuning._Examples, work: tuning._Network) -> float:
+        first.append(examples)
+        return next(told) if examples is first[0] else real(examples, work)
+
+    monkeypatch.setattr(tuning._Examples, "divergence", rising)
+    result = tuned(captured_of(Odd), request(Tune(steps=20))).check.tuning
+    assert result is not None
+    assert result.held_before is not None
+    assert result.held_after is not None
+    assert (result.before, result.after) == (1, 2)
+    assert result.held_after < result.held_before
+    assert result.taken > 0
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -23,8 +23,9 @@ from prap_pim.api.saved import (
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.names import shortened
 from prap_pim.common.notebook import html_table
-from prap_pim.common.progress import Progress, phase, quiet
-from prap_pim.cost import CostReport, cost
+from prap_pim.common.progress import Progress, quiet
+from prap_pim.common.progress import phase as told_phase
+from prap_pim.cost import CostReport, Phase, Traced, cost, of_phase
 from prap_pim.crossbar import Device, MonteCarloReport, over_devices
 from prap_pim.frontend import (
     Called,
@@ -42,9 +43,12 @@ from prap_pim.frontend import (
     of_arrays,
     on_copies,
     one_of_each_size,
+    plain_copy,
     sizes,
     state_digest,
     tensors,
+    token_axes,
+    with_tokens,
     without_labels,
 )
 from prap_pim.frontend.equalize import Equalised
@@ -159,7 +163,7 @@ class Compression:
         called = Called.as_model(nn.Identity(), self.model, self._batch, self.network.name).around
         metric = OwnMetric(evaluate, tuple(minimize), called)
         networks = {self.plan.method: (self._compressed.captured, self.plan)}
-        told = phase(progress, "with device effects")
+        told = told_phase(progress, "with device effects")
         return over_devices(networks, model, metric, devices, seed, processes, told, metric.minimize)
 
     def save(self, folder: str | Path) -> None:
@@ -221,8 +225,11 @@ class Compression:
                 f"{path}: the model is traced otherwise than when it was compressed, by other settings of its own or "
                 "another version of torch"
             ) from error
-        changed_model = copy.deepcopy(model).eval()
-        put_state(changed_model, read_state(path / _MODEL))
+        changed_model = plain_copy(model, content["name"])
+        if any(original.origins[layer].computed for layer in content["changed"]):
+            changed_model = Called.as_model(copy.deepcopy(captured.module), changed_model, batch, content["name"])
+        else:
+            put_state(changed_model, read_state(path / _MODEL))
         chip, method = Chip.checked(content["chip"], str(path)), MethodConfig.checked(content["method"], str(path))
         asked, settled = (QuantizeConfig.checked(each, str(path)) for each in content["quantize"])
         calibration = content["calibration"]
@@ -292,7 +299,7 @@ class Compression:
         return comparison.sqnr_db
 
     def summary(self) -> str:
-        """The result's check and the budget; what could not be mapped; a table of what was done to every layer."""
+        """What is on crossbars; the result's check and the budget; what is not on crossbars; a table of every layer."""
         notes, table = self._table()
         width = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         lines = [
@@ -316,9 +323,12 @@ class Compression:
             sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
             told = _told(given[layer.name], layer.kernel_positions) if given else ()
             table.append((name, *sizes, f"{steps:,}", share, *told))
-        whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {len(self.network.layers)} layers"
+        layers = f"{len(self.network.layers)} layers on crossbars ({self.network.on_crossbars})"
+        whole = f"{self.plan.method}: {self.compute_ratio:.4f} of the OU steps, {layers}"
         found = self._compressed
-        not_mapped = [f"not mapped: {path}: {reason}" for path, reason in self.unsupported.items()]
+        not_mapped = [f"digital: {kind}: {share}" for kind, share in self.network.digital_shares().items()]
+        for path, reason in self.unsupported.items():
+            not_mapped.append(f"not mapped: {path}: {reason}; {self.network.share_of(path)}")
         limits = [
             found.prepared,
             self._costed,
@@ -407,9 +417,8 @@ def compress(
     except RuntimeError as error:
         raise _of_one_size(batches, name, error) from error
     several = bool(one_of_each_size(batches, name))
-    return Compression._of(
-        _drop_in(model, captured, found), captured, found, batches[0], several, skip, state_digest(model)
-    )
+    changed = _drop_in(model, captured, found, batches[0], name)
+    return Compression._of(changed, captured, found, batches[0], several, skip, state_digest(model))
 
 
 def estimate(
@@ -418,8 +427,15 @@ def estimate(
     chip: str | Path | Chip = "isaac-32nm",
     skip: str | Collection[str] = (),
     plan: "NetworkPlan | Compression | str | Path | None" = None,
+    *,
+    phase: Phase | None = None,
+    context: int | None = None,
+    batch: int = 1,
 ) -> CostReport:
     """Latency, energy and area of one inference of a model, of what ``compress`` returned, or of a plan.
+
+    Of a transformer also of a prompt and of one token (``phase``): ``estimate(model, example, phase="decode",
+    context=1024)``.
 
     Args:
         model: a module is mapped as it is, every layer dense, or by the plan that is given with it. A plan that
@@ -429,15 +445,31 @@ def estimate(
         chip: a preset, a TOML file or a ``Chip``. A compression was made for OUs of one size: the chip must have it.
         skip: as for ``compress``.
         plan: of this model: a plan, the file of one that was saved, or what ``compress`` returned.
+        phase: "prefill": a prompt of ``context`` tokens, whose keys and values are kept; "decode": one token more,
+            which attends to ``context`` tokens, itself among them. The model is traced for two small numbers of tokens;
+            the counts for any other follow. The example has its tokens on axis 1; where inputs have names that begin
+            with "decoder_", tokens are theirs, and what is beside them is an encoder's, of the size that it has.
+        context: see ``phase``; the number of tokens of the example if None.
+        batch: sequences whose keys and values are kept; all else is of one of them.
 
     Raises:
         UserError: as ``compress``; or the plan is of another model; or the chip is too small.
     """
     on_chip, skip, example = load_chip(chip), _names(skip), of_arrays(example)
+    if phase is None and (context is not None or batch != 1):
+        raise UserError('context and batch are of a phase: give phase="prefill" or phase="decode"')
+    if phase is not None and isinstance(model, Compression):
+        if plan is not None:
+            raise UserError("give either a plan as the model, or a model and its plan")
+        example = model._batch if example is None else example
+        on_plan = (chip, skip, model.plan)
+        return estimate(model.model, example, *on_plan, phase=phase, context=context, batch=batch)
     plan = _plan(plan)
     if plan is not None and isinstance(model, NetworkPlan | Compression):
         raise UserError("give either a plan as the model, or a model and its plan")
     if isinstance(model, NetworkPlan):
+        if phase is not None:
+            raise UserError("a plan has the shapes of one number of tokens: a phase needs the model, plan=plan")
         network = model.network()
         _same_inputs(network, example)
         return cost(network, model, on_chip)
@@ -449,10 +481,18 @@ def estimate(
     check_model(model)
     if example is None:
         raise UserError("a model needs an example of its inputs to be costed")
-    captured = capture(model, without_labels(example, model), type(model).__name__, skip)
-    if plan is not None:
-        return cost(captured.network, plan, on_chip)
-    return cost(captured.network, plan_for_costs(captured, on_chip), on_chip)
+    example, name = without_labels(example, model), type(model).__name__
+    if phase is None:
+        captured = capture(model, example, name, skip)
+        network = captured.network
+    else:
+        tokens, _ = token_axes(example, name)
+        own = max(tokens, _FEWEST)
+        sizes = own, own // 2 if own >= 2 * _FEWEST else own + _FEWEST
+        captured, other = (capture(model, with_tokens(example, each, name), name, skip) for each in sizes)
+        one, two = (Traced(each.network, size) for each, size in zip((captured, other), sizes, strict=True))
+        network = of_phase(one, two, phase, tokens if context is None else context, batch)
+    return cost(network, plan_for_costs(captured, on_chip) if plan is None else plan, on_chip)
 
 
 def _plan(given: "NetworkPlan | Compression | str | Path | None") -> NetworkPlan | None:
@@ -523,10 +563,16 @@ def _of_one_size(batches: Sequence[Inputs], name: str, error: RuntimeError) -> E
     return error if other is None else not_of_one_size(batches, other, name)
 
 
+_FEWEST = 3  # tokens that a model is traced with: not as many as the two inputs
+
+
 @torch.no_grad()
-def _drop_in(model: nn.Module, captured: Captured, found: Compressed) -> nn.Module:
-    """A copy of the user's model with the weights, biases and statistics of batch norm of the compressed network."""
-    changed = copy.deepcopy(model).eval()
+def _drop_in(model: nn.Module, captured: Captured, found: Compressed, batch: Inputs, name: str) -> nn.Module:
+    """A copy of the user's model with the weights, biases and statistics of batch norm of the compressed network; or
+    the traced network, where the model computes a weight from others and so has no place for it."""
+    changed = plain_copy(model, name)
+    if any(captured.origins[layer].computed for layer in found.changed):
+        return Called.as_model(copy.deepcopy(found.captured.module), changed, batch, name)
     layers = {layer.name for layer in captured.network.layers}
     own = untied(changed, (captured.origins[layer.name].parameter for layer in captured.network.layers))
     scaled = {name for site in found.equalised for name in (site.source, *site.readers)} & layers

@@ -111,6 +111,7 @@ def compress_onnx(
     except UserError:
         remove(files)
         raise
+    network = found.captured.network
     return OnnxSummary(
         model=str(model),
         output=str(output),
@@ -120,7 +121,10 @@ def compress_onnx(
         seed=seed,
         inputs=sum(len(batch[0]) for batch in batches),
         layers=_layers(found, compressed, module, costs),
+        mapped_weights=network.on_crossbars.weights,
+        mapped_macs=network.on_crossbars.macs,
         digital=dict(found.captured.unsupported),
+        digital_shares={name: str(network.share_of(name)) for name in found.captured.unsupported},
         batch_axes=dict(file.axes),
         once={name: _value(value) for name, value in file.once.items()},
         branches={each.node.name or each.node.output[0]: each.taken for each in file.branches},

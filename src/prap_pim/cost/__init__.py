@@ -3,6 +3,7 @@
 from prap_pim.cost.activity import Busiest, LayerActivity, activity
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
 from prap_pim.cost.estimate import CostReport, LayerCost, Timing, ZeroInput, activities, cost
+from prap_pim.cost.phase import Phase, Traced, of_phase
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency, time_positions
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "LayerActivity",
     "LayerCost",
     "LayerTime",
+    "Phase",
     "Timing",
+    "Traced",
     "ZeroInput",
     "activities",
     "activity",
@@ -21,6 +24,7 @@ __all__ = [
     "conversion_time",
     "cost",
     "layer_time",
+    "of_phase",
     "pipelined_latency",
     "time_positions",
 ]

@@ -49,12 +49,14 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 GAIN_BITS = 1 + (EXPONENT_MAX - EXPONENT_MIN).bit_length()  # a sign, and an exponent of the plan's range
+_WEIGHT_BYTES = 4  # of a weight that stays digital: the bit-true model computes with it in float32, too
 _FREE = frozenset(  # data stays where it is, or is addressed otherwise
     (
         *("input", "output", "identity", "dropout", "flatten", "unflatten", "reshape", "view", "transpose", "permute"),
         *("t", "swapaxes", "movedim", "expand", "expandas", "unsqueeze", "squeeze", "slice", "select", "getitem"),
         *("index", "narrow", "split", "chunk", "unbind", "contiguous", "clone", "detach", "alias", "to", "cast"),
         *("float", "cat", "concat", "stack", "pad", "constantpad", "zeropad", "pixelshuffle", "channelshuffle"),
+        *("takerows", "mergerows"),
     )
 )
 
@@ -127,6 +129,9 @@ class LayerActivity:
         inter_tile_bytes: activations and accumulators sent from tile to tile.
         inter_tile_byte_hops: the same times the links passed.
         digital_ops: element operations of the digital operations done in this layer's tile.
+        memory_accesses: port-wide accesses of these operations to the digital memory, for weights that are not on
+            crossbars, and for keys and values that are kept.
+        memory_bytes: that this memory holds for them (not an event).
         stored_cells: cells that are programmed, in all copies (not an event).
         busiest: per output position.
     """
@@ -164,6 +169,8 @@ class LayerActivity:
     inter_tile_bytes: int
     inter_tile_byte_hops: int
     digital_ops: int
+    memory_accesses: int
+    memory_bytes: int
     stored_cells: int
     busiest: Busiest
 
@@ -209,8 +216,8 @@ def activity(
     run_pairs = mapping.run_ous * pairs[mapping.run_group]  # [run], OU steps
     crossbar_steps = _largest_sum(mapping.run_crossbar, run_pairs, mapping.crossbars)
     # positions that the copies of one tile do, in as many rounds as a copy has positions
-    rounds = -(-positions // mapping.copies)
-    tile_share = float(tile_positions(positions, np.int64(mapping.copies), mapping.copies_per_tile) / rounds)
+    rounds = -(-positions // mapping.copies)  # none of an expert that no row comes to
+    tile_share = float(tile_positions(positions, np.int64(mapping.copies), mapping.copies_per_tile) / max(1, rounds))
 
     load_bits = used_rows[mapping.run_group] * grain.input_bits  # [run]
     load_accesses = -(-load_bits // chip.buffer_port_bits)
@@ -239,7 +246,7 @@ def activity(
     accumulator_bytes = -(-chip.partial_sum_bits // 8)
     merge_count = int(np.count_nonzero(in_pe)) - served
 
-    output_bytes = layer.filters * -(-grain.input_bits // 8)
+    output_bytes = layer.filters * activation_bytes(chip)
     inter_tile, byte_hops, arrived = _traffic(mapping, layer, chip, first_tile, feeds)
     from_tiles = np.count_nonzero(in_tile[1:], axis=1)  # [tile but the first]
     inter_tile += int(from_tiles.sum()) * accumulator_bytes * positions
@@ -288,6 +295,8 @@ def activity(
         inter_tile_bytes=inter_tile,
         inter_tile_byte_hops=byte_hops,
         digital_ops=sum(_element_ops(op) for op in digital_ops),
+        memory_accesses=sum(-(-moved * 8 // chip.buffer_port_bits) for op in digital_ops for moved in _moved(op, chip)),
+        memory_bytes=sum(op.weights * _WEIGHT_BYTES + op.cached * activation_bytes(chip) for op in digital_ops),
         stored_cells=int((plan.donors_per_group * used_rows).sum()) * grain.columns_per_weight * mapping.copies,
         busiest=Busiest(
             ous=int(ous.max()),
@@ -298,7 +307,7 @@ def activity(
             index_accesses=_largest_sum(index_pe, index_accesses, mapping.pes),
             merge_bits=int(tile_merges.max()) * chip.partial_sum_bits * tile_share,
             inter_tile_bits=(int(from_tiles.sum()) * chip.partial_sum_bits + output_bytes * 8) * tile_share,
-            steps=crossbar_steps / positions,
+            steps=crossbar_steps / max(1, positions),
             gathered=sums.gathered,
         ),
     )
@@ -482,7 +491,7 @@ def _traffic(
     buffer. Inputs from outside the chip pass no link between tiles but are buffered. Operands of digital operations
     are counted once, to the first tile.
     """
-    activation_bytes = -(-chip.grain.input_bits // 8)
+    each = activation_bytes(chip)
     channel_of_row = prod(layer.weight.shape[2:])  # kernel positions; 1 for a linear layer
     channels = layer.channels
     needed = np.zeros((mapping.tiles, channels + 1), np.bool_)  # the last column takes unused rows
@@ -494,9 +503,9 @@ def _traffic(
     sent = hops = buffered = 0
     for feed in feeds:
         if feed.digital:
-            tiles = {first_tile: feed.elements * activation_bytes}
+            tiles = {first_tile: feed.elements * each}
         else:
-            per_channel = feed.elements // channels * activation_bytes
+            per_channel = feed.elements // channels * each
             tiles = {
                 first_tile + start + tile: int(count) * per_channel
                 for start in range(0, mapping.total_tiles, mapping.tiles)
@@ -510,13 +519,29 @@ def _traffic(
     return sent, hops, buffered
 
 
+def activation_bytes(chip: Chip) -> int:
+    """Of one activation."""
+    return -(-chip.grain.input_bits // 8)
+
+
+def _moved(op: DigitalOp, chip: Chip) -> tuple[int, int, int]:
+    """Bytes that an operation reads of weights, and reads and writes of keys and values, in the digital memory."""
+    each = activation_bytes(chip)
+    return op.weight_reads * _WEIGHT_BYTES, op.cache_reads * each, op.cache_writes * each
+
+
+def is_free(op: DigitalOp) -> bool:
+    """Whether an operation only says where data is."""
+    return op.op in _FREE
+
+
 def _element_ops(op: DigitalOp) -> int:
     """Element operations: one per input element that is compared, added or mapped; none where data only changes shape.
 
-    A product of activations by activations counts two for each of its multiplications, one of them the addition, and
+    A product counts two for each of its multiplications, one of them the addition, and
     a lookup one per element found. An unknown operation counts as one per element read.
     """
-    if op.op in _FREE:
+    if is_free(op):
         return 0
     if op.op == "embedding":
         return op.output_elements

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prap_pim.common.errors import UserError
 from prap_pim.common.notebook import html_table
 from prap_pim.common.units import TERA
-from prap_pim.cost.activity import LayerActivity, activity
+from prap_pim.cost.activity import LayerActivity, activation_bytes, activity
 from prap_pim.cost.adc import conventions
 from prap_pim.cost.price import Instances, area, energy, leakage, total
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency
@@ -99,13 +99,15 @@ class CostReport:
         budget: crossbars that the network might take; None: what each layer takes by itself.
         chip: on what.
         layers: in network order.
-        macs: multiplications of one inference of the uncompressed network, whatever the method leaves of them: the
-            useful work, so that methods can be compared.
+        macs: multiplications of one inference of the uncompressed network, whatever the method leaves of them, on
+            crossbars and off them: the useful work, so that methods can be compared.
+        crossbar_macs: of these, by weights that are on crossbars.
         serial: times if nothing overlaps.
         pipelined: times if stages and layers overlap.
         energy_breakdown_j: of one inference, by component; leakage is not in it.
         area_breakdown_m2: of the crossbars, PEs and tiles that the network takes, by component.
         leakage_breakdown_w: idle power of these, by component; None if the component table says nothing of it.
+        cache_bytes: keys and values that are kept; 0 of a network that is costed as a whole.
         conventions: how a conversion is timed and charged, in words.
         figures: every figure of the table, with source.
         warnings: of the chip.
@@ -118,11 +120,13 @@ class CostReport:
     chip: Chip
     layers: tuple[LayerCost, ...]
     macs: int
+    crossbar_macs: int
     serial: Timing
     pipelined: Timing
     energy_breakdown_j: Mapping[str, float]
     area_breakdown_m2: Mapping[str, float]
     leakage_breakdown_w: Mapping[str, float] | None
+    cache_bytes: int
     conventions: tuple[str, ...]
     figures: tuple[UsedFigure, ...]
     warnings: tuple[str, ...]
@@ -143,6 +147,7 @@ class CostReport:
             ("area", f"{self.area_m2:.4g} m²"),
             ("crossbars", f"{self.crossbars:,}"),
             ("OU steps", f"{self.ou_steps:,}"),
+            ("multiplications on crossbars", f"{self.crossbar_macs / self.macs:.1%}"),
         ]
         caption = f"{self.network} ({self.method}) on {self.chip.name}, for one inference"
         return html_table(caption, ("figure", "value"), rows)
@@ -272,6 +277,7 @@ def cost(
         tiles=mapping.tiles,
         index_bytes=sum(layer.index_stored_bytes for layer in layers),
         dot_register_bytes=sum(layer.crossbars * layer.activity.dot_register_bytes for layer in layers),
+        memory_bytes=sum(layer.activity.memory_bytes for layer in layers),
     )
     times = {layer.name: layer.time for layer in layers}
     serial_s = sum(time.serial_s for time in times.values())
@@ -282,7 +288,8 @@ def cost(
         budget=crossbars,
         chip=chip,
         layers=layers,
-        macs=sum(layer.weight.size * layer.positions for layer in network.layers),
+        macs=network.macs,
+        crossbar_macs=network.crossbar_macs,
         serial=Timing(serial_s, 1 / serial_s),
         pipelined=Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values())),
         energy_breakdown_j={
@@ -291,6 +298,7 @@ def cost(
         },
         area_breakdown_m2=area(instances, chip, table),
         leakage_breakdown_w=leakage(instances, chip, table),
+        cache_bytes=sum(op.cached for op in network.digital) * activation_bytes(chip),
         conventions=conventions(chip, table),
         figures=tuple(table.figures.values()),
         warnings=chip.warnings,

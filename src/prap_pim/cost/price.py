@@ -29,6 +29,7 @@ ENERGY = (
     ("router", "energy_per_byte_hop", "inter_tile_byte_hops"),
     ("output_unit", "energy_per_output", "outputs"),
     ("digital_unit", "energy_per_op", "digital_ops"),
+    ("digital_memory", "energy_per_access", "memory_accesses"),
 )
 COMPONENTS = tuple(
     dict.fromkeys(["adc", "sample_and_hold", *(component for component, _, _ in ENERGY), "dot_register"])
@@ -44,6 +45,7 @@ class Instances:
     tiles: int
     index_bytes: int
     dot_register_bytes: int = 0
+    memory_bytes: int = 0
 
     def of(self, component: str, chip: Chip) -> int:
         """How many instances of a component these hold."""
@@ -65,7 +67,8 @@ class Instances:
         }[component]
 
 
-PLACED = tuple(component for component in COMPONENTS if component not in {"index_buffer", "dot_register"})
+_BY_BYTE = {"index_buffer", "dot_register", "digital_memory"}  # as large as is needed
+PLACED = tuple(component for component in COMPONENTS if component not in _BY_BYTE)
 
 
 def energy(activity: LayerActivity, chip: Chip, table: ComponentTable) -> dict[str, float]:
@@ -84,12 +87,13 @@ def energy(activity: LayerActivity, chip: Chip, table: ComponentTable) -> dict[s
 
 
 def area(instances: Instances, chip: Chip, table: ComponentTable) -> dict[str, float]:
-    """Square metres by component. Index memory and dot registers are charged by the byte that must be stored."""
+    """Square metres by component. Index and digital memory and dot registers are charged by the byte that is stored."""
     metres = {component: instances.of(component, chip) * table(component, "area") for component in PLACED}
     return metres | {
         "adc": instances.of("adc", chip) * converter_area(chip, table),
         "index_buffer": instances.index_bytes * table("index_buffer", "area_per_byte"),
         "dot_register": instances.dot_register_bytes * table("dot_register", "area_per_byte") if chip.gathers else 0.0,
+        "digital_memory": instances.memory_bytes * table("digital_memory", "area_per_byte"),
     }
 
 

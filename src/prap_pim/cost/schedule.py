@@ -61,13 +61,14 @@ _GATHERING = ("dot registers", "accumulators", "adder trees", "partial-sum buffe
 def layer_time(activity: LayerActivity, chip: Chip, table: ComponentTable) -> LayerTime:
     """Time one layer from its counts."""
     return time_positions(
-        activity.busiest, activity.rounds, _digital(activity, chip, activity.output_tiles), chip, table
+        activity.busiest, activity.rounds, _digital(activity, chip, table, activity.output_tiles), chip, table
     )
 
 
-def _digital(activity: LayerActivity, chip: Chip, tiles: int) -> float:
-    """Seconds of digital work that ``tiles`` tiles share."""
-    return (activity.digital_ops + activity.outputs) / (chip.digital_lanes * chip.clock_hz) / tiles
+def _digital(activity: LayerActivity, chip: Chip, table: ComponentTable, tiles: int) -> float:
+    """Seconds of digital work that ``tiles`` tiles share: of the lanes, or of the memory that brings what they read."""
+    lanes = (activity.digital_ops + activity.outputs) / (chip.digital_lanes * chip.clock_hz)
+    return max(lanes, activity.memory_accesses * table("digital_memory", "latency")) / tiles
 
 
 def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chip, table: ComponentTable) -> LayerTime:
@@ -144,10 +145,10 @@ def builds(
     """
     positions = layer.positions
     alone = activity(mapping, layer, chip, digital_ops=digital_ops, zero_input=zero_input)
-    digital_s = _digital(alone, chip, 1)
-    copies = np.arange(1, min(crossbars // mapping.crossbars, positions) + 1)
+    digital_s = _digital(alone, chip, table, 1)
+    copies = np.arange(1, min(crossbars // mapping.crossbars, max(1, positions)) + 1)
     found = [_build(mapping, alone.busiest, positions, copies, digital_s, chip, table)]
-    widest = min(crossbars // positions, mapping.ous)
+    widest = min(crossbars // max(1, positions), mapping.ous)
     if spread_idle and widest > mapping.crossbars:
         steps = np.arange(1, 2 * (widest // mapping.crossbars).bit_length() + 1)
         widths = np.unique(np.minimum(np.ceil(mapping.crossbars * 2 ** (steps / 2)), widest).astype(np.int64))
@@ -214,16 +215,16 @@ def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float
         first_in = max((first[source] for source in node.sources), default=0.0)
         last_in = max((last[source] for source in node.sources), default=0.0)
         if isinstance(node, Layer):
-            time, own = times[node.name], network.first_positions(node) / node.positions
-            at_once = -(-node.positions // time.rounds)
+            time, own = times[node.name], network.first_positions(node) / max(1, node.positions)
+            at_once = -(-node.positions // max(1, time.rounds))
             start = first_in + _first_windows(node, min(at_once, node.map_positions)) * (last_in - first_in)
-            one = time.busy_s / time.rounds + time.fill_s
+            one = time.busy_s / max(1, time.rounds) + time.fill_s
             first[node.name] = start + one
             last[node.name] = max(start + time.fill_s + own * (time.pipelined_s - time.fill_s), last_in + one)
             free[node.name] = last[node.name]
         elif isinstance(node, Call):
             time, own = times[node.layer], node.positions / layers[node.layer].positions
-            one = time.busy_s / time.rounds + time.fill_s
+            one = time.busy_s / max(1, time.rounds) + time.fill_s
             start = max(last_in, free[node.layer])  # on all of its inputs, and not before the crossbars are free
             first[node.name] = start + one
             last[node.name] = start + time.fill_s + own * (time.pipelined_s - time.fill_s)
@@ -236,7 +237,7 @@ def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float
 def _first_windows(layer: Layer, count: int) -> float:
     """The share of a layer's input, in raster order, that its first ``count`` output positions need; 0..1."""
     if layer.kind != "conv":
-        return count / layer.map_positions
+        return count / max(1, layer.map_positions)
     space = layer.input_shape[1:]
     last = np.unravel_index(count - 1, layer.output_shape[1:])  # the output position, along each dimension
     each = zip(layer.weight.shape[2:], layer.dilation, layer.padding, layer.stride, last, space, strict=True)

@@ -13,7 +13,7 @@ from prap_pim.frontend.compare import (
     judged,
     losses,
 )
-from prap_pim.frontend.graph import Captured, DigitalModule, Origin
+from prap_pim.frontend.graph import LEFT_DIGITAL, Captured, DigitalModule, Origin
 from prap_pim.frontend.inputs import (
     Inputs,
     batch_digest,
@@ -21,6 +21,7 @@ from prap_pim.frontend.inputs import (
     call,
     constants,
     cut,
+    filled,
     judged_outputs,
     not_of_one_size,
     of_arrays,
@@ -33,10 +34,13 @@ from prap_pim.frontend.inputs import (
     tensors,
     without_labels,
 )
+from prap_pim.frontend.plain import plain_copy
+from prap_pim.frontend.tokens import token_axes, with_tokens
 from prap_pim.frontend.trace import capture, check_model
 from prap_pim.frontend.walk import Pair, Probe, Walk
 
 __all__ = [
+    "LEFT_DIGITAL",
     "Called",
     "Captured",
     "Comparison",
@@ -61,6 +65,7 @@ __all__ = [
     "cut",
     "decibel",
     "divergence",
+    "filled",
     "judged",
     "judged_outputs",
     "losses",
@@ -70,8 +75,11 @@ __all__ = [
     "one_of_each_size",
     "outputs",
     "padding_mask",
+    "plain_copy",
     "sizes",
     "state_digest",
     "tensors",
+    "token_axes",
+    "with_tokens",
     "without_labels",
 ]

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map
 
 from prap_pim.common.errors import UserError, one_line
-from prap_pim.frontend.inputs import Inputs, call, constants, outputs, tensors
+from prap_pim.frontend.inputs import Inputs, call, constants, filled, outputs, tensors
+from prap_pim.frontend.plain import plain_copy
 
 
 class Called(nn.Module):
@@ -45,8 +46,9 @@ class Called(nn.Module):
     def as_model(network: nn.Module, model: nn.Module, batch: Inputs, name: str) -> "Called":
         """A network that is called as ``model``, which it was captured from with ``batch``."""
         with torch.no_grad():
-            like = call(copy.deepcopy(model).eval(), tree_map(copied, batch))
-        return Called(network, inspect.signature(model.forward), batch, like, name)
+            like = call(plain_copy(model, name), tree_map(copied, batch))
+        signature = model._signature if isinstance(model, Called) else inspect.signature(model.forward)
+        return Called(network, signature, batch, like, name)
 
     def around(self, network: nn.Module) -> "Called":
         """The same with another network."""
@@ -73,9 +75,7 @@ class Called(nn.Module):
             computed = self.network(*inputs)
         except RuntimeError as error:
             raise UserError(f"model {self._name} does not run on this batch: {one_line(error)}") from error
-        found = iter(outputs(computed, self._name))
-        leaves, structure = tree_flatten(self._like)
-        return tree_unflatten([next(found) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
+        return filled(self._like, iter(outputs(computed, self._name)))
 
     def _as_captured(self, given: tuple[Any, ...], named: dict[str, Any]) -> Inputs:
         """Arguments in the form of the batch that the network was captured with."""

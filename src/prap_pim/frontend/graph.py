@@ -1,7 +1,8 @@
 """A captured network: its layers and digital operations, and the graph that computes it."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 from typing import Any
@@ -13,7 +14,8 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prap_pim.common.errors import UserError
-from prap_pim.ir.network import Call, DigitalOp, Float32, Layer, Network
+from prap_pim.frontend.rows import merge_rows
+from prap_pim.ir.network import Call, DigitalOp, Float32, Integers, Layer, Network
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,21 @@ class Origin:
         views: functions with their further arguments, applied one after another; each gives a view.
         bias: where what is added is; None if there is nothing.
         module: path of a linear layer or convolution that takes a bias, if it has none.
+        computed: the weight is computed from the parameter (and others), which cannot hold another one.
+        integers: of a weight and its inputs that are already quantised.
     """
 
     parameter: str
     views: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...] = ()
     bias: "Origin | None" = None
     module: str | None = None
+    computed: bool = False
+    integers: Integers | None = None
 
     @property
     def takes_bias(self) -> bool:
         """Whether something can be added to what the layer gives."""
-        return self.bias is not None or self.module is not None
+        return self.bias is not None or self.module is not None or self.computed
 
     def of(self, parameter: Tensor) -> Tensor:
         """The weight in the parameter, [O, ...] in the layer's order; written to, the parameter changes."""
@@ -44,6 +50,9 @@ class Origin:
             value = function(value, *arguments)
         assert isinstance(value, Tensor)
         return value
+
+
+LEFT_DIGITAL = "unmapped"  # in the meta of a graph's node: the path under which ``Captured.unsupported`` has it
 
 
 CONVS = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -58,10 +67,10 @@ _IDLE_FUNCTIONS = frozenset({"dropout", "contiguous", "detach", "alias", "to", "
 _CONTRACTIONS = frozenset({"mv", "dot", "vdot", "inner", "tensordot"})
 
 
-_CHAINS = frozenset({"chain_matmul", "linalg_multi_dot"})
+CHAINS = frozenset({"chain_matmul", "linalg_multi_dot"})
 
 
-PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum", *_CONTRACTIONS, *_CHAINS})
+PRODUCTS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "einsum", *_CONTRACTIONS, *CHAINS})
 
 
 _PER_TOKEN = frozenset(  # each of their weights is used once for every element of all but the last dimension
@@ -91,6 +100,10 @@ class DigitalModule(nn.Module):
     def macs(self, inputs: Sequence[torch.Size], output: torch.Size) -> int:
         """Multiplications with an addition each, of a product of activations; by the shapes, batch and all."""
         return 0
+
+    def stored(self) -> dict[Any, int]:
+        """Numbers in each weight matrix or table that it holds, by what tells that one from others."""
+        return _matrices(self.parameters())
 
     def differentiable(self) -> nn.Module:
         """One that computes the same, with a derivative.
@@ -228,6 +241,8 @@ class _Builder:
         self.folded: dict[str, str] = {}
         self.sources: dict[fx.Node, tuple[str, ...]] = {}  # names whose output a graph node stands for
         self.taken = {node.target for node in self.calls if self._is_matrix(node)}
+        self.loads = _loads(module.graph, batch)
+        self.held: set[Any] = set()  # matrices that stay digital, each counted once
 
     def build(self) -> Captured:
         for node in self.module.graph.nodes:
@@ -248,23 +263,58 @@ class _Builder:
         folded = node.op == "call_module" and node.target in self.folded.values()
         if folded or isinstance(called, _IDLE_MODULES) or raw_name(node).rstrip("_") in _IDLE_FUNCTIONS:
             return inputs
+        name = str(node.target) if called is not None else node.name
+        kind, macs = "input" if node.op == "placeholder" else _op_name(node, called), _macs(node, called) // self.batch
+        weights, reads = self._digital_weights(node, called, kind, macs)
         op = DigitalOp(
-            name=self._unique(str(node.target) if called is not None else node.name),
-            op="input" if node.op == "placeholder" else _op_name(node, called),
+            name=self._unique(node.meta.get(LEFT_DIGITAL, name)),
+            op=kind,
             input_elements=sum(self._elements(source) for source in node.all_input_nodes if self.sources[source]),
             output_elements=self._elements(node),
             sources=inputs,
-            macs=_macs(node, called) // self.batch,
+            macs=macs,
+            weights=weights,
+            weight_reads=reads,
         )
         self.nodes.append(op)
         return (op.name,)
+
+    def _digital_weights(self, node: fx.Node, called: nn.Module | None, kind: str, macs: int) -> tuple[int, int]:
+        """Numbers in the matrices and tables that a node is the first to read, and how many of them it reads."""
+        if called is not None:
+            held = called.stored() if isinstance(called, DigitalModule) else _matrices(called.parameters())
+            once = sum(held.values())
+        else:
+            constants = [each for each in node.all_input_nodes if not self.sources[each] and _is_matrix(each)]
+            held = _matrices(self._roots(constants, buffers=bool(macs)))
+            once = sum(self._numbers(each) for each in constants)
+        new = sum(size for key, size in held.items() if key not in self.held)
+        self.held.update(held)
+        found = self._elements(node) if kind == "embedding" else once
+        return new, (macs or found) if held else 0
+
+    def _roots(self, nodes: Sequence[fx.Node], buffers: bool) -> Iterator[Tensor]:
+        """The parameters that constants are made of, and the buffers if so asked."""
+        left = list(nodes)
+        while left:
+            node = left.pop()
+            if node.op == "get_attr":
+                value = operator.attrgetter(str(node.target))(self.module)
+                if isinstance(value, Tensor) and (buffers or isinstance(value, nn.Parameter)):
+                    yield value
+            left += node.all_input_nodes
+
+    def _numbers(self, node: fx.Node) -> int:
+        return sum(prod(tensor.shape) for tensor in _tensors(node))
 
     def _inputs(self, node: fx.Node) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for source in node.all_input_nodes for name in self.sources[source]))
 
     def _elements(self, node: fx.Node) -> int:
         """Activations of one inference."""
-        return sum(prod(tensor.shape) for tensor in _tensors(node)) // self.batch
+        if node in self.loads:
+            return self.loads[node] * prod(_tensors(node)[0].shape[1:])
+        return self._numbers(node) // self.batch
 
     def _unique(self, name: str) -> str:
         candidate, count = name, 1
@@ -311,11 +361,10 @@ class _Builder:
             output_shape=output_shape,
             sources=self._inputs(node),
             more_positions=sum(self._positions(each, module) for each in calls) - here,
+            integers=self.origins.setdefault(name, Origin(f"{name}.weight", module=name)).integers,
             **geometry,
         )
         self.nodes.append(layer)
-        if name not in self.origins:
-            self.origins[name] = Origin(f"{name}.weight", module=name)
         return name
 
     def _positions(self, node: fx.Node, module: nn.Module) -> int:
@@ -326,6 +375,8 @@ class _Builder:
         """Without the batch. A linear layer may see batch and positions in any order, a convolution several maps."""
         (tensor,) = _tensors(node)
         first, *rest = tensor.shape
+        if node in self.loads:
+            return (self.loads[node], *rest)
         if conv and (len(rest) != _weight(self.modules[name]).ndim - 1 or first % self.batch):
             raise UserError(f"layer {name}: a tensor {tuple(tensor.shape)} has no batch of {self.batch} in front")
         if conv or first == self.batch:
@@ -366,6 +417,36 @@ class _Builder:
             return None  # of a linear layer over positions it runs over dimension 1, which is not that of the filters
         once = sum(self.modules[str(call.target)] is module for call in self.calls) == 1
         return (str(user.target), module) if once and module.running_var is not None else None
+
+
+def _loads(graph: fx.Graph, batch: int) -> dict[fx.Node, int]:
+    """Rows per inference that experts were given in the example, and that they gave: whole numbers, whose sum over the
+    experts of a product is that of all rows (those with the largest remainders are rounded up)."""
+    found: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        if node.target is not merge_rows:
+            continue
+        parts = node.args[1:]
+        rows = np.array([_tensors(part)[0].shape[0] - 1 for part in parts])  # behind the last is one of zeros
+        each, rest = np.divmod(rows, batch)
+        each[np.argsort(-rest, kind="stable")[: round(rest.sum() / batch)]] += 1
+        for part, load in zip(parts, each.tolist(), strict=True):
+            found |= dict.fromkeys((part, part.all_input_nodes[0]), load)
+    return found
+
+
+def _matrices(tensors: Iterable[Tensor]) -> dict[Any, int]:
+    """Numbers in those that are no vectors, by identity."""
+    return {id(each): each.numel() for each in tensors if has_rows(each.shape)}
+
+
+def _is_matrix(node: fx.Node) -> bool:
+    return any(has_rows(tensor.shape) for tensor in _tensors(node))
+
+
+def has_rows(shape: Sequence[int]) -> bool:
+    """Whether numbers of this shape are more than one row."""
+    return sum(size > 1 for size in shape) > 1
 
 
 def _weight(module: nn.Module) -> Tensor:

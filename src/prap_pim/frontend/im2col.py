@@ -1,5 +1,6 @@
 """The im2col rows of a layer's inputs: what drives its crossbars, one row for each output position."""
 
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import torch
@@ -51,6 +52,41 @@ class Rows:
             return self._windows.T
         order = range(len(self._places), self._windows.ndim)
         return self._windows.permute(*order, *range(len(self._places))).reshape(self._width, -1)
+
+
+def rows_of_pairs(
+    layer: Layer, places: Sequence[tuple[Tensor, Tensor, Tensor]], fills: tuple[int, int], most: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """im2col rows of two inputs of a layer at the same places, of several batches at a time.
+
+    Args:
+        layer: as for ``Rows``.
+        places: of every batch one input and another, as for ``Rows``, and positions, int64; or one input twice.
+        fills: of the one and of the other.
+        most: numbers laid out at a time, about.
+
+    Yields:
+        [n, layer.rows] of the one and of the other; the same tensor where they are one.
+    """
+    held: list[tuple[Tensor, Tensor]] = []
+    count, limit = 0, max(1, most // layer.rows)
+    for x, y, where in places:
+        now = Rows(layer, x, fills[0])
+        then = now if y is x else Rows(layer, y, fills[1])
+        for some in torch.split(where, limit):
+            one = now.at(some)
+            held.append((one, one if y is x else then.at(some)))
+            count += len(some)
+            if count >= limit:
+                yield _merged(held)
+                held, count = [], 0
+    if held:
+        yield _merged(held)
+
+
+def _merged(held: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    one = torch.cat([x for x, _ in held])
+    return one, one if all(y is x for x, y in held) else torch.cat([y for _, y in held])
 
 
 def positions_of(layer: Layer, x: Tensor) -> int:

@@ -1,7 +1,9 @@
 """A batch of inputs as users have it: one tensor, positional arguments, or named ones."""
 
+import copy
+import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -183,7 +185,7 @@ def outputs(value: Any, name: str) -> tuple[Tensor, ...]:
     Raises:
         UserError: there is none.
     """
-    leaves = tree_flatten(value)[0]
+    leaves = tree_flatten(_plain(value))[0]
     found = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
     if not found:
         raise UserError(f"model {name} gives no tensor, but {', '.join({type(leaf).__name__ for leaf in leaves})}")
@@ -193,6 +195,37 @@ def outputs(value: Any, name: str) -> tuple[Tensor, ...]:
 def judged_outputs(value: Any, name: str) -> tuple[Tensor, ...]:
     """As ``outputs``; one number for each input, [N], as values [N, 1]."""
     return tuple(x[:, None] if x.ndim == 1 else x for x in outputs(value, name))
+
+
+def filled(like: Any, values: Iterator[Tensor]) -> Any:
+    """What a model gives with other tensors in it, in order."""
+
+    def put(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return next(values)
+        if not _is_record(leaf):
+            return leaf
+        record = copy.copy(leaf)
+        for each in dataclasses.fields(leaf):
+            object.__setattr__(record, each.name, filled(getattr(leaf, each.name), values))
+        return record
+
+    return tree_map(put, like)
+
+
+def _plain(value: Any) -> Any:
+    """With dictionaries in the place of dataclasses that torch does not look into."""
+
+    def fields(leaf: Any) -> Any:
+        if not _is_record(leaf):
+            return leaf
+        return {each.name: _plain(getattr(leaf, each.name)) for each in dataclasses.fields(leaf)}
+
+    return tree_map(fields, value)
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def padding_mask(batch: Sequence[Tensor]) -> Tensor | None:
@@ -212,7 +245,7 @@ def padding_mask(batch: Sequence[Tensor]) -> Tensor | None:
 
 def output_names(value: Any) -> tuple[str, ...]:
     """Of the tensors of what a model gives, in order: keys and numbers, dots between them; "0" for a single one."""
-    leaves, _ = tree_flatten_with_path(value)
+    leaves, _ = tree_flatten_with_path(_plain(value))
     names = (
         keystr(path).replace("][", ".").strip("[].").replace("'", "") for path, x in leaves if isinstance(x, Tensor)
     )

@@ -4,7 +4,6 @@ Two tracers end in one normal form, a graph in which every product with a weight
 ``nn.Conv1d..3d``: torch.fx for plain models of such modules, torch.export (``export.py``) for all others.
 """
 
-import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_flatten, tree_map
 
 from prap_pim.common.errors import UserError
@@ -32,6 +30,8 @@ from prap_pim.frontend.inputs import (
     outputs,
     tensors,
 )
+from prap_pim.frontend.plain import plain_copy
+from prap_pim.frontend.rows import merge_rows
 
 _ENOUGH = 2  # inputs to trace a model with
 
@@ -87,7 +87,7 @@ def capture(
     example = batches[0]
     example = _cloned(example)  # it may be changed
     tensors(example, name)  # says what it needs
-    model = _copied(model, name)
+    model = plain_copy(model, name)
     with torch.no_grad():
         example = _few(model, example, name)
         flat = tensors(example, name)
@@ -119,6 +119,8 @@ def capture(
         if refused:
             every = "; ".join(f"{path}: {reason}" for path, reason in refused.items())
             raise UserError(f"model {name} cannot be mapped as a whole: {every} (or name what to skip)")
+        if any(node.target is merge_rows for node in module.graph.nodes):  # whose loads are those of all inputs
+            flat = tensors(_cloned(batches[0]), name)
         captured = Captured.of_graph(module, flat, name, origins, unsupported)
         return replace(captured, outputs=output_names(given), read_twice=_read_twice(model, captured))
 
@@ -156,7 +158,8 @@ def _read_twice(model: nn.Module, captured: Captured) -> tuple[str, ...]:
     """See ``Captured``."""
     by_path: dict[str, list[str]] = {}
     for layer in captured.network.layers:
-        by_path.setdefault(captured.origins[layer.name].parameter, []).append(layer.name)
+        if not captured.origins[layer.name].computed:
+            by_path.setdefault(captured.origins[layer.name].parameter, []).append(layer.name)
     found: list[str] = []
     for path, names in by_path.items():
         if len(names) > 1:
@@ -166,17 +169,6 @@ def _read_twice(model: nn.Module, captured: Captured) -> tuple[str, ...]:
             times = torch.bincount(torch.cat(read), minlength=parameter.numel())
             found += [name for name, mine in zip(names, read, strict=True) if bool((times[mine] > 1).any())]
     return tuple(found)
-
-
-def _copied(model: nn.Module, name: str) -> nn.Module:
-    try:
-        return copy.deepcopy(model).eval()
-    except RuntimeError as error:
-        owners = (path for path, part in model.named_modules() if any(map(_computed, vars(part).values())))
-        raise UserError(
-            f"model {name} cannot be copied: {next(owners, 'a module') or 'it'} keeps a tensor computed from others; "
-            "call remove_weight_norm, remove_spectral_norm or prune.remove first, and keep no activations"
-        ) from error
 
 
 def _without_observers(model: nn.Module, example: Inputs) -> None:
@@ -218,10 +210,6 @@ def _nothing(*_args: Any, **_kwargs: Any) -> None:
 
 def _cloned(batch: Inputs) -> Inputs:
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
-
-
-def _computed(value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_leaf
 
 
 def _alone(batch: Inputs) -> Inputs:
@@ -306,7 +294,7 @@ def _plainly_traced(model: nn.Module, example: Inputs, others: Sequence[Inputs])
             following.add(node)
         elif node.op == "call_module" and isinstance(modules[str(node.target)], nn.Linear | CONVS):
             return None  # a product of constants
-    normal = one and alone and all(_is_normal(node, modules) for node in module.graph.nodes)
+    normal = one and alone and all(_is_normal(node, modules, following) for node in module.graph.nodes)
     return module if normal and all(_agree(module, model, each) for each in (example, *others)) else None
 
 
@@ -326,17 +314,30 @@ def _agree(module: fx.GraphModule, model: nn.Module, example: Tensor) -> bool:
     return True
 
 
-def _is_normal(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether a node has no weight matrix, or is a module whose weight is one."""
+def _is_normal(node: fx.Node, modules: Mapping[str, nn.Module], following: Collection[fx.Node]) -> bool:
+    """Whether a node has no weight matrix, or is a module whose weight is one.
+
+    Args:
+        following: nodes that depend on the inputs. One of the others, or a value that was chosen from one, may be a
+            weight.
+    """
     if node.op == "call_module":
         called = modules[str(node.target)]
         if isinstance(called, CONVS):
             even = called.padding != "same" or all(
                 d * (k - 1) % 2 == 0 for d, k in zip(called.dilation, called.kernel_size, strict=True)
             )
-            return called.padding_mode == "zeros" and even and not parametrize.is_parametrized(called)
+            return called.padding_mode == "zeros" and even
         if isinstance(called, nn.Linear | nn.Embedding | _NORMS):
-            return not parametrize.is_parametrized(called)
+            return True
         return not any(parameter.ndim > 1 for parameter in called.parameters())
-    constants = any(source.op == "get_attr" for source in node.all_input_nodes)
+    constants = any(each not in following or _is_part(each, following) for each in node.all_input_nodes)
     return node.target not in _WEIGHTED_FUNCTIONS and not (constants and raw_name(node) in PRODUCTS)
+
+
+def _is_part(node: fx.Node, following: Collection[fx.Node]) -> bool:
+    """Whether a node gives parts of a constant that the inputs choose, or a view of these."""
+    while node.all_input_nodes and node.all_input_nodes[0] in following and node.op == "call_method":
+        node = node.all_input_nodes[0]
+    chosen = raw_name(node) in ("getitem", "index_select") and bool(node.all_input_nodes)
+    return chosen and node.all_input_nodes[0] not in following

@@ -33,6 +33,7 @@ REQUIRED: Mapping[str, Mapping[str, str]] = {
     "router": {"energy_per_byte_hop": "J/B", "area": "m2"},
     "output_unit": {"energy_per_output": "J", "area": "m2"},
     "digital_unit": {"energy_per_op": "J", "area": "m2"},
+    "digital_memory": {"energy_per_access": "J", "latency": "s", "area_per_byte": "m2/B"},
 }
 # What a table must give besides for chips that gather (``Chip.accumulate``). Sizes are as needed, so area is of a byte,
 # and an access takes more energy the more bytes the registers of a crossbar hold.

@@ -13,6 +13,21 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
+class Integers:
+    """What the integers of a model that is already quantised stand for.
+
+    Attributes:
+        weight_step: the real weight that integer 1 stands for in each filter, float32 [O]; None if not known.
+        input_step: likewise of the layer's inputs; None if not known.
+        input_zero: the int8 integer that stands for an input of 0; None: it differs from batch to batch.
+    """
+
+    weight_step: Float32 | None = None
+    input_step: float | None = None
+    input_zero: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Layer:
     """A matrix that lives on crossbars: ``y = filter_scale * (weight * x) + filter_bias``, * a convolution or product.
 
@@ -35,6 +50,7 @@ class Layer:
         sources: names of the nodes whose output it reads.
         more_positions: output positions that one inference asks for beyond those of one ``output_shape``: a layer that
             is called again (``Call``), or on several maps at once.
+        integers: of a model that is already quantised.
     """
 
     name: str
@@ -50,6 +66,7 @@ class Layer:
     dilation: tuple[int, ...] = ()
     groups: int = 1
     more_positions: int = 0
+    integers: Integers | None = None
 
     def __repr__(self) -> str:
         sizes = "x".join(map(str, self.weight.shape))
@@ -138,6 +155,9 @@ class Layer:
         each = self.filters // self.groups
         for i in range(self.groups):
             mine = slice(i * each, (i + 1) * each)
+            own = self.integers
+            if own is not None and own.weight_step is not None:
+                own = replace(own, weight_step=own.weight_step[mine])
             yield replace(
                 self,
                 name=f"{self.name}[{i}]",
@@ -147,6 +167,7 @@ class Layer:
                 input_shape=(self.channels // self.groups, *self.input_shape[1:]),
                 output_shape=(each, *self.output_shape[1:]),
                 groups=1,
+                integers=own,
             )
 
 
@@ -179,7 +200,13 @@ class DigitalOp:
         input_elements: activations that it reads (all inputs together), per inference.
         output_elements: activations that it writes, per inference.
         sources: names of the nodes whose output it reads.
-        macs: multiplications with an addition each, per inference, of a product of activations by activations.
+        macs: multiplications with an addition each, per inference, of a product that is not on crossbars.
+        weights: numbers in matrices and tables of the model that are stored for it; one that several operations read is
+            the first one's.
+        weight_reads: times that one of them is read, per inference: once for each multiplication, or each number that
+            a lookup finds.
+        cached: keys and values that are kept for it from token to token.
+        cache_reads, cache_writes: how many of these are read and written, per inference.
     """
 
     name: str
@@ -188,6 +215,22 @@ class DigitalOp:
     output_elements: int
     sources: tuple[str, ...]
     macs: int = 0
+    weights: int = 0
+    weight_reads: int = 0
+    cached: int = 0
+    cache_reads: int = 0
+    cache_writes: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of a network: of its weights, and of the multiplications of one inference, 0..1."""
+
+    weights: float
+    macs: float
+
+    def __str__(self) -> str:
+        return f"{self.weights:.1%} of the weights, {self.macs:.1%} of the multiplications"
 
 
 @dataclass(frozen=True)
@@ -229,9 +272,50 @@ class Network:
         return layer.positions - sum(n.positions for n in self.nodes if isinstance(n, Call) and n.layer == layer.name)
 
     @property
+    def digital(self) -> tuple[DigitalOp, ...]:
+        """What is not done on crossbars, in order."""
+        return tuple(node for node in self.nodes if isinstance(node, DigitalOp))
+
+    @property
     def parameters(self) -> int:
         """Weights on crossbars."""
         return sum(layer.weight.size for layer in self.layers)
+
+    @property
+    def weights(self) -> int:
+        """Numbers in all weight matrices and tables, on crossbars and off them."""
+        return self.parameters + sum(op.weights for op in self.digital)
+
+    @property
+    def crossbar_macs(self) -> int:
+        """Multiplications of one inference by weights on crossbars, each of which is done."""
+        return sum(layer.weight.size * layer.positions for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of one inference, on crossbars and off them."""
+        return self.crossbar_macs + sum(op.macs for op in self.digital)
+
+    @property
+    def on_crossbars(self) -> Share:
+        """What the layers have of the whole."""
+        return Share(self.parameters / self.weights, self.crossbar_macs / self.macs)
+
+    def share_of(self, name: str) -> Share:
+        """What the digital operations of a name, or of what has that path, have of the whole."""
+        found = [op for op in self.digital if op.name == name or op.name.startswith((f"{name}.", f"{name}:"))]
+        return Share(sum(op.weights for op in found) / self.weights, sum(op.macs for op in found) / self.macs)
+
+    def digital_shares(self) -> dict[str, Share]:
+        """Of digital operations with weights or multiplications, by what they are (``DigitalOp.op``)."""
+        kinds: dict[str, list[DigitalOp]] = {}
+        for op in self.digital:
+            if op.weights or op.macs:
+                kinds.setdefault(op.op, []).append(op)
+        return {
+            kind: Share(sum(op.weights for op in ops) / self.weights, sum(op.macs for op in ops) / self.macs)
+            for kind, ops in kinds.items()
+        }
 
     def __iter__(self) -> Iterator["Node"]:
         return iter(self.nodes)

@@ -24,8 +24,8 @@ class _LayerOutline(Settings):
     name: str
     kind: Literal["conv", "linear"]
     weight_shape: tuple[_Size, ...]
-    input_shape: tuple[_Size, ...]
-    output_shape: tuple[_Size, ...]
+    input_shape: tuple[_Count, ...]
+    output_shape: tuple[_Count, ...]
     sources: tuple[str, ...]
     stride: tuple[_Size, ...]
     padding: tuple[_Count, ...]
@@ -55,6 +55,11 @@ class _DigitalOutline(Settings):
     output_elements: _Count
     sources: tuple[str, ...]
     macs: _Count
+    weights: _Count = 0
+    weight_reads: _Count = 0
+    cached: _Count = 0
+    cache_reads: _Count = 0
+    cache_writes: _Count = 0
 
 
 class Outline(Settings):
@@ -100,7 +105,7 @@ def _node(node: Layer | Call | DigitalOp) -> _LayerOutline | _CallOutline | _Dig
     if isinstance(node, DigitalOp):
         return _DigitalOutline(**values)
     weight = values.pop("weight")
-    del values["filter_scale"], values["filter_bias"]
+    del values["filter_scale"], values["filter_bias"], values["integers"]
     return _LayerOutline(weight_shape=weight.shape, **values)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
+from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, INT8, LayerWeights
 
 Float32 = NDArray[np.float32]
@@ -189,6 +190,9 @@ def effective_shape(patterns: PatternSet, reuse: ReuseMap) -> Int32:
     return np.where(reuse.source >= 0, donor_shape, -1).astype(np.int32)
 
 
+_WHOLE = 1e-3  # how far from a whole number what was divided by its step may be
+
+
 def int8_step(matrix: Float32) -> float:
     """The real weight that integer 1 stands for: max|W| / 127 (PRAP, step 2), 1 for an all-zero matrix."""
     largest = float(np.abs(matrix).max(initial=0.0))
@@ -205,6 +209,19 @@ def int8_steps(matrix: Float32, reuse: ReuseMap) -> NDArray[np.float64]:
         return np.full(len(matrix), int8_step(matrix))
     largest = np.abs(matrix).max(1, initial=0.0).astype(np.float64)
     return np.where(largest > 0, largest / 127, 1.0)
+
+
+def layer_steps(layer: Layer, reuse: ReuseMap) -> NDArray[np.float64]:
+    """``int8_steps`` of a layer; where its weights are integers of a step already, that step."""
+    steps = int8_steps(layer.matrix, reuse)
+    if layer.integers is None or layer.integers.weight_step is None:
+        return steps
+    own = layer.integers.weight_step.astype(np.float64)
+    integers = layer.matrix / own[:, None]
+    whole = (np.abs(integers - np.rint(integers)) < _WHOLE).all(1) & (np.abs(integers) < 127 + _WHOLE).all(1)
+    if reuse.shares:  # one step for all
+        return own if whole.all() and (own == own[0]).all() else steps
+    return np.where(whole, own, steps)
 
 
 def plan_weights(

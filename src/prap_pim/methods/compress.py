@@ -21,7 +21,7 @@ from prap_pim.frontend.quantize import InputGrid, QuantizeConfig, grid_in, grid_
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.outline import Outline
-from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
+from prap_pim.ir.patterns import PatternSet, ReuseMap, layer_steps, plan_weights
 from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.network import Calibration, calibrate
@@ -247,7 +247,10 @@ def check_memory(network: Network, given: CalibrationInputs, calibrated: Collect
 def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network) -> dict[str, LayerWeights]:
     """Plans of the layers that pruning and reuse have decided on."""
     layers = {layer.name: layer for layer in network.layers}
-    return {name: plan_weights(name, layers[name].matrix, *assigned) for name, assigned in assignments.items()}
+    return {
+        name: plan_weights(name, layers[name].matrix, patterns, reuse, layer_steps(layers[name], reuse))
+        for name, (patterns, reuse) in assignments.items()
+    }
 
 
 def with_plans(

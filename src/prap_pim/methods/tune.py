@@ -96,7 +96,7 @@ def tune(
     before = training.divergence(work), held.divergence(work)
     taken = _descend(work, training, held, config, request, progress, checkpoints)
     after = training.divergence(work), held.divergence(work)
-    if after[0] >= before[0]:
+    if not held.parts and after[0] >= before[0]:  # those held back have the last word, where there are any
         taken, after = 0, before
     result = TuningResult(
         steps=config.steps,

@@ -63,7 +63,9 @@ class OnnxSummary(BaseModel, frozen=True):
         seed: of the calibration.
         inputs: calibration inputs.
         layers: in network order.
+        mapped_weights, mapped_macs: share of the weights and of the multiplications that is on crossbars.
         digital: nodes with weights that are left to the digital units, and why.
+        digital_shares: what these have of the weights and of the multiplications, in words.
         batch_axes: of inputs whose batch is not in front, where it is.
         once: inputs that are given once, and what they are: the file is compressed for these values.
         branches: of each If that follows from them, the branch that is compressed; the other one keeps its weights.
@@ -85,7 +87,10 @@ class OnnxSummary(BaseModel, frozen=True):
     seed: int
     inputs: int
     layers: list[LayerSummary]
+    mapped_weights: float
+    mapped_macs: float
     digital: dict[str, str]
+    digital_shares: dict[str, str]
     batch_axes: dict[str, int]
     once: dict[str, str]
     branches: dict[str, str]

@@ -384,6 +384,103 @@ def fixed_batch() -> Case:
     )
 
 
+def parts() -> Case:
+    """Weights on the left, stacks of matrices, einsums in any order of axes."""
+
+    def einsum(inputs: str, output: str, equation: str) -> onnx.NodeProto:
+        return helper.make_node("Einsum", inputs.split(), [output], equation=equation)
+
+    return Case(
+        nodes=[
+            node("Transpose", "x", "1", perm=[0, 2, 1]),
+            node("MatMul", "left 1", "2"),  # [4, 6, 3]
+            node("Transpose", "2", "3", perm=[0, 2, 1]),
+            node("Unsqueeze", "3 one", "4"),
+            node("MatMul", "4 stack", "5"),  # [4, 1, 3, 6] @ [2, 6, 5]
+            node("MatMul", "5 pair", "6"),  # [4, 2, 3, 5] @ [2, 5, 4]
+            einsum("6 heads", "7", "bgtd,dhk->bghtk"),
+            einsum("8 7", "9", "xk,bghtk->bxght"),
+            einsum("9 each", "y", "bxght,ght->bx"),
+        ],
+        weights={
+            "left": random(6, 5),
+            "one": np.array([1]),
+            "stack": random(2, 6, 5),
+            "pair": random(2, 5, 4),
+            "heads": random(4, 2, 3),
+            "8": random(5, 3),
+            "each": random(2, 2, 3),
+        },
+        inputs={"x": random(4, 3, 5)},
+        layers=1 + 2 + 2 + 1 + 1 + 1,
+    )
+
+
+def transposed() -> Case:
+    """Transposed convolutions of one to three dimensions, grouped, padded in every way."""
+
+    def conv(inputs: str, output: str, **how: Any) -> onnx.NodeProto:
+        return node("ConvTranspose", inputs, output, **how)
+
+    return Case(
+        nodes=[
+            conv("x a ab", "1", strides=[2, 1], pads=[1, 0, 0, 1], output_padding=[1, 0]),
+            conv("1 b", "2", group=2, dilations=[2, 1], kernel_shape=[2, 3]),
+            conv("2 c", "3", strides=[2, 2], auto_pad="SAME_UPPER"),
+            conv("3 d", "4", strides=[2, 2], output_shape=[41, 16]),
+            node("Flatten", "4", "5"),
+            node("MatMul", "5 head", "y"),
+        ],
+        weights={
+            "a": random(4, 6, 3, 2),
+            "ab": random(6),
+            "b": random(6, 2, 2, 3),
+            "c": random(4, 3, 3, 3),
+            "d": random(3, 2, 3, 2),
+            "head": random(2 * 41 * 16, 3),
+        },
+        inputs={"x": random(4, 4, 4, 2)},
+        layers=5,
+    )
+
+
+def recurrent() -> Case:
+    """In both directions, with and without biases and states, and the two ways in which a GRU resets."""
+
+    def cell(op: str, inputs: Sequence[str], outputs: Sequence[str], size: int = 6, **how: Any) -> onnx.NodeProto:
+        return helper.make_node(op, inputs, outputs, hidden_size=size, **how)
+
+    return Case(
+        nodes=[
+            node("Transpose", "x", "0", perm=[1, 0, 2]),
+            cell("LSTM", ["0", "w1", "r1", "b1"], ["1", "h1", "c1"], direction="bidirectional"),
+            node("ReduceSum", "1 one", "2", keepdims=0),
+            node("ReduceSum", "h1 zero", "3", keepdims=1),
+            cell("GRU", ["2", "w2", "r2", "b2", "", "3"], ["4"], linear_before_reset=1),
+            node("Reshape", "4 flat", "5"),
+            cell("GRU", ["5", "w2", "r2"], ["6", "h6"], direction="reverse"),
+            node("Reshape", "6 flat", "7"),
+            cell("RNN", ["7", "w3", "r3", "b3"], ["8"], activations=["Relu"]),
+            node("Reshape", "8 flat", "9"),
+            cell("LSTM", ["9", "w4", "r4"], ["10", "", "c10"]),
+            node("Concat", "c1 c10 h6", "11", axis=0),
+            node("Transpose", "11", "12", perm=[1, 0, 2]),
+            node("Flatten", "12", "13"),
+            node("MatMul", "13 head", "y"),
+        ],
+        weights={
+            **{"w1": random(2, 24, 5), "r1": random(2, 24, 6), "b1": random(2, 48)},
+            **{"w2": random(1, 18, 6), "r2": random(1, 18, 6), "b2": random(1, 36)},
+            **{"w3": random(1, 6, 6), "r3": random(1, 6, 6), "b3": random(1, 12)},
+            **{"w4": random(1, 24, 6), "r4": random(1, 24, 6), "flat": np.array([3, 4, 6])},
+            **{"zero": np.array([0]), "one": np.array([1])},
+            "head": random(4 * 6, 2),
+        },
+        inputs={"x": random(4, 3, 5)},
+        layers=4 + 2 + 3 + 2 + 2 + 1,
+    )
+
+
 def of_type(dtype: str) -> Callable[[], Case]:
     def made() -> Case:
         def r(*shape: int) -> Array:
@@ -452,6 +549,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "sizes": sizes,
     "control flow": control_flow,
     "fixed batch": fixed_batch,
+    "parts": parts,
+    "transposed": transposed,
+    "recurrent": recurrent,
     "float16": of_type("f2"),
     "float64": of_type("f8"),
     "hostile names": hostile_names,

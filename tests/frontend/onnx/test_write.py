@@ -24,7 +24,7 @@ def changed(found: OnnxCapture, biased: bool) -> nn.Module:
     for name in found.calls:
         layer = module.get_submodule(name)
         layer.weight += 0.1 * torch.randn(layer.weight.shape, generator=generator)
-        if layer.bias is not None or biased:
+        if layer.bias is not None or (biased and found.captured.origins[name].takes_bias):
             layer.bias = nn.Parameter(torch.randn(len(layer.weight), generator=generator))
     for name in found.norms:
         norm = module.get_submodule(name)

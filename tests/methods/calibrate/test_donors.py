@@ -224,19 +224,17 @@ def test_rounded_donors_fit_their_bits_and_make_good_what_rounding_changes(bits:
     patterns = np.ascontiguousarray(wanted @ factor / scale, np.float32)
     donors, _ = fit(patterns, weight, worth, seeds(patterns, weight, 30), 12, 2)
     choice = choose(patterns, donors, worth, 2)
-    whole = rounded(patterns, weight, donors, choice, factor, scale, largest)
+    whole, suiting = rounded(patterns, weight, donors, choice, factor, scale, largest)
     assert np.array_equal(whole, np.rint(whole))
     assert np.abs(whole).max() == largest
+    assert np.array_equal(suiting.donor, choice.donor)
     plain = np.linalg.solve(factor.T, donors.T.astype(np.float64) * scale).T
     naive = np.exp2(np.floor(np.log2(largest / np.abs(plain).max(1, keepdims=True))))
 
-    def left(stored: np.ndarray, power: np.ndarray) -> float:
-        """With the same choice."""
-        own, error = stored / power @ factor / scale, patterns.astype(np.float64)
+    def left(stored: np.ndarray, gain: np.ndarray) -> float:
+        own, error = stored @ factor / scale, patterns.astype(np.float64)
         for use in range(2):
-            error = error - np.where(choice.donor[use] >= 0, choice.gain[use], 0)[:, None] * own[choice.donor[use]]
+            error = error - np.where(choice.donor[use] >= 0, gain[use], 0)[:, None] * own[choice.donor[use]]
         return float((error**2).sum())
 
-    power = np.exp2(np.rint(np.log2(np.abs(whole).sum(1, keepdims=True) / np.abs(plain).sum(1, keepdims=True))))
-    plainly = left(np.clip(np.rint(plain * naive), -largest, largest), naive)
-    assert left(whole, power) < plainly
+    assert left(whole, suiting.gain) < left(np.clip(np.rint(plain * naive), -largest, largest) / naive, choice.gain)

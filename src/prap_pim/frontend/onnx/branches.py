@@ -14,19 +14,9 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from torch import Tensor
 
 from prap_pim.common.errors import UserError
-from prap_pim.frontend.onnx.file import (
-    Array,
-    Branch,
-    OnnxFile,
-    Place,
-    dtype_of,
-    inner_graphs,
-    is_plain,
-    own_graphs,
-    put,
-    reads,
-)
-from prap_pim.frontend.onnx.lower import PRODUCTS, UNMAPPED
+from prap_pim.frontend.onnx.file import Array, Branch, OnnxFile, Place, dtype_of, is_plain, put
+from prap_pim.frontend.onnx.graphs import inner_graphs, own_graphs, reads
+from prap_pim.frontend.onnx.lower import PRODUCTS
 from prap_pim.frontend.onnx.program import Program, to_array
 
 _BRANCHES = ("else_branch", "then_branch")
@@ -217,7 +207,7 @@ class _Unfolding:
 
 def _holds_products(node: NodeProto) -> bool:
     """Whether something inside of a node may have a weight matrix."""
-    return any(each.op_type in {*PRODUCTS, *UNMAPPED} for graph in inner_graphs(node) for each in graph.node)
+    return any(each.op_type in PRODUCTS for graph in inner_graphs(node) for each in graph.node)
 
 
 def _needed(nodes: Sequence[NodeProto], names: Collection[str]) -> list[NodeProto]:

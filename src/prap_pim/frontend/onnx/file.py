@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner
 
 from prap_pim.common.errors import UserError, shown
+from prap_pim.frontend.onnx.dequantise import dequantise
+from prap_pim.frontend.onnx.graphs import inner_graphs
 
 OLDEST_OPSET = 9
 SMALL = 1024  # bytes; smaller weights stay in the graph: shapes, axes and the like, which onnxruntime looks into
@@ -158,6 +160,7 @@ class OnnxFile:
             if not each.type.HasField("tensor_type") or kind not in _TYPES or _TYPES[kind].kind not in "fiub":
                 raise UserError(f"{path}: input {shown(each.name)} is no tensor of numbers that numpy has")
         _load_attributes(path, model)
+        dequantise(model)
         return OnnxFile(path, model, _take_out(path, model), tuple(files))
 
 
@@ -192,31 +195,6 @@ def first_line(error: Exception) -> str:
     """What an error of another package says first, short enough to be read."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return shown(lines[0] if lines else type(error).__name__, 240)
-
-
-def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs inside a node (of If, Loop, Scan), and those inside them."""
-    for graph in own_graphs(node):
-        yield graph
-        for each in graph.node:
-            yield from inner_graphs(each)
-
-
-def reads(node: NodeProto) -> list[str]:
-    """Names of the values that a node reads, those included that graphs inside it take from outside."""
-    names = dict.fromkeys(name for name in node.input if name)
-    for graph in own_graphs(node):
-        own = {each.name for each in (*graph.input, *graph.initializer)}
-        for inner in graph.node:
-            names.update(dict.fromkeys(name for name in reads(inner) if name not in own))
-            own.update(inner.output)
-        names.update(dict.fromkeys(each.name for each in graph.output if each.name not in own))
-    return list(names)
-
-
-def own_graphs(node: NodeProto) -> list[GraphProto]:
-    """The graphs inside a node, without those inside them."""
-    return [graph for each in node.attribute for graph in ([each.g] if each.HasField("g") else each.graphs)]
 
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prap_pim.common.errors import UserError, one_line, printable
-from prap_pim.frontend.onnx.file import reads
+from prap_pim.frontend.onnx.graphs import reads
 from prap_pim.frontend.onnx.program import Piece, Program, to_tensor
 
 _SIZES = frozenset({"Shape", "Size"})  # tell of their input nothing that has a derivative

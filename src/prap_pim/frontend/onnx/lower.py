@@ -22,41 +22,24 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from prap_pim.common.errors import UserError, printable, shown
-from prap_pim.frontend import Captured
-from prap_pim.frontend.onnx.file import Array, OnnxFile, dtype_of, first_line, inner_graphs, reads
+from prap_pim.frontend import LEFT_DIGITAL, Captured, Origin
+from prap_pim.frontend.contract import View
+from prap_pim.frontend.graph import has_rows
+from prap_pim.frontend.onnx.file import Array, OnnxFile, dtype_of, first_line
+from prap_pim.frontend.onnx.graphs import inner_graphs, kept_back, reads
+from prap_pim.frontend.onnx.parts import Parts
+from prap_pim.frontend.onnx.products import Product, Slot, as_float32, attributes, fill, linear
 from prap_pim.frontend.onnx.program import Piece, Program, is_tensor, session, to_array, to_tensor
+from prap_pim.frontend.overlap import CONVS
+from prap_pim.ir.network import Integers
 
-_CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
-PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
-UNMAPPED = {
-    "ConvTranspose": "a transposed convolution is not mapped yet",
-    "Einsum": "an einsum with a weight cannot be mapped",
-    "LSTM": "a recurrent layer (LSTM) is not mapped yet",
-    "GRU": "a recurrent layer (GRU) is not mapped yet",
-    "RNN": "a recurrent layer (RNN) is not mapped yet",
-}
+_LAYERS = frozenset({"Conv", "Gemm", "MatMul"})  # whose weight is one matrix
+PRODUCTS = _LAYERS | {"ConvTranspose", "Einsum", "LSTM", "GRU", "RNN"}
+_TURNED: tuple[View, ...] = ((torch.t, ()),)
 _RANDOM = frozenset({"RandomNormal", "RandomUniform"})
 _FLOAT_KINDS = (np.dtype("f2"), np.dtype("f4"), np.dtype("f8"))
 _AS_FAR_AS_FLOATS_GO = 0.02  # of the outputs: half precision in dozens of layers, and no more
-
-
-@dataclass(frozen=True)
-class Product:
-    """Where a call of a layer is in the file's graph.
-
-    Attributes:
-        node: place of the Conv, Gemm or MatMul among the main graph's nodes.
-        transposed: the file holds the layer's weight transposed.
-        dtype: of the weight in the file.
-        bias: place of the node that adds the layer's bias, and which of its inputs that is: the product itself, or an
-            addition after it. None: nothing is added, or something that is no constant.
-    """
-
-    node: int
-    transposed: bool
-    dtype: np.dtype[Any]
-    bias: tuple[int, int] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +80,7 @@ def capture_onnx(file: OnnxFile, example: Sequence[Tensor]) -> OnnxCapture:
         except RuntimeError as error:
             axes = f" with batch axes {dict(file.axes)}" if file.axes else ""
             raise UserError(f"{file.path}: it does not run on the first inputs{axes}: {first_line(error)}") from error
-        captured = Captured.of_graph(module, example, file.name, unsupported=lowering.unsupported)
+        captured = Captured.of_graph(module, example, file.name, lowering.origins, lowering.unsupported)
         found = captured.module(*example)
     wanted = [to_tensor(each) for each in run_file(file, [example])[0]]
     outputs = (found,) if isinstance(found, Tensor) else found
@@ -155,7 +138,7 @@ class _Layer:
     key: tuple[Any, ...]
     name: str  # asked for
     output: str
-    transposed: bool = False
+    views: tuple[View, ...] = ()
     bias: tuple[int, int] | None = None
     before: Any = None  # a module or a function with arguments that the input goes through first
     after: list[NodeProto] = field(default_factory=list)  # what the node does after the product
@@ -192,12 +175,15 @@ class _Lowering:
         self.calls: dict[str, list[Product]] = {}
         self.norms: dict[str, tuple[int, np.dtype[Any]]] = {}
         self.unsupported: dict[str, str] = {}
+        self.refused: dict[int, str] = {}  # why nodes cannot be mapped
+        self.origins: dict[str, Origin] = {}
+        self.parts = Parts(self)
         self.done: set[int] = set()
         for i, (each, value) in enumerate(zip(file.inputs, example, strict=True)):
             place, axis = self.graph.placeholder(f"input_{i}"), file.axes.get(each.name, 0)
             if axis:
                 place, value = self.graph.call_function(torch.movedim, (place, 0, axis)), value.movedim(0, axis)
-            self._put(each.name, place, value, dtype_of(each))
+            self.put(each.name, place, value, dtype_of(each))
 
     def module(self) -> fx.GraphModule:
         """
@@ -206,7 +192,7 @@ class _Lowering:
         """
         weights = [name for i in self.live if self.nodes[i].op_type == "MatMul" for name in self.nodes[i].input[1:2]]
         self._classify()
-        self.times = Counter(self._origin(name) for name in weights if name in self.constants)
+        self.times = Counter(self.origin(name) for name in weights if name in self.constants)
         for i in self.live:
             node = self.nodes[i]
             if i in self.done or all(name in self.constants | self.lazy for name in node.output if name):
@@ -217,9 +203,13 @@ class _Lowering:
             if layer is not None:
                 self._call(i, node, layer)
             elif not self._norm(i, node):
+                reason = self.parts.refusal(i, node)
+                if reason == "":
+                    continue
+                self.refused |= {i: reason} if reason else {}
                 self._note(i, node)
                 self._piece(i, node)
-        found = tuple(self._value(name) for name in self.outputs)
+        found = tuple(self.place(name) for name in self.outputs)
         self.graph.output(found[0] if len(found) == 1 else found)
         return fx.GraphModule(self.root, self.graph).eval()
 
@@ -245,10 +235,10 @@ class _Lowering:
 
     # values
 
-    def _put(self, name: str, place: fx.Node, value: Tensor, dtype: np.dtype[Any]) -> None:
+    def put(self, name: str, place: fx.Node, value: Tensor, dtype: np.dtype[Any]) -> None:
         self.places[name], self.values[name], self.dtypes[name] = place, value, dtype
 
-    def _value(self, name: str) -> fx.Node:
+    def place(self, name: str) -> fx.Node:
         """The place of a value in the new graph."""
         if name not in self.places:
             i = self.maker.get(name)
@@ -262,11 +252,11 @@ class _Lowering:
             raise UserError(f"{self.file.path}: value {shown(name)} is no tensor of numbers")
         return self.places[name]
 
-    def _constant(self, name: str) -> Array | None:
+    def constant(self, name: str) -> Array | None:
         """The value of a constant of the model; None if it is none, or none that numpy holds."""
-        return None if name in self.given else self._known(name)
+        return None if name in self.given else self.known_value(name)
 
-    def _known(self, name: str) -> Array | None:
+    def known_value(self, name: str) -> Array | None:
         """The value of a constant, also of one that follows from inputs that are given once."""
         if name not in self.constants:
             return None
@@ -283,19 +273,19 @@ class _Lowering:
             self.known[name] = np.asarray(value)
         return self.known.get(name)
 
-    def _origin(self, name: str) -> str:
+    def origin(self, name: str) -> str:
         """What tells whether two constants are the same value: the initialiser, and what was done to it."""
         i = self.maker.get(name)
         if i is None:
             return f"initialiser {name}"
         node = self.nodes[i]
         if node.op_type == "Identity":
-            return self._origin(node.input[0])
+            return self.origin(node.input[0])
         total = hashlib.blake2b(f"{node.domain}:{node.op_type}:{list(node.output).index(name)}".encode())
         for attribute in sorted(node.attribute, key=lambda each: str(each.name)):
             total.update(attribute.SerializeToString(deterministic=True))
         for each in node.input:
-            total.update(self._origin(each).encode() if each else b"-")
+            total.update(self.origin(each).encode() if each else b"-")
         return total.hexdigest()
 
     # pieces
@@ -339,7 +329,7 @@ class _Lowering:
         outputs = {name: name for name in node.output if name and (self.users.get(name) or name in self.outputs)}
         op = node.op_type
         if op == "Gather":
-            op = "embedding" if self._is_matrix(node.input[0]) else "index"
+            op = "embedding" if self.is_matrix(node.input[0]) else "index"
         self._run(f"{node.op_type}_{i}", [node], op, outputs)
 
     def _run(self, label: str, own: Sequence[NodeProto], op: str, outputs: Mapping[str, str]) -> None:
@@ -352,7 +342,7 @@ class _Lowering:
         made = {name for node in nodes for name in node.output}
         needed = dict.fromkeys(name for node in nodes for name in reads(node))
         inputs = [name for name in needed if name not in made and name not in self.stored]
-        inputs = [name for name in inputs if name in self.places or self._value(name)]
+        inputs = [name for name in inputs if name in self.places or self.place(name)]
         path = f"digital.{_word(label)}"
         try:
             program = Program(self._model(nodes, list(outputs), inputs), self.file.weights)
@@ -364,32 +354,41 @@ class _Lowering:
             self.lazy.update(outputs.values())  # a list, a map or text: goes into the pieces of those who read it
             return
         fixed = [len(self.values[name]) for name in inputs if self.values[name].ndim] if self.fixed else None
-        piece.of_example(self._macs(own[-1], found), fixed)
+        piece.of_example(self._macs(own[-1], found), fixed, self._matrices(own[-1]))
         self.root[path] = piece
         place = self.graph.create_node("call_module", path, tuple(self.places[name] for name in inputs))
+        if (left := self._label(own[-1], whole=True)) in self.unsupported:
+            place.meta[LEFT_DIGITAL] = left
         for at, (name, value) in enumerate(zip(outputs.values(), found, strict=True)):
             part = place
             if len(found) > 1:
                 part = self.graph.call_function(operator.getitem, (place, at))
-            self._put(name, part, to_tensor(value), np.asarray(value).dtype)
+            self.put(name, part, to_tensor(value), np.asarray(value).dtype)
 
     def _macs(self, node: NodeProto, found: Sequence[Array]) -> int:
         """Multiplications of the example batch."""
 
         def shape(at: int) -> tuple[int, ...]:
             name = node.input[at]
-            value: Any = self.values[name] if name in self.values else self._known(name)
+            value: Any = self.values[name] if name in self.values else self.known_value(name)
             return tuple(value.shape) if value is not None else (0,)
 
         if node.op_type == "MatMul":
             return found[0].size * shape(0)[-1]
         if node.op_type == "Gemm":
-            return found[0].size * shape(0)[0 if _attributes(node).get("transA", 0) else -1]
+            return found[0].size * shape(0)[0 if attributes(node).get("transA", 0) else -1]
         if node.op_type == "Conv":
             return found[0].size * prod(shape(1)[1:])
         if node.op_type in ("LSTM", "GRU", "RNN"):  # each weight once for every step of every sequence
             return prod(shape(0)[:2]) * (prod(shape(1)) + prod(shape(2)))
         return prod(shape(0)) * prod(shape(1)[1:]) if node.op_type == "ConvTranspose" else 0
+
+    def _matrices(self, node: NodeProto) -> dict[str, int]:
+        """Numbers in the weights that a node reads, those inside of its graphs included, by what tells them apart."""
+        found = {self.origin(name): self.constant(name) for name in reads(node) if self.is_matrix(name)}
+        sizes = {origin: value.size for origin, value in found.items() if value is not None and has_rows(value.shape)}
+        inside = [tensor for graph in inner_graphs(node) for tensor in graph.initializer if has_rows(tensor.dims)]
+        return sizes | {f"{self._label(node, whole=True)}: {each.name}": prod(each.dims) for each in inside}
 
     def _label(self, node: NodeProto, whole: bool = False) -> str:
         """Of a node, for people; a long one cut, if it need not be whole."""
@@ -399,49 +398,45 @@ class _Lowering:
     def _note(self, i: int, node: NodeProto) -> None:
         """Whether a node holds weights that ought to be on crossbars."""
         reason = ""
-        known = node.domain in ("", "ai.onnx") and node.op_type in {*UNMAPPED, *PRODUCTS}
-        weights = [name for name in node.input if known and self._is_matrix(name)]
+        known = node.domain in ("", "ai.onnx") and node.op_type in PRODUCTS
+        weights = [name for name in node.input if known and self.is_matrix(name)]
         inside = {each.op_type for inner in inner_graphs(node) for each in inner.node}
         if weights and not self.given.isdisjoint(node.output):
             reason = "its input is given once: it is the same for every batch"
-        elif weights and node.op_type in UNMAPPED:
-            reason = UNMAPPED[node.op_type]
         elif weights:
-            left = node.input[0] in weights
-            shape = list(np.asarray(self._constant(weights[0])).shape)
-            reason = "the weight is on the left" if left else f"a weight {shape} cannot be mapped"
-            if not left and not self._has_batch(node):
+            shape = list(np.asarray(self.constant(weights[0])).shape)
+            reason = self.refused.get(i, f"a weight {shape} cannot be mapped")
+            if not self._has_batch(node):
                 reason = "its input has no batch in front"
-        elif inside & PRODUCTS:
+        elif inside & _LAYERS:
             reason = f"products inside of {node.op_type} are not mapped"
-        elif inside & set(UNMAPPED):
-            kinds = ", ".join(sorted(inside & set(UNMAPPED)))
-            reason = f"what is inside of {node.op_type} is not mapped: {kinds}"
+        elif inside & PRODUCTS:
+            reason = f"what is inside of {node.op_type} is not mapped: {', '.join(sorted(inside & PRODUCTS))}"
         if reason:
             self.unsupported[self._label(node, whole=True)] = reason
 
-    def _is_matrix(self, name: str) -> bool:
-        value = self._constant(name)
+    def is_matrix(self, name: str) -> bool:
+        value = self.constant(name)
         return value is not None and value.ndim >= 2 and value.dtype in _FLOAT_KINDS
 
     # layers
 
     def _layer(self, i: int, node: NodeProto) -> _Layer | None:
         """The layer that a node is; None if it cannot be one."""
-        if node.op_type not in PRODUCTS or node.domain not in ("", "ai.onnx") or node.input[1] not in self.constants:
+        if node.op_type not in _LAYERS or node.domain not in ("", "ai.onnx") or node.input[1] not in self.constants:
             return None
-        if node.input[0] in self.constants or not self._is_matrix(node.input[1]):
+        if node.input[0] in self.constants or not self.is_matrix(node.input[1]):
             return None
         if not self._has_batch(node):
             return None
-        weight = self._constant(node.input[1])
+        weight = self.constant(node.input[1])
         assert weight is not None
         make = {"Conv": self._conv, "Gemm": self._gemm, "MatMul": self._matmul}[node.op_type]
         return make(i, node, weight)
 
     def _has_batch(self, node: NodeProto) -> bool:
         """Whether what a Conv or MatMul reads has a part for each input, which a convolution needs in front."""
-        self._value(node.input[0])
+        self.place(node.input[0])
         shape = self.values[node.input[0]].shape
         parts = {"Conv": shape[:1], "MatMul": shape[:-1]}.get(node.op_type, ())
         return prod(parts) % self.batch == 0 if len(parts) else True
@@ -449,7 +444,7 @@ class _Lowering:
     def _matmul(self, i: int, node: NodeProto, weight: Array) -> _Layer | None:
         if weight.ndim != 2 or self._rank(node.input[0]) < 2:
             return None
-        origin = self._origin(node.input[1])
+        origin = self.origin(node.input[1])
         added = self._added(i, node, weight.shape[1]) if self.times[origin] == 1 else None
         bias = None if added is None else added[1]
         output, key = node.output[0], ("MatMul", origin)
@@ -457,7 +452,7 @@ class _Lowering:
             self.done.add(added[0][0])
             output = self.nodes[added[0][0]].output[0]
         bias_at = None if added is None else added[0]
-        return _Layer(_linear(weight.T, bias), key, self._asked(node), output, transposed=True, bias=bias_at)
+        return _Layer(linear(weight.T, bias), key, self.asked(node), output, _TURNED, bias=bias_at)
 
     def _added(self, i: int, node: NodeProto, filters: int) -> tuple[tuple[int, int], Array] | None:
         """Place and value of a bias that an addition after a product brings, if nothing else reads the product."""
@@ -467,14 +462,14 @@ class _Lowering:
             return None
         add = self.nodes[users[0]]
         at = 1 if add.input[0] == name else 0
-        value = self._constant(add.input[at])
+        value = self.constant(add.input[at])
         if value is None or add.input[1 - at] != name or value.dtype not in _FLOAT_KINDS:
             return None
         fits = value.size == filters and value.ndim >= 1 and value.shape[-1] == filters
         return ((users[0], at), value.reshape(-1)) if fits and value.ndim <= self._rank(node.input[0]) else None
 
     def _gemm(self, i: int, node: NodeProto, weight: Array) -> _Layer | None:
-        given = _attributes(node)
+        given = attributes(node)
         alpha, beta = given.get("alpha", 1.0), given.get("beta", 1.0)
         matrix = weight if given.get("transB", 0) else weight.T
         bias, after, place, output = None, [], None, node.output[0]
@@ -494,15 +489,15 @@ class _Lowering:
             output = f"{output}.product"
         values = matrix if alpha == 1 else matrix.astype(np.float32) * np.float32(alpha)
         shift = None if bias is None else bias.astype(np.float32) * np.float32(beta)
-        origin = self._origin(added) if bias is not None else ""
-        key = ("Gemm", self._origin(node.input[1]), given.get("transB", 0), alpha, beta, origin, bool(after))
+        origin = self.origin(added) if bias is not None else ""
+        key = ("Gemm", self.origin(node.input[1]), given.get("transB", 0), alpha, beta, origin, bool(after))
         turn = (torch.t, ()) if given.get("transA", 0) else None
-        how = not given.get("transB", 0), place, turn, after
-        return _Layer(_linear(values, shift), key, self._asked(node), output, *how)
+        how = () if given.get("transB", 0) else _TURNED, place, turn, after
+        return _Layer(linear(values, shift), key, self.asked(node), output, *how)
 
     def _bias(self, name: str, filters: int) -> Array | None:
         """A constant that is added filter by filter."""
-        value = self._constant(name)
+        value = self.constant(name)
         if value is None or value.dtype not in _FLOAT_KINDS or value.ndim > 2 or value.size not in (1, filters):
             return None
         if value.size > 1 and value.shape[-1] != filters:
@@ -510,10 +505,10 @@ class _Lowering:
         return np.broadcast_to(value.reshape(-1), (filters,))
 
     def _conv(self, i: int, node: NodeProto, weight: Array) -> _Layer | None:
-        given, dimensions = _attributes(node), weight.ndim - 2
+        given, dimensions = attributes(node), weight.ndim - 2
         added = node.input[2] if len(node.input) > 2 else ""
-        bias = self._constant(added) if added else None
-        if dimensions not in _CONVS or (added and bias is None):
+        bias = self.constant(added) if added else None
+        if dimensions not in CONVS or (added and bias is None):
             return None
         stride, dilation = (tuple(given.get(key, [1] * dimensions)) for key in ("strides", "dilations"))
         groups, kernel = given.get("group", 1), weight.shape[2:]
@@ -530,29 +525,30 @@ class _Lowering:
             rest = [(b - p, e - p) for b, e, p in zip(begin, end, padding, strict=True)]
             before = (functional.pad, ([each for pair in reversed(rest) for each in pair],))  # torch: last one first
         geometry = stride, padding, dilation, groups
-        conv = _CONVS[dimensions](
+        conv = CONVS[dimensions](
             weight.shape[1] * groups, len(weight), kernel, *geometry, bias is not None, device="meta"
         )
-        _fill(conv, weight, bias)
-        origin = self._origin(added) if added else ""
-        key = ("Conv", self._origin(node.input[1]), geometry, origin)
+        fill(conv, weight, bias)
+        origin = self.origin(added) if added else ""
+        key = ("Conv", self.origin(node.input[1]), geometry, origin)
         place = (i, 2) if added else None
-        return _Layer(conv, key, self._asked(node), bias=place, before=before, output=node.output[0])
+        return _Layer(conv, key, self.asked(node), bias=place, before=before, output=node.output[0])
 
     def _rank(self, name: str) -> int:
-        self._value(name)
+        self.place(name)
         return self.values[name].ndim
 
-    def _asked(self, node: NodeProto) -> str:
+    def asked(self, node: NodeProto, which: int = 1) -> str:
         """The name of a layer, before it is made unique: the module's, if names of others do not begin with it."""
-        name = _module_name(node)
+        name = _module_name(node, which)
         return node.name if any(other.startswith(f"{_path(name)}.") for other in self.wishes) else name
 
     def _call(self, i: int, node: NodeProto, layer: _Layer) -> None:
-        x, value = self._value(node.input[0]), self.values[node.input[0]]
+        x, value = self.place(node.input[0]), self.values[node.input[0]]
         if layer.key not in self.layers:
-            path = self._free(layer.name)
+            path = self.free(layer.name)
             self.layers[layer.key], self.root[path] = path, layer.module
+            self.origins[path] = Origin(f"{path}.weight", module=path, integers=self._integers(node, layer))
         path = self.layers[layer.key]
         if isinstance(layer.before, nn.Module):
             pad = f"digital.pad_{i}"
@@ -566,36 +562,69 @@ class _Lowering:
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{self.file.path}: node {self._label(node)}: {first_line(error)}") from error
         place = self.graph.create_node("call_module", path, (x,))
-        self._put(layer.output, place, value, self.dtypes[node.input[0]])
-        weight = self._constant(node.input[1])
+        self.put(layer.output, place, value, self.dtypes[node.input[0]])
+        weight = self.constant(node.input[1])
         assert weight is not None
-        self.calls.setdefault(path, []).append(Product(i, layer.transposed, weight.dtype, layer.bias))
+        bias = None if layer.bias is None else Slot(*layer.bias, tuple(layer.module.bias.shape))
+        product = Product(i, Slot(i, 1, weight.shape, layer.views), weight.dtype, bias)
+        self.calls.setdefault(path, []).append(product)
         if layer.after:
             self._run(f"Add_{i}", layer.after, "add", {node.output[0]: node.output[0]})
 
+    def _integers(self, node: NodeProto, layer: _Layer) -> Integers | None:
+        """Of a product whose operands were quantised before."""
+        weight, filters = None, len(layer.module.weight)
+        made = next(kept_back(node.input[1], self.maker, self.nodes), None)
+        if made is not None and made.op_type == "DequantizeLinear":
+            step, axis = self.constant(made.input[1]), attributes(made).get("axis", 1)
+            own = 1 if layer.views else 0  # the axis of the filters
+            if step is not None and (
+                step.size == 1 or (step.size == filters and axis % layer.module.weight.ndim == own)
+            ):
+                weight = np.broadcast_to(step.astype(np.float32).reshape(-1), (filters,))
+        elif bool((layer.module.weight == layer.module.weight.round()).all()):
+            weight = np.ones(filters, np.float32)
+        grid = self._input_grid(node.input[0])
+        return None if weight is None and grid[0] is None else Integers(weight, *grid)
+
+    def _input_grid(self, name: str) -> tuple[float | None, int | None]:
+        """The step of a value that was quantised before, and the int8 integer that stands for 0."""
+        *_, made = None, *kept_back(name, self.maker, self.nodes)
+        if made is None or made.op_type not in ("DequantizeLinear", "Sub", "Cast"):
+            return None, None
+        whole = made.input[0]
+        if made.op_type == "DequantizeLinear":
+            step, zero = (self.constant(each) if each else np.zeros(1) for each in [*made.input[1:], ""][:2])
+            if step is None or zero is None or step.size > 1:
+                return None, None
+            return float(step.item()), int(zero.item()) - (128 if self.dtypes.get(whole) == np.uint8 else 0)
+        if made.op_type == "Sub" and whole in self.maker:
+            whole = self.nodes[self.maker[whole]].input[0]
+        return (1.0, None) if self.dtypes.get(whole) in (np.uint8, np.int8) else (None, None)
+
     def _norm(self, i: int, node: NodeProto) -> bool:
         """Whether a node is a batch norm, which then is put into the graph."""
-        given = _attributes(node)
+        given = attributes(node)
         if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx") or given.get("training_mode", 0):
             return False
-        values = [self._constant(name) for name in node.input[1:]]
+        values = [self.constant(name) for name in node.input[1:]]
         rank = self._rank(node.input[0])
         used = [name for name in node.output[1:] if name and (name in self.users or name in self.outputs)]
         if used or rank not in _NORMS or any(each is None or each.ndim != 1 for each in values):
             return False
-        weight, bias, mean, variance = (_float32(np.asarray(each)) for each in values)
+        weight, bias, mean, variance = (as_float32(np.asarray(each)) for each in values)
         norm: Any = _NORMS[rank](len(mean), given.get("epsilon", 1e-5), device="meta")
         norm.running_mean, norm.running_var = mean, variance
         norm.weight, norm.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
         norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
-        path = self._free(re.sub(r"[._]running_mean$", "", node.input[3]))
+        path = self.free(re.sub(r"[._]running_mean$", "", node.input[3]))
         self.root[path], self.norms[path] = norm.eval(), (i, np.asarray(values[2]).dtype)
         value = norm(self.values[node.input[0]])
         place = self.graph.create_node("call_module", path, (self.places[node.input[0]],))
-        self._put(node.output[0], place, value, self.dtypes[node.input[0]])
+        self.put(node.output[0], place, value, self.dtypes[node.input[0]])
         return True
 
-    def _free(self, name: str) -> str:
+    def free(self, name: str) -> str:
         """A path for a layer of this name that neither is taken nor leads through one that is."""
         path, count = _path(name), 1
         while True:
@@ -631,9 +660,9 @@ class SamePad(nn.Module):
 _INSTANCE = fx.GraphModule({}, fx.Graph())
 
 
-def _module_name(node: NodeProto) -> str:
+def _module_name(node: NodeProto, which: int = 1) -> str:
     """Of the module that a product was exported from: its weight has it, or the node, with the operator after it."""
-    weight = node.input[1]
+    weight = node.input[which]
     of_weight = re.sub(r"[._]weight$", "", weight)
     return of_weight if of_weight != weight else re.sub(rf"[/._]{node.op_type}$", "", node.name) or weight
 
@@ -647,23 +676,3 @@ def _path(name: str) -> str:
     """A name out of a file as the path of a module: words with dots between them, none that a module already has."""
     words = [_word(each) for each in re.split(r"[./:]+", name) if each][-20:] or ["layer"]
     return ".".join(each + "_" if hasattr(_INSTANCE, each) else each for each in words)[:200].rstrip(".")
-
-
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
-
-
-def _float32(array: Array) -> Tensor:
-    return torch.from_numpy(np.array(array, np.float32, order="C"))
-
-
-def _fill(module: Any, weight: Array, bias: Array | None) -> None:
-    module.weight = nn.Parameter(_float32(weight), requires_grad=False)
-    if bias is not None:
-        module.bias = nn.Parameter(_float32(bias), requires_grad=False)
-
-
-def _linear(matrix: Array, bias: Array | None) -> nn.Linear:
-    linear = nn.Linear(matrix.shape[1], matrix.shape[0], bias is not None, device="meta")
-    _fill(linear, matrix, bias)
-    return linear

@@ -107,11 +107,16 @@ class Piece(DigitalModule):
         self.op = _NAMES.get(op.lower(), op.lower())
         self.program, self.dtypes = program, tuple(dtypes)
         self.products = 0
+        self.held: Mapping[str, int] = {}
         self.batches: list[int] | None = None
 
-    def of_example(self, products: int, batches: list[int] | None) -> None:
-        """Multiplications of the example batch; sizes of the inputs' first dimensions, where these are fixed."""
-        self.products, self.batches = products, batches
+    def of_example(self, products: int, batches: list[int] | None, held: Mapping[str, int] | None = None) -> None:
+        """Multiplications of the example batch; sizes of the inputs' first dimensions, where these are fixed; numbers
+        in each of its matrices."""
+        self.products, self.batches, self.held = products, batches, held or {}
+
+    def stored(self) -> dict[Any, int]:
+        return dict(self.held)
 
     def forward(self, *given: Tensor) -> Any:
         """One tensor, or a tuple of them. Several batches of a fixed size are computed one after another."""

@@ -15,19 +15,10 @@ from torch import nn
 
 from prap_pim.common.errors import UserError, shown
 from prap_pim.common.files import write_whole
-from prap_pim.frontend.onnx.file import (
-    Array,
-    Branch,
-    Place,
-    first_line,
-    inner_graphs,
-    is_apart,
-    mark_apart,
-    put,
-    put_inside,
-    reads,
-)
-from prap_pim.frontend.onnx.lower import OnnxCapture, Product
+from prap_pim.frontend.onnx.file import Array, Branch, Place, first_line, is_apart, mark_apart, put, put_inside
+from prap_pim.frontend.onnx.graphs import inner_graphs, reads
+from prap_pim.frontend.onnx.lower import OnnxCapture
+from prap_pim.frontend.onnx.products import Product, Slot
 from prap_pim.frontend.quantize import LEAST, MOST, InputGrid
 
 _MOST = (1 << 31) - (1 << 20)  # bytes that one file of this format holds
@@ -134,11 +125,14 @@ class _Rewriting:
         self.unused_before = self._unused()
         self.following: dict[int, list[NodeProto]] = {}  # nodes to put in after one
         self.preceding: dict[int, list[NodeProto]] = {}  # and before
+        self.wholes: dict[tuple[tuple[int, int], ...], tuple[Array, str, np.dtype[Any]]] = {}  # inputs to be written
 
     def rewrite(self, module: nn.Module) -> None:
         """Change the model and the weights."""
         for name, calls in self.found.calls.items():
             self._layer(name, calls, module.get_submodule(name))
+        for places, given in self.wholes.items():
+            self._give(places, *given)
         for name, (at, dtype) in self.found.norms.items():
             norm: Any = module.get_submodule(name)
             own: Any = self.found.captured.module.get_submodule(name)
@@ -165,6 +159,13 @@ class _Rewriting:
         """
         calls = self.found.calls[name]
         opset = max(each.version for each in self.model.opset_import if each.domain in ("", "ai.onnx"))
+        layers = Counter(each.node for other in self.found.calls.values() for each in other)
+        if any(layers[each.node] > 1 for each in calls):
+            several = self.nodes[calls[0].node].op_type
+            raise UserError(
+                f"{self.found.file.path}: a bit-true file cannot be written: {shown(name)} is one of several layers "
+                f"inside of a node ({several})"
+            )
         if opset < _ROUNDS or any(each.dtype != np.float32 for each in calls):
             raise UserError(
                 f"{self.found.file.path}: a bit-true file needs opset {_ROUNDS} or later and float32 weights; layer "
@@ -174,31 +175,37 @@ class _Rewriting:
         step, least, most = (self._new(np.array(v), f"{name}.input_{k}", calls[0].dtype) for k, v in values.items())
         for each in calls:
             node, made = self.nodes[each.node], []
-            rounded = node.input[0]
+            read = 1 if each.weight.which == 0 else 0
+            rounded = node.input[read]
             for op, more in (("Div", [step]), ("Round", []), ("Clip", [least, most]), ("Mul", [step])):
-                before, rounded = rounded, self._free(f"{node.input[0]}.{op}")
+                before, rounded = rounded, self._free(f"{node.input[read]}.{op}")
                 made.append(helper.make_node(op, [before, *more], [rounded], self._free(f"{name}.{op}")))
             self.preceding[each.node] = made
-            node.input[0] = rounded
+            node.input[read] = rounded
 
     def _layer(self, name: str, calls: tuple[Product, ...], layer: Any) -> None:
         """The calls of a layer are alike: the same operator, and all with a bias or none."""
         weight, bias = _numpy(layer.weight), None if layer.bias is None else _numpy(layer.bias)
         first, nodes = calls[0], [self.nodes[each.node] for each in calls]
-        value = weight.T if first.transposed else weight
-        self._give([(each.node, 1) for each in calls], value, f"{name}.weight", first.dtype)
+        self._part([each.weight for each in calls], weight, f"{name}.weight", first.dtype)
         adding = [each.bias for each in calls if each.bias is not None]
-        if bias is not None and not adding and nodes[0].op_type != "MatMul" and not any(nodes[0].input[2:]):
-            adding = [(each.node, 2) for each in calls]
+        if bias is not None and not adding and nodes[0].op_type in ("Conv", "Gemm") and not any(nodes[0].input[2:]):
+            adding = [Slot(each.node, 2, bias.shape) for each in calls]
             for node in nodes:
                 node.input.extend([""] * (3 - len(node.input)))
         for node in nodes:
             _set_to_one(node, ("alpha", "beta") if adding else ("alpha",))
         if adding and bias is not None:
-            self._give(adding, bias, f"{name}.bias", first.dtype)
+            self._part(adding, bias, f"{name}.bias", first.dtype)
         elif bias is not None:
             for each in calls:
                 self._add(each.node, bias, name, first.dtype)
+
+    def _part(self, slots: Sequence[Slot], value: Array, asked: str, dtype: np.dtype[Any]) -> None:
+        """Put a layer's numbers into the inputs that hold them, alike in all; several layers may have parts of one."""
+        places = tuple((each.node, each.which) for each in slots)
+        new = np.empty(slots[0].shape, np.float32), asked, dtype
+        slots[0].write(self.wholes.setdefault(places, new)[0], value)
 
     def _add(self, at: int, bias: Array, name: str, dtype: np.dtype[Any]) -> None:
         """An addition after a product that takes none itself."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prap_pim.common.parallel import over_ranges
-from prap_pim.frontend.im2col import Rows
+from prap_pim.frontend.im2col import rows_of_pairs
 from prap_pim.frontend.quantize import InputGrid
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
@@ -66,18 +66,15 @@ class Depthwise:
         xx, yx = (torch.zeros(filters, taps, taps, dtype=torch.float64) for _ in range(2))
         x_sum, y_sum = (torch.zeros(filters, taps, dtype=torch.float64) for _ in range(2))
         count = 0
-        for now, original, where in places:
-            rows = Rows(layer, now, grid.zero)
-            its = rows if original is now else Rows(layer, original, original_grid.zero)
-            for some in torch.split(where, max(1, _ROWS_AT_ONCE // layer.rows)):
-                x = _by_filter(layer, rows.at(some), grid)
-                y = x if its is rows else _by_filter(layer, its.at(some), original_grid)
-                product = x.mT @ x  # [filter, tap, tap]
-                xx += product
-                yx += product if y is x else y.mT @ x
-                x_sum += x.sum(1)
-                y_sum += y.sum(1)
-                count += len(some)
+        for now, then in rows_of_pairs(layer, places, (grid.zero, original_grid.zero), _ROWS_AT_ONCE):
+            x = _by_filter(layer, now, grid)
+            y = x if then is now else _by_filter(layer, then, original_grid)
+            product = x.mT @ x  # [filter, tap, tap]
+            xx += product
+            yx += product if y is x else y.mT @ x
+            x_sum += x.sum(1)
+            y_sum += y.sum(1)
+            count += len(now)
         n = max(1, count)
         x_mean, y_mean = x_sum / n, y_sum / n
         covariance = xx / n - x_mean[:, :, None] * x_mean[:, None]

@@ -37,12 +37,12 @@ class Choice:
     Attributes:
         donor: int32 [U, N], -1 for none.
         gain: float32 [U, N], a signed power of two; 0 for none.
-        saving: float32 [N], how much less than its squared norm the pattern's error is.
+        saving: float64 [N], how much less than its squared norm the pattern's error is.
     """
 
     donor: Int32
     gain: Float32
-    saving: Float32
+    saving: Float64
 
     def of(self, patterns: slice) -> "Choice":
         """Of some patterns."""
@@ -61,8 +61,18 @@ def choose(patterns: Float32, donors: Float32, worth: Float32, uses: int = 1, st
         donors: float32 [K, h], whitened.
         worth: float32 [N], the saving that a use must exceed.
         uses: donors that a pattern may take; found greedily, and then one by one anew.
-        start: uses to begin with, each of which is then chosen anew; of others none is given.
+        start: uses to begin with; each is then chosen anew. A pattern takes what is better, this or what is found
+            without.
     """
+    afresh = _choice(patterns, donors, worth, uses, None)
+    if start is None or uses == 1:
+        return afresh
+    again = _choice(patterns, donors, worth, uses, start)
+    better = again.saving - worth * (again.donor >= 0).sum(0) > afresh.saving - worth * (afresh.donor >= 0).sum(0)
+    return Choice(*(np.where(better, getattr(again, x), getattr(afresh, x)) for x in ("donor", "gain", "saving")))
+
+
+def _choice(patterns: Float32, donors: Float32, worth: Float32, uses: int, start: Choice | None) -> Choice:
     choice = _room(uses, len(patterns), start)
     left = _chosen(patterns, donors, worth, choice, start is None)
     return Choice(choice.donor, choice.gain, _saved(patterns, left))
@@ -86,7 +96,8 @@ def fit(
         donors: float32 [K, h], to start from. One that nobody takes is moved to what is left of the pattern served
             worst.
         rounds: at most.
-        uses, start: as for ``choose``.
+        uses: as for ``choose``.
+        start: uses to begin with, as many or fewer; each is then chosen anew, those not given first.
 
     Returns:
         the donors, and what the patterns take of them.
@@ -96,8 +107,9 @@ def fit(
     return donors, Choice(choice.donor, choice.gain, _saved(patterns, left))
 
 
-def _saved(patterns: Float32, left: Float32) -> Float32:
-    return np.asarray((patterns**2).sum(1) - (left**2).sum(1))
+def _saved(patterns: Float32, left: Float32) -> Float64:
+    before, after = (np.einsum("nh,nh->n", x, x, dtype=np.float64) for x in (patterns, left))
+    return np.asarray(before - after)
 
 
 def seeds(patterns: Float32, weight: Float32, count: int) -> Float32:
@@ -119,9 +131,10 @@ class _Uses(NamedTuple):
 
 
 def _room(uses: int, count: int, start: Choice | None) -> _Uses:
-    if start is not None:
-        return _Uses(start.donor.copy(), start.gain.copy())
-    return _Uses(np.full((uses, count), -1, np.int32), np.zeros((uses, count), np.float32))
+    room = _Uses(np.full((uses, count), -1, np.int32), np.zeros((uses, count), np.float32))
+    if start is not None:  # what is further is chosen first
+        room.donor[uses - len(start.donor) :], room.gain[uses - len(start.donor) :] = start.donor, start.gain
+    return room
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
@@ -347,7 +360,7 @@ def _seed(patterns_t: Float32, weight: Float32, donors_t: Float32) -> int:
 
 def rounded(
     patterns: Float32, weight: Float32, donors: Float32, choice: Choice, factor: Float64, scale: float, largest: int
-) -> Float64:
+) -> tuple[Float64, Choice]:
     """Donors as whole numbers of at most ``largest``, times a power of two, which gains take back.
 
     One after another, each is solved for what the others leave to it, those before rounded.
@@ -360,13 +373,13 @@ def rounded(
         largest: value of a donor.
 
     Returns:
-        float64 [K, h].
+        float64 [K, h], and the same choice with gains that suit these; its saving is as it was.
     """
-    donors, whole = donors.copy(), np.zeros(donors.shape)
+    donors, whole, powers = donors.copy(), np.zeros(donors.shape), np.ones(len(donors))
     uses = _Uses(choice.donor, choice.gain)
     white, plain = factor / scale, np.linalg.inv(factor) * scale
-    _round(patterns, weight, donors, uses, white, np.ascontiguousarray(plain), largest, whole)
-    return whole
+    _round(patterns, weight, donors, uses, white, np.ascontiguousarray(plain), largest, whole, powers)
+    return whole, replace(choice, gain=(choice.gain / powers[choice.donor]).astype(np.float32))
 
 
 @njit(cache=True, nogil=True)
@@ -379,6 +392,7 @@ def _round(
     plain: Float64,
     largest: int,
     whole: Float64,
+    powers: Float64,
 ) -> None:
     count, height = donors.shape
     left = _left(patterns, donors, choice)
@@ -411,7 +425,7 @@ def _round(
                     white_value += best[r] * white[r, i]
                 error += (white_value / factor - wanted[i]) ** 2
             if error < least:
-                least = error
+                least, powers[k] = error, factor
                 for i in range(height):
                     whole[k, i] = best[i]
                     got[i] = best[i] / factor

@@ -5,11 +5,10 @@ Stork, NeurIPS 1993). Row groups are taken in order and the later ones are first
 rounding: Frantar et al., ICLR 2023), then in further passes each is chosen anew for what all others really are.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +26,9 @@ Int64 = NDArray[np.int64]
 
 _LARGEST = 127
 _KERNEL = 9  # positions of the 3x3 kernels that shapes are of
-_ROUNDS = 3  # of k-means
+_ROUNDS = 2  # of k-means
 _ROUNDS_ALONE = 1  # where a block is looked at by itself
 _FURTHER_ROUNDS = 1  # in further passes, from the donors of the one before
-_ROUNDINGS = 2  # of donors to whole numbers, each with a choice after it
-_ROUNDINGS_ALONE = 1
 _STRETCH = 256  # rows
 _FILTERS_FOR_THREADS = 256  # with fewer, threads only wait for one another's Python
 _TINY = 1e-9
@@ -142,16 +139,6 @@ def _values(donors: Float64, choice: Choice) -> Float64:
     return np.asarray((donors[choice.donor] * choice.gain[..., None].astype(np.float64)).sum(0))
 
 
-class _Fitted(NamedTuple):
-    """What some of the filters of a row group take: a slice of them, donors that they may have, these, whitened, and
-    the choice."""
-
-    share: slice
-    most: int
-    donors: Float32
-    choice: Choice
-
-
 @dataclass(frozen=True, eq=False)
 class _White:
     """Patterns in the unit in which what an error costs is its squared norm. n filters, r rows.
@@ -162,6 +149,7 @@ class _White:
         worth: float32 [n], what a use must save.
         factor: float64 [r, r]; values times it, over ``scale``, are whitened.
         scale: see ``factor``.
+        unit: what a weighted squared norm of 1 costs.
     """
 
     patterns: Float32
@@ -169,6 +157,7 @@ class _White:
     worth: Float32
     factor: Float64
     scale: float
+    unit: float
 
     @staticmethod
     def of(desired: Float64, metric: Float64, weight: Float64, price: float) -> "_White":
@@ -181,28 +170,33 @@ class _White:
             (price / (weight * scale**2)).astype(np.float32),
             factor,
             scale,
+            float(weight.max()) * scale**2,
         )
+
+    def part(self, share: slice) -> "_White":
+        """Some of the patterns."""
+        return replace(self, patterns=self.patterns[share], weight=self.weight[share], worth=self.worth[share])
 
     def whitened(self, donors: Float64) -> Float32:
         """Values of donors, float64 [K, r], in that unit."""
         return np.ascontiguousarray(donors @ self.factor / self.scale, np.float32)
 
-    def stored(self, fitted: Iterable[_Fitted], uses: int, bits: int, roundings: int) -> tuple[Float64, Choice]:
-        """Donors as whole numbers, float64 [K, r], and what the filters then take."""
-        stored: list[Float64] = []
-        choices: list[Choice] = []
-        first = 0
-        for share, most, donors, found in fitted:
-            patterns, weight, worth = self.patterns[share], self.weight[share], self.worth[share]
-            for _ in range(roundings):
-                whole = rounded(patterns, weight, donors, found, self.factor, self.scale, 2 ** (bits - 1) - 1)
-                donors = self.whitened(whole)
-                found = choose(patterns, donors, worth, uses, found)
-            choices.append(found.renumbered(first))
-            stored.append(np.pad(whole, ((0, most - len(whole)), (0, 0))))  # fewer may do
-            first += most
-        every = (np.concatenate([getattr(each, key) for each in choices], -1) for key in ("donor", "gain", "saving"))
-        return np.concatenate(stored), Choice(*every)
+    def saved(self, choice: Choice) -> float:
+        """What uses save of what no weights at all would cost."""
+        return self.unit * float(self.weight @ choice.saving)
+
+    def fitted(
+        self, donors: Float32, count: int, rounds: int, uses: int, start: Choice | None
+    ) -> tuple[Float32, Choice]:
+        """``fit``; with a ``count`` of donors that gives each pattern its own there is nothing to improve."""
+        settled = count >= len(self.patterns)
+        return fit(self.patterns, self.weight, self.worth, donors, 0 if settled else rounds, uses, start)
+
+    def stored(self, donors: Float32, choice: Choice, bits: int) -> tuple[Float64, Choice]:
+        """Donors as whole numbers, float64 [K, r], and what the patterns then take."""
+        largest = 2 ** (bits - 1) - 1
+        whole, start = rounded(self.patterns, self.weight, donors, choice, self.factor, self.scale, largest)
+        return whole, choose(self.patterns, self.whitened(whole), self.worth, len(choice.donor), start)
 
 
 def blocks(layer: Layer, positions: int | None, grain: Grain) -> list[slice]:
@@ -322,19 +316,29 @@ class _Solver:
                 done += 1
 
     def alone(self, rows: slice, bits: Sequence[int]) -> Float64:
-        """A block as the first pass would do it had nothing come before, its donors of so many ``bits``: its error for
-        each of these, and then that of no weights at all, float64 [B + 1]."""
+        """A block as the first pass would do it had nothing come before: its error for each number of uses up to the
+        setting's, and for donors of each of these ``bits``, float64 [U, B].
+
+        Donors are rounded to the fewest bits only: the error that rounding adds is taken to fall by 4 with each bit.
+        """
         own = self.problem.metric.factor[rows, rows]
         metric, wanted = own @ own.T, self.problem.target[:, rows]
-        errors = np.tile(-wanted, (len(bits) + 1, 1, 1))
+        real, whole = np.full((2, self.setting.uses, 1), self.of_none(rows))
         for kept, filters, count in self._shapes(wanted, metric):
-            white = self._white(filters, *_restricted(wanted[filters], metric, kept))
-            fitted = list(self._fitted(white, count, None, _ROUNDS_ALONE))
-            for error, each in zip(errors, bits, strict=False):
-                error[np.ix_(filters, kept)] += _values(
-                    *white.stored(fitted, self.setting.uses, each, _ROUNDINGS_ALONE)
-                )
-        return np.asarray(((errors @ own) ** 2).sum(-1) @ self.problem.weight)
+            for white, here in self._shares(self._white(filters, *_restricted(wanted[filters], metric, kept)), count):
+                donors, found = seeds(white.patterns, white.weight, here), None
+                for i in range(self.setting.uses):
+                    donors, found = white.fitted(donors, here, _ROUNDS_ALONE, i + 1, found)
+                    real[i] -= white.saved(found)
+                    whole[i] -= white.saved(white.stored(donors, found, min(bits))[1])
+        whole = np.maximum(whole, 0)
+        real = np.clip(real, 0, whole)
+        return np.asarray(real + (whole - real) * 4.0 ** (min(bits) - np.array(bits)))
+
+    def of_none(self, rows: slice) -> float:
+        """What no weights at all would cost in a block, had nothing come before."""
+        driven = self.problem.target[:, rows] @ self.problem.metric.factor[rows, rows]
+        return float((driven**2).sum(1) @ self.problem.weight)
 
     def plan(self, steps: Float64) -> LayerWeights:
         """As integers times the filters' ``steps``, without donors that nobody takes and groups without donors."""
@@ -375,31 +379,43 @@ class _Solver:
         if count >= len(filters) and self.setting.bits == INT8:  # no reuse: every filter stores its own pattern
             power = self._power(desired)
             mine = np.arange(len(filters), dtype=np.int32)
-            own = Choice(mine[None], (1 / power).astype(np.float32).T, np.zeros(len(filters), np.float32))
+            own = Choice(mine[None], (1 / power).astype(np.float32).T, np.zeros(len(filters)))
             group = _Group(rows, filters, count, self._whole(desired), own)
         else:
-            white = self._white(filters, desired, metric)
-            fitted = self._fitted(white, count, before, _ROUNDS if before is None else _FURTHER_ROUNDS)
-            stored = white.stored(fitted, self.setting.uses, self.setting.bits, _ROUNDINGS)
-            group = _Group(rows, filters, count, *stored)
+            group = _Group(rows, filters, count, *self._stored(self._white(filters, desired, metric), count, before))
         return group, self._cost(group, desired, metric)
 
     def _white(self, filters: Int64, desired: Float64, metric: Float64) -> _White:
         return _White.of(desired, metric, self.problem.weight[filters], self.problem.price)
 
-    def _fitted(self, white: _White, count: int, before: _Group | None, rounds: int) -> Iterator[_Fitted]:
-        """Donors that are no whole numbers yet, share by share; those of ``before`` to start from."""
-        first = 0
-        for share, here in _shares(len(white.patterns), count, donors_together(self.grain)):
-            some = white.patterns[share], white.weight[share], white.worth[share]
+    def _shares(self, white: _White, count: int) -> Iterator[tuple[_White, int]]:
+        """Of a very wide layer, patterns that choose among donors of their own: a search among all of them takes time
+        with the square of the width. Almost equal shares, whole OUs of donors."""
+        filters, together = len(white.patterns), donors_together(self.grain)
+        parts = max(1, min(round(filters / _MOST_TOGETHER), count // together))
+        for i in range(parts):
+            ous = (i + 1) * (count // together) // parts - i * (count // together) // parts
+            here = slice(i * filters // parts, (i + 1) * filters // parts)
+            yield white.part(here), ous * together + (count % together if i == parts - 1 else 0)
+
+    def _stored(self, white: _White, count: int, before: _Group | None) -> tuple[Float64, Choice]:
+        """Donors as whole numbers and what the patterns take; those of ``before`` to start from."""
+        stored: list[Float64] = []
+        choices: list[Choice] = []
+        first = filters = 0
+        for some, here in self._shares(white, count):
             if before is None:
-                donors, start = seeds(*some[:2], here), None
+                donors, start, rounds = seeds(some.patterns, some.weight, here), None, _ROUNDS
             else:
-                donors = white.whitened(before.donors[first : first + here])
-                start = before.choice.of(share).renumbered(-first)
-            settled = here >= len(some[0])  # each pattern is a donor
-            yield _Fitted(share, here, *fit(*some, donors, 0 if settled else rounds, self.setting.uses, start))
-            first += here
+                donors, rounds = white.whitened(before.donors[first : first + here]), _FURTHER_ROUNDS
+                start = before.choice.of(slice(filters, filters + len(some.patterns))).renumbered(-first)
+            fitted = some.fitted(donors, here, rounds, self.setting.uses, start)
+            whole, choice = some.stored(*fitted, self.setting.bits)
+            stored.append(np.pad(whole, ((0, here - len(whole)), (0, 0))))  # fewer may do
+            choices.append(choice.renumbered(first))
+            first, filters = first + here, filters + len(some.patterns)
+        every = (np.concatenate([getattr(each, key) for each in choices], -1) for key in ("donor", "gain", "saving"))
+        return np.concatenate(stored), Choice(*every)
 
     def _power(self, values: Float64) -> Float64:
         """The power of two, [n, 1], times which patterns fill the int8 range, as far as that leaves room for gains."""
@@ -437,16 +453,6 @@ class _Solver:
             self._group(rows.start + kept, filters, *_restricted(wanted[filters], metric, kept), count, None)[0]
             for kept, filters, count in self._shapes(wanted, metric)
         ]
-
-
-def _shares(filters: int, donors: int, together: int) -> Iterator[tuple[slice, int]]:
-    """Of a very wide layer, filters that choose among donors of their own: a search among all of them takes time with
-    the square of the width. Almost equal shares, whole OUs of donors."""
-    parts = max(1, min(round(filters / _MOST_TOGETHER), donors // together))
-    for i in range(parts):
-        here = slice(i * filters // parts, (i + 1) * filters // parts)
-        ous = (i + 1) * (donors // together) // parts - i * (donors // together) // parts
-        yield here, ous * together + (donors % together if i == parts - 1 else 0)
 
 
 def apportioned(total: int, sizes: Int64, most: Int64) -> Int64:
@@ -544,11 +550,13 @@ def expected(
     """What a setting would give, from some of the blocks, each by itself and whole groups of rows free to follow.
 
     Args:
-        bits: of the donors, instead of those of the setting: the dear part of the search serves them all.
+        setting: with the most uses that are looked at; its bits do not count.
+        bits: of the donors.
         sample: blocks to look at, spread evenly.
 
     Returns:
-        the relative output error for each of ``bits``, as ``Problem.error`` counts it, float64 [B].
+        the relative output error, as ``Problem.error`` counts it, for 1, 2, ... uses and each of ``bits``, float64
+        [U, B].
     """
     if layer.filters >= 2 * _MOST_TOGETHER:  # some of the filters, with as many donors each
         part = np.arange(0, layer.filters, 2 * layer.filters // _MOST_TOGETHER)
@@ -560,16 +568,17 @@ def expected(
         setting = replace(setting, donors=donors)
     solver = _Solver(layer, problem.normalised[0], setting, grain)
     count = len(solver.blocks)
-    looked_at = np.unique(np.linspace(0, count - 1, min(sample, count)).round().astype(np.int64))
-    found = np.zeros((len(looked_at), len(bits) + 1))
+    looked_at = [
+        solver.blocks[i] for i in dict.fromkeys(np.linspace(0, count - 1, min(sample, count)).round().astype(int))
+    ]
+    found = np.zeros((len(looked_at), setting.uses, len(bits)))
 
     def look(first: int, end: int) -> None:
         for i in range(first, end):
-            found[i] = solver.alone(solver.blocks[looked_at[i]], bits)
+            found[i] = solver.alone(looked_at[i], bits)
 
     if layer.filters < _FILTERS_FOR_THREADS:
         look(0, len(looked_at))
     else:
         over_ranges(len(looked_at), look)
-    total = found.sum(0)
-    return np.asarray(total[:-1] / max(total[-1], np.finfo(np.float64).tiny))
+    return np.asarray(found.sum(0) / max(sum(map(solver.of_none, looked_at)), np.finfo(np.float64).tiny))

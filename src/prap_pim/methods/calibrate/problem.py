@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prap_pim.frontend.im2col import Rows, positions_of
+from prap_pim.frontend.im2col import positions_of, rows_of_pairs
 from prap_pim.frontend.quantize import LARGEST, InputGrid, QuantizeConfig, grid_of
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
@@ -89,9 +89,10 @@ class Parts:
         return plans[0] if len(plans) == 1 else LayerWeights.of_groups(self.layer.name, plans)
 
     def expected(self, setting: Setting, bits: Sequence[int], grain: Grain) -> Float64:
-        """The relative error that a setting would leave with donors of so many ``bits``, from some of the blocks."""
+        """The relative error that a setting would leave with 1, 2, ... uses up to its own and donors of so many
+        ``bits``, from some of the blocks, float64 [U, B]."""
         sample = max(2, _SAMPLE // len(self.groups))
-        error, energy = np.zeros(len(bits)), 0.0
+        error, energy = np.zeros((setting.uses, len(bits))), 0.0
         for part in self.groups[:: max(1, len(self.groups) // _SAMPLE)]:
             of_part = part.problem.energy
             error += of_part * expected(part.layer, part.problem, setting, bits, grain, sample)
@@ -187,13 +188,12 @@ class LayerInputs:
     ) -> Part:
         channels = slice(i * part.channels, (i + 1) * part.channels)
         moments = Moments(part.rows)
-        for x, y, places in self._places(part, most, seed):
-            mine, its = (each[:, channels] if self.layer.groups > 1 else each for each in (x, y))
-            now = Rows(part, mine, self.grid.zero)
-            then = now if y is x else Rows(part, its, self.original_grid.zero)
-            for some in torch.split(places, max(1, _ROWS_AT_ONCE // part.rows)):
-                rows = now.at(some).float()
-                moments.add(rows, rows if y is x else then.at(some).float())
+        places = self._places(part, most, seed)
+        if self.layer.groups > 1:
+            places = [_of_channels(channels, *each) for each in places]
+        for x, y in rows_of_pairs(part, places, (self.grid.zero, self.original_grid.zero), _ROWS_AT_ONCE):
+            rows = x.float()
+            moments.add(rows, rows if y is x else y.float())
         covariance, cross = moments.covariances()
         own = np.diag(covariance).copy()
         positions = sum(positions_of(part, x) for x in self.now)
@@ -233,6 +233,11 @@ class LayerInputs:
         if mask is None or part.kind != "linear" or not same:
             return np.arange(count)
         return np.flatnonzero(mask.flatten().cpu().numpy())
+
+
+def _of_channels(channels: slice, x: Tensor, y: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mine = x[:, channels]
+    return mine, mine if y is x else y[:, channels], places
 
 
 def _of_norm(layer: Layer) -> Float64:

@@ -7,7 +7,7 @@ import numpy as np
 from prap_pim.common.settings import Settings
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
+from prap_pim.ir.patterns import PatternSet, ReuseMap, layer_steps, plan_weights
 from prap_pim.ir.plan import LayerWeights
 from prap_pim.methods.prune.base import packed, prune, prune_groups, prune_method
 
@@ -46,4 +46,5 @@ def _(config: NoPruning, layer: Layer, grain: Grain) -> PatternSet:
 def dense_weights(layer: Layer, grain: Grain) -> LayerWeights:
     """Of a layer that keeps every pattern."""
     patterns = prune(NoPruning(), layer, grain)
-    return plan_weights(layer.name, layer.matrix, patterns, ReuseMap.none(patterns))
+    reuse = ReuseMap.none(patterns)
+    return plan_weights(layer.name, layer.matrix, patterns, reuse, layer_steps(layer, reuse))

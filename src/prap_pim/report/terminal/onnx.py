@@ -21,7 +21,9 @@ _COSTS = (
 
 def print_summary(summary: OnnxSummary, console: Console) -> None:
     """Print what became of every layer, what an inference costs, and how far the outputs are from the original's."""
-    console.print(Text(f"{shown(summary.model)}: {summary.method} on {summary.chip}, for one inference", style="bold"))
+    mapped = f"{summary.mapped_weights:.1%} of the weights, {summary.mapped_macs:.1%} of the multiplications"
+    what = f"{shown(summary.model)}: {summary.method} on {summary.chip} ({mapped} on crossbars), for one inference"
+    console.print(Text(what, style="bold"))
     for line in summary.check.findings:
         console.print(Text(printable(line)))
     if summary.check.warning:
@@ -40,6 +42,7 @@ def print_summary(summary: OnnxSummary, console: Console) -> None:
         console.print(Text(f"If {shown(name)}: its {shown(branch)} is compressed; the other branch keeps its weights"))
     for name, reason in summary.digital.items():
         console.print(Text(f"left digital: {shown(name)}: {reason}", style="yellow"))
+        console.print(Text(f"  it has {summary.digital_shares[name]}", style="yellow"))
     console.print(f"{summary.compute_ratio:.4f} of the dense network's OU steps", highlight=False)
     if summary.limit:
         console.print(summary.limit, highlight=False)
