@@ -1,5 +1,6 @@
 """Pictures in folders, data sets on disk, text: read one by one, as NumPy and PIL alone would read them."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,20 @@ def test_a_data_set_of_text(tmp_path: Path) -> None:
     splits = load(DatasetsConfig(path=path, input="text", length=11), 0)
     assert bytes(splits.train.read(1)[0].tolist()) == b"abcdefghij\n"
     assert splits.test.are_tokens
+
+
+def test_other_processes_can_read_them(tmp_path: Path) -> None:
+    """What is sent to them reads the same there."""
+    (tmp_path / "a.txt").write_bytes(bytes(range(200)) * 9)
+    configs: list[Any] = [
+        ImagesConfig(folder=folders(tmp_path / "pictures", {"": 30}), size=8, calibration=6, test=6),
+        DatasetsConfig(path=saved(tmp_path / "set", rows(tmp_path, 0, 30)), size=8, calibration=6, test=6),
+        TextConfig(files=(tmp_path / "a.txt",), length=10),
+    ]
+    for config in configs:
+        test = load(config, 0).test
+        for one, other in zip(test.read(3), pickle.loads(pickle.dumps(test)).read(3), strict=True):
+            assert torch.equal(one, other)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

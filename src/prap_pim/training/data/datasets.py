@@ -1,6 +1,8 @@
 """A Hugging Face data set as ``save_to_disk`` leaves it: Arrow files, read row by row where they lie."""
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,19 +134,34 @@ class _Part:
     def streamed(self, config: DatasetsConfig, rows: NDArray[np.int64]) -> Streamed:
         """Pictures of these rows with their labels."""
         self.kind(config.input)
-        numbers = [int(row) for row in rows]
-
-        def read(number: int) -> tuple[Tensor, Tensor]:
-            row = numbers[number]
-            place = int(np.searchsorted(self._ends, row, side="right"))
-            batch = self._batches[place]
-            at = row - int(self._ends[place] - len(batch))
-            value = batch.column(config.input)[at].as_py()
-            label = torch.tensor(int(batch.column(config.label)[at].as_py()))
-            name = f"{self.path}, row {row}"
-            if not isinstance(value, dict) or value.get("bytes") is None:
-                raise UserError(f"{name}: {config.input!r} holds no picture")
-            return config.picture(io.BytesIO(value["bytes"]), name), label
-
         settings = config.model_dump_json(include=set(Pictures.model_fields))
-        return Streamed(len(numbers), read, digest_of(self._digest, str(numbers), settings))
+        numbers = tuple(int(row) for row in rows)
+        return Streamed(len(numbers), _Read(self, config, numbers), digest_of(self._digest, str(numbers), settings))
+
+    def row(self, row: int, *columns: str) -> list[Any]:
+        """What these columns hold there."""
+        place = int(np.searchsorted(self._ends, row, side="right"))
+        batch = self._batches[place]
+        at = row - int(self._ends[place] - len(batch))
+        return [batch.column(column)[at].as_py() for column in columns]
+
+    def __reduce__(self) -> Any:
+        """Another process opens the files itself."""
+        return _Part, (self.path,)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A picture and its label, by their number."""
+
+    part: _Part
+    config: DatasetsConfig
+    rows: Sequence[int]
+
+    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
+        row, config = self.rows[number], self.config
+        value, label = self.part.row(row, config.input, config.label)
+        name = f"{self.part.path}, row {row}"
+        if not isinstance(value, dict) or value.get("bytes") is None:
+            raise UserError(f"{name}: {config.input!r} holds no picture")
+        return config.picture(io.BytesIO(value["bytes"]), name), torch.tensor(int(label))

@@ -1,6 +1,7 @@
 """The user's own pictures in folders by class, read one by one."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -91,11 +92,20 @@ def _listed(folder: Path) -> tuple[list[str], list[Path], NDArray[np.int64]]:
     return classes, files, np.array(labels, np.int64)
 
 
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A picture and its label, by their number."""
+
+    config: Pictures
+    files: Sequence[Path]
+    labels: Tensor
+
+    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
+        file = self.files[number]
+        return self.config.picture(file, str(file)), self.labels[number]
+
+
 def _streamed(config: Pictures, files: Sequence[Path], labels: NDArray[np.int64]) -> Streamed:
-    known = torch.from_numpy(np.asarray(labels, np.int64))
-
-    def read(number: int) -> tuple[Tensor, Tensor]:
-        return config.picture(files[number], str(files[number])), known[number]
-
     sizes = (f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files)
-    return Streamed(len(files), read, digest_of(*sizes, config.model_dump_json(include=set(Pictures.model_fields))))
+    digest = digest_of(*sizes, config.model_dump_json(include=set(Pictures.model_fields)))
+    return Streamed(len(files), _Read(config, files, torch.from_numpy(labels)), digest)

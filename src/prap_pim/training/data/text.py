@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,23 @@ _BYTES = 256
 _PIECE = 1 << 20  # characters that are tokenised at a time
 
 Tokens = NDArray[np.uint8] | NDArray[np.uint32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """A window, and what follows each of its tokens, by its number; that is counted from ``first`` on."""
+
+    texts: Sequence[Tokens]
+    counts: NDArray[np.int64]
+    length: int
+    first: int
+
+    def __call__(self, number: int) -> tuple[Tensor, Tensor]:
+        ends = np.cumsum(self.counts)
+        text = int(np.searchsorted(ends, self.first + number, side="right"))
+        place = (self.first + number - int(ends[text] - self.counts[text])) * self.length
+        window = torch.from_numpy(self.texts[text][place : place + self.length + 1].astype(np.int64))
+        return window[:-1], window[1:]
 
 
 class Windows(Settings):
@@ -51,17 +69,11 @@ class Windows(Settings):
         if held < 1:
             need = int(1 / self.held_out) + 1
             raise UserError(f"{description}: {total} windows of {self.length} tokens are too few, {need} are needed")
-        ends = np.cumsum(counts)
         digest = digest_of(*(text.tobytes() for text in texts), str(self.length))
 
         def part(first: int, count: int) -> Streamed:
-            def read(number: int) -> tuple[Tensor, Tensor]:
-                text = int(np.searchsorted(ends, first + number, side="right"))
-                place = (first + number - int(ends[text] - counts[text])) * self.length
-                window = torch.from_numpy(texts[text][place : place + self.length + 1].astype(np.int64))
-                return window[:-1], window[1:]
-
-            return Streamed(count, read, digest_of(digest, str(first), str(count)), are_tokens=True)
+            cut = _Cut(texts, counts, self.length, first)
+            return Streamed(count, cut, digest_of(digest, str(first), str(count)), are_tokens=True)
 
         rest = total - 2 * held
         calibration = part(rest, min(held, self.calibration))
