@@ -89,10 +89,14 @@ def family(kind: str, model: str, inputs: Callable[[int], Batch] = words, **size
     return Family(kind, model, inputs, sizes)
 
 
-CONVS: dict[str, Any] = {"conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2,
-         "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}  # fmt: skip
-EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
-           "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}  # fmt: skip
+CONVS: dict[str, Any] = {
+    "conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+}  # fmt: skip
+EXPERTS: dict[str, Any] = {
+    "num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+}  # fmt: skip
 FAMILIES: dict[str, Family] = {
     "bert": family("encoder", "BertModel"),
     "roberta": family("encoder", "RobertaModel"),

@@ -717,7 +717,9 @@ def test_a_network_that_gives_no_numbers_is_refused() -> None:
 def test_what_cannot_be_copied_says_what_to_do() -> None:
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
     model[2].kept = [model(torch.randn(2, 16))]
-    with pytest.raises(UserError, match="2 keeps a tensor computed from others; keep no activations"):
+    prap_pim.compress(model, torch.randn(64, 16), compute_ratio=0.5)
+    model[2].kept = [[model(torch.randn(2, 16))]]
+    with pytest.raises(UserError, match="a module keeps a tensor computed from others, such as activations"):
         prap_pim.compress(model, torch.randn(64, 16), compute_ratio=0.5)
 
 

@@ -88,6 +88,20 @@ def test_the_encoder_of_a_t5_is_done_with_the_prompt() -> None:
     assert prompt.crossbar_macs == encoder + own + 12 * 2 * WIDTH * WIDTH
 
 
+def test_a_token_goes_to_as_many_experts_as_it_has() -> None:
+    config = transformers.MixtralConfig(
+        vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=HEADS, num_key_value_heads=KEYS,
+        intermediate_size=INNER, max_position_embeddings=64, num_local_experts=4, use_cache=False,
+    )  # fmt: skip
+    model, batch = transformers.MixtralForCausalLM(config).eval(), [{"input_ids": torch.randint(WORDS, (16, 8))}] * 2
+    found = prap_pim.compress(model, batch, compute_ratio=0.6)  # the routers of the second layer see other inputs then
+    assert found.sqnr_db() > 15
+    token = prap_pim.estimate(found, phase="decode", context=30)
+    run = [layer.activity.positions for layer in token.layers if "experts" in layer.name]
+    assert len(run) == 2 * 2 * 4
+    assert sum(run) == 2 * 2 * 2  # two of four, up and down, in two layers
+
+
 def test_serving_adds_up() -> None:
     model = llama()
     one = prap_pim.serving(model, tokens(), prompt=100, generated=50)

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from prap_pim.common.errors import UserError
 from prap_pim.cost.activity import is_free
-from prap_pim.ir.network import Call, DigitalOp, Layer, Network, Node
+from prap_pim.ir.network import Call, DigitalOp, Layer, Network, Node, shared_out
 
 Phase = Literal["prefill", "decode"]
 
@@ -97,6 +97,7 @@ class _Phase:
 
     def nodes(self) -> tuple[Node, ...]:
         found: list[Node] = []
+        loads = self._loads()
         for node, twin in self.pairs:
             follows = self.follows[node.name]
 
@@ -104,7 +105,8 @@ class _Phase:
                 return self._count(own, its).of(self.phase, self.context, follows)
 
             if isinstance(node, Layer) and isinstance(twin, Layer):
-                found.append(_with_positions(node, now(node.positions, twin.positions)))
+                loaded = loads.get(node.name, now(node.positions, twin.positions))
+                found.append(_with_positions(node, loaded))
             elif isinstance(node, Call) and isinstance(twin, Call):
                 elements = now(node.output_elements, twin.output_elements)
                 found.append(replace(node, positions=now(node.positions, twin.positions), output_elements=elements))
@@ -116,6 +118,19 @@ class _Phase:
 
     def _count(self, own: int, its: int) -> _Count:
         return _Count.through((self.one.tokens, own), (self.other.tokens, its))
+
+    def _loads(self) -> dict[str, int]:
+        """Positions of experts: the rows of their product, shared out as they were in the larger network."""
+        twins = {node.name: twin for node, twin in self.pairs}
+        found: dict[str, int] = {}
+        for merge in (node for node in self.one.network.digital if node.op == "mergerows"):
+            experts = [each for each in map(self.known.__getitem__, merge.sources) if isinstance(each, Layer)]
+            own, its = (sum(_positions(each) for each in net) for net in (experts, [twins[e.name] for e in experts]))
+            rows = self._count(own, its).of(self.phase, self.context, True)
+            found |= dict(
+                zip([e.name for e in experts], shared_out([rows * e.positions / own for e in experts]), strict=True)
+            )
+        return found
 
     def _cache(self, node: DigitalOp, twin: DigitalOp) -> dict[str, Any]:
         """Keys and values that a product reads, and what is done to them."""
@@ -141,6 +156,11 @@ class _Phase:
             if self.known[name].output_elements < self.known[fewest].output_elements:
                 fewest = name
         return fewest
+
+
+def _positions(node: Node) -> int:
+    assert isinstance(node, Layer)
+    return node.positions
 
 
 def _with_positions(layer: Layer, positions: int) -> Layer:

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.rows import merge_rows
-from prap_pim.ir.network import Call, DigitalOp, Float32, Integers, Layer, Network
+from prap_pim.ir.network import Call, DigitalOp, Float32, Integers, Layer, Network, shared_out
 
 
 @dataclass(frozen=True)
@@ -420,17 +420,14 @@ class _Builder:
 
 
 def _loads(graph: fx.Graph, batch: int) -> dict[fx.Node, int]:
-    """Rows per inference that experts were given in the example, and that they gave: whole numbers, whose sum over the
-    experts of a product is that of all rows (those with the largest remainders are rounded up)."""
+    """Rows per inference that experts were given in the example, and that they gave."""
     found: dict[fx.Node, int] = {}
     for node in graph.nodes:
         if node.target is not merge_rows:
             continue
         parts = node.args[1:]
-        rows = np.array([_tensors(part)[0].shape[0] - 1 for part in parts])  # behind the last is one of zeros
-        each, rest = np.divmod(rows, batch)
-        each[np.argsort(-rest, kind="stable")[: round(rest.sum() / batch)]] += 1
-        for part, load in zip(parts, each.tolist(), strict=True):
+        rows = [_tensors(part)[0].shape[0] - 1 for part in parts]  # behind the last is one of zeros
+        for part, load in zip(parts, shared_out([each / batch for each in rows]), strict=True):
             found |= dict.fromkeys((part, part.all_input_nodes[0]), load)
     return found
 

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from prap_pim.common.errors import UserError
+from prap_pim.common.errors import UserError, one_line
 
 
 @torch.no_grad()
@@ -21,15 +21,12 @@ def plain_copy(model: nn.Module, name: str) -> nn.Module:
         UserError: it cannot be copied.
     """
     parts = list(model.named_modules())
-    values = [value for _, part in parts for value in vars(part).values() if _computed(value)]
+    values = [each for _, part in parts for value in vars(part).values() for each in _computed(value)]
     try:
         copied = copy.deepcopy(model, {id(value): value.detach().clone() for value in values}).eval()
     except RuntimeError as error:
-        owners = (path for path, part in parts if any(map(_holds_computed, vars(part).values())))
-        raise UserError(
-            f"model {name} cannot be copied: {next(owners, 'a module') or 'it'} keeps a tensor computed from others; "
-            "keep no activations"
-        ) from error
+        why = "a module keeps a tensor computed from others, such as activations"
+        raise UserError(f"model {name} cannot be copied: {why} ({one_line(error)})") from error
     for part in list(copied.modules()):
         if parametrize.is_parametrized(part):
             _take_away(part)
@@ -52,15 +49,12 @@ def _take_away(part: Any) -> None:
     part.__class__ = type(part).__bases__[0]
     for name, value in every.items():
         if name in learned:
-            part.register_parameter(name, nn.Parameter(value))
+            setattr(part, name, nn.Parameter(value))  # a recurrent layer keeps lists of its weights
         else:
             part.register_buffer(name, value)
 
 
-def _computed(value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_leaf
-
-
-def _holds_computed(value: Any) -> bool:
-    every = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return any(map(_computed, every))
+def _computed(value: Any) -> list[Tensor]:
+    """Tensors that a module keeps and that are computed from others, which torch does not copy."""
+    every = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    return [each for each in every if isinstance(each, Tensor) and not each.is_leaf]

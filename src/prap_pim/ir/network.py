@@ -321,4 +321,12 @@ class Network:
         return iter(self.nodes)
 
 
+def shared_out(shares: Sequence[float]) -> list[int]:
+    """Whole numbers for shares, with their sum rounded: those with the largest remainders are rounded up."""
+    whole = np.floor(shares).astype(np.int64)
+    up = np.argsort(whole - np.asarray(shares), kind="stable")[: round(sum(shares)) - int(whole.sum())]
+    whole[up] += 1
+    return [int(each) for each in whole]
+
+
 Node = Layer | Call | DigitalOp

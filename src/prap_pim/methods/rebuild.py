@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from prap_pim.frontend import Captured, Pair, Walk
 from prap_pim.frontend.quantize import InputGrid
+from prap_pim.frontend.rows import take_rows
 from prap_pim.frontend.weights import put_own_weights, sharing_weights
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Call, Layer
@@ -111,7 +112,8 @@ def rebuilt(captured: Captured, batches: Sequence[tuple[Tensor, ...]], decide: D
         captured: the network; it is not changed.
         batches: calibration inputs.
         decide: given a layer, its inputs in the changed network and those in the untouched one, batch by batch (None
-            while nothing is changed), says what becomes of it. A layer that is called again is decided on once.
+            while nothing is changed, or of an expert, to which other rows may come now), says what becomes of it. A
+            layer that is called again is decided on once.
     """
     module = sharing_weights(captured.module)
     pair = Pair(captured.module, module, batches)
@@ -126,7 +128,8 @@ def rebuilt(captured: Captured, batches: Sequence[tuple[Tensor, ...]], decide: D
             pair.run(node)
             continue
         if name not in grids:
-            now, then = pair.after.inputs(node), pair.before.inputs(node) if pair.differ else None
+            comparable = pair.differ and node.all_input_nodes[0].target is not take_rows  # routing may have changed
+            now, then = pair.after.inputs(node), pair.before.inputs(node) if comparable else None
             decision = decide(layers[name], now, then)
             grids[name], means[name] = decision.grid, channel_means(layers[name], now)
             if decision.plan is not None:

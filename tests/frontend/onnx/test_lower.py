@@ -174,3 +174,29 @@ def test_an_exported_network(tmp_path: Path) -> None:
         np.testing.assert_array_equal(layer.filter_bias, own.filter_bias)
     with torch.no_grad():
         torch.testing.assert_close(found.captured.module(x), model(x), atol=1e-5, rtol=1e-4)
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True)
+        self.gru, self.up = nn.GRU(12, 6, batch_first=True), nn.ConvTranspose1d(6, 4, 3, stride=2)
+        self.experts = nn.Parameter(torch.randn(3, 4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(self.gru(self.lstm(x)[0])[0].transpose(1, 2)).transpose(1, 2)
+        return torch.einsum("btd,edh->bteh", y, self.experts).mean((1, 2))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_recurrent_layers_and_experts_as_torch_exports_them(tmp_path: Path) -> None:
+    model, x, path = Mixed().eval(), torch.randn(4, 7, 8), tmp_path / "mixed.onnx"
+    how = {"input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}, "dynamo": False}
+    torch.onnx.export(model, (x,), str(path), **how)
+    found = capture_onnx(OnnxFile.read(path), (x,)).captured
+    assert not found.unsupported
+    own = capture(model, x, "net").network  # the same layers, whichever way they come
+    shapes = [[(each.rows, each.filters, each.positions) for each in net.layers] for net in (own, found.network)]
+    assert sorted(shapes[0]) == sorted(shapes[1])
+    with torch.no_grad():
+        torch.testing.assert_close(found.module(x), model(x), rtol=1e-4, atol=1e-5)
