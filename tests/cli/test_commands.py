@@ -26,6 +26,7 @@ from prap_pim.cli.parser import ACCELERATORS, METHODS, PRECISIONS, cli
 from prap_pim.common.errors import UserError
 from prap_pim.hardware.chip import preset_names
 from prap_pim.methods import method as methods
+from prap_pim.replay import mapped, ratios
 from tests.api.test_onnx import network
 from tests.frontend.onnx.models import save
 from tests.report.made_up import method, results, simulation
@@ -68,6 +69,7 @@ SMALLEST = {
     "simulate": "simulate real --sweep adc-bits=4 --samples 4 --processes 1 --name s{n}",
     "compress": "compress model.onnx --calibration data.npz --method structured --set ratio=0.5 -o out{n}.onnx",
     "replay": "replay prap-2023 --network vgg16 --method prap",
+    "reproduce": "reproduce --network resnet18",
     "completion": "completion bash",
 }
 REPORTING = [name for name in COMMANDS if name != "completion"]  # which prints its script and nothing else
@@ -76,6 +78,8 @@ REPORTING = [name for name in COMMANDS if name != "completion"]  # which prints 
 def given(place: Path, monkeypatch: pytest.MonkeyPatch, command: str, *flags: str) -> int:
     monkeypatch.chdir(place)
     number = len(list(place.iterdir()))
+    if command == "reproduce":  # takes seconds for the mapping of a network
+        monkeypatch.setattr(mapped, "replay_mapped", lambda *asked, **_: ratios.replay(*asked))
     return main([*shlex.split(SMALLEST[command].format(n=f"{number}-{'-'.join(flags)}")), *flags])
 
 
@@ -175,7 +179,7 @@ def test_without_arguments_it_prints_help(capsys: pytest.CaptureFixture[str]) ->
         (
             "zzz",
             "No such command 'zzz' (allowed: run, compare, explore, report, plot, simulate, compress, replay, "
-            "completion) (see prap-pim --help)",
+            "reproduce, completion) (see prap-pim --help)",
         ),
         ("run x.yaml --set", "Option '--set' requires an argument (see prap-pim run --help)"),
         ("run x --output ''", "Invalid value for '--output': must not be empty (see prap-pim run --help)"),
@@ -467,7 +471,11 @@ def test_words_that_are_completed_are_those_allowed() -> None:
         for parameter in command.params
         if parameter.name in ("chip", "preset")
     }
-    assert offered == {("compress", "chip"): preset_names(), ("replay", "preset"): ["prap-2023"]}
+    assert offered == {
+        ("compress", "chip"): preset_names(),
+        ("replay", "preset"): ["prap-2023"],
+        ("reproduce", "preset"): ["prap-2023"],
+    }
 
 
 def test_a_shell_that_asks_without_a_line(place: Path) -> None:

@@ -28,6 +28,7 @@ SMALL = {
     "explore": f"--processes 1 --set trials=4 --set batch=2 --set 'base.{SMALL_TRAINING}'",
     "simulate": "--samples 8 --devices 2 --processes 1",
     "replay --mapped": "--network resnet18 --method prap",
+    "reproduce": "--network resnet18",
 }
 _SHELL = set("|&;<>$`()")
 

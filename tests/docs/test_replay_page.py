@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import statistics
 from contextlib import redirect_stdout
 
 import pytest
@@ -34,6 +36,27 @@ def _tables() -> list[dict[str, list[str]]]:
 
 def _shown(gains: Gains, method: str, what: str) -> list[str]:
     return [f"{gains[network][method][what]:.2f}" for network in NETWORKS]
+
+
+def test_the_claim_is_beside_what_comes_of_it() -> None:
+    """The table of the claim is the quotient of the gains in the tables below it."""
+    page = (ROOT / "docs" / "replay.md").read_text()
+    by_ratios, by_mapping = re.findall(r"^structured\+identical ( .*)$", page.partition("## From settings")[0], re.M)
+    gains = _replay()
+    over = [
+        gains[network]["prap"][what] / gains[network]["structured+identical"][what]
+        for network in NETWORKS
+        for what in ("speedup", "energy_gain")
+    ]
+    means = statistics.fmean(over[0::2]), statistics.fmean(over[1::2])
+    assert by_ratios.split() == [f"{value:.2f}" for value in (*over, *means)]
+    assert f"from published ratios: {means[0]:.2f}x and {means[1]:.2f}x" in page
+    *_, speedups, energy_gains = _tables()
+    shown = [float(value) for value in by_mapping.split()]
+    for table, found in ((speedups, shown[0::2]), (energy_gains, shown[1::2])):
+        own, other = ([float(cell) for cell in table[name][0::2]] for name in ("prap", "structured+identical"))
+        quotients = [one / two for one, two in zip(own, other, strict=True)]
+        assert found == pytest.approx([*quotients, statistics.fmean(quotients)], abs=0.01)
 
 
 def test_by_ratios() -> None:

@@ -315,6 +315,47 @@ def replay(arguments: SimpleNamespace) -> None:
             print_gains(title, by_method, known.get(network, {}), basis, Output())
 
 
+def reproduce(arguments: SimpleNamespace) -> None:
+    """What a paper's method gains over each rival, from published ratios and from real mappings, beside its claim."""
+    from prap_pim.methods.published import claim
+    from prap_pim.replay.mapped import replay_mapped
+    from prap_pim.replay.ratios import replay
+    from prap_pim.report.terminal.gains import gain_over, mean, print_over
+
+    asked, claimed = (arguments.preset, arguments.network, ()), claim(arguments.preset)
+    with progress_bars(arguments.quiet or arguments.json) as progress:
+        every = {
+            "published ratios": replay(*asked),
+            "real mappings of random weights": replay_mapped(*asked, seed=0, progress=progress),
+        }
+    best = {
+        source: mean([gain_over(by_method, claimed.method, claimed.over) for by_method in gains.values()])
+        for source, gains in every.items()
+    }
+    if arguments.json:
+        found = {
+            source: {
+                "gains": {network: {m: g.model_dump() for m, g in by.items()} for network, by in gains.items()},
+                f"over {claimed.over}": best[source].model_dump(),
+            }
+            for source, gains in every.items()
+        }
+        print(json.dumps({"claim": claimed.model_dump(), **found}))
+    elif not arguments.quiet:
+        console = Output()
+        for source, gains in every.items():
+            print_over(f"{claimed.method} on {arguments.preset}, from {source}", claimed.method, gains, console)
+        lines = [
+            f"The paper: {claimed.speedup:.2f}x performance and {claimed.energy_gain:.2f}x energy efficiency",
+            f"  ({claimed.source}).",
+            f"Here, over {claimed.over}, mean of the networks above:",
+            *(f"  from {source}: {g.speedup:.2f}x and {g.energy_gain:.2f}x" for source, g in best.items()),
+            "What makes the difference, event by event: docs/replay.md.",
+        ]
+        for line in lines:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
 def _show(arguments: SimpleNamespace, folder: Path, results: Results, details: bool = False) -> None:
     from prap_pim.report.terminal.run import print_results
 

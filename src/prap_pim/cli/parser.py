@@ -369,6 +369,21 @@ _add(
     ],
     "example: prap-pim replay prap-2023 --network vgg16 --method prap",
 )
+_add(
+    "reproduce",
+    "compare what a paper claims with what its figures and real mappings give here, in about a minute",
+    [
+        click.Argument(
+            ["preset"],
+            default="prap-2023",
+            help="published settings, and the chip of that name (default: prap-2023)",
+            shell_complete=_words(*_stems(PACKAGE / "methods", ".json")),
+        ),
+        _option("--network", multiple=True, metavar="NAME", help="default: all"),
+        *OUTPUT_FLAGS,
+    ],
+    "example: prap-pim reproduce prap-2023",
+)
 
 
 @cli.command(

@@ -48,6 +48,23 @@ class PublishedNetwork(Settings):
     layers: tuple[PublishedLayer, ...]
 
 
+class Claim(Settings):
+    """What a paper says that its method gains over the best before it.
+
+    Attributes:
+        method: the paper's.
+        over: the rival that we take for that best one.
+        speedup, energy_gain: of the method over it.
+        source: where the paper says so, and of what.
+    """
+
+    method: str
+    over: str
+    speedup: float
+    energy_gain: float
+    source: str
+
+
 @cache
 def published(preset: str) -> dict[str, PublishedNetwork]:
     """The networks of a preset, by name.
@@ -72,6 +89,15 @@ def expected_gains(preset: str) -> dict[str, dict[str, Gain]]:
         for name, methods in networks.items()
         if name != "note"
     }
+
+
+@cache
+def claim(preset: str) -> Claim:
+    """
+    Raises:
+        UserError: there is no such preset.
+    """
+    return Claim.checked(_preset(preset)["claim"], f"{preset}: claim")
 
 
 def _preset(preset: str) -> Any:

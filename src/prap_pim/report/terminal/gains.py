@@ -1,6 +1,7 @@
-"""Gains over dense on a terminal, beside those from elsewhere."""
+"""Gains over dense on a terminal, beside those from elsewhere, and of a method over its rivals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from rich.console import Console
 
@@ -29,6 +30,36 @@ def print_gains(
         rows.append((method, *speedup, *_compared(gain.energy_gain, known.energy_gain if known else None)))
     compared = (basis.replace(" ", "\n"), "differs")
     print_table(console, ("method", "speedup", *compared, "energy\ngain", *compared), rows, title)
+
+
+def print_over(title: str, method: str, gains: Mapping[str, Mapping[str, Gain]], console: Console) -> None:
+    """Print a table: a rival a row; what a method gains over it in each network and on the average, time and energy.
+
+    Args:
+        title: of the table.
+        method: that gains.
+        gains: over dense, by network and method.
+        console: to print on.
+    """
+    headings = ("over", *(f"{network}\nspeedup  energy" for network in gains), "mean\nspeedup  energy")
+    rows = []
+    for rival in next(iter(gains.values())):
+        if rival != method:
+            found = [gain_over(by_method, method, rival) for by_method in gains.values()]
+            cells = (f"{each.speedup:.2f}   {each.energy_gain:.2f}" for each in (*found, mean(found)))
+            rows.append((rival, *cells))
+    print_table(console, headings, rows, title)
+
+
+def gain_over(gains: Mapping[str, Gain], method: str, rival: str) -> Gain:
+    """What a method gains over a rival, of what both gain over dense."""
+    own, other = gains[method], gains[rival]
+    return Gain(speedup=own.speedup / other.speedup, energy_gain=own.energy_gain / other.energy_gain)
+
+
+def mean(gains: Sequence[Gain]) -> Gain:
+    """Of several networks."""
+    return Gain(speedup=fmean(g.speedup for g in gains), energy_gain=fmean(g.energy_gain for g in gains))
 
 
 def _compared(value: float, other: float | None) -> tuple[str, str, str]:
