@@ -33,6 +33,7 @@ NOT_GIVEN = {
     "python benchmarks/gpt.py --write docs/gpt.md": LONG,
     "python benchmarks/real.py --cached --write docs/real.md": LONG,
     "python benchmarks/calibrate.py": LONG,
+    "python benchmarks/architectures.py --write docs/any-model.md": LONG,
     "python benchmarks/accumulate.py": LONG,
     "python benchmarks/scale.py --methods calibrated": LONG,
     "python benchmarks/explore.py": LONG,

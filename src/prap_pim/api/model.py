@@ -25,7 +25,7 @@ from prap_pim.common.names import shortened
 from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.progress import phase as told_phase
-from prap_pim.cost import CostReport, Phase, Traced, cost, of_phase
+from prap_pim.cost import CostReport, Phase, Traced, check_phase, cost, of_phase
 from prap_pim.crossbar import Device, MonteCarloReport, over_devices
 from prap_pim.frontend import (
     Called,
@@ -458,18 +458,12 @@ def estimate(
     on_chip, skip, example = load_chip(chip), _names(skip), of_arrays(example)
     if phase is None and (context is not None or batch != 1):
         raise UserError('context and batch are of a phase: give phase="prefill" or phase="decode"')
-    if phase is not None and isinstance(model, Compression):
-        if plan is not None:
-            raise UserError("give either a plan as the model, or a model and its plan")
-        example = model._batch if example is None else example
-        on_plan = (chip, skip, model.plan)
-        return estimate(model.model, example, *on_plan, phase=phase, context=context, batch=batch)
+    if phase is not None:
+        return of_phases(model, example, [(phase, context)], batch, chip, skip, plan)[0]
     plan = _plan(plan)
     if plan is not None and isinstance(model, NetworkPlan | Compression):
         raise UserError("give either a plan as the model, or a model and its plan")
     if isinstance(model, NetworkPlan):
-        if phase is not None:
-            raise UserError("a plan has the shapes of one number of tokens: a phase needs the model, plan=plan")
         network = model.network()
         _same_inputs(network, example)
         return cost(network, model, on_chip)
@@ -481,18 +475,42 @@ def estimate(
     check_model(model)
     if example is None:
         raise UserError("a model needs an example of its inputs to be costed")
-    example, name = without_labels(example, model), type(model).__name__
-    if phase is None:
-        captured = capture(model, example, name, skip)
-        network = captured.network
-    else:
-        tokens, _ = token_axes(example, name)
-        own = max(tokens, _FEWEST)
-        sizes = own, own // 2 if own >= 2 * _FEWEST else own + _FEWEST
-        captured, other = (capture(model, with_tokens(example, each, name), name, skip) for each in sizes)
-        one, two = (Traced(each.network, size) for each, size in zip((captured, other), sizes, strict=True))
-        network = of_phase(one, two, phase, tokens if context is None else context, batch)
-    return cost(network, plan_for_costs(captured, on_chip) if plan is None else plan, on_chip)
+    captured = capture(model, without_labels(example, model), type(model).__name__, skip)
+    return cost(captured.network, plan_for_costs(captured, on_chip) if plan is None else plan, on_chip)
+
+
+def of_phases(
+    model: "nn.Module | Compression | NetworkPlan",
+    example: Inputs | None,
+    phases: Sequence[tuple[Phase, int | None]],
+    batch: int,
+    chip: str | Path | Chip,
+    skip: str | Collection[str],
+    plan: "NetworkPlan | Compression | str | Path | None",
+) -> list[CostReport]:
+    """As ``estimate``, of several phases, each with its context; the model is traced for all of them together."""
+    for phase, context in phases:
+        check_phase(phase, 1 if context is None else context, batch)
+    if isinstance(model, NetworkPlan):
+        raise UserError("a plan has the shapes of one number of tokens: a phase needs the model, plan=plan")
+    if isinstance(model, Compression):
+        if plan is not None:
+            raise UserError("give either a plan as the model, or a model and its plan")
+        plan, example = model.plan, model._batch if example is None else example
+        model = model.model
+    check_model(model)
+    if example is None:
+        raise UserError("a model needs an example of its inputs to be costed")
+    on_chip, plan, name = load_chip(chip), _plan(plan), type(model).__name__
+    example = without_labels(of_arrays(example), model)
+    tokens, _ = token_axes(example, name)
+    own = max(tokens, _FEWEST)
+    sizes = own, own // 2 if own >= 2 * _FEWEST else own + _FEWEST
+    captured, other = (capture(model, with_tokens(example, each, name), name, _names(skip)) for each in sizes)
+    one, two = (Traced(each.network, size) for each, size in zip((captured, other), sizes, strict=True))
+    plan = plan_for_costs(captured, on_chip) if plan is None else plan
+    contexts = [(phase, tokens if context is None else context) for phase, context in phases]
+    return [cost(of_phase(one, two, phase, context, batch), plan, on_chip) for phase, context in contexts]
 
 
 def _plan(given: "NetworkPlan | Compression | str | Path | None") -> NetworkPlan | None:

@@ -209,7 +209,16 @@ def finetune(
         learning_rate: at the start; it falls to 0 along a cosine.
         recipe: other settings of ``training`` in a run's configuration: ``momentum``, ``weight_decay``, ``optimizer``,
             ``warmup``, ``project_every``, ``mask_penalty``, ``reuse_penalty``.
-        Others as for ``compare``.
+        evaluate: as for ``compare``.
+        minimize: as for ``compare``.
+        compute_ratio: as for ``compare``.
+        chip: as for ``compare``.
+        skip: as for ``compare``.
+        name: as for ``compare``.
+        seed: as for ``compare``.
+        output: as for ``compare``.
+        progress: as for ``compare``.
+        settings: as for ``compare``.
 
     Raises:
         UserError: as ``compare``; or training diverges, or the loader ends early.

@@ -3,13 +3,12 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from prap_pim.api.model import Compression, estimate
+from prap_pim.api.model import Compression, of_phases
 from prap_pim.common.errors import UserError
-from prap_pim.cost import CostReport
+from prap_pim.cost import CostReport, Phase
 from prap_pim.frontend import Inputs
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.plan import NetworkPlan
@@ -86,10 +85,14 @@ def serving(
     """Time to the first token, tokens a second and energy of a transformer that answers prompts.
 
     Args:
-        model, example, chip, skip, plan: as for ``estimate``.
+        model: as for ``estimate``.
+        example: as for ``estimate``.
         prompt: tokens of a prompt.
         generated: tokens of an answer.
         batch: prompts that are answered together.
+        chip: as for ``estimate``.
+        skip: as for ``estimate``.
+        plan: as for ``estimate``.
 
     Raises:
         UserError: as ``estimate``, or a number is none.
@@ -97,7 +100,6 @@ def serving(
     for what, value in (("prompt", prompt), ("generated", generated)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{what} must be a whole number from 1 on, not {value!r}")
-    common: dict[str, Any] = {"chip": chip, "skip": skip, "plan": plan, "batch": batch}
-    prefill = estimate(model, example, phase="prefill", context=prompt, **common)
-    decode = estimate(model, example, phase="decode", context=prompt + generated // 2, **common)
+    phases: list[tuple[Phase, int | None]] = [("prefill", prompt), ("decode", prompt + generated // 2)]
+    prefill, decode = of_phases(model, example, phases, batch, chip, skip, plan)
     return ServingReport(prompt, generated, batch, prefill, decode)

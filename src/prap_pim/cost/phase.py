@@ -59,6 +59,18 @@ class _Count:
         return round(self.once * follows + self.each + self.pairs * tokens)
 
 
+def check_phase(phase: Any, context: Any, batch: Any) -> None:
+    """
+    Raises:
+        UserError: there is no such phase, or a number is none.
+    """
+    if phase not in get_args(Phase):
+        raise UserError(f"there is no phase {phase!r}; phases are {', '.join(get_args(Phase))}")
+    for what, value in (("context", context), ("batch", batch)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{what} must be a whole number from 1 on, not {value!r}")
+
+
 def of_phase(one: Traced, other: Traced, phase: Phase, context: int, batch: int = 1) -> Network:
     """What is computed for a prompt, or for one token.
 
@@ -70,13 +82,9 @@ def of_phase(one: Traced, other: Traced, phase: Phase, context: int, batch: int 
         batch: sequences whose keys and values are kept; the work is that of one.
 
     Raises:
-        UserError: there is no such phase, a number is none, or the network is another one for another number of tokens.
+        UserError: as ``check_phase``; or the network is another one for another number of tokens.
     """
-    if phase not in get_args(Phase):
-        raise UserError(f"there is no phase {phase!r}; phases are {', '.join(get_args(Phase))}")
-    for what, value in (("context", context), ("batch", batch)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{what} must be a whole number from 1 on, not {value!r}")
+    check_phase(phase, context, batch)
     if [node.name for node in one.network] != [node.name for node in other.network]:
         raise UserError(f"network {one.network.name} computes other things for another number of tokens")
     return Network(one.network.name, _Phase(one, other, phase, context, batch).nodes())
