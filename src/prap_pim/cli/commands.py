@@ -344,7 +344,12 @@ def reproduce(arguments: SimpleNamespace) -> None:
     elif not arguments.quiet:
         console = Output()
         for source, gains in every.items():
-            print_over(f"{claimed.method} on {arguments.preset}, from {source}", claimed.method, gains, console)
+            print_over(
+                f"{claimed.method} on {arguments.preset}, from {source}: speedup / energy gain",
+                claimed.method,
+                gains,
+                console,
+            )
         lines = [
             f"The paper: {claimed.speedup:.2f}x performance and {claimed.energy_gain:.2f}x energy efficiency",
             f"  ({claimed.source}).",

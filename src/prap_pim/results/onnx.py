@@ -63,7 +63,8 @@ class OnnxSummary(BaseModel, frozen=True):
         seed: of the calibration.
         inputs: calibration inputs.
         layers: in network order.
-        mapped_weights, mapped_macs: share of the weights and of the multiplications that is on crossbars.
+        mapped_weights: share of the weights that is on crossbars.
+        mapped_macs: share of the multiplications that is on crossbars.
         digital: nodes with weights that are left to the digital units, and why.
         digital_shares: what these have of the weights and of the multiplications, in words.
         batch_axes: of inputs whose batch is not in front, where it is.

@@ -137,7 +137,7 @@ def test_what_settings_are_taken_to_cost_is_near_what_their_plans_cost(odd: Capt
 
 
 @given(st.sampled_from(QUANTITIES), st.floats(0.5, 1), st.booleans(), st.booleans())
-@examples(25)
+@examples(10)
 def test_no_budget_is_exceeded(quantity: str, share: float, gather: bool, norms: bool):
     captured, chip = captured_of(Normed if norms else Odd), GATHERING if gather else CHIP
     found = compress(captured, images(10), chip=chip, budget={quantity: share})

@@ -41,12 +41,12 @@ def print_over(title: str, method: str, gains: Mapping[str, Mapping[str, Gain]],
         gains: over dense, by network and method.
         console: to print on.
     """
-    headings = ("over", *(f"{network}\nspeedup  energy" for network in gains), "mean\nspeedup  energy")
+    headings = ("over", *gains, "mean")
     rows = []
     for rival in next(iter(gains.values())):
         if rival != method:
             found = [gain_over(by_method, method, rival) for by_method in gains.values()]
-            cells = (f"{each.speedup:.2f}   {each.energy_gain:.2f}" for each in (*found, mean(found)))
+            cells = (f"{each.speedup:.2f} / {each.energy_gain:.2f}" for each in (*found, mean(found)))
             rows.append((rival, *cells))
     print_table(console, headings, rows, title)
 
