@@ -1,5 +1,6 @@
 """A user's own network compared, fine-tuned, simulated and searched from Python, beside what the library finds."""
 
+import copy
 import math
 import shutil
 from collections.abc import Callable
@@ -85,6 +86,9 @@ def test_a_second_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert again.results.model_dump(exclude={"command"}) == undisturbed.model_dump(exclude={"command"})
     assert compared(own, tmp_path / "run", evaluate=dies).results == again.results
     assert calls == 8
+    for other_measure in ({"evaluate": own.evaluate}, {"evaluate": dies, "minimize": ["recall"]}):
+        with pytest.raises(UserError, match="has finished with another evaluate or minimize"):
+            compared(own, tmp_path / "run", **other_measure)
     with pytest.raises(UserError, match="holds another run"):
         compared(own, tmp_path / "run", seed=1)
     other = Own(denoiser().model, denoiser().calibration, own.evaluate)
@@ -262,6 +266,12 @@ def test_a_study_of_ones_own_network(tmp_path: Path) -> None:
     assert (tmp_path / "study.html").read_text() == (tmp_path / "study/report.html").read_text()
 
 
+def searched(own: Own, folder: Path, objective: str, *evaluate: Any) -> None:
+    given = dict(zip(("evaluate",), evaluate, strict=False)) or {"evaluate": own.evaluate}
+    space = {"space": {"chip.adc_bits": [2, 8]}, "objectives": ["energy", objective], "sampler": "grid"}
+    prap_pim.explore(model=own.model, calibration=own.calibration, output=folder, **given, **space)
+
+
 Mistake = tuple[Callable[[nn.Module], Any], str]
 
 
@@ -306,6 +316,28 @@ def test_a_wrong_evaluate_is_told_of_in_one_line(name: str, tmp_path: Path) -> N
         assert len(results.methods) == 2
 
 
+def _of_what_it_found(model: nn.Module) -> dict[str, float]:
+    own = detector()
+    exact = torch.equal(model(own.calibration)["scores"], own.model(own.calibration)["scores"])
+    return {"share": 0.5} | ({"exact": 1.0} if exact else {})
+
+
+def test_numbers_that_some_networks_lack(tmp_path: Path) -> None:
+    message = "evaluate _of_what_it_found gives 'exact' of some networks alone"
+    with pytest.raises(UserError, match=message):
+        compared(detector(), tmp_path / "run", evaluate=_of_what_it_found, minimize=())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_kinds_of_floats(kind: torch.dtype, tmp_path: Path) -> None:
+    """Methods' networks take what the model takes, and give what it gives."""
+    model, x = detector().model.to(kind), randn(40, 3, 8, 8).to(kind)
+    own = Own(model, x, lambda module: module(x)["scores"].float().mean().item())
+    results = compared(own, tmp_path / "run").results
+    for which in ("compressed", "bit_true"):
+        assert metrics(results.methods[0], which)["metric"] == pytest.approx(own.evaluate(model), rel=0.02)
+
+
 def test_wrong_arguments_are_told_of_in_one_line(tmp_path: Path) -> None:
     own = detector()
     model, x = own.model, own.calibration
@@ -318,6 +350,7 @@ def test_wrong_arguments_are_told_of_in_one_line(tmp_path: Path) -> None:
         (lambda: compared(own, run / "2", methods=["densely"]), "there is no method 'densely'"),
         (lambda: compared(own, run / "2", chip="isaac-32mn"), "no chip 'isaac-32mn'"),
         (lambda: compared(own, run / "2", mappin="pack"), "compare: unknown key 'mappin'"),
+        (lambda: prap_pim.compare(copy.deepcopy(model).to("meta"), x, output=run / "2"), "is on the device meta"),
         (lambda: prap_pim.compare(model, [], output=run / "2"), "there are no inputs to calibrate with"),
         (lambda: prap_pim.finetune(model, [], output=run / "2"), "train_loader is empty"),
         (
@@ -329,6 +362,10 @@ def test_wrong_arguments_are_told_of_in_one_line(tmp_path: Path) -> None:
             lambda: prap_pim.finetune(model, pairs(), calibration=x, loss=lambda m: 0, output=run / "2"),
             "must take two arguments, model and batch",
         ),
+        (lambda: searched(own, run, "metrics.los"), "objectives: evaluate recall gives no 'los' .did you mean 'loss'"),
+        (lambda: searched(own, run, "accuracy"), "objectives: evaluate recall gives no 'accuracy'"),
+        (lambda: searched(own, run, "metrics.loss", None), "objectives: what a network is worth needs evaluate"),
+        (lambda: searched(own, run, "metrics.loss", lambda module: 1 / 0), "evaluate metric: ZeroDivisionError"),
         (lambda: prap_pim.explore(model=model), "a model needs calibration inputs"),
         (
             lambda: prap_pim.explore(model=model, calibration=x, processes=2, space={}, objectives=[]),
@@ -339,6 +376,17 @@ def test_wrong_arguments_are_told_of_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+class _Raising:
+    """A loader whose second batch cannot be read."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Any:
+        yield pairs(12)[0]
+        raise OSError("no such picture")
 
 
 class _Ending:
@@ -368,6 +416,13 @@ def test_wrong_losses_and_loaders_are_told_of_in_one_line(tmp_path: Path) -> Non
             prap_pim.finetune(model, pairs(), loss=loss, output=tmp_path / str(number), **how)
     with pytest.raises(UserError, match="the loader ended after 1 of 2 batches"):
         prap_pim.finetune(model, _Ending(), loss=squared, output=tmp_path / "ends", **how)
+    message = r"the loader: OSError: no such picture \(test_own.py, line \d+\)"
+    with pytest.raises(UserError, match=message):
+        prap_pim.finetune(model, _Raising(), calibration=randn(6, 1, 8, 8), loss=squared, output=tmp_path / "r", **how)
+    with pytest.raises(UserError, match="train_loader: OSError: no such picture"):
+        prap_pim.finetune(model, _Raising(), loss=squared, output=tmp_path / "r", **how)
+    with pytest.raises(UserError, match="train_loader: TypeError: 'NoneType' object is not iterable"):
+        prap_pim.finetune(model, None, loss=squared, output=tmp_path / "r", **how)
     with pytest.raises(UserError, match="batches must be pairs"):
         prap_pim.finetune(model, [randn(6, 1, 8, 8)], output=tmp_path / "alone", **how)
     model[2].weight.requires_grad_(False)

@@ -1,6 +1,7 @@
 """Models that make trouble: they work in place, share parameters, have other types, or cannot be mapped as a whole."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -351,3 +352,12 @@ def test_hooks_are_part_of_the_model() -> None:
         wanted = 2 * nn.functional.linear(x, model[0].weight, model[0].bias)
         wanted = nn.functional.linear(wanted.relu() + 1, model[2].weight, model[2].bias)
         torch.testing.assert_close(outputs(rebuilt(x), "net")[0], wanted)
+
+
+def test_a_captured_model_is_sent_to_other_processes() -> None:
+    """What torch.export traced, as what torch.fx did."""
+    torch.manual_seed(0)
+    layer, x = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), torch.randn(3, 4, 8)
+    module = capture(layer, x[:2], "net").module
+    with torch.no_grad():
+        assert torch.equal(pickle.loads(pickle.dumps(module))(x), module(x))

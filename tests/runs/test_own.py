@@ -254,6 +254,20 @@ def test_code_runs_only_where_it_may(here: Path, capsys: Any) -> None:
 SPACE = {"space": {"method": ["dense"]}, "objectives": ["energy"], "sampler": "grid"}
 
 
+def test_compress_takes_a_users_code(here: Path, capsys: Any) -> None:
+    """As model and as data; a model that is named by code may take other data, too."""
+    (here / "words.txt").write_text("a text of bytes, " * 200)
+    (here / "mine.py").write_text(
+        CODE + "\ndef language(): return nn.Sequential(nn.Embedding(256, 8), nn.Linear(8, 256))\n"
+    )
+    for model, data in (("mine:build", "{import: 'mine:splits'}"), ("mine:language", "words.txt")):
+        command = ["compress", f"{{import: '{model}'}}", "--calibration", data, "--ratio", "0.5", "--output", "small"]
+        assert main([*command, "--allow-imports", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["compute_ratio"] <= 0.5
+        assert main(command) == 2
+        assert "say --allow-imports" in capsys.readouterr().err
+
+
 def test_every_method_at_equal_compute(here: Path, capsys: Any) -> None:
     """By its ratio in a configuration, as by the library's; what cannot be reached is said of each before anything."""
     names = ("structured", "pattern", "orc", "similar", "identical", "calibrated", "lowbit")

@@ -12,7 +12,7 @@ from prap_pim.common.settings import parse_yaml
 from prap_pim.frontend import Inputs
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.task import load_task
-from prap_pim.training.data import Examples, load
+from prap_pim.training.data import Examples, Splits, load
 
 
 def model_settings(text: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def compress_named(
     values = {"name": "compress", "model": model, "data": data, "training": "none", "methods": [{"name": "dense"}]}
     config = RunConfig.checked({**values, "checkpoint": checkpoint and str(checkpoint)}, "compress")
     task = load_task(config, allow_imports)
-    given: Any = read_arrays(Path(calibration)) if arrays else inputs_of(config)
+    given: Any = read_arrays(Path(calibration)) if arrays else inputs_of(task.data)
     found = compress(task.model, given, **how)
     found.save(output)
     return found
@@ -87,7 +87,10 @@ def as_arrays(calibration: str, tokenizer: Path | None, folder: str) -> Path:
         UserError: they cannot be read.
     """
     values = {"name": "compress", "data": data_settings(calibration, tokenizer), "methods": [{"name": "dense"}]}
-    inputs = inputs_of(RunConfig.checked(values, "compress"))
+    config = RunConfig.checked(values, "compress")
+    if config.imports:
+        raise UserError("--calibration: import is for PyTorch models: give an npz file, pictures or text")
+    inputs = inputs_of(load(config.data, config.seed))
     if not isinstance(inputs, Tensor):
         raise UserError("--calibration: an ONNX model takes an npz file, pictures or text")
     path = Path(folder) / "calibration.npz"
@@ -95,15 +98,9 @@ def as_arrays(calibration: str, tokenizer: Path | None, folder: str) -> Path:
     return path
 
 
-def inputs_of(config: RunConfig) -> Tensor | Inputs:
-    """Calibration inputs of the data that a configuration names.
-
-    Raises:
-        UserError: they cannot be read.
-    """
-    if config.imports:
-        raise UserError("--calibration: import is for configurations: give an npz file, pictures or text")
-    found = load(config.data, config.seed).calibration
+def inputs_of(data: Splits) -> Tensor | Inputs:
+    """Calibration inputs of what a configuration names."""
+    found = data.calibration
     return found.inputs if isinstance(found, Examples) else found
 
 

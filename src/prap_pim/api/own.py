@@ -39,7 +39,7 @@ from prap_pim.runs.study.trial import Stages
 from prap_pim.runs.task import Task
 from prap_pim.training import TrainingConfig
 from prap_pim.training.data import Splits
-from prap_pim.training.objective import of_user
+from prap_pim.training.objective import of_loader, of_user
 
 _CALIBRATION = 256  # inputs, of those that it is trained on
 
@@ -403,7 +403,7 @@ def _first_inputs(loader: Iterable[Any], model: nn.Module) -> list[Inputs]:
     count = 0
     with torch.random.fork_rng(devices=[]):  # a loader that shuffles gives the same each time
         torch.default_generator.manual_seed(0)
-        for batch in islice(iter(loader), _CALIBRATION):
+        for batch in islice(of_loader(loader, "train_loader"), _CALIBRATION):
             found.append(without_labels(of_arrays(batch), model))
             count += len(tensors(found[-1], type(model).__name__)[0])
             if count >= _CALIBRATION:

@@ -17,6 +17,7 @@ from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.frontend import Captured, of_arrays
 from prap_pim.frontend.evaluate import InMemory, Labelled, Quality
 from prap_pim.frontend.quantize import grid_in
+from prap_pim.frontend.weights import layer_weight
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
@@ -268,7 +269,9 @@ def compressed_model(captured: Captured, plan: NetworkPlan) -> nn.Module:
     Raises:
         UserError: the plan does not fit the network.
     """
-    return captured.rebuild({layer.name: _plain(layer, layer_plan) for layer, layer_plan in _matched(captured, plan)})
+    layers = {layer.name: _plain(layer, layer_plan) for layer, layer_plan in _matched(captured, plan)}
+    module = captured.module
+    return captured.rebuild({name: layer.to(layer_weight(module, name).dtype) for name, layer in layers.items()})
 
 
 def _matched(captured: Captured, plan: NetworkPlan) -> list[tuple[Layer, LayerPlan]]:

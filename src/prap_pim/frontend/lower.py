@@ -60,6 +60,7 @@ class Lowering:
         if len(output.args[0]) == 1:
             output.args = (output.args[0][0],)
         self.graph.set_codegen(fx.graph.CodeGen())
+        self.graph._tracer_cls = None  # torch.export's own cannot be made anew where the module is unpickled
         kept = {node.target for node in self.graph.nodes if node.op in ("get_attr", "call_module")}
         result = fx.GraphModule({path: value for path, value in self.root.items() if path in kept}, self.graph)
         origins = {path: origin for path, origin in self.origins.items() if path in kept}

@@ -140,6 +140,8 @@ def check_model(model: Any) -> None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UserError(f"{name} has no size yet: call the model once before")
+        if parameter.is_meta:
+            raise UserError(f"{name} is on the device meta, which keeps no values: load the weights before")
         if parameter.is_complex():
             raise UserError(f"{name} holds complex numbers, which cells do not")
 

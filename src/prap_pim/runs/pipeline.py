@@ -4,6 +4,7 @@ import copy
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ from prap_pim.runs.stages import (
     depends_on,
     digests,
     has_meaning,
+    named_metrics,
     train_network,
     versions,
 )
@@ -34,6 +36,8 @@ from prap_pim.runs.store import Store
 from prap_pim.runs.task import Task, load_task
 from prap_pim.training import Diverged, Processes, TrainingConfig, check_shards, torch_threads, train_along
 from prap_pim.training.data import Examples, Streamed
+
+_FLOAT, _QUALITY = "float", "quality"  # where it is kept what the float network is worth
 
 
 def run(
@@ -92,6 +96,10 @@ def run(
             except Diverged as error:
                 write_whole(folder.diverged, f"{error}\n")
                 raise Diverged(f"{error}; with that, --resume begins anew in {output}") from error
+        elif not _as_measured(config, task, folder):
+            why = "its figures would differ"
+            what = "has finished with another evaluate or minimize"
+            raise UserError(f"the run in {output} {what}: {why}; choose another folder with --output")
         processes.tell({})
         return folder.read_results()
 
@@ -117,14 +125,14 @@ def _compute(
         task.metric.of_model(copy.deepcopy(task.model))  # a mistake shows before hours of training
     trained = train_network(config, task, folder.checkpoints, progress, processes)
     network = task.graph.network
-    of_network = depends_on(config, folder.read_manifest().inputs["data"], task.digests)
+    of_network = _of_network(config, task, folder)
     quality = None
     if has_meaning(config, task):
         whole = config.training is not None and config.training.compress_at > 0
         told = phase(progress, "float network: accuracy")
         on = {"network": key_of(of_network), **task.measured_by}
-        quality = Store(folder.path / "float").get(
-            "quality", on, FloatQuality, lambda: (task.float_quality(trained[0] if whole else None, told), {})
+        quality = Store(folder.path / _FLOAT).get(
+            _QUALITY, on, FloatQuality, lambda: (task.float_quality(trained[0] if whole else None, told), {})
         )
 
     def method_result(name: str) -> MethodResult:
@@ -132,14 +140,32 @@ def _compute(
         here = config.only([name]), task, chip, of_network, lambda: trained, lambda key: store
         stages = MethodStages(*here, progress, processes)
         compression, plan = stages.compressed(), NetworkPlan.load(store.path / PLAN)
-        costs = stages.costs(network, plan)
-        return result_of(stages, network, plan, compression, costs, stages.accuracy())
+        costs, accuracy = stages.costs(network, plan), stages.accuracy()
+        if isinstance(task.metric, OwnMetric) and quality is not None:
+            wanted = named_metrics("", quality.metrics)["_metrics"]
+            if odd := sorted(wanted.keys() ^ accuracy.bit_true_metrics.keys()):
+                what = f"evaluate {task.metric.name} gives {odd[0]!r} of some networks alone"
+                raise UserError(f"{what}, of {name} or of the float one: give all numbers each time")
+        return result_of(stages, network, plan, compression, costs, accuracy)
 
     methods = [method_result(method.name) for method in config.methods]
     results = results_of(config, command, task, chip, quality, methods)
     write_report(results, folder, progress=progress)
     write_comparison(results, folder.comparison)
     folder.finish(results)
+
+
+def _of_network(config: RunConfig, task: Task, folder: RunFolder) -> dict[str, Any]:
+    return depends_on(config, folder.read_manifest().inputs["data"], task.digests)
+
+
+def _as_measured(config: RunConfig, task: Task, folder: RunFolder) -> bool:
+    """Whether a finished run was measured by the task's metric: no configuration names a function of a program."""
+    if not isinstance(task.metric, OwnMetric) or not has_meaning(config, task):
+        return True
+    on = {"network": key_of(_of_network(config, task, folder)), **task.measured_by}
+    kept = Store(folder.path / _FLOAT).entry(_QUALITY, on).path.exists()
+    return kept and set(folder.read_results().minimize) == set(task.metric.minimize)
 
 
 def assist(config: RunConfig, processes: Processes, task: Task) -> None:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import digest_of
+from prap_pim.common.imports import running
 from prap_pim.frontend import batch_digest
 from prap_pim.frontend.evaluate import batches, logits, settle_norms, settling_norms
 from prap_pim.training.config import TrainingConfig
@@ -121,10 +122,10 @@ class Loader:
             raise UserError(f"{name}: {hint}, not {type(given).__name__}")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            first = next(iter(given), None)
+            first = next(of_loader(given, name), None)
         if first is None:
             raise UserError(f"{name} is empty: it gives no batch")
-        count = len(given) if isinstance(given, Sized) else sum(1 for _ in given)
+        count = len(given) if isinstance(given, Sized) else sum(1 for _ in of_loader(given, name))
         return Loader(given, count, digest_of(str(count), batch_digest(first)))
 
     def __len__(self) -> int:
@@ -155,7 +156,7 @@ class OfLoader:
     def epoch(self, generator: torch.Generator) -> Iterator[Any]:
         seed = generator.initial_seed() >> 1
         torch.default_generator.manual_seed(seed)
-        items = iter(self.loader.batches)
+        items = of_loader(self.loader.batches, "the loader")
         for number in range(self.loader.count):
             torch.default_generator.manual_seed(seed + number)
             try:
@@ -192,6 +193,27 @@ class OfLoader:
                 self.of_batch(model, batch)
 
 
+def of_loader(batches: Iterable[Any], name: str) -> Iterator[Any]:
+    """What a user's loader gives, once through.
+
+    Raises:
+        UserError: its code raised an error, or ended the program.
+    """
+    with running(name):
+        items = iter(batches)  # at once: a DataLoader draws a number here
+    return _each(items, name)
+
+
+def _each(items: Iterator[Any], name: str) -> Iterator[Any]:
+    while True:
+        with running(name):
+            batch = next(items, _END)
+        if batch is _END:
+            return
+        yield batch
+
+
+_END = object()  # of a loader
 Split = Examples | Streamed | Loader  # what is trained on
 
 

@@ -4,6 +4,7 @@ Trials that differ in the ADC alone share the trained network and the compressed
 which takes less time than to look it up would be worth.
 """
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from torch import nn
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import key_of
 from prap_pim.common.progress import Progress
+from prap_pim.common.settings import nearest
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.folder import PLAN
 from prap_pim.results.study import OWN
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.metric import OwnMetric
 from prap_pim.runs.record import figures, unskipped_ratio
 from prap_pim.runs.stages import (
     MethodStages,
@@ -74,8 +77,17 @@ class Stages:
         base = space.base
         task, chip = self.of(base), space.point({}).chip
         measured = any(name in QUALITY or name.startswith(OWN) for name in study.asked)
+        if measured and self.task is not None and task.metric is None:
+            raise UserError("objectives: what a network is worth needs evaluate, a function of a module")
         if measured and not has_meaning(base, task) and "checkpoint" not in study.space:
             raise UserError("objectives: accuracy needs training or a checkpoint: the base's weights are random")
+        if measured and isinstance(task.metric, OwnMetric):
+            given = task.metric.of_model(copy.deepcopy(task.model))  # a mistake shows before hours of trials
+            for name in study.asked:
+                number = name.removeprefix(OWN).removeprefix("bit_true_").removeprefix("compressed_")
+                if (name in QUALITY or name.startswith(OWN)) and number not in given:
+                    hint = nearest(number, list(given))
+                    raise UserError(f"objectives: evaluate {task.metric.name} gives no {number!r} ({hint})")
         if base.training is not None or task.own:
             check(at_equal_compute(base, task.graph, chip), task.graph, chip)
         return digests(base, task, chip)
