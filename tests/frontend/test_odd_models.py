@@ -333,9 +333,16 @@ def test_what_is_skipped_runs_digitally_and_is_counted() -> None:
     assert captured.network.share_of("scaled") == Share(16 / every, 16 / (8 + 20 + 16))
 
 
+def _packed(self: Model, x: Tensor) -> Tensor:
+    lengths = torch.full((x.shape[0],), 1)
+    packed = nn.utils.rnn.pack_padded_sequence(x[:, None], lengths, batch_first=True)
+    return self.fc(nn.GRU(4, 4, batch_first=True)(packed)[1][0])
+
+
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
+        (_packed, "model net cannot be traced: it packs sequences of several lengths; give its"),
         (lambda self, x: self.fc(x) if x.sum() > 0 else x, "model net cannot be traced: Could not guard on data"),
         (lambda self, x: self.fc(x)[: int(x[0, 0] > 0) + 1], "model net cannot be traced: "),
         (lambda self, x: self.fc(x) + self.fc.weight @ x[0], "matmul with a weight on the left cannot be mapped"),
