@@ -138,6 +138,46 @@ def test_what_follows_from_parameters_alone_is_no_layer() -> None:
         capture(Model(lambda self, x: x + self.fc(self.free).sum(1)), row(2), "net")
 
 
+def _mask(self: Model, x: Tensor) -> Tensor:
+    out, mask = torch.zeros_like(x), x[:, 0] > 0
+    out[mask] = self.fc(x[mask].relu())
+    return out
+
+
+def _rows(self: Model, x: Tensor) -> Tensor:
+    rows = torch.where(x[:, 0] > 0)[0]
+    return torch.zeros_like(x).index_add(0, rows, self.fc(x[rows]))
+
+
+@pytest.mark.parametrize("kind", [Model, Exported])
+@pytest.mark.parametrize("forward", [_mask, _rows])
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, -1)])
+def test_rows_chosen_by_their_values_are_no_inputs_of_a_layer(
+    signs: tuple[int, ...], forward: Callable[..., Any], kind: type[Model]
+) -> None:
+    """Whatever their number is in the example: other inputs have another one."""
+    x = torch.tensor(signs)[:, None] * row(2).abs()
+    with pytest.raises(UserError, match=r"^layer fc: which rows it reads depends on values, as in x\[mask\]; let it"):
+        capture(kind(forward), {"image": x} if kind is Exported else x, "net")
+
+
+def _written(self: Model, x: Tensor) -> Tensor:
+    x = x.clone()
+    x[x < 0] = 0.5
+    return self.fc(x)
+
+
+def _constant_mask(self: Model, x: Tensor) -> Tensor:
+    return self.fc(x[:, self.table[0] > -9])
+
+
+@pytest.mark.parametrize("kind", [Model, Exported])
+@pytest.mark.parametrize("forward", [_written, _constant_mask])
+def test_masks_that_leave_all_rows(forward: Callable[..., Any], kind: type[Model]) -> None:
+    captured = same(kind(forward), row)
+    assert [layer.positions for layer in captured.network.layers] == [1]
+
+
 def test_learned_queries_are_inputs_like_others() -> None:
     captured = same(Model(lambda self, x: self.fc(self.free.expand(x.shape[0], -1, -1)).sum(1) + x), row)
     assert [layer.positions for layer in captured.network.layers] == [3]
@@ -294,9 +334,16 @@ def test_what_is_skipped_runs_digitally_and_is_counted() -> None:
     assert captured.network.share_of("scaled") == Share(16 / every, 16 / (8 + 20 + 16))
 
 
+def _packed(self: Model, x: Tensor) -> Tensor:
+    lengths = torch.full((x.shape[0],), 1)
+    packed = nn.utils.rnn.pack_padded_sequence(x[:, None], lengths, batch_first=True)
+    return self.fc(nn.GRU(4, 4, batch_first=True)(packed)[1][0])
+
+
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
+        (_packed, "model net cannot be traced: it packs sequences of several lengths; give its"),
         (lambda self, x: self.fc(x) if x.sum() > 0 else x, "model net cannot be traced: Could not guard on data"),
         (lambda self, x: self.fc(x)[: int(x[0, 0] > 0) + 1], "model net cannot be traced: "),
         (lambda self, x: self.fc(x) + self.fc.weight @ x[0], "matmul with a weight on the left cannot be mapped"),

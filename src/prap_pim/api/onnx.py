@@ -196,7 +196,8 @@ def as_stored(compressed: Compressed, chip: Chip, biases: bool = False) -> nn.Mo
     """The compressed network with what the crossbars hold, int8 times a step, also of layers that are left whole.
 
     Args:
-        biases: whether the biases of these are the plan's, too, which take back the mean of what rounding changes.
+        biases: whether the biases of these are the plan's, too, which take back the mean of what rounding changes;
+            not inside of a node that takes none, such as an einsum.
     """
     captured = compressed.captured
     module = copy.deepcopy(captured.module)
@@ -204,7 +205,7 @@ def as_stored(compressed: Compressed, chip: Chip, biases: bool = False) -> nn.Mo
         if layer.name in compressed.changed:
             continue
         plan = dense_weights(layer, chip.grain)
-        if biases:
+        if biases and captured.origins[layer.name].takes_bias:
             usable = layer.filter_scale != 0
             shift = (compressed.plan.layers[layer.name].bias - layer.filter_bias) / np.where(
                 usable, layer.filter_scale, 1

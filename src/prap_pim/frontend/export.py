@@ -7,12 +7,14 @@ inputs have no part in a constant.
 
 import io
 import logging
+import traceback
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from prap_pim.common.errors import UserError
@@ -77,6 +79,8 @@ def exported(
             if strict:
                 break
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            if _packs(error):
+                reason = "it packs sequences of several lengths; give its recurrent layers padded ones"
             if any(varying):
                 raise OneSize from error
             raise UserError(f"model {name} cannot be traced: {reason}") from error
@@ -89,6 +93,12 @@ def exported(
         raise OneSize
     why = "".join(f" ({path}: {reason})" for path, reason in traced[2].items())
     raise UserError(f"model {name} works for a batch of {batch} alone{why}; make it take batches of any size")
+
+
+def _packs(error: Exception) -> bool:
+    """Whether tracing failed where there was a packed sequence."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(isinstance(value, PackedSequence) for frame in frames for value in frame.f_locals.values())
 
 
 @contextmanager

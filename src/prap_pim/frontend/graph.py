@@ -64,6 +64,11 @@ _IDLE_MODULES = nn.Identity | nn.modules.dropout._DropoutNd  # compute nothing i
 _IDLE_FUNCTIONS = frozenset({"dropout", "contiguous", "detach", "alias", "to", "_assert_tensor_metadata"})
 
 
+_WRITES = frozenset(  # into their first argument, whose size they keep
+    ("index_put", "index_add", "index_copy", "index_reduce", "scatter", "scatter_add", "scatter_reduce", "setitem")
+)
+
+
 _CONTRACTIONS = frozenset({"mv", "dot", "vdot", "inner", "tensordot"})
 
 
@@ -243,12 +248,28 @@ class _Builder:
         self.taken = {node.target for node in self.calls if self._is_matrix(node)}
         self.loads = _loads(module.graph, batch)
         self.held: set[Any] = set()  # matrices that stay digital, each counted once
+        self.by_values: set[fx.Node] = set()  # of which the activations' values say how many rows they give
 
     def build(self) -> Captured:
         for node in self.module.graph.nodes:
+            if self._is_by_values(node):
+                self.by_values.add(node)
             self.sources[node] = self._visit(node)
         network = Network(self.name, tuple(self.nodes))
         return Captured(network, self.module, self.folded, self.origins, self.unsupported, self.batch)
+
+    def _is_by_values(self, node: fx.Node) -> bool:
+        """Whether values of activations say how many rows a node gives, as in x[mask]."""
+        name, given = raw_name(node).rstrip("_"), [each for each in node.all_input_nodes if self.sources[each]]
+        if name.startswith("nonzero") or name == "masked_select" or (name == "where" and len(node.args) == 1):
+            return bool(given)
+        if name in ("getitem", "index"):
+            chosen = (tensor for each in given if each not in node.args[:1] for tensor in _tensors(each))
+            if any(tensor.dtype == torch.bool for tensor in chosen):
+                return True
+        read = [each for each in given if name not in _WRITES or each in node.args[:1]]
+        rows = {tensor.shape[:1] for tensor in _tensors(node)}
+        return any(tensor.shape[:1] in rows for each in read if each in self.by_values for tensor in _tensors(each))
 
     def _visit(self, node: fx.Node) -> tuple[str, ...]:
         """Add what a graph node stands for; return the names whose output it is."""
@@ -332,6 +353,11 @@ class _Builder:
         name = str(node.target)
         module = self.modules[name]
         assert isinstance(module, nn.Linear | CONVS)
+        if self.by_values & set(node.all_input_nodes):
+            raise UserError(
+                f"layer {name}: which rows it reads depends on values, as in x[mask]; let it read all of them, or give "
+                "experts one stack of weights (docs/any-model.md)"
+            )
         calls = [other for other in self.calls if self.modules[str(other.target)] is module]
         if calls[0] is not node:
             again = Call(

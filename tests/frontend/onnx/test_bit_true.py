@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from prap_pim.api.onnx import compress_onnx
 from prap_pim.common.errors import UserError
 from prap_pim.ir.plan import NetworkPlan
+from tests.frontend.onnx.models import Case, node, random, run, save
 
 RNG = np.random.default_rng(0)
 
@@ -84,6 +85,22 @@ def by_hand(plan: NetworkPlan, x: np.ndarray) -> np.ndarray:
     hidden = conv(second, np.maximum(conv(first, x, 1), 0), 2).mean((2, 3))
     layer = plan.layers[third]
     return integers(third, hidden) @ layer.real_weights().T * plan.input_step[third] + layer.bias
+
+
+def test_layers_left_whole_inside_of_nodes_that_take_no_bias(tmp_path: Path) -> None:
+    weights = {"up": random(4, 3, 3), "heads": random(3, 2, 5)}
+    nodes = [
+        node("ConvTranspose", "x up", "1", strides=[2]),  # [40, 3, 9]
+        node("Relu", "1", "2"),
+        helper.make_node("Einsum", ["2", "heads"], ["y"], equation="bct,chk->bthk"),
+    ]
+    case = Case(nodes, weights, {"x": random(40, 4, 4)})
+    data, exact = tmp_path / "data.npz", tmp_path / "exact.onnx"
+    np.savez(data, **case.inputs)
+    compress_onnx(save(case, tmp_path), data, tmp_path / "small.onnx", "dense", bit_true=exact)
+    (wanted,), (given,) = run(str(tmp_path / "model.onnx"), case.inputs), run(str(exact), case.inputs)
+    assert given.shape == wanted.shape
+    assert 20 * np.log10(np.linalg.norm(wanted) / np.linalg.norm(wanted - given)) > 30
 
 
 def test_what_cannot_be_written_so_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
