@@ -205,10 +205,10 @@ def test_what_cannot_be_mapped_is_skipped_and_said() -> None:
     assert found.changed == ("1",)
     first, *lines = found.summary().splitlines()
     macs = 4 * 8, 4 * 8 * 8
-    share = f"50.0% of the weights, {macs[1] / sum(macs):.1%} of the multiplications"
+    share = f"50.0% of weights, {macs[1] / sum(macs):.1%} of MACs"
     assert first.endswith(f"1 layers on crossbars ({share})")
     (said,) = (line for line in lines if line.startswith("not mapped: 0: einsum"))
-    assert said.endswith(f"; 50.0% of the weights, {macs[0] / sum(macs):.1%} of the multiplications")
+    assert said.endswith(f"; 50.0% of weights, {macs[0] / sum(macs):.1%} of MACs")
 
 
 def test_costs_follow_the_plan() -> None:

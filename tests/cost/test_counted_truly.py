@@ -84,6 +84,6 @@ def test_the_first_line_says_what_is_on_crossbars() -> None:
     found = prap_pim.compress(Attention(), torch.randn(16, 16, WIDTH), "dense")
     macs = 16 * (4 * WIDTH * WIDTH + WIDTH * 10), 2 * 16 * 16 * WIDTH
     first, *others = found.summary().splitlines()
-    share = f"100.0% of the weights, {macs[0] / sum(macs):.1%} of the multiplications"
+    share = f"100.0% of weights, {macs[0] / sum(macs):.1%} of MACs"
     assert first == f"dense: 1.0000 of the OU steps, 3 layers on crossbars ({share})"
-    assert f"digital: attention: 0.0% of the weights, {macs[1] / sum(macs):.1%} of the multiplications" in others
+    assert f"digital: attention: 0.0% of weights, {macs[1] / sum(macs):.1%} of MACs" in others

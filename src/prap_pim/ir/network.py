@@ -230,7 +230,8 @@ class Share:
     macs: float
 
     def __str__(self) -> str:
-        return f"{self.weights:.1%} of the weights, {self.macs:.1%} of the multiplications"
+        weights, macs = f"{self.weights:.1%}", f"{self.macs:.1%}"
+        return f"{weights} of weights and MACs" if weights == macs else f"{weights} of weights, {macs} of MACs"
 
 
 @dataclass(frozen=True)

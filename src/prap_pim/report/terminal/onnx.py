@@ -5,6 +5,7 @@ from rich.text import Text
 
 from prap_pim.common.errors import printable, shown
 from prap_pim.common.names import shortened
+from prap_pim.ir.network import Share
 from prap_pim.report.quantities import scale, significant
 from prap_pim.report.terminal.tables import print_table
 from prap_pim.results.onnx import CostSummary, OnnxSummary
@@ -21,7 +22,7 @@ _COSTS = (
 
 def print_summary(summary: OnnxSummary, console: Console) -> None:
     """Print what became of every layer, what an inference costs, and how far the outputs are from the original's."""
-    mapped = f"{summary.mapped_weights:.1%} of the weights, {summary.mapped_macs:.1%} of the multiplications"
+    mapped = Share(summary.mapped_weights, summary.mapped_macs)
     what = f"{shown(summary.model)}: {summary.method} on {summary.chip} ({mapped} on crossbars), for one inference"
     console.print(Text(what, style="bold"))
     for line in summary.check.findings:
