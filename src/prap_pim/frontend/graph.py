@@ -255,6 +255,9 @@ class _Builder:
             if self._is_by_values(node):
                 self.by_values.add(node)
             self.sources[node] = self._visit(node)
+        if self.unsupported and not any(isinstance(node, Layer) for node in self.nodes):
+            why = "; ".join(f"{path}: {reason}" for path, reason in self.unsupported.items())
+            raise UserError(f"network {self.name} has no layer that can be mapped on crossbars: {why}")
         network = Network(self.name, tuple(self.nodes))
         return Captured(network, self.module, self.folded, self.origins, self.unsupported, self.batch)
 

@@ -118,6 +118,14 @@ def test_a_model_without_weights_is_refused(tmp_path: Path) -> None:
         captured(Case([node("Relu", "x", "y")], {}, {"x": random(4, 5)}), tmp_path)
 
 
+def test_a_model_whose_products_all_stay_digital_says_why(tmp_path: Path) -> None:
+    weights = {"w": random(1, 24, 5), "r": random(1, 24, 6)}
+    case = Case([node("LSTM", "x w r", "y", hidden_size=6)], weights, {"x": random(4, 3, 5)})  # batch in front
+    message = r"mapped on crossbars: /y/LSTM \(LSTM\): .* not mapped with its batch in another place$"
+    with pytest.raises(UserError, match=message):
+        captured(case, tmp_path)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_must_be_finite(value: float, tmp_path: Path) -> None:
     weight = random(5, 5)
