@@ -142,3 +142,12 @@ def test_a_file_holds_saved_values_by_the_name_of_its_path(tmp_path: Path) -> No
 
     Kept(value=3).save(str(tmp_path / "a.json"))
     assert Kept.load(str(tmp_path / "a.json")) == Kept(value=3)
+
+
+class _File(Settings):
+    path: Path
+
+
+def test_a_path_that_is_a_word_of_yaml() -> None:
+    with pytest.raises(UserError, match="a file: path: must be a path, not false"):
+        _File.checked({"path": False}, "a file")

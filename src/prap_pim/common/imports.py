@@ -107,7 +107,7 @@ class Imported:
                 raise UserError(f"{self.what}: {module_name} has no {part} ({nearest(part, known)})")
             value = getattr(value, part)
         if not callable(value):
-            raise UserError(f"{self.what}: it is a {type(value).__name__}, no function")
+            raise UserError(f"{self.what}: it is no function, but of type {type(value).__name__}")
         function: Callable[..., Any] = value
         return function
 

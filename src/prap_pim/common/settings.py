@@ -160,6 +160,7 @@ _PLAIN = {  # what pydantic says otherwise, by type
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
     **dict.fromkeys(("list_type", "tuple_type"), "must be a list"),
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be pairs of a key and a value"),
+    **dict.fromkeys(("path_type", "path_parsing"), "must be a path"),
     "string_type": "must be text",
     "finite_number": "must be finite",
     "literal_error": "must be {expected}",
