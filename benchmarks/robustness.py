@@ -30,7 +30,8 @@ from prap_pim.crossbar.slices import WeightSlices
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
 from prap_pim.results.folder import RunFolder
 from prap_pim.results.run import Results
-from prap_pim.runs.simulate import Crossbars, Request, Sweep, simulate_run
+from prap_pim.runs.crossbars import Crossbars, Sweep
+from prap_pim.runs.simulate import Request, simulate_run
 
 PLANS: tuple[tuple[str, Fraction], ...] = (
     ("orc", Fraction(1, 2)),

@@ -8,7 +8,7 @@ import pytest
 from prap_pim.__main__ import main
 from prap_pim.hardware.chip import load_chip
 from prap_pim.runs.config import RunConfig
-from prap_pim.runs.simulate import Crossbars
+from prap_pim.runs.crossbars import Crossbars
 from prap_pim.runs.stages import check
 from prap_pim.runs.task import load_task
 from prap_pim.training import PRAP_2023

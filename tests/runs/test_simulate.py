@@ -20,8 +20,8 @@ from prap_pim.crossbar import CrossbarModel, Device, LognormalVariation, exact_m
 from prap_pim.frontend.evaluate import InMemory, Labelled
 from prap_pim.hardware.chip import load_chip
 from prap_pim.results.run import Results
+from prap_pim.runs.crossbars import Crossbars, Sweep
 from prap_pim.runs.finished import reopen
-from prap_pim.runs.simulate import Crossbars, Sweep
 from tests.folders import as_earlier, renew
 
 TINY = {

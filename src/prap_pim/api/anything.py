@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from prap_pim.api.model import Compression, compress
+from prap_pim.common.arrays import read_arrays
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import parse_yaml
 from prap_pim.frontend import Inputs
@@ -74,7 +75,7 @@ def compress_named(
     values = {"name": "compress", "model": model, "data": data, "training": "none", "methods": [{"name": "dense"}]}
     config = RunConfig.checked({**values, "checkpoint": checkpoint and str(checkpoint)}, "compress")
     task = load_task(config, allow_imports)
-    given: Any = read_arrays(Path(calibration)) if arrays else inputs_of(task.data)
+    given: Any = arrays_of(Path(calibration)) if arrays else inputs_of(task.data)
     found = compress(task.model, given, **how)
     found.save(output)
     return found
@@ -104,19 +105,13 @@ def inputs_of(data: Splits) -> Tensor | Inputs:
     return found.inputs if isinstance(found, Examples) else found
 
 
-def read_arrays(path: Path) -> Inputs:
+def arrays_of(path: Path) -> Inputs:
     """A batch of named arguments, or the only one, of an npz file.
 
     Raises:
         UserError: it is missing, or holds other things than arrays of numbers.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # of many kinds
-        raise UserError(f"cannot read {path}: it is not an npz file of plain arrays") from error
+    found = read_arrays(path)
     return next(iter(found.values())) if len(found) == 1 else found
 
 

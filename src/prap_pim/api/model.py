@@ -70,8 +70,8 @@ from prap_pim.methods.config import MethodConfig, Tune, with_tune
 from prap_pim.methods.method import Method, config_of, literal, method_of
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.run import CheckResult, unused_budget
+from prap_pim.runs.crossbars import Crossbars
 from prap_pim.runs.metric import OwnMetric
-from prap_pim.runs.simulate import Crossbars
 
 _PLAN, _MODEL, _CAPTURED, _EXAMPLE = (f"{name}.safetensors" for name in ("plan", "model", "captured", "example"))
 
@@ -472,10 +472,7 @@ def estimate(
             raise UserError(f"chip {on_chip.name} has other OUs than {model.chip.name}, for which the plan was made")
         _same_inputs(model.network, example)
         return cost(model.network, model.plan, on_chip)
-    check_model(model)
-    if example is None:
-        raise UserError("a model needs an example of its inputs to be costed")
-    captured = capture(model, without_labels(example, model), type(model).__name__, skip)
+    captured = capture(model, _example(model, example), type(model).__name__, skip)
     return cost(captured.network, plan_for_costs(captured, on_chip) if plan is None else plan, on_chip)
 
 
@@ -498,11 +495,8 @@ def of_phases(
             raise UserError("give either a plan as the model, or a model and its plan")
         plan, example = model.plan, model._batch if example is None else example
         model = model.model
-    check_model(model)
-    if example is None:
-        raise UserError("a model needs an example of its inputs to be costed")
+    example = _example(model, example)
     on_chip, plan, name = load_chip(chip), _plan(plan), type(model).__name__
-    example = without_labels(of_arrays(example), model)
     tokens, _ = token_axes(example, name)
     own = max(tokens, _FEWEST)
     sizes = own, own // 2 if own >= 2 * _FEWEST else own + _FEWEST
@@ -511,6 +505,13 @@ def of_phases(
     plan = plan_for_costs(captured, on_chip) if plan is None else plan
     contexts = [(phase, tokens if context is None else context) for phase, context in phases]
     return [cost(of_phase(one, two, phase, context, batch), plan, on_chip) for phase, context in contexts]
+
+
+def _example(model: nn.Module, given: Inputs | None) -> Inputs:
+    check_model(model)
+    if given is None:
+        raise UserError("a model needs an example of its inputs to be costed")
+    return without_labels(of_arrays(given), model)
 
 
 def _plan(given: "NetworkPlan | Compression | str | Path | None") -> NetworkPlan | None:

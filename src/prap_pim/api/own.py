@@ -19,7 +19,7 @@ from prap_pim.crossbar import Device, compressed_model
 from prap_pim.frontend import Captured, Inputs, check_model, of_arrays, state_digest, tensors, without_labels
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.methods.config import MethodConfig
-from prap_pim.methods.equal_compute import OutOfReach
+from prap_pim.methods.equal_compute import all_within_reach
 from prap_pim.methods.method import METHODS, Method, config_of, method_of
 from prap_pim.report.comparison import rows
 from prap_pim.report.html.run import write_report
@@ -30,8 +30,9 @@ from prap_pim.results.folder import RunFolder
 from prap_pim.results.run import Results, SimulationResult
 from prap_pim.runs import pipeline
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.crossbars import Crossbars
 from prap_pim.runs.finished import reopen
-from prap_pim.runs.simulate import Crossbars, Request, simulate_run
+from prap_pim.runs.simulate import Request, simulate_run
 from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.explore import Study, explore_config, run_study
 from prap_pim.runs.study.figures import better, figure_name
@@ -358,23 +359,18 @@ class _Asked:
         if isinstance(methods, str | Method | MethodConfig) or not methods:
             raise UserError("methods must be a list of names or objects, such as ['dense', Calibrated(...)]")
         found: list[MethodConfig] = []
-        beyond: list[str] = []
-        for given in methods:
-            takes_ratio = isinstance(given, str) and "compute_ratio" in getattr(METHODS.get(given), "model_fields", ())
-            asked = method_of(given, {"compute_ratio": self.ratio if takes_ratio else None})
-            try:
-                config = config_of(asked, graph, self.chip, self.skip)
-            except OutOfReach as error:
-                beyond.append(str(error))
-                continue
+        for config in all_within_reach(methods, lambda given: self._config(given, graph)):
             names = [other.name for other in found]
             if config.name in names:
                 number = next(i for i in range(2, len(names) + 3) if f"{config.name}-{i}" not in names)
                 config = config.model_copy(update={"name": f"{config.name}-{number}"})
             found.append(config)
-        if beyond:
-            raise UserError(f"{'; '.join(beyond)} of the OU steps: choose another ratio, or leave it out")
         return [config.model_dump(mode="json") for config in found]
+
+    def _config(self, given: str | Method | MethodConfig, graph: Captured) -> MethodConfig:
+        takes_ratio = isinstance(given, str) and "compute_ratio" in getattr(METHODS.get(given), "model_fields", ())
+        asked = method_of(given, {"compute_ratio": self.ratio if takes_ratio else None})
+        return config_of(asked, graph, self.chip, self.skip)
 
 
 def _given(task: Task, chip: str | Path | Chip) -> dict[str, Any]:

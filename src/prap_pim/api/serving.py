@@ -7,8 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from prap_pim.api.model import Compression, of_phases
-from prap_pim.common.errors import UserError
-from prap_pim.cost import CostReport, Phase
+from prap_pim.cost import CostReport, Phase, check_counts
 from prap_pim.frontend import Inputs
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.plan import NetworkPlan
@@ -97,9 +96,7 @@ def serving(
     Raises:
         UserError: as ``estimate``, or a number is none.
     """
-    for what, value in (("prompt", prompt), ("generated", generated)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{what} must be a whole number from 1 on, not {value!r}")
+    check_counts(prompt=prompt, generated=generated)
     phases: list[tuple[Phase, int | None]] = [("prefill", prompt), ("decode", prompt + generated // 2)]
     prefill, decode = of_phases(model, example, phases, batch, chip, skip, plan)
     return ServingReport(prompt, generated, batch, prefill, decode)

@@ -184,7 +184,8 @@ def simulate(arguments: SimpleNamespace) -> None:
         from prap_pim.results.folder import RunFolder
 
         RunFolder(arguments.folder).check_finished()
-        from prap_pim.runs.simulate import Crossbars, Request, Sweep, simulate_run  # torch, as in run
+        from prap_pim.runs.crossbars import Crossbars, Sweep  # torch, as in run
+        from prap_pim.runs.simulate import Request, simulate_run
 
         options = {key: value for key, value in vars(arguments).items() if key in Request.model_fields}
         options["sweep"] = Sweep.parse(arguments.sweep) if arguments.sweep is not None else None
@@ -320,7 +321,7 @@ def reproduce(arguments: SimpleNamespace) -> None:
     from prap_pim.methods.published import claim
     from prap_pim.replay.mapped import replay_mapped
     from prap_pim.replay.ratios import replay
-    from prap_pim.report.terminal.gains import gain_over, mean, print_over
+    from prap_pim.report.terminal.gains import mean, print_over
 
     asked, claimed = (arguments.preset, arguments.network, ()), claim(arguments.preset)
     with progress_bars(arguments.quiet or arguments.json) as progress:
@@ -329,7 +330,7 @@ def reproduce(arguments: SimpleNamespace) -> None:
             "real mappings of random weights": replay_mapped(*asked, seed=0, progress=progress),
         }
     best = {
-        source: mean([gain_over(by_method, claimed.method, claimed.over) for by_method in gains.values()])
+        source: mean([by_method[claimed.method].over(by_method[claimed.over]) for by_method in gains.values()])
         for source, gains in every.items()
     }
     if arguments.json:

@@ -66,7 +66,15 @@ def check_phase(phase: Any, context: Any, batch: Any) -> None:
     """
     if phase not in get_args(Phase):
         raise UserError(f"there is no phase {phase!r}; phases are {', '.join(get_args(Phase))}")
-    for what, value in (("context", context), ("batch", batch)):
+    check_counts(context=context, batch=batch)
+
+
+def check_counts(**counts: Any) -> None:
+    """
+    Raises:
+        UserError: one of them, by name, is no whole number from 1 on.
+    """
+    for what, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{what} must be a whole number from 1 on, not {value!r}")
 

@@ -304,8 +304,9 @@ class Network:
 
     def share_of(self, name: str) -> Share:
         """What the digital operations of a name, or of what has that path, have of the whole."""
-        found = [op for op in self.digital if op.name == name or op.name.startswith((f"{name}.", f"{name}:"))]
-        return Share(sum(op.weights for op in found) / self.weights, sum(op.macs for op in found) / self.macs)
+        return self._share(
+            [op for op in self.digital if op.name == name or op.name.startswith((f"{name}.", f"{name}:"))]
+        )
 
     def digital_shares(self) -> dict[str, Share]:
         """Of digital operations with weights or multiplications, by what they are (``DigitalOp.op``)."""
@@ -313,10 +314,10 @@ class Network:
         for op in self.digital:
             if op.weights or op.macs:
                 kinds.setdefault(op.op, []).append(op)
-        return {
-            kind: Share(sum(op.weights for op in ops) / self.weights, sum(op.macs for op in ops) / self.macs)
-            for kind, ops in kinds.items()
-        }
+        return {kind: self._share(ops) for kind, ops in kinds.items()}
+
+    def _share(self, ops: Sequence[DigitalOp]) -> Share:
+        return Share(sum(op.weights for op in ops) / self.weights, sum(op.macs for op in ops) / self.macs)
 
     def __iter__(self) -> Iterator["Node"]:
         return iter(self.nodes)

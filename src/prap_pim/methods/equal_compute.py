@@ -6,10 +6,11 @@ of their levels, at least one, as the methods' authors would with one number for
 the small layers leave over then lifts single layers by one level.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 
@@ -33,6 +34,8 @@ _POINTWISE = 8  # inputs: groups of 1x1 convolutions are multiples of it
 _TOLERANCE = 0.03  # relative; how far below the ratio the most that a method can compute may stay
 
 Setting = tuple[PruneConfig, ReuseConfig]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,23 @@ def _patterns(layer: Layer, grain: Grain, shapes: int) -> list[PruneConfig]:
 
 class OutOfReach(UserError):
     """A method cannot compute as much, or as little, as was asked for."""
+
+
+def all_within_reach(methods: Iterable[T], settle: Callable[[T], R]) -> list[R]:
+    """What ``settle`` makes of each method.
+
+    Raises:
+        UserError: a compute ratio is out of reach of some; says of each what it can reach.
+    """
+    found, beyond = list[R](), list[str]()
+    for method in methods:
+        try:
+            found.append(settle(method))
+        except OutOfReach as error:
+            beyond.append(str(error))
+    if beyond:
+        raise UserError(f"{'; '.join(beyond)} of the OU steps: choose another ratio, or leave it out")
+    return found
 
 
 def at_compute_ratio(

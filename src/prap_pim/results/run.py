@@ -352,3 +352,7 @@ class Gain(Settings):
 
     speedup: float
     energy_gain: float
+
+    def over(self, other: "Gain") -> "Gain":
+        """What it gains over another method."""
+        return Gain(speedup=self.speedup / other.speedup, energy_gain=self.energy_gain / other.energy_gain)

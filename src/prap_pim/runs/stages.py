@@ -44,7 +44,7 @@ from prap_pim.methods.compress import (
     planned,
 )
 from prap_pim.methods.config import MethodConfig
-from prap_pim.methods.equal_compute import OutOfReach
+from prap_pim.methods.equal_compute import all_within_reach
 from prap_pim.methods.finetune import finetune
 from prap_pim.methods.method import settled
 from prap_pim.methods.request import CalibrationInputs, Request
@@ -71,14 +71,8 @@ def at_equal_compute(config: RunConfig, captured: Captured, chip: Chip) -> RunCo
     Raises:
         UserError: that is out of reach of some; says of each what it can reach.
     """
-    found, beyond = list[MethodConfig](), list[str]()
-    for method in config.methods:
-        try:
-            found.append(settled(method, captured, chip, config.training is not None))
-        except OutOfReach as error:
-            beyond.append(str(error))
-    if beyond:
-        raise UserError(f"{'; '.join(beyond)} of the OU steps: choose another ratio, or leave it out")
+    trained = config.training is not None
+    found = all_within_reach(config.methods, lambda method: settled(method, captured, chip, trained))
     return config.model_copy(update={"methods": tuple(found)})
 
 

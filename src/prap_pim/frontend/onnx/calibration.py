@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import ValueInfoProto
 from torch import Tensor
 
+from prap_pim.common.arrays import read_arrays
 from prap_pim.common.errors import UserError, shown
 from prap_pim.common.settings import nearest
 from prap_pim.frontend.onnx.branches import as_called, for_sizes
@@ -47,7 +47,7 @@ def read_inputs(
     protos, asked = file.inputs, dict(batch_axes or {})
     if not protos:
         raise UserError(f"{file.path}: the model has no inputs")
-    found = _arrays(path)
+    found = read_arrays(path)
     known = [each.name for each in protos]
     if len(found) == len(known) == 1:
         found = {known[0]: next(iter(found.values()))}
@@ -204,24 +204,6 @@ def _axis(path: Path, each: _Given, total: int, batch: int | None, name: str) ->
         f"{path}: array {input_name} is {shape}, and {where} the {total} inputs: name the batch's, --batch-axis "
         f"{input_name}=AXIS, or say that it is given once, {input_name}=none"
     )
-
-
-def _arrays(path: Path) -> dict[str, Array]:
-    try:
-        with path.open("rb") as stream:
-            opened = np.load(stream, allow_pickle=False)
-            if not isinstance(opened, np.lib.npyio.NpzFile):
-                raise UserError(f"cannot read {path}: it is no npz file; write one with numpy.savez")
-            found: Mapping[str, Any] = {name: opened[name] for name in opened.files}
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged archive makes zipfile, zlib and numpy say many things
-        raise UserError(f"cannot read {path}: it is no whole npz file of plain arrays (none is unpickled)") from error
-    if not all(isinstance(array, np.ndarray) for array in found.values()):
-        raise UserError(f"cannot read {path}: it holds other things than arrays")
-    return dict(found)
 
 
 def _as_typed(path: Path, proto: ValueInfoProto, array: Array) -> Array:

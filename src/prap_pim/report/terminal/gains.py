@@ -45,16 +45,10 @@ def print_over(title: str, method: str, gains: Mapping[str, Mapping[str, Gain]],
     rows = []
     for rival in next(iter(gains.values())):
         if rival != method:
-            found = [gain_over(by_method, method, rival) for by_method in gains.values()]
+            found = [by_method[method].over(by_method[rival]) for by_method in gains.values()]
             cells = (f"{each.speedup:.2f} / {each.energy_gain:.2f}" for each in (*found, mean(found)))
             rows.append((rival, *cells))
     print_table(console, headings, rows, title)
-
-
-def gain_over(gains: Mapping[str, Gain], method: str, rival: str) -> Gain:
-    """What a method gains over a rival, of what both gain over dense."""
-    own, other = gains[method], gains[rival]
-    return Gain(speedup=own.speedup / other.speedup, energy_gain=own.energy_gain / other.energy_gain)
 
 
 def mean(gains: Sequence[Gain]) -> Gain:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,6 +20,8 @@ from prap_pim.training.data.text import Windows
 
 _HELD = ("validation", "test", "valid", "val")
 _SHARE = 5
+_TEXTS = ("string", "large_string")  # Arrow's names of types
+_WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
 class DatasetsConfig(Pictures, Windows):
@@ -42,8 +43,7 @@ class DatasetsConfig(Pictures, Windows):
 def _(config: DatasetsConfig, seed: int) -> Splits:
     parts = _parts(config.path)
     train, test = _Part(parts[0]), _Part(parts[1]) if len(parts) > 1 else None
-    kind = train.kind(config.input)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if train.kind(config.input) in _TEXTS:
         tokens, classes = config.tokens()
         texts = [tokens("\n".join(part.column(config.input))) for part in (train, *([test] if test else []))]
         return config.splits(f"{config.path.name} (the user's own)", texts, classes)
@@ -94,6 +94,8 @@ class _Part:
         state = read_json(path / "state.json")
         if state.get("_indices_files"):
             raise UserError(f"data: {path} has rows in another order than its files: save it after flatten_indices()")
+        import pyarrow as pa  # imported here: no other data need it
+
         self.path, self._batches = path, list[Any]()
         for file in state["_data_files"]:
             try:
@@ -105,8 +107,8 @@ class _Part:
             raise UserError(f"data: {path} is empty")
         self._digest = digest_of(*(f"{file['filename']} {state.get('_fingerprint')}" for file in state["_data_files"]))
 
-    def kind(self, column: str) -> Any:
-        """The type of a column.
+    def kind(self, column: str) -> str:
+        """The type of a column, as Arrow names it.
 
         Raises:
             UserError: there is none of that name.
@@ -114,7 +116,7 @@ class _Part:
         names = self._batches[0].schema.names
         if column not in names:
             raise UserError(f"data: {self.path} has no column {column!r} ({nearest(column, names)})")
-        return self._batches[0].schema.field(column).type
+        return str(self._batches[0].schema.field(column).type)
 
     def column(self, name: str) -> list[Any]:
         """All of a column."""
@@ -127,7 +129,7 @@ class _Part:
         Raises:
             UserError: they are no whole numbers.
         """
-        if not pa.types.is_integer(self.kind(column)):
+        if self.kind(column) not in _WHOLE:
             raise UserError(f"data: {self.path}: column {column!r} must hold whole numbers")
         return np.array(self.column(column), np.int64)
 
