@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN
-from prap_pim.methods.calibrate.donors import choose, fit, rounded, seeds
+from prap_pim.methods.calibrate.donors import Choice, choose, fit, rounded, seeds
 from tests.reference.calibrate import GAINS, slow_best_saving, slow_two_donors
 from tests.strategies import examples
 
@@ -238,3 +238,15 @@ def test_rounded_donors_fit_their_bits_and_make_good_what_rounding_changes(bits:
         return float((error**2).sum())
 
     assert left(whole, suiting.gain) < left(np.clip(np.rint(plain * naive), -largest, largest) / naive, choice.gain)
+
+
+def test_a_pattern_takes_the_better_of_what_it_had_and_of_what_is_found_without():
+    rng = np.random.default_rng(0)
+    patterns, donors = (np.asarray(rng.standard_normal((n, 8)), np.float32) for n in (400, 12))
+    worth = np.zeros(400, np.float32)
+    afresh = choose(patterns, donors, worth, 3)
+    start = Choice(np.roll(afresh.donor, 1, 1), np.roll(afresh.gain, 1, 1), np.zeros(400))  # each has its neighbour's
+    best = choose(patterns, donors, worth, 3, start)
+    assert (best.saving >= afresh.saving).all()
+    assert np.mean(best.saving > afresh.saving + 1e-3) > 0.1
+    assert {tuple(sorted(taken)) for taken in best.donor.T} - {tuple(sorted(taken)) for taken in afresh.donor.T}

@@ -1,5 +1,6 @@
 """What counts: every output, each by the measure that fits it, whatever their order; and what a use costs."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,10 +8,13 @@ from torch import Tensor, nn
 import prap_pim
 from prap_pim.common.errors import UserError
 from prap_pim.frontend import Captured, capture, judged
+from prap_pim.methods.calibrate.layer import Setting, expected
 from prap_pim.methods.calibrate.network import Calibration
+from prap_pim.methods.calibrate.survey import _interpolated
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.request import judges_of
 from tests.methods.calibrate.networks import compress
+from tests.methods.calibrate.problems import GRAIN, normal_layer, problem_of
 
 
 class TwoHeads(nn.Module):
@@ -138,3 +142,20 @@ def test_uses_that_cost_more_are_fewer(balance: bool):
         uses.append(sum(plan.uses for plan in found.plans.values()))
     assert uses[0] > uses[1] > uses[2] > 0
     assert uses[2] < 0.98 * uses[0]
+
+
+@pytest.mark.parametrize("uses", [1, 2, 3])
+def test_between_numbers_of_donors_errors_are_near_those_that_come(uses: int):
+    """From the errors of all filters, half and a quarter."""
+    layer = normal_layer(256, 16, (1, 1))
+    problem = problem_of(layer, 0)
+
+    def error(donors: int) -> float:
+        return float(expected(layer, problem, Setting(donors, uses=uses), (5,), GRAIN, 2)[-1, 0])
+
+    rungs = [256, 128, 64]
+    guessed = dict(_interpolated(rungs, np.array([error(rung) for rung in rungs]), 8))
+    between = [donors for donors in guessed if donors not in rungs]
+    assert len(between) == 6
+    for donors in between:
+        assert guessed[donors] == pytest.approx(error(donors), rel=0.25), donors
