@@ -29,6 +29,7 @@ from prap_pim.common.files import read_json, write_json
 from prap_pim.ir.plan import NetworkPlan
 
 CHIPS = ("isaac-32nm", "prap-2023")  # plans are made for the OUs of the first; the other has the same
+GATHER = "isaac-32nm, gather"  # the first with another order of partial sums
 FLOAT = "float"  # the network as it is
 
 
@@ -107,10 +108,12 @@ def measure(request: Request) -> dict[str, Any]:
 def _figures(found: Compressed) -> dict[str, Any]:
     """What a compression is and costs."""
     layers = found.plan.network().layers
+    chips = {name: prap_pim.load_chip(name) for name in CHIPS}
+    chips[GATHER] = chips[CHIPS[0]].model_copy(update={"accumulate": "gather"})
     costs = {}
-    for chip in CHIPS:
+    for name, chip in chips.items():
         report = prap_pim.estimate(found.plan, chip=chip)
-        costs[chip] = {
+        costs[name] = {
             "energy_j": report.energy_j,
             "serial_latency_s": report.serial.latency_s,
             "pipelined_latency_s": report.pipelined.latency_s,

@@ -7,7 +7,7 @@ from typing import Any
 from real_networks import network
 from real_networks.base import Network
 
-CHIPS = ("isaac-32nm", "prap-2023")
+CHIPS = ("isaac-32nm", "prap-2023", "isaac-32nm, gather")
 FIGURES = ("energy_j", "serial_latency_s", "pipelined_latency_s")
 COMPARED = ("calibrated", "lowbit")  # of all networks in one table
 ONE = "&sup1;"  # beside seconds of one thread
@@ -31,7 +31,8 @@ Ratios are OU steps over those of the dense network, all layers included. Result
   of its positions and inputs, and *OU steps* shows what comes of it.
 - `lowbit` has no donors: every filter its own patterns of 8, 6, 4, 3 or 2 bits, the ratio shared out among layers.
 - Gains are over dense, on two chip presets: energy / latency of one inference, layer after layer / latency with the
-  layers pipelined.
+  layers pipelined. *Gather* is isaac-32nm adding up partial sums filter by filter (`accumulate: gather`), over dense on
+  isaac-32nm as it is.
 - Seconds are those of `compress` or `compress_onnx` on two threads (&sup1;: on one, beside another such process); GiB
   is the peak of the whole process, PyTorch or onnxruntime, the inputs and the test included (in brackets: after loading
   the network and running it on the test inputs in float).
@@ -150,9 +151,9 @@ def _row(point: Point, dense: Point | None, scores: Sequence[str], source: str) 
 
 
 def _gains(dense: Point | None, point: Point, chip: str) -> str:
-    if dense is None or "costs" not in point:
+    if dense is None or chip not in point.get("costs", {}):
         return ""
-    before, now = dense["costs"][chip], point["costs"][chip]
+    before, now = dense["costs"][chip.removesuffix(", gather")], point["costs"][chip]
     return " / ".join(f"{before[figure] / now[figure]:.2f}x" for figure in FIGURES)
 
 

@@ -60,6 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # every command, as small as it goes; {n} differs from call to call
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALLEST = {
     "run": "run tiny.yaml --output run{n} --set training=null",
     "compare": "compare tiny.yaml --output compare{n} --set training=null --methods dense",
@@ -70,9 +71,10 @@ SMALLEST = {
     "compress": "compress model.onnx --calibration data.npz --method structured --set ratio=0.5 -o out{n}.onnx",
     "replay": "replay prap-2023 --network vgg16 --method prap",
     "reproduce": "reproduce --network resnet18",
+    "example": "example digits",
     "completion": "completion bash",
 }
-REPORTING = [name for name in COMMANDS if name != "completion"]  # which prints its script and nothing else
+REPORTING = [name for name in COMMANDS if name not in ("example", "completion")]  # which print a file and nothing else
 
 
 def given(place: Path, monkeypatch: pytest.MonkeyPatch, command: str, *flags: str) -> int:
@@ -85,6 +87,34 @@ def given(place: Path, monkeypatch: pytest.MonkeyPatch, command: str, *flags: st
 
 def test_all_commands_are_tried() -> None:
     assert list(SMALLEST) == COMMANDS
+
+
+def test_an_example_is_run_as_its_file_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the repository has it; its text can be printed, changed and run."""
+    small = "--set training=null --set data.test=4 --set data.size=8 --set model.depth=8 --set checked_images=4"
+    monkeypatch.chdir(place)
+    assert main(["run", "--example", "digits", "--output", "by-name", "--quiet", *shlex.split(small)]) == 0
+    file = str(EXAMPLES / "digits.yaml")
+    assert main(["run", file, "--output", "by-file", "--quiet", *shlex.split(small)]) == 0
+    plans = [(place / each / "methods/prap/plan.safetensors").read_bytes() for each in ("by-name", "by-file")]
+    assert plans[0] == plans[1]
+
+
+def test_examples_are_printed_and_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    files = sorted(EXAMPLES.glob("*.yaml"), key=lambda file: file.stem)
+    assert main(["example"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == [file.stem for file in files]
+    assert all(len(line) <= 120 and len(line.split()) > 3 for line in listed)
+    for file in files:
+        assert main(["example", file.stem]) == 0
+        assert capsys.readouterr().out == file.read_text()
+
+
+@pytest.mark.parametrize("words", ["run", "run digits.yaml --example digits", "explore"])
+def test_a_configuration_comes_from_one_place(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    assert capsys.readouterr().err == "prap-pim: give a configuration, or --example NAME; not both\n"
 
 
 @pytest.mark.parametrize("command", REPORTING)

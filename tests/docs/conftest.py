@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from prap_pim.__main__ import main
+from prap_pim.cli.commands import config_file
 from prap_pim.cli.parser import cli
 from prap_pim.hardware.chip import load_chip
 from prap_pim.runs.config import RunConfig
@@ -37,6 +39,10 @@ def _parsed(words: list[str]) -> dict[str, Any]:
     """The arguments of a command by name, as the command line reads them."""
     name, *rest = words
     return cli.commands[name].make_context(name, rest).params
+
+
+def _config(arguments: dict[str, Any]) -> RunConfig:
+    return RunConfig.load(config_file(SimpleNamespace(**arguments)), arguments["overrides"])
 
 
 class Reader:
@@ -71,7 +77,7 @@ class Reader:
             if each.text != command and each.text.startswith(("prap-pim run ", "prap-pim compare ")):
                 arguments = _parsed(shlex.split(each.text)[1:])
                 with self._inside():
-                    output = arguments["output"] or RunConfig.load(arguments["config"], arguments["overrides"]).output
+                    output = arguments["output"] or _config(arguments).output
                 if str(output) == run:
                     self.type(each.text)
                     return
@@ -113,7 +119,7 @@ class Reader:
         if words[0] not in ("run", "compare"):
             return []
         arguments = _parsed(words)
-        config = RunConfig.load(arguments["config"], arguments["overrides"])
+        config = _config(arguments)
         load_chip(config.chip)
         more = [*SMALL_RUN[config.data.name], *([SMALL_TRAINING] if config.training else [])]
         if config.training and config.training.shards:

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from rich.console import Console
 
 from prap_pim.report.allocation import HEADINGS, allocations
+from prap_pim.report.html.charts import allocation_chart
 from prap_pim.report.html.run import render
 from prap_pim.report.terminal.run import print_results
 from prap_pim.results.run import AllocationResult, CalibrationResult, Results
@@ -70,6 +71,26 @@ def test_other_methods_have_none() -> None:
     page = render(made_up.results())
     assert "Budget of" not in page
     assert "#budgets" not in page
+
+
+def test_the_chart_by_hand() -> None:
+    """A bar for each layer, as long as its share of OU steps (a half), in the colour of its bits and uses."""
+    run = shared_out()
+    layers = list(run.methods[1].calibration.layers)  # type: ignore[union-attr]
+    layers[1] = layers[1].model_copy(update={"bits": 4, "uses": 2})
+    calibration = run.methods[1].calibration.model_copy(update={"layers": layers})  # type: ignore[union-attr]
+    chart = allocation_chart(7, run.methods[1].model_copy(update={"calibration": calibration}))
+    wide, narrow = chart.data
+    assert (wide["name"], narrow["name"]) == ("8 bits", "4 bits, sums of up to 2 donors")
+    assert narrow["y"] == [1]
+    assert wide["y"] == [0, *range(2, 20)]
+    assert {*wide["x"], *narrow["x"]} == {0.5}
+    assert wide["text"][-1] == "10 of 10"  # fc keeps every pattern
+    assert narrow["text"] == ["8 of 64"]
+    assert narrow["hovertext"][0].endswith("4 bits, sums of up to 2 donors, 8 of 64 donors, 0.500 of its OU steps")
+    assert "<" not in narrow["hovertext"][0]  # the layer's name is EVIL
+    assert chart.id == "budget-7"
+    assert 'id="budget-1"' in render(run)
 
 
 def test_the_terminal_shows_every_layer() -> None:

@@ -95,6 +95,16 @@ def test_every_chart_is_drawn_and_axe_objects_to_nothing(chromium, which, width,
             assert violations(page) == []
 
 
+@pytest.mark.parametrize("which", ["report", "study"])
+def test_a_finger_hits_what_can_be_touched(chromium, which, request):
+    """44 CSS pixels, as WCAG 2.2 has it for targets that are easy to hit (2.5.5); words in a sentence apart."""
+    with opened(chromium, request.getfixturevalue(which), 360) as page:
+        targets = page.locator("button:visible, select:visible, input:visible, nav a:visible, summary:visible")
+        heights = {t.inner_text() or t.get_attribute("id"): t.bounding_box()["height"] for t in targets.all()}
+        assert len(heights) > 8
+        assert {name: height for name, height in heights.items() if height < 43.5} == {}
+
+
 def test_the_longest_names_leave_nothing_to_scroll_sideways(chromium, tmp_path):
     long = "a_name_without_any_break_" * 10
     chip = results().chip.model_copy(update={"name": long, "warnings": [long], "geometry": {long: long}})

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prap_pim.cli.output import Output, progress_bars
+from prap_pim.cli.parser import EXAMPLES, PACKAGE
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import check_writable
 from prap_pim.report.figure_names import FORMATS, OF_STUDIES
@@ -25,6 +26,27 @@ def _let_threads_sleep() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+def example(arguments: SimpleNamespace) -> None:
+    if arguments.name is not None:
+        print(_example(arguments.name).read_text(), end="")
+        return
+    for name in EXAMPLES:
+        first, _, _ = _example(name).read_text().partition("\n")
+        print(f"{name:<18} {first.removeprefix('# ')}")
+
+
+def _example(name: str) -> Path:
+    return PACKAGE / "examples" / f"{name}.yaml"
+
+
+def config_file(arguments: SimpleNamespace) -> Path:
+    """The configuration that a command is given: a file, or an example's."""
+    if (arguments.config is None) == (arguments.example is None):
+        raise UserError("give a configuration, or --example NAME; not both")
+    path: Path = arguments.config if arguments.example is None else _example(arguments.example)
+    return path
+
+
 def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: bool = False) -> int:
     from prap_pim.cli import launch
     from prap_pim.common.settings import read_yaml
@@ -36,14 +58,15 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
     launched = launch.follow()
     _let_threads_sleep()
     with progress_bars(arguments.quiet or arguments.json or not launch.is_first(os.environ)) as progress:
-        values = read_yaml(arguments.config, arguments.overrides)
+        place = config_file(arguments)
+        values = read_yaml(place, arguments.overrides)
         # imported here: torch takes seconds, and --help should not wait for it
         from prap_pim.runs import pipeline
         from prap_pim.runs.config import RunConfig
         from prap_pim.runs.task import load_task
         from prap_pim.training import Lost, Processes
 
-        config = RunConfig.checked(values, str(arguments.config))
+        config = RunConfig.checked(values, str(place))
         if methods is not None:
             config = config.only(methods)
         folder = arguments.output if arguments.output is not None else config.output
@@ -75,11 +98,12 @@ def explore(arguments: SimpleNamespace) -> None:
     with progress_bars(arguments.quiet or arguments.json) as progress:
         from prap_pim.common.settings import read_yaml
 
-        values = read_yaml(arguments.config, arguments.overrides)
+        place = config_file(arguments)
+        values = read_yaml(place, arguments.overrides)
         from prap_pim.runs.study import StudyConfig, run_study  # torch, as in run
         from prap_pim.runs.study.trial import Stages
 
-        config = StudyConfig.checked(values, str(arguments.config))
+        config = StudyConfig.checked(values, str(place))
         folder = arguments.output if arguments.output is not None else config.output
         command = shlex.join(["prap-pim", *sys.argv[1:]])
         how = arguments.resume, arguments.processes, arguments.scheduler

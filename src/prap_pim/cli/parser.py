@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 COMPLETE = "_PRAP_PIM_COMPLETE"  # the variable through which a completion script asks; click derives it from the name
 SHELLS = ("bash", "zsh", "fish")
 PACKAGE = Path(__file__).parents[1]
+EXAMPLES = sorted(path.stem for path in (PACKAGE / "examples").glob("*.yaml"))
 METHODS = ("calibrated", "lowbit", "similar", "identical", "orc", "structured", "pattern", "prap", "dense")
 ACCELERATORS = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -100,7 +101,7 @@ class Group(Command, click.Group):
     "and check the result bit by bit.",
     epilog="\b\n"
     "exit codes: 0 done, 1 a fault of the program, 2 invalid input (one line says what is wrong), 130 interrupted\n"
-    "example: prap-pim run examples/digits.yaml",
+    "example: prap-pim run --example digits",
 )
 @click.version_option(package_name="prap-pim", message="prap-pim %(version)s")
 @click.pass_context
@@ -175,8 +176,23 @@ CONFIG_OPTIONS = [
     _set("change a setting, with dots between nested keys"),
     *OUTPUT_FLAGS,
 ]
+
+
+def _config(*examples: str) -> list[click.Parameter]:
+    """A configuration: a file, or one of these examples."""
+    return [
+        click.Argument(["config"], type=FILE, required=False, help="a YAML file, such as `prap-pim example` prints"),
+        _option(
+            "--example",
+            type=Choice(examples),
+            metavar="NAME",
+            help=f"instead of a file, one that comes with the package: {', '.join(examples)}",
+        ),
+    ]
+
+
 RUN_ARGUMENTS = [
-    click.Argument(["config"], type=FILE, help="a YAML file, see examples/digits.yaml"),
+    *_config(*(name for name in EXAMPLES if not name.startswith(("device-", "explore")))),
     *CONFIG_OPTIONS,
     _option("--devices", metavar="N", help="training processes, with a GPU each if there are any (default: 1)"),
     _option("--nodes", metavar="M", help="machines with N processes each, see docs/training.md (default: 1)"),
@@ -218,7 +234,7 @@ _add(
     "explore",
     "search chips and compressions for Pareto-optimal points; writes study.json and report.html",
     [
-        click.Argument(["config"], type=FILE, help="a YAML file, see examples/explore.yaml"),
+        *_config(*(name for name in EXAMPLES if name.startswith("explore"))),
         *CONFIG_OPTIONS,
         PROCESSES,
         _option("--scheduler", metavar="ADDRESS", help="run the trials on a Dask cluster instead: tcp://host:port"),
@@ -383,6 +399,12 @@ _add(
         *OUTPUT_FLAGS,
     ],
     "example: prap-pim reproduce prap-2023",
+)
+_add(
+    "example",
+    "print an example's file, to begin your own with, or what examples there are",
+    [click.Argument(["name"], type=Choice(EXAMPLES), required=False, metavar="NAME", help="without: all, a line each")],
+    "example: prap-pim example digits",
 )
 
 

@@ -1,9 +1,10 @@
 """What a run says at a glance, in words and formatted numbers: the terminal and the page tell the same."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from prap_pim.common.names import shortened
 from prap_pim.report.quality import Quality, qualities
 from prap_pim.report.quantities import bits, count, percent, quantity, relative, significant, times, words
 from prap_pim.results.run import LayerResult, MethodResult, Results
@@ -102,6 +103,23 @@ def _changed(compared: Comparison) -> str:
     return percent(max(changed)) if changed else "n/a"
 
 
+def _most(parts: Mapping[str, float] | None) -> str:
+    """The largest of some parts, and its share."""
+    if not parts:
+        return "not told"
+    name = max(parts, key=lambda part: parts[part])
+    return f"{name}, {_share(parts[name], sum(parts.values()))}"
+
+
+def _bottleneck(method: MethodResult) -> str:
+    """Layer and resource that set the pace where layers overlap."""
+    if not method.layers:
+        return "not told"
+    slowest = max(method.layers, key=lambda layer: layer.pipelined_latency_s)
+    (name,) = shortened([slowest.name])
+    return f"{name}, {slowest.bottleneck}" if slowest.bottleneck else name
+
+
 def sections(results: Results) -> list[Section]:
     """The table of methods: methods are columns, figures rows."""
     compared = comparisons(results)
@@ -148,7 +166,9 @@ def sections(results: Results) -> list[Section]:
             "Time and energy of one inference",
             (
                 row("latency, serial", lambda c: quantity(c.method.serial.latency_s, "s")),
+                row("most of it, serial", lambda c: _most(c.method.serial_breakdown_s)),
                 row("latency, pipelined", lambda c: quantity(c.method.pipelined.latency_s, "s")),
+                row("bottleneck, pipelined", lambda c: _bottleneck(c.method)),
                 row("throughput, serial", lambda c: f"{significant(c.method.serial.throughput_per_s)} /s"),
                 row("throughput, pipelined", lambda c: f"{significant(c.method.pipelined.throughput_per_s)} /s"),
                 row("energy, without leakage", lambda c: quantity(c.method.energy_j, "J")),
@@ -294,16 +314,16 @@ def headline(results: Results) -> Headline:
     known = mine is not None and other is not None
     if mine is not None and other is not None:
         change = of.change(mine, other)
-    told = instead(of.text(mine), of.text(other))
-    verb = "are" if of.kind == "bits" else "is"
+    now, before = of.text(mine), of.text(of.before)
+    told, same = instead(now, of.text(other)), now == of.text(other)
+    is_, stays = ("are", "stay at") if of.kind == "bits" else ("is", "stays at")
+    answers = f"Its {of.label} {f'{stays} {now}' if same else f'{is_} {told}'}"
+    if not same or before != now:
+        answers += f"; the network as it was trained, in float, has {before}"
     return Headline(
         f"On the chip {results.chip.name}, {method.name} runs {results.network} {times(last.serial_speedup)} as fast "
         f"as {reference.name} (serial timing) and uses {_share(method.energy_j, reference.energy_j)} of its energy. "
-        + (
-            f"Its {of.label} {verb} {told}; the network as it was trained, in float, has {of.text(of.before)}."
-            if known
-            else f"Accuracy was not measured ({results.weights})."
-        ),
+        + (f"{answers}." if known else f"Accuracy was not measured ({results.weights})."),
         (method, reference),
         (
             Card(

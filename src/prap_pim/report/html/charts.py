@@ -21,7 +21,7 @@ from prap_pim.report.html.drawing import (
     symbol,
 )
 from prap_pim.report.quality import Quality, measured, qualities
-from prap_pim.report.quantities import Scale, count, quantity, scale, times, words
+from prap_pim.report.quantities import Scale, count, quantity, scale, significant, times, words
 from prap_pim.report.summary import Comparison, comparisons, component_names
 from prap_pim.results.run import LayerResult, MethodResult, Results
 
@@ -64,6 +64,60 @@ def layer_chart(results: Results) -> Chart:
         kind="Dot plot",
         choosing="Show",
         choices=[_by_layer(*measure, methods, names) for measure in measures],
+    )
+
+
+def allocation_chart(number: int, method: MethodResult) -> Chart:
+    """What the budget gave every layer: how many of its OU steps, in how many bits, as sums of how many donors."""
+    assert method.calibration is not None
+    layers = {layer.name: layer for layer in method.layers}
+    kinds: dict[tuple[int, int], list[int]] = {}  # bits and uses: places of layers
+    given = method.calibration.layers
+    for place, each in enumerate(given):
+        kinds.setdefault((each.bits, each.uses), []).append(place)
+    data = []
+    for i, ((bits, uses), places) in enumerate(sorted(kinds.items(), reverse=True)):
+        of = [layers[given[place].name] for place in places]
+        name = f"{bits} bits" + (f", sums of up to {uses} donors" if uses > 1 else "")
+        kept = [given[place].donors or layer.weight_shape[0] for place, layer in zip(places, of, strict=True)]
+        texts = [f"{count(k)} of {count(layer.weight_shape[0])}" for k, layer in zip(kept, of, strict=True)]
+        shares = [layer.ou_steps / layer.dense_ou_steps for layer in of]
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": name,
+                "y": places,
+                "width": 0.7,
+                "x": shares,
+                "text": texts,
+                "textposition": "outside",
+                "cliponaxis": False,
+                "hovertext": [
+                    f"{safe(layer.name)}: {name}, {text} donors, {significant(share)} of its OU steps"
+                    for layer, text, share in zip(of, texts, shares, strict=True)
+                ],
+                "hoverinfo": "text",
+                "marker": {"color": color(i), "pattern": {"shape": hatch(i)}},
+            }
+        )
+    layout = bar_layout(
+        [each.name for each in given],
+        "OU steps of a layer / dense",
+        _LAYER_ROW * len(given),
+        legend=len(data),
+    )
+    layout |= {"barmode": "overlay"}
+    layout["xaxis"] |= {"range": [0, 1.25], "tickvals": [0, 0.25, 0.5, 0.75, 1]}
+    layout["yaxis"] |= {"range": [len(given) - 0.5, -0.5]}
+    del layout["yaxis"]["autorange"]
+    return Chart(
+        f"budget-{number}",
+        "What each layer got",
+        "Beside the bars: donors that a row group stores, of as many filters. Long bars are layers to which the "
+        "network's outputs are sensitive, or that cost little.",
+        data,
+        layout,
     )
 
 

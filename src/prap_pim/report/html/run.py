@@ -10,7 +10,7 @@ from prap_pim.common.files import write_whole
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.report.allocation import HEADINGS, allocations
 from prap_pim.report.html import occupancy, waterfall
-from prap_pim.report.html.charts import layer_chart, layer_names, method_charts
+from prap_pim.report.html.charts import allocation_chart, layer_chart, layer_names, method_charts
 from prap_pim.report.html.frame import config_text, render_page
 from prap_pim.report.html.reuse_map import ReuseMaps, reuse_maps, shares
 from prap_pim.report.html.simulation import simulation_chart
@@ -91,6 +91,7 @@ def render(results: Results, evidence: Evidence | None = None, reuse: Sequence[t
     charts = [simulation_chart(simulation, i) for i, simulation in enumerate(results.simulations)]
     layers = [{layer.name: layer for layer in method.layers} for method in methods]
     shared_out = allocations(results)
+    by_budget = [allocation_chart(i, method) for i, method in enumerate(methods) if method.calibration is not None]
     parts = [
         ("methods", "Methods"),
         *([("saved", "Savings")] if falls else []),
@@ -107,7 +108,7 @@ def render(results: Results, evidence: Evidence | None = None, reuse: Sequence[t
         render_page,
         "report.html",
         parts=parts,
-        charts=[*by_method, *falls, by_layer, *filled, *filter(None, charts)],
+        charts=[*by_method, *falls, by_layer, *by_budget, *filled, *filter(None, charts)],
         results=results,
         headline=headline(results),
         sections=sections(results),
@@ -138,6 +139,7 @@ def render(results: Results, evidence: Evidence | None = None, reuse: Sequence[t
         simulation_headings=SIMULATION_HEADINGS,
         components=component_names(methods),
         allocations=shared_out,
+        allocation_charts=by_budget,
         allocation_headings=HEADINGS,
         layer_rows=[
             (method.name, of_method[name])
