@@ -209,7 +209,7 @@ def test_without_arguments_it_prints_help(capsys: pytest.CaptureFixture[str]) ->
         (
             "zzz",
             "No such command 'zzz' (allowed: run, compare, explore, report, plot, simulate, compress, replay, "
-            "reproduce, completion) (see prap-pim --help)",
+            "reproduce, example, completion) (see prap-pim --help)",
         ),
         ("run x.yaml --set", "Option '--set' requires an argument (see prap-pim run --help)"),
         ("run x --output ''", "Invalid value for '--output': must not be empty (see prap-pim run --help)"),
