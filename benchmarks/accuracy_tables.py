@@ -27,34 +27,41 @@ Table = dict[tuple[str, str, Fraction], list[Point]]  # by network, line and rat
 
 HEAD = """# Accuracy at equal compute
 
-Written by `python benchmarks/accuracy.py --write docs/accuracy.md`; that file says how every point is made. The data
-are scikit-learn's digits at 32x32, perturbed (`data: {name: digits, perturb: {}}`) in all parts. Accuracies are of the
-bit-true int8 network in %, mean of the seeds ± half their range. Columns are compute ratios: OU steps over those of the
-dense network, the first and the last layer whole. *prap* is pattern pruning to 8 of 9 or 4 of 9 positions, whichever
-does better, with similarity reuse; *tuned* lines are fine-tuned, all others one-shot; *lean* is calibrated reuse that
-saves partial sums as well (`shapes: [4], update_weight: 0.5`). A dash: out of the method's reach, or not run. What the
-methods do: [methods](methods.md), [calibrated reuse](calibrated.md).
-
-The last column is the ratio at which a line has lost 1 point of the float accuracy; between measured ratios the loss is
-taken as linear in the ratio's logarithm; < says that the smallest measured ratio loses less, > that the largest one
-loses more. Its last row is calibrated reuse over the best one-shot rival.
-
-Tuned lines branch at half of 16 epochs (of the large networks, 8) of 2,788 images and train the other half: far fewer
-steps than the paper's 50 epochs of 50,000, and PRAP would recover more with more. 20 test images of each point went
-through every cell, the others through the exact integer product. With 900 test images a point is 9 images. Networks
-that have no points in `benchmarks/accuracy_points.json` were measured before that was kept: their images differ in the
-last bits, so one made anew may differ by a few images, and calibrated reuse left up to 5 % of a budget unused.
-
-In *gain over prap-tuned* each line stands at its smallest ratio within 0.5 points of float: the figure of prap-tuned
-over the line's own; of dense, where prap-tuned loses more at every ratio that was run. Latency is serial on prap-2023
-and pipelined on isaac-32nm, each on the dense network's crossbars; with layers replicated to fill as many; *and spread*
-over those that copies leave idle ([how](cost.md#at-an-equal-number-of-crossbars); a dash, or the mean of fewer seeds,
-where points are older than that; on the three small networks nothing is left idle). The interval is that of a stream of
-images. In *what is left of the energy*, in % of the dense network's, reading cells (ADC, DAC, registers, shift and
-add) is what reuse saves. Every use of a pattern still adds up a partial sum, and names its donor in the index;
-activations move as before.
+How much accuracy each method keeps at the same share of the dense network's OU steps, on five networks trained on
+digits. Calibrated reuse, one-shot, keeps most at every ratio, and by far below 1/2. The figure shows the points of
+accuracy lost, one panel a network.
 
 ![Points of accuracy that each line loses, by compute ratio and network](drawings/accuracy.svg)
+
+Written by `python benchmarks/accuracy.py --write docs/accuracy.md`; that file says how every point is made. Date
+and machine: [benchmarks](benchmarks.md).
+
+- **Data**: scikit-learn's digits at 32x32, perturbed (`data: {name: digits, perturb: {}}`) in all parts.
+- **Accuracies** are of the bit-true int8 network in %, mean of the seeds ± half their range. With 900 test images a
+  point is 9 images. 20 test images of each point went through every cell, the others through the exact integer
+  product.
+- **Columns** are compute ratios: OU steps over those of the dense network, the first and the last layer whole. A
+  dash: out of the method's reach, or not run.
+- **Lines**: *prap* is pattern pruning to 8 of 9 or 4 of 9 positions, whichever does better, with similarity reuse;
+  *lean* is calibrated reuse that also saves partial sums (`shapes: [4], update_weight: 0.5`). *Tuned* lines are
+  fine-tuned, all others one-shot ([methods](methods.md), [calibrated reuse](calibrated.md)).
+- **Fine-tuning** starts at half of 16 epochs (8 for the large networks) of 2,788 images and uses the other half:
+  far fewer steps than the paper's 50 epochs of 50,000, and PRAP would recover more with more.
+- **The last column** is the ratio at which a line has lost 1 point of the float accuracy; between measured ratios
+  the loss is interpolated linearly in the ratio's logarithm. < means that the smallest measured ratio loses less, >
+  that the largest one loses more. Its last row is calibrated reuse over the best one-shot baseline.
+- **Gain over prap-tuned**: each line at its smallest ratio within 0.5 points of float; the figure of prap-tuned
+  over the line's own, or that of dense where prap-tuned loses more at every ratio that was run. Latency is serial
+  on prap-2023 and pipelined on isaac-32nm, each on the dense network's crossbars; with layers replicated to fill as
+  many; and with copies spread over those left idle ([how](cost.md#at-an-equal-number-of-crossbars); a dash, or the
+  mean of fewer seeds, where points are older than that; on the three small networks nothing is left idle). The
+  interval is that of a stream of images.
+- **What is left of the energy**, in % of the dense network's: reading cells (ADC, DAC, registers, shift and add) is
+  what reuse saves. Every use of a pattern still adds a partial sum and names its donor in the index; activations
+  move as before.
+- **Older points**: networks without points in `benchmarks/accuracy_points.json` were measured before that file was
+  kept. Their images differ in the last bits, so a new measurement may differ by a few images, and calibrated reuse
+  left up to 5 % of a budget unused.
 """
 DRAWING = Path("drawings/accuracy.svg")  # beside the page
 
@@ -92,7 +99,7 @@ def _section(table: Table, network: str, chips: Sequence[str]) -> str:
     ]
     rivals = [crossings[line] for line in lines if line not in TUNED and line != METHOD]
     over = _over(crossings.get(METHOD), rivals)
-    rows.append([f"{METHOD} / best rival", *("" for _ in ratios), over])
+    rows.append([f"{METHOD} / best baseline", *("" for _ in ratios), over])
     text = f"{_about(table[network, 'dense', Fraction(1)])}\n\n"
     again = _trained_again([point for key, each in table.items() if key[0] == network for point in each])
     text += f"{again}\n\n" if again else ""

@@ -17,6 +17,8 @@ RANK = {
     "function.md": 2.0,
     "accuracy.md": 0.5,
     "gpt.md": 0.5,
+    "benchmarks.md": 0.5,
+    "files.md": 0.5,
     "replay.md": 0.5,
     "comparison.md": 0.5,
     "architecture.md": 0.5,

@@ -129,7 +129,7 @@ def test_tables_by_hand(benchmark: ModuleType) -> None:
     assert f"| prap-tuned | 90.00{some} | 89.60{some} | 89.10{some} | < 0.125 |" in lines
     assert f"| orc | 89.50{some} | - | - | < 0.500 |" in lines  # half a point
     assert f"| calibrated | - | - | 50.00{some} | > 0.125 |" in lines  # anywhere between 1/8 and 1
-    assert "| calibrated / best rival |  |  |  | - |" in lines
+    assert "| calibrated / best baseline |  |  |  | - |" in lines
     assert "Gain over prap-tuned (nowhere within 0.5 points: prap, calibrated):" in lines
     assert f"| prap-tuned | 1/4 |{' 1.00x |' * 9}" in lines  # 1/8 loses 0.9 points
     assert "| orc | 1/2 | 1.50x | 2.25x | - | 1.50x | 1.50x | 2.25x | - | 1.50x | 1.50x |" in lines
@@ -149,13 +149,13 @@ def test_a_reference_that_loses_too_much_leaves_the_gain_over_dense(benchmark: M
     )
 
 
-def test_calibrated_over_the_best_rival(benchmark: ModuleType) -> None:
+def test_calibrated_over_the_best_baseline(benchmark: ModuleType) -> None:
     points = [_point("dense", "1", 0.9), _point("similar", "1/2", 0.5), _point("orc", "1/2", 0.86)]
     points += [_point("calibrated", "1/2", 0.9), _point("calibrated", "1/4", 0.88)]
     page = importlib.import_module("accuracy_tables").document(points, CHIPS)
     assert "| orc | 86.00 | - | 0.841 |" in page  # 2**-(1/4)
     assert "| calibrated | 90.00 | 88.00 | 0.354 |" in page  # 2**-(1 + 1/2)
-    assert "| calibrated / best rival |  |  | 0.42 |" in page
+    assert "| calibrated / best baseline |  |  | 0.42 |" in page
 
 
 def test_sections_of_networks_without_points_are_kept(benchmark: ModuleType) -> None:
