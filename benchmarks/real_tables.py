@@ -12,6 +12,8 @@ FIGURES = ("energy_j", "serial_latency_s", "pipelined_latency_s")
 COMPARED = ("calibrated", "lowbit")  # of all networks in one table
 ONE = "&sup1;"  # beside seconds of one thread
 OLD = "*"  # beside figures of another source
+FRONT = ("efficientnet_lite0", "minilm", "text_direction", "crepe", "magika")  # networks of the README
+COLUMNS = (("float", "1"), ("dense", "1"), ("lowbit", "1/2"), ("calibrated", "1/4"), ("calibrated", "1/8"))
 Point = Mapping[str, Any]
 
 HEAD = """# Pretrained networks
@@ -64,6 +66,28 @@ def document(points: Sequence[Point], source: str) -> str:
         mine = [point for point in shown if point["network"] == name]
         text += f"\n## {network(name).name}\n\n{_section(network(name), mine, source)}"
     return text
+
+
+def front(points: Sequence[Point]) -> str:
+    """The README's table: the first score of some networks, with the energy gains of scattering and gathering."""
+    rows = []
+    for name in FRONT:
+        mine = [p for p in points if p["network"] == name and p["seed"] == 0 and _usual(p) and not _extra(p)]
+        shown = [_most_threads(mine, method, ratio) for method, ratio in COLUMNS]
+        dense = shown[1]
+        cells = ["-" if point is None else _first(point, point["source"]) for point in shown]
+        for i, point in enumerate(shown[2:], 2):
+            if point is not None and "costs" in point:
+                cells[i] += f" ({' / '.join(_gains(dense, point, chip).split()[0] for chip in (CHIPS[0], CHIPS[2]))})"
+        score = next(iter(shown[0]["scores"])) if shown[0] else ""
+        rows.append([f"{network(name).name}: {score}", *cells])
+    head = ["network", "float", "int8", *(f"{method} {ratio}" for method, ratio in COLUMNS[2:])]
+    return _table(head, rows)
+
+
+def _most_threads(points: Sequence[Point], method: str, ratio: str) -> Point | None:
+    found = [p for p in points if (p["method"], p["ratio"]) == (method, ratio)]
+    return max(found, key=lambda point: point["threads"], default=None)
 
 
 def _same(one: Point, other: Point) -> bool:

@@ -231,3 +231,35 @@ def test_matching_boxes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert detector.f1([[box]], [[half]]) == 1  # overlap of exactly one half
     assert detector.f1([[box, box]], [[box]]) == pytest.approx(2 / 3)  # a line is matched once
     assert detector.f1([[box], []], [[away], [box]]) == 0
+
+
+def test_the_readme_shows_the_points_that_are_there(tables: ModuleType, benchmark: ModuleType) -> None:
+    assert tables.front(read_json(benchmark.POINTS)) in (BENCHMARKS.parent / "README.md").read_text()
+
+
+def test_the_short_table_by_hand(tables: ModuleType) -> None:
+    """Gains: 6 J of dense over 3 and 2; of two numbers of threads the larger counts."""
+
+    def point(
+        method: str, ratio: str, score: float, threads: int = 1, energy: float = 6.0, **more: Any
+    ) -> dict[str, Any]:
+        net = importlib.import_module("real_networks").network("magika")
+        costs = dict.fromkeys(("energy_j", "serial_latency_s", "pipelined_latency_s"), energy)
+        chips = {"isaac-32nm": costs, "prap-2023": costs, "isaac-32nm, gather": {**costs, "energy_j": energy / 1.5}}
+        return {
+            **{"network": "magika", "method": method, "ratio": ratio, "options": {}, "seed": 0, "threads": threads},
+            **{"calibration": net.calibration, "test": net.test, "source": "", "scores": {"accuracy": score}},
+            **({} if method == "float" else {"costs": chips}),
+            **more,
+        }
+
+    given = [
+        point("float", "1", 0.9),
+        point("dense", "1", 0.89),
+        point("lowbit", "1/2", 0.88, energy=4.0),
+        point("calibrated", "1/4", 0.5, energy=1.0),
+        point("calibrated", "1/4", 0.87, threads=2, energy=3.0),
+        point("calibrated", "1/4", 0.1, options={"uses": 1}),
+    ]
+    last = tables.front(given).splitlines()[-1]
+    assert last == ("| Magika: accuracy | 90.0 % | 89.0 % | 88.0 % (1.50x / 2.25x) | 87.0 % (2.00x / 3.00x) | - |")

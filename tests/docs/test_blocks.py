@@ -20,6 +20,19 @@ def _python(block: Block) -> None:
     exec(compile(block.text, "example", "exec"), {"__name__": "example"})
 
 
+def _small_encoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights and sentences of made-up words in the place of what would be fetched from a hub."""
+    transformers = pytest.importorskip("transformers")
+    words = [f"w{i}" for i in range(60)]
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    (folder / "sentences.txt").write_text("\n".join(" ".join(words[i % 50 : i % 50 + 4 + i % 6]) for i in range(40)))
+    tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=65, **sizes)).eval()
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda _: tokenizer)
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda _: model)
+
+
 def _yaml(block: Block) -> None:
     """Settings of a run or, if there is a space, of a study, put into an example that is whole."""
     given = parse_yaml(block.text, block.page.name)
@@ -64,13 +77,16 @@ ALL = [pytest.param(block, id=f"{block.page.name}:{block.line}") for page in PAG
 @pytest.mark.parametrize("block", ALL)
 def test_it_works(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    if "from_pretrained" in block.text:
+        _small_encoder(tmp_path, monkeypatch)
     CHECKS[block.language](block)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_lines_fit_the_page(page: Path) -> None:
-    """Ruff sees to the Python among them; test_site.py, that lines of this length do fit."""
+    """Ruff sees to the Python among them; test_site.py, that lines of this length do fit. The README has no menus."""
     longest = tomllib.loads((ROOT / "docs" / "ruff.toml").read_text())["line-length"]
+    longest += 10 if page.name == "README.md" else 0
     lines = [line for block in blocks(page) for line in block.text.splitlines()]
     assert [line for line in lines if len(line) > longest] == []
 

@@ -15,7 +15,7 @@ from tests.docs.pages import ROOT, Command, commands, forms
 OWN = "needs the reader's own network; tests/runs/test_own_libraries.py gives such"
 NETWORK, LONG, SUITE = "needs a package index", "hours or many minutes; its quick form is in tests/", "runs this suite"
 NOT_GIVEN = {
-    "make demo": "installs, then gives the command below it on the page",
+    "make demo": "installs, then runs the digits, as other commands do",
     "make docs": "installs, then builds the site as test_site.py does",
     "make test": SUITE,
     "make test-long": LONG,
