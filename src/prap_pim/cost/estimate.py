@@ -278,6 +278,9 @@ def cost(
         index_bytes=sum(layer.index_stored_bytes for layer in layers),
         dot_register_bytes=sum(layer.crossbars * layer.activity.dot_register_bytes for layer in layers),
         memory_bytes=sum(layer.activity.memory_bytes for layer in layers),
+        adc_groups=sum(
+            layer.copies * -(-layer.crossbars // layer.copies // chip.crossbars_per_adc) for layer in layers
+        ),
     )
     times = {layer.name: layer.time for layer in layers}
     serial_s = sum(time.serial_s for time in times.values())

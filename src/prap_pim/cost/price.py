@@ -46,16 +46,18 @@ class Instances:
     index_bytes: int
     dot_register_bytes: int = 0
     memory_bytes: int = 0
+    adc_groups: int | None = None  # crossbars that share converters, of each copy; None: as if all stood side by side
 
     def of(self, component: str, chip: Chip) -> int:
         """How many instances of a component these hold."""
+        groups = -(-self.crossbars // chip.crossbars_per_adc) if self.adc_groups is None else self.adc_groups
         return {
-            "adc": self.crossbars * chip.adcs_per_crossbar,
+            "adc": groups * chip.adcs_per_crossbar,
             "dac": self.crossbars * chip.crossbar_rows,
             "crossbar": self.crossbars,
             "sample_and_hold": self.crossbars * chip.crossbar_columns * chip.sample_and_hold,
             "input_register": self.crossbars,
-            "shift_add": self.crossbars * chip.adcs_per_crossbar,
+            "shift_add": groups * chip.adcs_per_crossbar,
             "output_register": self.crossbars,
             "accumulator": self.crossbars + self.pes * chip.crossbars_per_pe * chip.gathers,  # a PE's tree of adders
             "partial_sum_buffer": self.pes,
@@ -76,7 +78,7 @@ def energy(activity: LayerActivity, chip: Chip, table: ComponentTable) -> dict[s
     joules = dict.fromkeys(COMPONENTS, 0.0)
     joules["adc"] = activity.conversions * conversion_energy(chip, table)
     if chip.sample_and_hold:
-        joules["sample_and_hold"] = activity.conversions * table("sample_and_hold", "energy_per_sample")
+        joules["sample_and_hold"] = activity.samples * table("sample_and_hold", "energy_per_sample")
     for component, figure, event in ENERGY:
         joules[component] += getattr(activity, event) * table(component, figure)
     if chip.gathers:

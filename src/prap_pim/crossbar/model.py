@@ -38,7 +38,7 @@ class CrossbarModel(Settings):
         encoding: of the weights. "two's complement" (1-bit cells alone: the top cell counts negative), "offset"
             (2**(weight_bits - 1) is added and taken off digitally) or "differential" (two sets of columns for the
             magnitudes of positive and negative weights, subtracted digitally; the most negative weight has no code).
-            None: two's complement for 1-bit cells, offset for wider ones.
+            None: the grain's; if it has none, two's complement for 1-bit cells, offset for wider ones.
         dot_bits: width of the register for a donor's dot product, sign included; None: wide enough.
         accumulator_bits: width of a filter's accumulator, sign included; None: wide enough.
         fraction_bits: binary places that accumulators keep of what uses with negative exponents add; a shift drops
@@ -97,7 +97,7 @@ class CrossbarModel(Settings):
     @property
     def weight_encoding(self) -> str:
         """``encoding``, or the one that the cells call for."""
-        return self.encoding or ("two's complement" if self.grain.cell_bits == 1 else "offset")
+        return self.encoding or self.grain.encoding or ("two's complement" if self.grain.cell_bits == 1 else "offset")
 
     def weight_slices(self, plan: LayerPlan) -> WeightSlices:
         """How a weight of the plan is cut into cells.

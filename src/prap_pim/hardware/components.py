@@ -43,9 +43,9 @@ GATHER: Mapping[str, Mapping[str, str]] = {
 # What a table may give besides: power that an instance draws when idle. ISAAC and the PRAP authors do not.
 OPTIONAL = {"leakage": "W"}
 OPTIONAL_PER_BYTE = {"leakage_per_byte": "W/B"}  # the same of what is sized as needed
-# And what an ADC takes at each resolution, for chips whose adc_scaling is "by table": energy is of one conversion.
-_BY_BITS = re.compile(r"(energy|area|leakage)_at_([1-9]\d*)_bits")
-_BY_BITS_UNITS = {"energy": "J", "area": "m2", "leakage": "W"}
+# And what an ADC takes at each resolution, for chips whose adc_scaling or adc_time is "by table": of one conversion.
+_BY_BITS = re.compile(r"(energy|time|area|leakage)_at_([1-9]\d*)_bits")
+_BY_BITS_UNITS = {"energy": "J", "time": "s", "area": "m2", "leakage": "W"}
 
 
 class _Entry(Settings):
@@ -84,7 +84,7 @@ class ComponentTable:
             raise UserError(f"component table {self.name}: {component} has no {quantity}") from None
 
     def of_bits(self, quantity: str, bits: int) -> float:
-        """Energy of a conversion, or area or leakage of an ADC, of that resolution.
+        """Energy or time of a conversion, or area or leakage of an ADC, of that resolution.
 
         Raises:
             UserError: the table does not have it; the message says which it has.
@@ -96,7 +96,11 @@ class ComponentTable:
         has = sorted(int(match[2]) for match in found if match and match[1] == quantity)
         raise UserError(
             f"component table {self.name}: no {quantity} of an ADC of {bits} bits (adc_bits); "
-            + (f"it has {', '.join(map(str, has))}" if has else "it has none by bits: choose another adc_scaling")
+            + (
+                f"it has {', '.join(map(str, has))}"
+                if has
+                else f"it has none by bits: choose another {'adc_time' if quantity == 'time' else 'adc_scaling'}"
+            )
         )
 
     def leakage(self, component: str) -> float:

@@ -232,7 +232,7 @@ class MethodStages:
             "network": key_of(self.network),
             "method": self.method.model_dump(mode="json", exclude={"description"}),
             "quantize": self.config.quantize.model_dump(mode="json"),
-            "grain": vars(self.chip.grain),
+            "grain": {name: value for name, value in vars(self.chip.grain).items() if value is not None},
             # calibrated reuse balances layers over crossbars
             "load": self.chip.ous_per_crossbar if isinstance(self.method.reuse, Budgeted) else None,
         }
