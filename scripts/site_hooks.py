@@ -18,6 +18,7 @@ RANK = {
     "accuracy.md": 0.5,
     "gpt.md": 0.5,
     "replay.md": 0.5,
+    "validation.md": 0.5,
     "comparison.md": 0.5,
     "architecture.md": 0.5,
     "api.md": 0.0001,

@@ -9,8 +9,7 @@ from prap_pim.hardware.chip import CHIPS, Chip, load_chip, preset_names
 
 
 def test_presets_are_the_papers_hardware() -> None:
-    assert {"prap-2023", "isaac-32nm", "survey-32nm"} <= set(preset_names())
-    for name in preset_names():
+    for name in ("prap-2023", "isaac-32nm", "survey-32nm"):
         chip = load_chip(name)
         assert (chip.crossbar_rows, chip.crossbar_columns) == (128, 128)
         assert (chip.grain.ou_rows, chip.grain.ou_columns, chip.grain.cell_bits) == (8, 8, 1)
@@ -57,6 +56,24 @@ def test_mistakes_are_one_clear_line(tmp_path: Path, old: str, new: str, says: s
     assert says in str(caught.value)
     assert "mine.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_published_chips_are_presets() -> None:
+    """What is published of their structure: crossbar, OU, cells of a weight, input steps, ADCs and their bits."""
+    expected = {
+        "puma-32nm": ((128, 128), (128, 128), 8, 16, 1, 8),
+        "neurram-130nm": ((128, 512), (128, 512), 2, 1, 256, 6),  # 256 x 256 cells, two to a weight
+        "forms-32nm": ((128, 128), (8, 128), 4, 16, 4, 4),
+        "sre-32nm": ((128, 128), (16, 16), 4, 8, 1, 6),
+        "chen-65nm": ((512, 512), (9, 16), 14, 8, 16, 3),  # P and N side by side
+    }
+    assert set(preset_names()) == {*expected, "prap-2023", "isaac-32nm", "survey-32nm"}
+    for name, published in expected.items():
+        chip = load_chip(name)
+        crossbar, ou = (chip.crossbar_rows, chip.crossbar_columns), (chip.grain.ou_rows, chip.grain.ou_columns)
+        converters = chip.adcs_per_crossbar, chip.adc_bits
+        assert (crossbar, ou, chip.grain.columns_per_weight, chip.grain.input_steps, *converters) == published
+    assert with_grain(load_chip("chen-65nm"), weight_bits=2).grain.columns_per_weight == 2  # ternary
 
 
 def test_presets_scatter_and_a_file_may_say_gather(tmp_path: Path) -> None:

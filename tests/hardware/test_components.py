@@ -190,3 +190,26 @@ def test_conventions_are_said_in_words() -> None:
     assert words["survey-32nm"][1] == (
         "a conversion costs power/rate = 0.852 pJ, power from the table's row of that resolution"
     )
+
+
+def test_a_table_borrows_what_it_does_not_have(tmp_path: Path) -> None:
+    adc = """
+        [adc]
+        power = { value = 1e-3, unit = "W", source = "a test" }
+        rate = { value = 1e9, unit = "Hz", source = "a test" }
+        resolution = { value = 5, unit = "bit", source = "a test" }
+        area = { value = 1e-9, unit = "m2", source = "a test" }
+        """
+    (tmp_path / "mine.toml").write_text('borrows = "survey-32nm"' + adc)
+    mine, lender = load_table(tmp_path / "mine.toml"), load_table("survey-32nm")
+    assert mine("adc", "rate") == 1e9
+    assert mine("accumulator", "energy_per_add") == lender("accumulator", "energy_per_add")
+    source = lender.figures["accumulator", "energy_per_add"].source
+    assert mine.figures["accumulator", "energy_per_add"].source == f"borrowed from survey-32nm: {source}"
+    assert ("adc", "energy_at_6_bits") not in mine.figures  # of another converter
+    (tmp_path / "mine.toml").write_text('borrows = "isaac"' + adc)
+    with pytest.raises(UserError, match=r"mine.toml: borrows: no component table 'isaac' \(did you mean 'isaac-32nm'"):
+        load_table(tmp_path / "mine.toml")
+    (tmp_path / "mine.toml").write_text('borrows = ["isaac-32nm"]' + adc)
+    with pytest.raises(UserError, match=r"mine.toml: borrows: no component table"):
+        load_table(tmp_path / "mine.toml")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -122,6 +122,9 @@ def table_names() -> list[str]:
 def load_table(name_or_path: str | Path) -> ComponentTable:
     """Read a table by name, or a user's TOML file by path.
 
+    A table that ``borrows`` from one of the package has that one's figures where it has none of its own; their sources
+    say so.
+
     Raises:
         UserError: there is no such table, or a figure in it is missing, unknown, without source or in another unit.
     """
@@ -129,8 +132,16 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
     path = COMPONENTS / f"{origin}.toml" if origin in names else Path(name_or_path)
     if not path.is_file():
         raise UserError(f"no component table {origin!r}: give a TOML file or one of {', '.join(names)}")
-    figures: dict[tuple[str, str], UsedFigure] = {}
     content, known = read_toml(path), {**REQUIRED, **GATHER}
+    lender = content.pop("borrows", None)
+    if lender is not None and (not isinstance(lender, str) or lender not in names or lender == path.stem):
+        raise UserError(f"{origin}: borrows: no component table {lender!r} ({nearest(str(lender), names)})")
+    lent = load_table(lender).figures if lender is not None else {}
+    figures = {
+        key: replace(figure, source=f"borrowed from {lender}: {figure.source}")
+        for key, figure in lent.items()
+        if key[0] != "adc" or not _BY_BITS.fullmatch(key[1])  # rows by resolution are of another converter
+    }
     for component, entries in content.items():
         if component not in known:
             raise UserError(f"{origin}: unknown component {component!r} ({nearest(component, list(known))})")
