@@ -1,7 +1,7 @@
 """From counts to joules and square metres. Each line says what a figure is charged for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prap_pim.cost.activity import LayerActivity
 from prap_pim.cost.adc import conversion_energy, converter_area, converter_leakage
@@ -47,6 +47,19 @@ class Instances:
     dot_register_bytes: int = 0
     memory_bytes: int = 0
     adc_groups: int | None = None  # crossbars that share converters, of each copy; None: as if all stood side by side
+
+    def at_most(self, chip: Chip) -> "Instances":
+        """What a chip has, if the layers on it take turns; they share its crossbars' dot registers."""
+        tiles = min(self.tiles, chip.max_tiles or self.tiles)
+        crossbars = tiles * chip.crossbars_per_tile
+        return replace(
+            self,
+            crossbars=crossbars,
+            pes=tiles * chip.pes_per_tile,
+            tiles=tiles,
+            dot_register_bytes=-(-self.dot_register_bytes * crossbars // max(1, self.crossbars)),
+            adc_groups=crossbars // chip.crossbars_per_adc,
+        )
 
     def of(self, component: str, chip: Chip) -> int:
         """How many instances of a component these hold."""

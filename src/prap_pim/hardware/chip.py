@@ -67,7 +67,8 @@ class Chip(Settings):
         dac_energy: likewise, of the energy of rows driven, cells read and samples taken.
         crossbars_per_pe: crossbars that share the ports and buffers of a PE.
         pes_per_tile: PEs of a tile.
-        max_tiles: tiles that the chip has; None: as many as the network needs.
+        max_tiles: tiles that the chip has; None: as many as the network needs. A network that needs more is written in
+            turns.
         mesh_columns: tiles stand row by row in a mesh of this width; hops are Manhattan distances in it.
         buffer_port_bits: width of one access to the input buffer and the index buffer.
         partial_sum_bits: width of an accumulator; one access of the partial-sum buffer reads or writes one, to gather

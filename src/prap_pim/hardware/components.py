@@ -40,6 +40,16 @@ REQUIRED: Mapping[str, Mapping[str, str]] = {
 GATHER: Mapping[str, Mapping[str, str]] = {
     "dot_register": {"energy_per_access": "J", "energy_per_access_byte": "J/B", "latency": "s", "area_per_byte": "m2/B"}
 }
+# What a table may say of writing, all by choice: a pulse writes a cell, those of a wordline at a time; what a read that
+# verifies it takes, if there is one; pulses until a cell has its level; times that it can be written.
+CELL: Mapping[str, str] = {
+    "energy_per_pulse": "J",
+    "time_per_pulse": "s",
+    "energy_per_verify": "J",
+    "time_per_verify": "s",
+    "pulses_per_write": "1",
+    "endurance": "1",
+}
 # What a table may give besides: power that an instance draws when idle. ISAAC and the PRAP authors do not.
 OPTIONAL = {"leakage": "W"}
 OPTIONAL_PER_BYTE = {"leakage_per_byte": "W/B"}  # the same of what is sized as needed
@@ -82,6 +92,11 @@ class ComponentTable:
             return self.figures[component, quantity].value
         except KeyError:
             raise UserError(f"component table {self.name}: {component} has no {quantity}") from None
+
+    def known(self, component: str, quantity: str) -> float | None:
+        """The value of a figure, or None if the table does not have it."""
+        figure = self.figures.get((component, quantity))
+        return figure.value if figure else None
 
     def of_bits(self, quantity: str, bits: int) -> float:
         """Energy or time of a conversion, or area or leakage of an ADC, of that resolution.
@@ -132,7 +147,7 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
     path = COMPONENTS / f"{origin}.toml" if origin in names else Path(name_or_path)
     if not path.is_file():
         raise UserError(f"no component table {origin!r}: give a TOML file or one of {', '.join(names)}")
-    content, known = read_toml(path), {**REQUIRED, **GATHER}
+    content, known = read_toml(path), {**REQUIRED, **GATHER, "cell": CELL}
     lender = content.pop("borrows", None)
     if lender is not None and (not isinstance(lender, str) or lender not in names or lender == path.stem):
         raise UserError(f"{origin}: borrows: no component table {lender!r} ({nearest(str(lender), names)})")
@@ -140,7 +155,7 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
     figures = {
         key: replace(figure, source=f"borrowed from {lender}: {figure.source}")
         for key, figure in lent.items()
-        if key[0] != "adc" or not _BY_BITS.fullmatch(key[1])  # rows by resolution are of another converter
+        if key[0] != "cell" and not _BY_BITS.fullmatch(key[1])  # rows by resolution are of another converter
     }
     for component, entries in content.items():
         if component not in known:
@@ -159,7 +174,7 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
                 raise UserError(f"{where}: unit must be {unit}, not {entry.unit!r}")
             figures[component, quantity] = UsedFigure(component, quantity, entry.value, entry.unit, entry.source)
     for component, needed in known.items():
-        for quantity, unit in needed.items() if component in {*REQUIRED, *content} else ():
+        for quantity, unit in needed.items() if component in {*REQUIRED, *content} - {"cell"} else ():
             if (component, quantity) not in figures:
                 raise UserError(f"{origin}: component {component} has no {quantity} ({unit})")
     for quantity in ("rate", "resolution"):
