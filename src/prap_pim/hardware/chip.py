@@ -1,6 +1,5 @@
 """The chip: operation unit, crossbar, PE, tile, buffers, links and conventions, read from a TOML file and checked."""
 
-import math
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_text
 from prap_pim.common.settings import Settings, nearest
-from prap_pim.hardware.grain import Grain
+from prap_pim.hardware.grain import Grain, combined_range
 
 CHIPS = Path(__file__).parent / "chips"
 
@@ -202,13 +201,12 @@ class Chip(Settings):
     @property
     def lossless_adc_bits(self) -> int:
         """ADC bits that tell apart every sum that the column of an OU can have."""
-        grain = self.grain
-        level, signed = 2**grain.cell_bits - 1, False
+        grain, low, high = self.grain, 0, 2**self.grain.cell_bits - 1
         if self.conversions == "per weight":
-            signed = grain.encoding == "differential"
-            level = 2 ** (grain.weight_bits - signed) - 1
-        largest = grain.ou_rows * level * (2**grain.dac_bits - 1)
-        return math.ceil(math.log2(largest + 1)) + signed
+            low, high = combined_range(grain.weight_bits, grain.weight_encoding)
+        driven = grain.ou_rows * (2**grain.dac_bits - 1)
+        widest = max(driven * high, driven * -low - 1)  # codes go from -2**n to 2**n - 1
+        return int(widest).bit_length() + (low < 0)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -65,6 +65,11 @@ class Grain:
         """Input bits of each step of an input: ``dac_bits``, and in the last one what is left."""
         return tuple(min(self.dac_bits, self.input_bits - begin) for begin in range(0, self.input_bits, self.dac_bits))
 
+    @property
+    def weight_encoding(self) -> Encoding:
+        """``encoding``, or the one that the cells call for."""
+        return self.encoding or ("two's complement" if self.cell_bits == 1 else "offset")
+
     def of_bits(self, bits: int) -> "Grain":
         """The grain as the donors of a plan fill it, whose weights have ``bits`` bits.
 
@@ -106,6 +111,13 @@ class Grain:
     def ous(self, patterns: int) -> int:
         """OUs that ``patterns`` weight patterns of one row group fill."""
         return -(-patterns * self.columns_per_weight // self.ou_columns)
+
+
+def combined_range(bits: int, encoding: str) -> tuple[int, int]:
+    """The lowest and the highest that the combined columns of a weight of so many bits stand for."""
+    if encoding == "offset":
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)) + (encoding == "differential"), 2 ** (bits - 1) - 1
 
 
 @cache
