@@ -66,6 +66,17 @@ class Grain:
         return tuple(min(self.dac_bits, self.input_bits - begin) for begin in range(0, self.input_bits, self.dac_bits))
 
     @property
+    def stored_bits(self) -> int:
+        """Bits of the weights that methods store: those of the chip's weights, at most 8."""
+        return min(_WHOLE, self.weight_bits)
+
+    def reading(self, bits: int) -> "Grain":
+        """The grain as it reads inputs of ``bits`` bits, if the chip's have more."""
+        if bits >= min(_WHOLE, self.input_bits):
+            return self
+        return replace(self, input_bits=bits, dac_bits=min(self.dac_bits, bits))
+
+    @property
     def weight_encoding(self) -> Encoding:
         """``encoding``, or the one that the cells call for."""
         return self.encoding or ("two's complement" if self.cell_bits == 1 else "offset")
