@@ -20,6 +20,7 @@ RANK = {
     "benchmarks.md": 0.5,
     "files.md": 0.5,
     "replay.md": 0.5,
+    "validation.md": 0.5,
     "comparison.md": 0.5,
     "architecture.md": 0.5,
     "api.md": 0.0001,

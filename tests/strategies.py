@@ -22,22 +22,29 @@ def examples(count: int) -> settings:
 @st.composite
 def chips(draw: st.DrawFn, ou_rows: int | None = None) -> Chip:
     """A chip with a small crossbar, so that small plans fill several crossbars, PEs and tiles."""
+    input_bits = draw(st.sampled_from([1, 4, 8]))
     grain = Grain(
         ou_rows=ou_rows or draw(st.integers(1, 4)),
         ou_columns=draw(st.integers(1, 5)),
         cell_bits=draw(st.integers(1, 2)),
         weight_bits=draw(st.sampled_from([8, 9])),
-        input_bits=draw(st.sampled_from([1, 4, 8])),
-        dac_bits=1,
+        input_bits=input_bits,
+        dac_bits=min(input_bits, draw(st.sampled_from([1, 2, 4]))),  # steps alike: any of them may be skipped
+        encoding=draw(st.sampled_from([None, "offset", "differential"])),
     )
+    sampled, sharing = draw(st.booleans()), draw(st.integers(1, 2))
     base = load_chip(draw(st.sampled_from(["prap-2023", "isaac-32nm"])))
     changed = {
         "grain": grain,
-        "crossbar_rows": grain.ou_rows * draw(st.integers(1, 2)),
-        "crossbar_columns": grain.ou_columns * draw(st.integers(1, 3)),
+        "crossbar_rows": grain.ou_rows * draw(st.integers(1, 2)) + draw(st.integers(0, grain.ou_rows - 1)),
+        "crossbar_columns": grain.ou_columns * draw(st.integers(1, 3)) + draw(st.integers(0, grain.ou_columns - 1)),
         "adcs_per_crossbar": draw(st.integers(1, 6)),
-        "sample_and_hold": draw(st.booleans()),
-        "crossbars_per_pe": draw(st.integers(1, 3)),
+        "sample_and_hold": sampled,
+        "crossbars_per_adc": sharing if sampled else 1,
+        "conversions": draw(st.sampled_from(["per column", "per weight"])) if sampled else "per column",
+        "dac_time": draw(st.sampled_from(["1", "bits", "2^bits-1"])),
+        "dac_energy": draw(st.sampled_from(["1", "bits", "2^bits-1"])),
+        "crossbars_per_pe": draw(st.integers(1, 3)) * sharing,
         "pes_per_tile": draw(st.integers(1, 3)),
         "mesh_columns": draw(st.integers(1, 4)),
         "buffer_port_bits": draw(st.sampled_from([8, 24, 256])),

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import prap_pim
 from prap_pim.__main__ import main
-from prap_pim.hardware.chip import load_chip
+from prap_pim.common.settings import read_yaml
+from prap_pim.hardware.chip import load_chip, preset_names
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.crossbars import Crossbars
 from prap_pim.runs.stages import check
@@ -15,13 +17,25 @@ from prap_pim.training import PRAP_2023
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DEVICES = sorted(EXAMPLES.glob("device-*.yaml"))
-STUDY = EXAMPLES / "explore.yaml"
+STUDIES = [EXAMPLES / "explore.yaml", EXAMPLES / "presets.yaml"]
 PAPER = EXAMPLES / "cifar10-paper.yaml"
 
 
-@pytest.mark.parametrize("path", sorted(set(EXAMPLES.glob("*.yaml")) - {*DEVICES, STUDY}), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(set(EXAMPLES.glob("*.yaml")) - {*DEVICES, *STUDIES}), ids=lambda path: path.stem
+)
 def test_every_example_is_valid(path: Path) -> None:
     load_chip(RunConfig.load(path).chip)
+
+
+def test_the_study_of_presets_has_every_preset(tmp_path: Path) -> None:
+    """Each can be costed, with a plan of its own."""
+    study = read_yaml(STUDIES[1])
+    assert study["space"]["chip"] == preset_names()
+    found = prap_pim.explore({**study, "space": {**study["space"], "method": ["dense"]}}, tmp_path / "study").trials
+    assert [trial.reason for trial in found] == [None] * len(preset_names())
+    energies = {trial.figures["energy_j"] for trial in found}
+    assert len(energies) == len(preset_names())
 
 
 @pytest.mark.parametrize("path", DEVICES, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prap_pim.cost import activity, layer_time
+from prap_pim.cost import activity, conversion_time, layer_time
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.plan import LayerPlan
@@ -90,3 +90,21 @@ def test_any_placement_conserves_ous(chip: Chip, plan: LayerPlan, data: st.DataO
     spread = map_layer(plan, chip, budget)
     assert spread.crossbars == budget
     assert spread.ous_per_crossbar.max() - spread.ous_per_crossbar.min() <= 1
+
+
+@examples(40)
+@given(chip=chips(ou_rows=4), plan=grouped_plans(), data=st.data())
+def test_pulses_of_uneven_steps(chip: Chip, plan: LayerPlan, data: st.DataObject) -> None:
+    """7 bits in steps of 3: 3, 3, 1. A step's pulses are its own."""
+    grain = replace(chip.grain, input_bits=7, dac_bits=data.draw(st.integers(2, 5)))
+    chip = chip.model_copy(update={"grain": grain})
+    layer, table = layer_for(plan, size=(1, 2)), load_table(chip.components)
+    counts = activity(map_layer(plan, chip), layer, chip)
+    events, _ = simulate(plan, layer, chip, "spread")
+    names = ("row_drives", "cell_reads", "samples", "conversions", "ou_steps")
+    assert {name: getattr(counts, name) for name in names} == {name: events[name] for name in names}
+    latency = {component: f.value for (component, quantity), f in table.figures.items() if quantity == "latency"}
+    latency["adc"] = conversion_time(chip, table)
+    assert layer_time(counts, chip, table).serial_s == pytest.approx(
+        serial_seconds(plan, layer, chip, "spread", latency), rel=1e-9
+    )

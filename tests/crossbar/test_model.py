@@ -55,6 +55,7 @@ def models(draw: st.DrawFn, height: int, **fixed: Any) -> CrossbarModel:
     options = {
         "grain": grain,
         "adc_bits": draw(st.integers(1, 9)),
+        "conversions": draw(st.sampled_from(["per column", "per weight"])),
         "adc_range": draw(st.sampled_from(["clip", "scale"])),
         "encoding": draw(st.sampled_from(encodings)),
         "dot_bits": draw(st.sampled_from([None, 4, 9, 12, 20])),
@@ -95,6 +96,7 @@ def slow(plan: LayerPlan, x: np.ndarray, model: CrossbarModel, crossbars: LayerC
         model.fraction_bits,
         model.overflow,
         [signal[end - count : end] for end, count in zip(ends, crossbars.copies, strict=True)],
+        model.conversions,
     )
 
 
@@ -139,9 +141,27 @@ def test_every_encoding_loses_nothing_if_the_adc_is_fine_enough() -> None:
         for dac_bits in (1, 2, 8):
             for encoding in ("offset", "differential", *(["two's complement"] if cell_bits == 1 else [])):
                 grain = Grain(ou_rows=1, cell_bits=cell_bits, dac_bits=dac_bits)
-                model = CrossbarModel(grain=grain, adc_bits=12, encoding=encoding)
-                assert loses_nothing(plan, model)
-                np.testing.assert_array_equal(LayerCrossbars(plan, model).matmul(x), x.astype(np.int64) @ values.T)
+                for conversions, adc_bits in (("per column", 12), ("per weight", 17)):
+                    model = CrossbarModel(grain=grain, adc_bits=adc_bits, encoding=encoding, conversions=conversions)
+                    assert loses_nothing(plan, model)
+                    np.testing.assert_array_equal(LayerCrossbars(plan, model).matmul(x), x.astype(np.int64) @ values.T)
+
+
+@pytest.mark.parametrize("encoding", ["offset", "differential", "two's complement"])
+def test_lossless_bits_of_a_chip_are_enough_and_no_fewer(encoding: str) -> None:
+    """Weights converted as a whole: with the bits that the chip names all weights at all rows are exact."""
+    base = load_chip("isaac-32nm")
+    grain = replace(base.grain, encoding=encoding)
+    chip = base.model_copy(update={"grain": grain, "conversions": "per weight"})
+    extreme = np.array([[127] * 8, [-127] * 8, [-128 if encoding != "differential" else -127] * 8], np.int8)
+    plan, x = one_filter_each(extreme), np.full((1, 8), -1, np.int8)  # every bit of every input is 1
+    bits = chip.lossless_adc_bits
+    model = CrossbarModel.of(chip, adc_bits=bits)
+    assert loses_nothing(plan, model)
+    np.testing.assert_array_equal(LayerCrossbars(plan, model).matmul(x), integer_matmul(plan, x))
+    fewer = CrossbarModel.of(chip, adc_bits=bits - 1)
+    assert not loses_nothing(plan, fewer)
+    assert (LayerCrossbars(plan, fewer).matmul(x) != integer_matmul(plan, x)).any()
 
 
 def one_filter_each(donors: np.ndarray) -> LayerPlan:

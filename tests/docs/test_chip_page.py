@@ -16,7 +16,7 @@ CHIP, FIGURES = "my-chip.toml", "my-figures.toml"
 MISTAKES = {
     "`adc_bit = 4`": (CHIP, r"^adc_bits = .*", "adc_bit = 4"),
     "no `mesh_columns`": (CHIP, r"^mesh_columns = .*", ""),
-    "`crossbar_rows = 100`": (CHIP, r"^crossbar_rows = .*", "crossbar_rows = 100"),
+    "`crossbar_rows = 4`": (CHIP, r"^crossbar_rows = .*", "crossbar_rows = 4"),
     '`accumulate = "gathered"`': (CHIP, r"^mesh_columns = .*", 'mesh_columns = 14\naccumulate = "gathered"'),
     '`components = "isaac"`': (CHIP, r"^components = .*", 'components = "isaac"'),
     'in the table, `unit = "mW"`': (FIGURES, r'^(power = .*unit = )"W"', r'\1"mW"'),

@@ -32,6 +32,7 @@ NOT_GIVEN = {
     "python benchmarks/accuracy.py --write docs/accuracy.md": LONG,
     "python benchmarks/gpt.py --write docs/gpt.md": LONG,
     "python benchmarks/real.py --cached --write docs/real.md": LONG,
+    "python benchmarks/validation.py --write docs/validation.md": "tests/benchmarks/test_validation.py does",
     "python benchmarks/calibrate.py": LONG,
     "python benchmarks/architectures.py --write docs/any-model.md": LONG,
     "python benchmarks/accumulate.py": LONG,

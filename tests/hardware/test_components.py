@@ -5,7 +5,9 @@ import pytest
 
 from prap_pim.common.errors import UserError
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
-from prap_pim.hardware.chip import load_chip
+from prap_pim.cost.price import Instances, area, leakage
+from prap_pim.cost.schedule import ou_step_stages
+from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.components import COMPONENTS, REQUIRED, load_table, table_names
 
 
@@ -64,8 +66,6 @@ def test_adc_conventions() -> None:
 
 
 def test_leakage_is_charged_where_given(tmp_path: Path) -> None:
-    from prap_pim.cost.price import Instances, leakage
-
     text = (COMPONENTS / "prap-2023.toml").read_text()
     given = '[router]\nleakage = { value = 1e-3, unit = "W", source = "a test" }'
     (tmp_path / "mine.toml").write_text(text.replace("[router]", given))
@@ -78,8 +78,6 @@ def test_leakage_is_charged_where_given(tmp_path: Path) -> None:
 
 def test_what_gathering_needs_is_asked_for_where_it_is_used(tmp_path: Path) -> None:
     """A table may lack the dot registers as long as no chip gathers; not a part of their figures."""
-    from prap_pim.cost.price import Instances, area, leakage
-
     text = (COMPONENTS / "prap-2023.toml").read_text()
     begin, end = text.index("[dot_register]"), text.index("[accumulator]")
     (tmp_path / "without.toml").write_text(text[:begin] + text[end:])
@@ -107,6 +105,44 @@ def test_a_tables_dot_registers_are_a_line_through_isaacs_register_files() -> No
         assert joules == pytest.approx(watts / 1.2e9, rel=0.1)
     authors = load_table("prap-2023")("dot_register", "energy_per_access_byte")
     assert 256 * authors == pytest.approx(load_table("prap-2023")("output_register", "energy_per_write"), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "nanoseconds", "picojoules"),
+    [  # of 6 bits; the table: 2 mW and 1.2 GS/s for 8 bits
+        ({}, 1 / 1.2, 2 / 1.2),
+        ({"adc_time": "bits/rate", "adc_energy": "power*bits/rate"}, 6 / 1.2, 6 * 2 / 1.2),
+        ({"adc_time": "(bits+2)/rate", "adc_energy": "power*(bits+2)/rate"}, 8 / 1.2, 8 * 2 / 1.2),
+        ({"adc_time": "2^bits/rate", "adc_energy": "power*2^bits/rate"}, 64 / 1.2, 64 * 2 / 1.2),  # a ramp
+        ({"adc_scaling": "bits"}, 1 / 1.2, 6 / 8 * 2 / 1.2),
+        ({"adc_scaling": "2^bits"}, 1 / 1.2, 64 / 256 * 2 / 1.2),
+        ({"adc_scaling": "2^b/(b+1)"}, 1 / 1.2, (64 / 7) / (256 / 9) * 2 / 1.2),
+    ],
+)
+def test_laws_of_a_converter(change: dict[str, str], nanoseconds: float, picojoules: float) -> None:
+    chip = Chip.checked(load_chip("isaac-32nm").model_dump() | {"adc_scaling": "as published"} | change, "test")
+    table = load_table("isaac-32nm")
+    assert conversion_time(chip, table) == pytest.approx(nanoseconds * 1e-9, rel=1e-9)
+    assert conversion_energy(chip, table) == pytest.approx(picojoules * 1e-12, rel=1e-9)
+
+
+def test_time_of_a_conversion_by_table(tmp_path: Path) -> None:
+    row = '[adc]\ntime_at_6_bits = { value = 4e-9, unit = "s", source = "a test" }'
+    (tmp_path / "mine.toml").write_text((COMPONENTS / "isaac-32nm.toml").read_text().replace("[adc]", row))
+    chip = load_chip("isaac-32nm").model_copy(update={"adc_time": "by table"})
+    assert conversion_time(chip, load_table(tmp_path / "mine.toml")) == 4e-9
+    with pytest.raises(UserError, match=r"no time of an ADC of 6 bits \(adc_bits\).* choose another adc_time"):
+        conversion_time(chip, load_table("isaac-32nm"))
+
+
+def test_crossbars_that_share_converters() -> None:
+    """4 of the 8 crossbars of a PE: two sets of ADCs to a PE, and 4 turns of conversions to an OU step."""
+    chip, table = load_chip("isaac-32nm"), load_table("isaac-32nm")
+    shared = Chip.checked(chip.model_dump() | {"crossbars_per_adc": 4}, "test")
+    whole = Instances(crossbars=16, pes=2, tiles=1, index_bytes=0)
+    assert area(whole, shared, table)["adc"] == pytest.approx(area(whole, chip, table)["adc"] / 4)
+    assert ou_step_stages(shared, table)["ADC"] == pytest.approx(4 * ou_step_stages(chip, table)["ADC"])
+    assert ou_step_stages(shared, table)["crossbar"] == ou_step_stages(chip, table)["crossbar"]
 
 
 def test_resolution_that_the_table_lacks() -> None:
@@ -154,3 +190,26 @@ def test_conventions_are_said_in_words() -> None:
     assert words["survey-32nm"][1] == (
         "a conversion costs power/rate = 0.852 pJ, power from the table's row of that resolution"
     )
+
+
+def test_a_table_borrows_what_it_does_not_have(tmp_path: Path) -> None:
+    adc = """
+        [adc]
+        power = { value = 1e-3, unit = "W", source = "a test" }
+        rate = { value = 1e9, unit = "Hz", source = "a test" }
+        resolution = { value = 5, unit = "bit", source = "a test" }
+        area = { value = 1e-9, unit = "m2", source = "a test" }
+        """
+    (tmp_path / "mine.toml").write_text('borrows = "survey-32nm"' + adc)
+    mine, lender = load_table(tmp_path / "mine.toml"), load_table("survey-32nm")
+    assert mine("adc", "rate") == 1e9
+    assert mine("accumulator", "energy_per_add") == lender("accumulator", "energy_per_add")
+    source = lender.figures["accumulator", "energy_per_add"].source
+    assert mine.figures["accumulator", "energy_per_add"].source == f"borrowed from survey-32nm: {source}"
+    assert ("adc", "energy_at_6_bits") not in mine.figures  # of another converter
+    (tmp_path / "mine.toml").write_text('borrows = "isaac"' + adc)
+    with pytest.raises(UserError, match=r"mine.toml: borrows: no component table 'isaac' \(did you mean 'isaac-32nm'"):
+        load_table(tmp_path / "mine.toml")
+    (tmp_path / "mine.toml").write_text('borrows = ["isaac-32nm"]' + adc)
+    with pytest.raises(UserError, match=r"mine.toml: borrows: no component table"):
+        load_table(tmp_path / "mine.toml")

@@ -1,6 +1,7 @@
 """A crossbar cell by cell: one input step, one bitline, one row at a time, in plain Python."""
 
 import math
+from collections.abc import Callable
 
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
@@ -41,6 +42,14 @@ def weight_digits(value: int, bits: int, width: int, encoding: str | None) -> tu
     return up + down, counts + [-count for count in counts], 0
 
 
+def convert_signed(current: float, adc_bits: int, largest: int, adc_range: str) -> int:
+    """What an ADC with codes of both signs makes of a current: the nearest, half way the higher."""
+    step = 1
+    while adc_range == "scale" and step * max(1, 2 ** (adc_bits - 1) - 1) < largest:
+        step *= 2
+    return min(max(math.floor(current / step + 0.5), -(2 ** (adc_bits - 1))), 2 ** (adc_bits - 1) - 1) * step
+
+
 def convert(current: float, adc_bits: int, largest: int, adc_range: str) -> int:
     """What the ADC makes of a current, as a count."""
     step = 1
@@ -50,6 +59,24 @@ def convert(current: float, adc_bits: int, largest: int, adc_range: str) -> int:
     while code < 2**adc_bits - 1 and current >= (code + 0.5) * step:
         code += 1
     return code * step
+
+
+def step_of_weights(driven: list, converter: Callable[[float], int]) -> int:
+    """One conversion of a whole weight: each column's current counts as much as the column does."""
+    current = 0.0
+    for digit, (levels, counts, _), copy, row in driven:
+        for column, count in enumerate(counts):
+            current += count * digit * (levels[column] if copy is None else copy[column][row])
+    return converter(current)
+
+
+def combined(
+    current: float, adc_bits: int, height: int, bits: int, grain: Grain, encoding: str | None, adc_range: str
+) -> int:
+    """A weight's current as its ADC counts it."""
+    kind = encoding or grain.encoding or ("two's complement" if grain.cell_bits == 1 else "offset")
+    largest = height * (2**grain.dac_bits - 1) * (2 ** (bits if kind == "offset" else bits - 1) - 1)
+    return (convert if kind == "offset" else convert_signed)(current, adc_bits, largest, adc_range)
 
 
 def fit(value: int, bits: int | None, overflow: str) -> tuple[int, int]:
@@ -78,6 +105,7 @@ def brute_force_with(
     fraction_bits: int | None = None,
     overflow: str = "saturate",
     cells: list[list[list[list[float]]]] | None = None,
+    conversions: str = "per column",
 ) -> tuple[list[list[int]], int]:
     """Accumulators [position][filter] in units of 2**-places, and how many values did not fit their registers.
 
@@ -103,6 +131,12 @@ def brute_force_with(
                 total = 0
                 for copy in copies:
                     for step in range(grain.input_steps):
+                        if conversions == "per weight":
+                            total += step_of_weights(
+                                [(x[0][step], w, copy, r) for x, w, r in zip(driven, stored, used, strict=True)],
+                                lambda current: combined(current, adc_bits, height, bits, grain, encoding, adc_range),
+                            ) * (driven[0][1][step] if driven else 0)
+                            continue
                         for column in range(len(stored[0][0]) if stored else 0):
                             current = 0.0
                             for x, w, r in zip(driven, stored, used, strict=True):

@@ -25,7 +25,43 @@ def bits_for(count: int) -> int:
 
 def columns_of(plan: LayerPlan, chip: Chip) -> int:
     """Columns of a donor: whole weights have the bits that the chip gives them, narrower ones their own."""
-    return ceil((chip.grain.weight_bits if plan.weight_bits == 8 else plan.weight_bits) / chip.grain.cell_bits)
+    bits = chip.grain.weight_bits if plan.weight_bits == 8 else max(plan.weight_bits, chip.grain.cell_bits)
+    return cells_of(bits, chip)
+
+
+def cells_of(bits: int, chip: Chip) -> int:
+    """Cells of a weight: one for every few of its bits, or of its magnitude's, twice."""
+    if chip.grain.encoding == "differential":
+        return 2 * ceil((bits - 1) / chip.grain.cell_bits)
+    return ceil(bits / chip.grain.cell_bits)
+
+
+def input_steps_of(chip: Chip) -> list[int]:
+    """Bits of each step of an input."""
+    steps, left = [], chip.grain.input_bits
+    while left > 0:
+        steps.append(min(left, chip.grain.dac_bits))
+        left -= chip.grain.dac_bits
+    return steps
+
+
+def pulses_of(law: str, bits: int) -> int:
+    """Pulses that bring so many bits to a row."""
+    return {"1": 1, "bits": bits, "2^bits-1": 2**bits - 1}[law]
+
+
+def to_convert(columns: list[int], chip: Chip) -> list:
+    """What the converters of an OU see: its columns, or the weights that lie in it, whole or in part."""
+    return columns if chip.conversions == "per column" else list(dict.fromkeys(columns))
+
+
+def most_to_convert(plan: LayerPlan, chip: Chip) -> int:
+    """The same of a full OU, wherever in it weights begin."""
+    each = columns_of(plan, chip)
+    ends = [[(begin + at) // each for at in range(chip.grain.ou_columns)] for begin in range(each)]
+    if chip.grain.ou_columns % each == 0:
+        ends = ends[:1]
+    return max(len(to_convert(columns, chip)) for columns in ends)
 
 
 def ous_of(plan: LayerPlan, chip: Chip) -> list[tuple[int, list[int]]]:
@@ -45,7 +81,7 @@ def dense_ous_of(plan: LayerPlan, chip: Chip) -> int:
     """OUs without pruning or reuse: of all ways to cut the rows into stretches that run on over a limited number of
     convolution groups, the one with the fewest."""
     own_rows, own_filters = plan.inputs // plan.convolution_groups, plan.filters // plan.convolution_groups
-    columns = own_filters * ceil(chip.grain.weight_bits / chip.grain.cell_bits)
+    columns = own_filters * cells_of(chip.grain.weight_bits, chip)
     found = []
     for limit in range(1, plan.convolution_groups + 1):
         ous, stretch = 0, []
@@ -231,19 +267,21 @@ def simulate(
                     if needs_row_index(group):
                         index += grain.ou_rows * bits_for(plan.inputs)
                 crossbar[at]["ous"] += 1
-                for step in range(ceil(grain.input_bits / grain.dac_bits)):
+                for step, bits in enumerate(input_steps_of(chip)):
                     if (position, step, group) in skipped:
                         continue
                     events["ou_steps"] += 1
                     crossbar_steps[at] += 1
-                    waiting, first = list(columns), True
+                    waiting, first = to_convert(columns, chip), True
+                    pulses = pulses_of(chip.dac_energy, bits)
                     while waiting:
                         if first or not chip.sample_and_hold:
-                            events["row_drives"] += len(rows)
-                            events["cell_reads"] += len(rows) * len(columns)
+                            events["row_drives"] += len(rows) * pulses
+                            events["cell_reads"] += len(rows) * len(columns) * pulses
                         first = False
                         taken, waiting = waiting[: chip.adcs_per_crossbar], waiting[chip.adcs_per_crossbar :]
                         events["conversions"] += len(taken)
+                        events["samples"] += len(taken) * pulses
                         events["shift_adds"] += len(taken)
                 events["output_register_writes"] += 1
                 for donor in dict.fromkeys(columns):
@@ -342,6 +380,7 @@ def simulate(
     rounds = max(len(range(copy, positions, copies)) for copy in range(copies))
     busiest["merge_bits"] = max(tile_bits.values(), default=0) / rounds
     busiest["inter_tile_bits"] = max(link_bits.values()) / rounds
+    busiest["rounds"] = ceil(most_to_convert(plan, chip) / chip.adcs_per_crossbar)
     busiest["steps"] = max(crossbar_steps.values(), default=0) / positions
     events |= {"copies": copies, "rounds": rounds, "output_tiles": len(set(homes))}
     for group in range(plan.groups):
@@ -371,16 +410,16 @@ def serial_seconds(
     for position in range(layer.output_shape[1] * layer.output_shape[2]):
         for at, ous in enumerate(placed):
             for group, _ in ous:
-                for step in range(ceil(chip.grain.input_bits / chip.grain.dac_bits)):
+                for step, bits in enumerate(input_steps_of(chip)):
                     if (position, step, group) in skipped:
                         continue
-                    columns, first = chip.grain.ou_columns, True
+                    columns, first = most_to_convert(plan, chip), True
                     while columns > 0:
                         if first or not chip.sample_and_hold:
                             for stage in ("input_register", "row_decoder", "dac", "crossbar"):
-                                clocks[at] += latency[stage]
+                                clocks[at] += latency[stage] * pulses_of(chip.dac_time, bits)
                         for stage in ("column_mux", "adc", "shift_add"):
-                            clocks[at] += latency[stage]
+                            clocks[at] += latency[stage] * chip.crossbars_per_adc
                         first = False
                         columns -= chip.adcs_per_crossbar
         now += max(len(ous) for ous in placed) * latency["output_register"]

@@ -4,7 +4,8 @@ from prap_pim.cost.activity import Busiest, LayerActivity, activity
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
 from prap_pim.cost.estimate import CostReport, LayerCost, Timing, ZeroInput, activities, cost
 from prap_pim.cost.phase import Phase, Traced, check_counts, check_phase, of_phase
-from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency, time_positions
+from prap_pim.cost.schedule import LayerTime, builds, layer_time, ou_step_stages, pipelined_latency, time_positions
+from prap_pim.cost.writes import Writes
 
 __all__ = [
     "Busiest",
@@ -15,6 +16,7 @@ __all__ = [
     "Phase",
     "Timing",
     "Traced",
+    "Writes",
     "ZeroInput",
     "activities",
     "activity",
@@ -27,6 +29,7 @@ __all__ = [
     "cost",
     "layer_time",
     "of_phase",
+    "ou_step_stages",
     "pipelined_latency",
     "time_positions",
 ]

@@ -79,6 +79,7 @@ class Busiest:
         steps: OU steps of the crossbar that has most of them in the whole inference, per position: crossbars of a layer
             need not wait for each other at every position. None: all input steps of ``ous``.
         gathered: filters whose sums the busiest PE's adders hand to its accumulators; 0 where uses are scattered.
+        rounds: of conversions that a full OU of the plan's weights needs; None: the chip's.
     """
 
     ous: float
@@ -91,6 +92,7 @@ class Busiest:
     inter_tile_bits: float
     steps: float | None = None
     gathered: float = 0
+    rounds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ class LayerActivity:
         rounds: positions that the copy with most of them does one after another.
         output_tiles: tiles in which copies finish outputs; they share the digital work.
         ou_steps: OUs x input steps x positions, less those that are skipped.
-        row_drives: one wordline raised for one read; only rows that the plan uses.
-        cell_reads: cells on driven rows and converted columns, per read.
-        conversions: one ADC sample of one column; columns without a weight are not converted.
+        row_drives: one wordline raised for one pulse of a read; only rows that the plan uses.
+        cell_reads: cells on driven rows and converted columns, per pulse.
+        conversions: one ADC sample of one column, or of one weight; columns without a weight are not converted.
+        samples: one for each conversion and pulse of its read.
         shift_adds: one per conversion: the sample enters the output register at its column's and input step's place.
         output_register_writes: one per OU and position: its finished dot products.
         input_register_loads, input_register_bytes: one load per run and position.
@@ -145,6 +148,7 @@ class LayerActivity:
     row_drives: int
     cell_reads: int
     conversions: int
+    samples: int
     shift_adds: int
     output_register_writes: int
     input_register_loads: int
@@ -209,10 +213,24 @@ def activity(
     if chip.sample_and_hold:
         group_reads, group_cells = full + (rest > 0), columns
     else:
-        rest_rounds = -(-rest // chip.adcs_per_crossbar)
+        rest_rounds = -(-rest // chip.adcs_per_crossbar)  # of columns: weights are converted as a whole if sampled
         group_reads = full * chip.conversion_rounds + rest_rounds
         group_cells = full * chip.conversion_rounds * grain.ou_columns + rest_rounds * rest
     pairs = _worked_pairs(plan, grain.input_steps * positions, zero_input)  # [group]
+    converted = columns
+    if chip.conversions == "per weight":
+        inside = np.cumsum(np.arange(int(full.max(initial=0)) + 1) * grain.ou_columns % grain.columns_per_weight != 0)
+        converted = plan.donors_per_group + inside[np.maximum(full + (rest > 0) - 1, 0)]  # parts of weights count, too
+    pulses = chip.input_pulses(chip.dac_energy)
+
+    def pulsed(counts: Int64) -> int:
+        """Events of a group and pair, int64 [group], for all pulses; steps that are skipped are of the mean pulses."""
+        return (
+            int(np.rint(counts * pairs * pulses / grain.input_steps).sum())
+            if pulses != grain.input_steps
+            else int((counts * pairs).sum())
+        )
+
     run_pairs = mapping.run_ous * pairs[mapping.run_group]  # [run], OU steps
     crossbar_steps = _largest_sum(mapping.run_crossbar, run_pairs, mapping.crossbars)
     # positions that the copies of one tile do, in as many rounds as a copy has positions
@@ -268,10 +286,11 @@ def activity(
         rounds=rounds,
         output_tiles=mapping.output_tiles(mapping.copies),
         ou_steps=int(run_pairs.sum()),
-        row_drives=int((group_reads * used_rows * pairs).sum()),
-        cell_reads=int((group_cells * used_rows * pairs).sum()),
-        conversions=int((columns * pairs).sum()),
-        shift_adds=int((columns * pairs).sum()),
+        row_drives=pulsed(group_reads * used_rows),
+        cell_reads=pulsed(group_cells * used_rows),
+        conversions=int((converted * pairs).sum()),
+        samples=pulsed(converted),
+        shift_adds=int((converted * pairs).sum()),
         output_register_writes=mapping.ous * positions,
         input_register_loads=len(mapping.run_group) * positions,
         input_register_bytes=int(load_bytes.sum()) * positions,
@@ -309,6 +328,7 @@ def activity(
             inter_tile_bits=(int(from_tiles.sum()) * chip.partial_sum_bits + output_bytes * 8) * tile_share,
             steps=crossbar_steps / max(1, positions),
             gathered=sums.gathered,
+            rounds=chip.rounds(grain),
         ),
     )
 

@@ -1,7 +1,7 @@
 """The whole cost of a network plan on a chip: counts, times, energy, area."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -14,11 +14,14 @@ from prap_pim.cost.activity import LayerActivity, activation_bytes, activity
 from prap_pim.cost.adc import conventions
 from prap_pim.cost.price import Instances, area, energy, leakage, total
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency
+from prap_pim.cost.writes import Writes, in_turns, programming
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import ComponentTable, UsedFigure, load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.mapping import LayerMapping, Mode, NetworkMapping, map_network, replicate, share_out
+
+_YEAR_S = 365.25 * 24 * 3600
 
 ZeroInput = Mapping[str, NDArray[np.float64]]
 
@@ -110,7 +113,9 @@ class CostReport:
         cache_bytes: keys and values that are kept; 0 of a network that is costed as a whole.
         conventions: how a conversion is timed and charged, in words.
         figures: every figure of the table, with source.
-        warnings: of the chip.
+        warnings: of the chip, and of a network that is larger than it.
+        writes: what programming the cells takes, once or, where the network is larger than the chip, in each inference:
+            times and energy are then with it, and crossbars and tiles of layers are more than the chip has.
     """
 
     network: str
@@ -130,6 +135,7 @@ class CostReport:
     conventions: tuple[str, ...]
     figures: tuple[UsedFigure, ...]
     warnings: tuple[str, ...]
+    writes: Writes
 
     def __repr__(self) -> str:
         what = f"{self.network}, {self.method}, on {self.chip.name}: {len(self.layers)} layers"
@@ -148,7 +154,16 @@ class CostReport:
             ("crossbars", f"{self.crossbars:,}"),
             ("OU steps", f"{self.ou_steps:,}"),
             ("multiplications on crossbars", f"{self.crossbar_macs / self.macs:.1%}"),
+            ("cells written to program it", f"{self.stored_cells:,}"),
+            ("energy of programming", _known(self.programming_j, "J")),
+            ("time of programming", _known(self.programming_s, "s")),
         ]
+        if self.turns > 1:
+            rows += [
+                ("turns", f"{self.turns:,}"),
+                ("cells written in an inference", f"{self.cells_written:,}"),
+                ("inferences until cells wear out", _known(self.endured_inferences, "")),
+            ]
         caption = f"{self.network} ({self.method}) on {self.chip.name}, for one inference"
         return html_table(caption, ("figure", "value"), rows)
 
@@ -201,6 +216,42 @@ class CostReport:
     def stored_cells(self) -> int:
         """Cells that are programmed, in all copies."""
         return sum(layer.stored_cells for layer in self.layers)
+
+    @property
+    def programming_j(self) -> float | None:
+        """Joules of writing all stored cells once; None: the component table does not say (``writes.unknown``)."""
+        return self.writes.energy_j
+
+    @property
+    def programming_s(self) -> float | None:
+        """Seconds of it; None likewise."""
+        return self.writes.time_s
+
+    @property
+    def unknown_writes(self) -> list[str]:
+        """Figures of writing that the component table lacks."""
+        return list(self.writes.unknown)
+
+    @property
+    def turns(self) -> int:
+        """Turns in which layers are written and computed; 1: all fit the chip."""
+        return self.writes.turns
+
+    @property
+    def cells_written(self) -> int:
+        """In every inference; 0 of a network that fits the chip."""
+        return self.writes.per_inference
+
+    @property
+    def endured_inferences(self) -> float | None:
+        """Until the cells are worn out; None: the table has no endurance, or nothing is written."""
+        return self.writes.inferences if self.cells_written else None
+
+    def years(self, rate_per_s: float) -> float | None:
+        """That cells last at so many inferences a second: infinite if the network fits the chip; None: the component
+        table has no endurance."""
+        inferences = self.writes.inferences
+        return None if inferences is None else inferences / rate_per_s / _YEAR_S
 
     @property
     def copies(self) -> dict[str, int]:
@@ -264,8 +315,10 @@ def cost(
         for layer in network.layers:
             if layer.name not in zero_input:
                 raise UserError(f"layer {layer.name}: no zero-input shares were measured for it")
+    asked, chip = chip, chip.model_copy(update={"grain": chip.grain.reading(plan.input_bits)})
     mapping = map_network(network, plan, chip, mode, crossbars)
-    if crossbars is not None:
+    lack = mapping.shortage(network, chip)
+    if crossbars is not None and not lack:
         spread = spread_idle and mode == "spread"
         mapping = _within(crossbars, network, mapping, chip, table, zero_input, spread)
     counts = activities(network, mapping, chip, zero_input)
@@ -278,20 +331,32 @@ def cost(
         index_bytes=sum(layer.index_stored_bytes for layer in layers),
         dot_register_bytes=sum(layer.crossbars * layer.activity.dot_register_bytes for layer in layers),
         memory_bytes=sum(layer.activity.memory_bytes for layer in layers),
+        adc_groups=sum(
+            layer.copies * -(-layer.crossbars // layer.copies // chip.crossbars_per_adc) for layer in layers
+        ),
     )
     times = {layer.name: layer.time for layer in layers}
     serial_s = sum(time.serial_s for time in times.values())
+    serial = Timing(serial_s, 1 / serial_s)
+    pipelined = Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values()))
+    writes, warnings = programming(mapping, chip, table), chip.warnings
+    if lack:
+        writes, *seconds = in_turns(network, mapping, counts, chip, table)
+        serial, pipelined = (Timing(each, 1 / each) for each in seconds)
+        layers = tuple(_written(layer, writes) for layer in layers)
+        instances = instances.at_most(chip)
+        warnings = (*warnings, f"{lack}: layers are written in {writes.turns} turns, anew in every inference")
     return CostReport(
         network=network.name,
         method=plan.method,
         mode=mode,
         budget=crossbars,
-        chip=chip,
+        chip=asked,
         layers=layers,
         macs=network.macs,
         crossbar_macs=network.crossbar_macs,
-        serial=Timing(serial_s, 1 / serial_s),
-        pipelined=Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values())),
+        serial=serial,
+        pipelined=pipelined,
         energy_breakdown_j={
             component: sum(layer.energy_breakdown_j[component] for layer in layers)
             for component in layers[0].energy_breakdown_j
@@ -301,8 +366,19 @@ def cost(
         cache_bytes=sum(op.cached for op in network.digital) * activation_bytes(chip),
         conventions=conventions(chip, table),
         figures=tuple(table.figures.values()),
-        warnings=chip.warnings,
+        warnings=warnings,
+        writes=writes,
     )
+
+
+def _written(layer: LayerCost, writes: Writes) -> LayerCost:
+    """With the energy of writing it in every inference."""
+    joules = (writes.energy_j or 0.0) * layer.stored_cells / max(1, writes.cells)
+    return replace(layer, energy_breakdown_j={**layer.energy_breakdown_j, "cell": joules})
+
+
+def _known(value: float | None, unit: str) -> str:
+    return "n/a" if value is None else f"{value:.4g} {unit}".rstrip()
 
 
 def _within(

@@ -1,7 +1,7 @@
 """From counts to joules and square metres. Each line says what a figure is charged for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prap_pim.cost.activity import LayerActivity
 from prap_pim.cost.adc import conversion_energy, converter_area, converter_leakage
@@ -46,16 +46,31 @@ class Instances:
     index_bytes: int
     dot_register_bytes: int = 0
     memory_bytes: int = 0
+    adc_groups: int | None = None  # crossbars that share converters, of each copy; None: as if all stood side by side
+
+    def at_most(self, chip: Chip) -> "Instances":
+        """What a chip has, if the layers on it take turns; they share its crossbars' dot registers."""
+        tiles = min(self.tiles, chip.max_tiles or self.tiles)
+        crossbars = tiles * chip.crossbars_per_tile
+        return replace(
+            self,
+            crossbars=crossbars,
+            pes=tiles * chip.pes_per_tile,
+            tiles=tiles,
+            dot_register_bytes=-(-self.dot_register_bytes * crossbars // max(1, self.crossbars)),
+            adc_groups=crossbars // chip.crossbars_per_adc,
+        )
 
     def of(self, component: str, chip: Chip) -> int:
         """How many instances of a component these hold."""
+        groups = -(-self.crossbars // chip.crossbars_per_adc) if self.adc_groups is None else self.adc_groups
         return {
-            "adc": self.crossbars * chip.adcs_per_crossbar,
+            "adc": groups * chip.adcs_per_crossbar,
             "dac": self.crossbars * chip.crossbar_rows,
             "crossbar": self.crossbars,
             "sample_and_hold": self.crossbars * chip.crossbar_columns * chip.sample_and_hold,
             "input_register": self.crossbars,
-            "shift_add": self.crossbars * chip.adcs_per_crossbar,
+            "shift_add": groups * chip.adcs_per_crossbar,
             "output_register": self.crossbars,
             "accumulator": self.crossbars + self.pes * chip.crossbars_per_pe * chip.gathers,  # a PE's tree of adders
             "partial_sum_buffer": self.pes,
@@ -76,7 +91,7 @@ def energy(activity: LayerActivity, chip: Chip, table: ComponentTable) -> dict[s
     joules = dict.fromkeys(COMPONENTS, 0.0)
     joules["adc"] = activity.conversions * conversion_energy(chip, table)
     if chip.sample_and_hold:
-        joules["sample_and_hold"] = activity.conversions * table("sample_and_hold", "energy_per_sample")
+        joules["sample_and_hold"] = activity.samples * table("sample_and_hold", "energy_per_sample")
     for component, figure, event in ENERGY:
         joules[component] += getattr(activity, event) * table(component, figure)
     if chip.gathers:

@@ -24,7 +24,7 @@ from prap_pim.crossbar.kernels.table import Answers, accumulate_by_noisy_table, 
 from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.crossbar.windows import Windows
 from prap_pim.crossbar.wires import effective_conductances
-from prap_pim.hardware.grain import Grain
+from prap_pim.hardware.grain import Grain, combined_range
 from prap_pim.ir.plan import LayerPlan
 
 Int8 = NDArray[np.int8]
@@ -109,9 +109,13 @@ def check_inputs(plan: LayerPlan, inputs: Int8, model: CrossbarModel) -> None:
     model.input_slices.check(inputs, f"layer {plan.name}: inputs")
 
 
-def largest_count(plan: LayerPlan, model: CrossbarModel) -> int:
-    """The largest count that an ideal bitline can have."""
-    return int(plan.rows.shape[1]) * model.input_slices.largest_digit * model.weight_slices(plan).largest_level
+def count_range(plan: LayerPlan, model: CrossbarModel) -> tuple[int, int]:
+    """The lowest and the highest count of an ideal bitline, or of the combined bitlines of a weight."""
+    weights, driven = model.weight_slices(plan), int(plan.rows.shape[1]) * model.input_slices.largest_digit
+    if model.conversions == "per column":
+        return 0, driven * weights.largest_level
+    low, high = combined_range(weights.bits, weights.encoding)
+    return driven * low, driven * high
 
 
 def loses_nothing(plan: LayerPlan, model: CrossbarModel) -> bool:
@@ -120,8 +124,9 @@ def loses_nothing(plan: LayerPlan, model: CrossbarModel) -> bool:
     The cells are ideal, the ADC has a code for all that a bitline sums, accumulators keep all binary places, and no
     register can overflow, whatever the order of the sums.
     """
-    largest = largest_count(plan, model)
-    fine_adc = model.adc_step(largest) == 1 and largest < 1 << model.adc_bits
+    lowest, largest = count_range(plan, model)
+    codes = 1 << (model.adc_bits - (lowest < 0))
+    fine_adc = model.adc_step(largest, lowest < 0) == 1 and largest < codes and -lowest <= codes
     places = model.fraction_bits is None or model.fraction_bits >= plan.fraction_bits
     if not (model.noise_free and fine_adc and places):
         return False
@@ -195,9 +200,13 @@ class LayerCrossbars:
         self.copies = _copies(plan, model)
         self._average = np.log2(self.copies).astype(np.int64)
         self._gain, self._drop = _gains(plan, model)
-        self._adc_step = model.adc_step(largest_count(plan, model))
+        lowest, largest = count_range(plan, model)
+        self._adc_step = model.adc_step(largest, lowest < 0)
         self._adc_top = (1 << model.adc_bits) - 1
+        self._bias = self._adc_step << (model.adc_bits - 1) if lowest < 0 else 0
         self._weights = model.weight_slices(plan)
+        self._combined = model.conversions == "per weight"
+        self._factors = np.ones(1, np.int64) if self._combined else self._weights.factors
         self._inputs = model.input_slices
         self._tabled = plan.rows.shape[1] <= 8 and model.grain.dac_bits == 1
         self._ranges = _group_ranges(plan.donor_start, _TABLE_ENTRIES // 256)
@@ -246,7 +255,7 @@ class LayerCrossbars:
         positions = len(windows.base)
         accumulator = np.zeros((self.plan.filters, positions), np.int64)
         few = positions < _FEW_POSITIONS and not self._chunks
-        if self.model.noise_free and (few or not self._tabled):
+        if self.model.noise_free and not self._combined and (few or not self._tabled):
             self._by_count(windows, accumulator)
         else:
             if self._guarded is None:
@@ -303,6 +312,11 @@ class LayerCrossbars:
         start = self.plan.donor_start[low : high + 1] - donors.start
         copy_start = np.append(0, np.cumsum(self.copies[donors]))
         signal, variance = self._program(number, low, high)
+        if self._combined:
+            signal, variance = (
+                np.einsum("dch,c->dh", cells, self._weights.factors.astype(np.float64) ** power)[:, None, :]
+                for cells, power in ((signal, 1), (variance, 2))
+            )
         table, quiet = np.zeros(0, np.int32), np.zeros(0, np.float32)
         if self._tabled:
             signal, variance = _by_row(signal), _by_row(variance)
@@ -321,7 +335,7 @@ class LayerCrossbars:
     def _table_type(self) -> type[np.signedinteger[Any]]:
         """int32 if no dot product can exceed it."""
         top = min(self._adc_top, 1 << 40) * self._adc_step
-        answer = int(np.abs(self._weights.factors).sum()) * top + self._weights.offset * self.plan.rows.shape[1]
+        answer = int(np.abs(self._factors).sum()) * top + self._weights.offset * self.plan.rows.shape[1]
         largest = answer * int(np.abs(self._plane_factor).sum()) * int(self.copies.max(initial=1))
         return np.int32 if largest < 1 << 30 else np.int64
 
@@ -372,7 +386,8 @@ class LayerCrossbars:
 
     def _cells(self, signal: Float64, variance: Float64, copy_start: Int64) -> Cells:
         weights = self._weights
-        return Cells(signal, variance, weights.factors, self._adc_step, self._adc_top, weights.offset, copy_start)
+        adc = self._adc_step, self._adc_top, self._bias
+        return Cells(signal, variance, self._factors, *adc, weights.offset, copy_start)
 
     def _driven(self, windows: Windows, groups: tuple[int, int], factors: NDArray[np.signedinteger[Any]]) -> Driven:
         """The rows of these row groups, by the windows of a batch."""
@@ -416,7 +431,7 @@ class LayerCrossbars:
             for row in range(height):
                 ones = (levels[:, bit // width, row] >> bit % width & 1).astype(np.uint64)
                 words[:, bit, row // 64] |= ones << np.uint64(row % 64)
-        codes = adc_codes(largest_count(self.plan, self.model), self.model.adc_bits, self._adc_step)
+        codes = adc_codes(count_range(self.plan, self.model)[1], self.model.adc_bits, self._adc_step)
         column_start = np.arange(columns + 1, dtype=np.int64) * width
         stored = Bits(words, column_start, self._weights.factors, self._weights.offset, codes)
         whole = 0, self.plan.groups

@@ -35,10 +35,12 @@ class CrossbarModel(Settings):
         adc_bits: the ADC has the codes 0..2**adc_bits - 1.
         adc_range: "clip": a code stands for one count, larger counts are clipped. "scale": a code stands for the least
             power of two of counts with which the largest count has a code.
+        conversions: "per column", or "per weight": the currents of a weight's columns are weighted and combined before
+            the ADC, which then has the codes -2**(adc_bits - 1)..2**(adc_bits - 1) - 1 if they may be negative.
         encoding: of the weights. "two's complement" (1-bit cells alone: the top cell counts negative), "offset"
             (2**(weight_bits - 1) is added and taken off digitally) or "differential" (two sets of columns for the
             magnitudes of positive and negative weights, subtracted digitally; the most negative weight has no code).
-            None: two's complement for 1-bit cells, offset for wider ones.
+            None: the grain's; if it has none, two's complement for 1-bit cells, offset for wider ones.
         dot_bits: width of the register for a donor's dot product, sign included; None: wide enough.
         accumulator_bits: width of a filter's accumulator, sign included; None: wide enough.
         fraction_bits: binary places that accumulators keep of what uses with negative exponents add; a shift drops
@@ -51,6 +53,7 @@ class CrossbarModel(Settings):
     grain: Grain = Grain()
     adc_bits: Annotated[int, Field(ge=1, le=62, strict=True)]
     adc_range: Literal["clip", "scale"] = "clip"
+    conversions: Literal["per column", "per weight"] = "per column"
     encoding: Literal["two's complement", "offset", "differential"] | None = None
     dot_bits: Bits | None = None
     accumulator_bits: Bits | None = None
@@ -67,6 +70,8 @@ class CrossbarModel(Settings):
             UserError: a field is wrong.
         """
         fields = {"grain": chip.grain, "adc_bits": chip.adc_bits, "accumulator_bits": chip.partial_sum_bits}
+        if chip.conversions != "per column":
+            fields["conversions"] = chip.conversions
         return CrossbarModel.checked({**fields, **changes}, f"crossbars of chip {chip.name}")
 
     @field_validator("grain", mode="before")
@@ -97,7 +102,7 @@ class CrossbarModel(Settings):
     @property
     def weight_encoding(self) -> str:
         """``encoding``, or the one that the cells call for."""
-        return self.encoding or ("two's complement" if self.grain.cell_bits == 1 else "offset")
+        return self.encoding or self.grain.weight_encoding
 
     def weight_slices(self, plan: LayerPlan) -> WeightSlices:
         """How a weight of the plan is cut into cells.
@@ -113,9 +118,9 @@ class CrossbarModel(Settings):
         """Whether the cells are ideal."""
         return self.device is None or self.device.ideal
 
-    def adc_step(self, largest_count: int) -> int:
+    def adc_step(self, largest_count: int, signed: bool = False) -> int:
         """Counts that one code stands for."""
         if self.adc_range == "clip":
             return 1
-        codes = (1 << self.adc_bits) - 1
+        codes = max(1, (1 << (self.adc_bits - signed)) - 1)
         return 1 << (-(-largest_count // codes) - 1).bit_length()

@@ -57,6 +57,7 @@ def zero_input_rates(
         UserError: there are no images, the plan does not fit the network, or an input exceeds the grain's bits.
     """
     check_parts(captured, plan, grain=grain)
+    grain = grain.reading(plan.input_bits)
     if len(images) == 0:
         raise UserError("there are no calibration images to measure the rate of zero inputs on")
     model = compressed_model(captured, plan)

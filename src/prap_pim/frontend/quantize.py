@@ -1,4 +1,4 @@
-"""Static int8 grids of the activations that enter crossbar layers."""
+"""Static integer grids of the activations that enter crossbar layers: of 8 bits, or as few as the chip takes."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from prap_pim.common.progress import Steps, counted, unheard
 from prap_pim.common.settings import Settings
 from prap_pim.frontend import Captured, Inputs, Output, cut, divergence, judged_outputs
 from prap_pim.frontend.inputs import on_copies
+from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer
-from prap_pim.ir.plan import NetworkPlan
+from prap_pim.ir.plan import INT8, NetworkPlan
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-LEAST, MOST = -128, 127  # of an int8 activation
 _INPUTS = 32  # with which ranges are compared by what they do to the network's outputs, about
 _VALUES = 1 << 19  # of a layer's input that are looked at, about
 _POSITIONS = 512  # and positions, at least
@@ -49,12 +49,33 @@ class QuantizeConfig(Settings):
             filter, which is part of the bias.
         equalize: whether large input channels are divided by a factor, and the weights that read them multiplied by it,
             where the network allows it and int8 then loses less (Nagel et al., ICCV 2019; Xiao et al., ICML 2023).
+        input_bits: of an activation, 2 to 8; None: as many as the chip's inputs have, at most 8.
     """
 
     input_percentile: float | None = Field(default=None, gt=50, le=100)
     norm: Literal[2, 4] | None = None
     zero_point: bool = True
     equalize: bool = True
+    input_bits: int | None = Field(default=None, ge=2, le=8, strict=True)
+
+    @property
+    def bits(self) -> int:
+        """Of an activation."""
+        return self.input_bits or INT8
+
+    def on(self, chip: Chip) -> "QuantizeConfig":
+        """With the bits of the chip's inputs, where they are fewer than 8 and nothing was said.
+
+        Raises:
+            UserError: more were asked for.
+        """
+        most = chip.grain.input_bits
+        if self.bits <= most:
+            return self
+        if self.input_bits is None and most > 1:
+            return self.model_copy(update={"input_bits": most})
+        asked = self.input_bits or "at least 2"
+        raise UserError(f"chip {chip.name}: its inputs have {most} bits (input_bits); {asked} are needed")
 
     @staticmethod
     def given(value: "QuantizeConfig | Mapping[str, Any] | None") -> "QuantizeConfig":
@@ -75,28 +96,40 @@ LARGEST = QuantizeConfig(input_percentile=100)  # nothing is clipped
 
 @dataclass(frozen=True)
 class InputGrid:
-    """What the int8 integers at a layer's input stand for: ``x = step * (integer - zero)``.
+    """What the integers at a layer's input stand for: ``x = step * (integer - zero)``.
 
     Attributes:
         step: the real activation that a difference of 1 stands for, positive.
-        zero: the integer that stands for 0, -128..127.
+        zero: the integer that stands for 0, -128..127 of 8 bits.
+        bits: of an integer.
     """
 
     step: float
     zero: int = 0
+    bits: int = INT8
+
+    @property
+    def least(self) -> int:
+        """The lowest integer."""
+        return -(1 << (self.bits - 1))
+
+    @property
+    def most(self) -> int:
+        """The highest integer."""
+        return (1 << (self.bits - 1)) - 1
 
     def integers(self, x: Tensor) -> Tensor:
         """int8 activations: x / step, rounded half to even, plus zero, clipped. The one home of this rule."""
-        return (x / self.step).round_().add_(self.zero).clamp_(LEAST, MOST).to(torch.int8)
+        return (x / self.step).round_().add_(self.zero).clamp_(self.least, self.most).to(torch.int8)
 
     def rounded(self, x: Tensor) -> Tensor:
         """The values of the grid that x becomes, of the type of x."""
-        return (x / self.step).round_().clamp_(LEAST - self.zero, MOST - self.zero).mul_(self.step)
+        return (x / self.step).round_().clamp_(self.least - self.zero, self.most - self.zero).mul_(self.step)
 
 
 def grid_in(plan: NetworkPlan, name: str) -> InputGrid:
     """What the inputs of a layer stand for in a plan."""
-    return InputGrid(plan.input_step[name], plan.input_zero[name])
+    return InputGrid(plan.input_step[name], plan.input_zero[name], plan.input_bits)
 
 
 def input_grids(
@@ -248,26 +281,27 @@ class SeenInputs:
     def grid(self, config: QuantizeConfig) -> InputGrid:
         """The grid that suits what was seen; what has no step, an input that is always 0, gets 1. Inputs that are
         integers of a step already keep them."""
-        if own := self._own:
+        if config.bits == INT8 and (own := self._own):
             return own
+        symmetric_of, between = partial(_symmetric, bits=config.bits), partial(_between, bits=config.bits)
         largest = max(-self.low, self.high)
         if config.input_percentile is not None:
             magnitude = self._percentile(config.input_percentile, largest)
             share = magnitude / largest if largest > 0 else 1.0
             if config.zero_point and self._lopsided:
-                return _between(share * self.low, share * self.high)
-            return _symmetric(magnitude)
+                return between(share * self.low, share * self.high)
+            return symmetric_of(magnitude)
         if largest == 0:
-            return InputGrid(1.0)
+            return InputGrid(1.0, bits=config.bits)
         lost = partial(self.error, norm=config.norm or 2)
-        symmetric = min((_symmetric(share * largest) for share in _SHARES), key=lost)  # of equals the widest
+        symmetric = min((symmetric_of(share * largest) for share in _SHARES), key=lost)  # of equals the widest
         if not config.zero_point:
             return symmetric
         low, high = self.low, self.high
         for _ in range(2):  # one end after the other
-            high = min((share * self.high for share in _SHARES), key=lambda end: lost(_between(low, end)))
-            low = min((share * self.low for share in _SHARES), key=lambda end: lost(_between(end, high)))
-        lopsided = _between(low, high)
+            high = min((share * self.high for share in _SHARES), key=lambda end: lost(between(low, end)))
+            low = min((share * self.low for share in _SHARES), key=lambda end: lost(between(end, high)))
+        lopsided = between(low, high)
         return lopsided if lost(lopsided) < _WORTH_IT * lost(symmetric) else symmetric
 
     def error(self, grid: InputGrid, norm: int = 2) -> float:
@@ -275,7 +309,7 @@ class SeenInputs:
 
         With a norm of 4 the square root of the mean of fourth powers.
         """
-        ends = np.float32(LEAST - grid.zero), np.float32(MOST - grid.zero)
+        ends = np.float32(grid.least - grid.zero), np.float32(grid.most - grid.zero)
         energy = self._energy ** (norm // 2)
         return float(_error(self._rows.numpy(), energy, norm == 4, np.float32(grid.step), *ends) ** (2 / norm))
 
@@ -300,9 +334,11 @@ class SeenInputs:
         if given is None or given.input_step is None:
             return None
         step, zero = given.input_step, given.input_zero
-        grid = InputGrid(step, round(max(LEAST, min(MOST, LEAST - self.low / step))) if zero is None else zero)
+        whole = InputGrid(step)
+        least, most = whole.least, whole.most
+        grid = InputGrid(step, round(max(least, min(most, least - self.low / step))) if zero is None else zero)
         rows = self._rows / step
-        fits = self.low / step + grid.zero > LEAST - _WHOLE and self.high / step + grid.zero < MOST + _WHOLE
+        fits = self.low / step + grid.zero > least - _WHOLE and self.high / step + grid.zero < most + _WHOLE
         return grid if fits and bool(((rows - rows.round()).abs() < _WHOLE).all()) else None
 
     @property
@@ -354,11 +390,12 @@ def channel_energy(layer: Layer) -> Float64:
     return np.asarray(np.square(groups).sum((1, 3)).ravel())
 
 
-def _symmetric(reach: float) -> InputGrid:
-    return InputGrid(reach / MOST if reach > 0 else 1.0)
+def _symmetric(reach: float, bits: int) -> InputGrid:
+    return InputGrid(reach / InputGrid(1.0, bits=bits).most if reach > 0 else 1.0, bits=bits)
 
 
-def _between(low: float, high: float) -> InputGrid:
+def _between(low: float, high: float, bits: int) -> InputGrid:
     """The grid whose ends are ``low`` <= 0 and ``high`` >= 0, as near as 0 is one of its values."""
-    step = (high - low) / (MOST - LEAST)
-    return InputGrid(step, round(LEAST - low / step)) if step > 0 else InputGrid(1.0)
+    whole = InputGrid(1.0, bits=bits)
+    step = (high - low) / (whole.most - whole.least)
+    return InputGrid(step, round(whole.least - low / step), bits) if step > 0 else whole

@@ -1,7 +1,7 @@
 """The chip: operation unit, crossbar, PE, tile, buffers, links and conventions, read from a TOML file and checked."""
 
-import math
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,13 +10,23 @@ from pydantic import Field, field_validator, model_validator
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_text
 from prap_pim.common.settings import Settings, nearest
-from prap_pim.hardware.grain import Grain
+from prap_pim.hardware.grain import Grain, combined_range
 
 CHIPS = Path(__file__).parent / "chips"
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Positive = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
+
+# Laws of a number of bits: cycles of a conversion, pulses of a read, growth of a converter's power.
+LAWS: Mapping[str, Callable[[float], float]] = {
+    "1": lambda bits: 1,
+    "bits": lambda bits: bits,
+    "bits+2": lambda bits: bits + 2,
+    "2^bits": lambda bits: 2**bits,
+    "2^bits-1": lambda bits: 2**bits - 1,
+    "2^b/(b+1)": lambda bits: 2**bits / (bits + 1),
+}
 
 
 class Chip(Settings):
@@ -33,20 +43,31 @@ class Chip(Settings):
         description: one line on it.
         components: name of the component table in ``hardware/tables``, or the path of a user's.
         grain: geometry of the OU, bits of weights, inputs and DACs.
-        crossbar_rows: cells of a crossbar from top to bottom; OUs tile it without remainder.
+        crossbar_rows: cells of a crossbar from top to bottom. It holds whole OUs: rows that are left over (2 of 128
+            with OUs of 9 rows) hold no weights.
         crossbar_columns: cells from left to right; likewise.
         adcs_per_crossbar: they share the columns of one OU; more than the OU has columns are idle.
+        crossbars_per_adc: crossbars of a PE that share these ADCs, in fixed turns: a crossbar waits for the turns of
+            the others, whether they have anything to convert or not. Needs ``sample_and_hold``.
         adc_bits: resolution.
         sample_and_hold: True: an OU is read once and its columns wait for the ADCs; False: it is read again for every
             round of conversions, as in the PRAP authors' model.
-        adc_time: a conversion takes "1/rate" (pipelined converter) or "(bits+2)/rate" (successive approximation).
-        adc_energy: of a conversion: "power/rate" or "power*(bits+2)/rate".
-        adc_scaling: "as published": the power of the table whatever ``adc_bits``; "2^b/(b+1)": scaled from the
-            resolution of the table to ``adc_bits`` as ISAAC does; "by table": energy and area that the table gives for
-            ``adc_bits``.
+        adc_time: a conversion takes "1/rate" (pipelined converter), "bits/rate" (a step a bit), "(bits+2)/rate"
+            (successive approximation), "2^bits/rate" (ramp), or what the table has for ``adc_bits`` ("by table").
+        adc_energy: of a conversion: "power/rate", "power*bits/rate", "power*(bits+2)/rate" or "power*2^bits/rate".
+        adc_scaling: "as published": the power of the table whatever ``adc_bits``; "bits", "2^bits", "2^b/(b+1)": scaled
+            from the resolution of the table to ``adc_bits`` by this law; "by table": energy and area that the table
+            gives for ``adc_bits``.
+        conversions: "per column": each column of an OU is converted. "per weight": the currents of a weight's columns
+            are weighted and combined first, so that a weight takes one conversion; of a weight that lies in two OUs,
+            each part takes one. Needs ``sample_and_hold``.
+        dac_time: pulses of a read, one after another, that bring n bits to a row: "1" (a level each), "bits" (a pulse a
+            bit) or "2^bits-1" (a pulse a count, or pulses as long). Each takes the driving stages once.
+        dac_energy: likewise, of the energy of rows driven, cells read and samples taken.
         crossbars_per_pe: crossbars that share the ports and buffers of a PE.
         pes_per_tile: PEs of a tile.
-        max_tiles: tiles that the chip has; None: as many as the network needs.
+        max_tiles: tiles that the chip has; None: as many as the network needs. A network that needs more is written in
+            turns.
         mesh_columns: tiles stand row by row in a mesh of this width; hops are Manhattan distances in it.
         buffer_port_bits: width of one access to the input buffer and the index buffer.
         partial_sum_bits: width of an accumulator; one access of the partial-sum buffer reads or writes one, to gather
@@ -69,9 +90,13 @@ class Chip(Settings):
     adcs_per_crossbar: Count
     adc_bits: Annotated[int, Field(ge=1, le=16, strict=True)]
     sample_and_hold: Annotated[bool, Field(strict=True)]
-    adc_time: Literal["1/rate", "(bits+2)/rate"]
-    adc_energy: Literal["power/rate", "power*(bits+2)/rate"]
-    adc_scaling: Literal["as published", "2^b/(b+1)", "by table"]
+    crossbars_per_adc: Count = 1
+    adc_time: Literal["1/rate", "bits/rate", "(bits+2)/rate", "2^bits/rate", "by table"]
+    adc_energy: Literal["power/rate", "power*bits/rate", "power*(bits+2)/rate", "power*2^bits/rate"]
+    adc_scaling: Literal["as published", "bits", "2^bits", "2^b/(b+1)", "by table"]
+    conversions: Literal["per column", "per weight"] = "per column"
+    dac_time: Literal["1", "bits", "2^bits-1"] = "1"
+    dac_energy: Literal["1", "bits", "2^bits-1"] = "1"
     crossbars_per_pe: Count
     pes_per_tile: Count
     max_tiles: Count | None = None
@@ -93,7 +118,7 @@ class Chip(Settings):
         for key, number in value.items():
             if key not in known:
                 raise ValueError(f"unknown key {key!r} ({nearest(str(key), known)})")
-            if not isinstance(number, int) or isinstance(number, bool):
+            if key != "encoding" and (not isinstance(number, int) or isinstance(number, bool)):
                 raise ValueError(f"{key} must be a whole number, not {number!r}")
         try:
             return Grain(**value)
@@ -101,13 +126,23 @@ class Chip(Settings):
             raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
-    def _ous_tile_the_crossbar(self) -> "Chip":
+    def _fits_together(self) -> "Chip":
         for what, cells, unit in (
             ("rows", self.crossbar_rows, self.grain.ou_rows),
             ("columns", self.crossbar_columns, self.grain.ou_columns),
         ):
-            if cells % unit:
-                raise ValueError(f"an OU of {unit} {what} does not divide a crossbar of {cells} {what}")
+            if cells < unit:
+                raise ValueError(f"an OU of {unit} {what} does not fit a crossbar of {cells} {what}")
+        if self.crossbars_per_pe % self.crossbars_per_adc:
+            raise ValueError(
+                f"crossbars_per_adc ({self.crossbars_per_adc}) must divide crossbars_per_pe ({self.crossbars_per_pe})"
+            )
+        for key, waits in (
+            ("crossbars_per_adc", self.crossbars_per_adc > 1),
+            ("conversions", self.conversions == "per weight"),
+        ):
+            if waits and not self.sample_and_hold:
+                raise ValueError(f"{key} = {getattr(self, key)!r} needs sample_and_hold = true")
         return self
 
     @property
@@ -123,16 +158,25 @@ class Chip(Settings):
     @property
     def conversion_rounds(self) -> int:
         """Conversions one after another that all columns of an OU need: its ADCs work side by side."""
-        return self.rounds(self.grain.ou_columns)
+        return self.rounds(self.grain)
 
     @property
     def reads_per_step(self) -> int:
         """Times that an OU is driven and read in one input step."""
         return 1 if self.sample_and_hold else self.conversion_rounds
 
-    def rounds(self, columns: int) -> int:
-        """Rounds of conversions for ``columns`` columns of an OU."""
-        return -(-columns // self.adcs_per_crossbar)
+    def rounds(self, grain: Grain) -> int:
+        """Rounds of conversions that a full OU needs, weights being cut as ``grain`` says (``Grain.of_bits``)."""
+        needed = grain.ou_columns
+        if self.conversions == "per weight":
+            whole = grain.ou_columns % grain.columns_per_weight == 0  # else a weight may lie at both ends
+            needed = min(needed, -(-grain.ou_columns // grain.columns_per_weight) + (not whole))
+        return -(-needed // self.adcs_per_crossbar)
+
+    def input_pulses(self, law: str) -> int:
+        """Pulses of all steps of an input, by ``dac_time`` or ``dac_energy``; ``grain.input_steps`` if every step is a
+        level."""
+        return sum(int(LAWS[law](bits)) for bits in self.grain.step_bits())
 
     @property
     def gathers(self) -> bool:
@@ -157,8 +201,12 @@ class Chip(Settings):
     @property
     def lossless_adc_bits(self) -> int:
         """ADC bits that tell apart every sum that the column of an OU can have."""
-        largest = self.grain.ou_rows * (2**self.grain.cell_bits - 1) * (2**self.grain.dac_bits - 1)
-        return math.ceil(math.log2(largest + 1))
+        grain, low, high = self.grain, 0, 2**self.grain.cell_bits - 1
+        if self.conversions == "per weight":
+            low, high = combined_range(grain.weight_bits, grain.weight_encoding)
+        driven = grain.ou_rows * (2**grain.dac_bits - 1)
+        widest = max(driven * high, driven * -low - 1)  # codes go from -2**n to 2**n - 1
+        return int(widest).bit_length() + (low < 0)
 
     @property
     def warnings(self) -> tuple[str, ...]:

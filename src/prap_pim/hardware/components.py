@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -40,12 +40,22 @@ REQUIRED: Mapping[str, Mapping[str, str]] = {
 GATHER: Mapping[str, Mapping[str, str]] = {
     "dot_register": {"energy_per_access": "J", "energy_per_access_byte": "J/B", "latency": "s", "area_per_byte": "m2/B"}
 }
+# What a table may say of writing, all by choice: a pulse writes a cell, those of a wordline at a time; what a read that
+# verifies it takes, if there is one; pulses until a cell has its level; times that it can be written.
+CELL: Mapping[str, str] = {
+    "energy_per_pulse": "J",
+    "time_per_pulse": "s",
+    "energy_per_verify": "J",
+    "time_per_verify": "s",
+    "pulses_per_write": "1",
+    "endurance": "1",
+}
 # What a table may give besides: power that an instance draws when idle. ISAAC and the PRAP authors do not.
 OPTIONAL = {"leakage": "W"}
 OPTIONAL_PER_BYTE = {"leakage_per_byte": "W/B"}  # the same of what is sized as needed
-# And what an ADC takes at each resolution, for chips whose adc_scaling is "by table": energy is of one conversion.
-_BY_BITS = re.compile(r"(energy|area|leakage)_at_([1-9]\d*)_bits")
-_BY_BITS_UNITS = {"energy": "J", "area": "m2", "leakage": "W"}
+# And what an ADC takes at each resolution, for chips whose adc_scaling or adc_time is "by table": of one conversion.
+_BY_BITS = re.compile(r"(energy|time|area|leakage)_at_([1-9]\d*)_bits")
+_BY_BITS_UNITS = {"energy": "J", "time": "s", "area": "m2", "leakage": "W"}
 
 
 class _Entry(Settings):
@@ -83,8 +93,13 @@ class ComponentTable:
         except KeyError:
             raise UserError(f"component table {self.name}: {component} has no {quantity}") from None
 
+    def known(self, component: str, quantity: str) -> float | None:
+        """The value of a figure, or None if the table does not have it."""
+        figure = self.figures.get((component, quantity))
+        return figure.value if figure else None
+
     def of_bits(self, quantity: str, bits: int) -> float:
-        """Energy of a conversion, or area or leakage of an ADC, of that resolution.
+        """Energy or time of a conversion, or area or leakage of an ADC, of that resolution.
 
         Raises:
             UserError: the table does not have it; the message says which it has.
@@ -96,7 +111,11 @@ class ComponentTable:
         has = sorted(int(match[2]) for match in found if match and match[1] == quantity)
         raise UserError(
             f"component table {self.name}: no {quantity} of an ADC of {bits} bits (adc_bits); "
-            + (f"it has {', '.join(map(str, has))}" if has else "it has none by bits: choose another adc_scaling")
+            + (
+                f"it has {', '.join(map(str, has))}"
+                if has
+                else f"it has none by bits: choose another {'adc_time' if quantity == 'time' else 'adc_scaling'}"
+            )
         )
 
     def leakage(self, component: str) -> float:
@@ -118,6 +137,9 @@ def table_names() -> list[str]:
 def load_table(name_or_path: str | Path) -> ComponentTable:
     """Read a table by name, or a user's TOML file by path.
 
+    A table that ``borrows`` from one of the package has that one's figures where it has none of its own; their sources
+    say so.
+
     Raises:
         UserError: there is no such table, or a figure in it is missing, unknown, without source or in another unit.
     """
@@ -125,8 +147,16 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
     path = COMPONENTS / f"{origin}.toml" if origin in names else Path(name_or_path)
     if not path.is_file():
         raise UserError(f"no component table {origin!r}: give a TOML file or one of {', '.join(names)}")
-    figures: dict[tuple[str, str], UsedFigure] = {}
-    content, known = read_toml(path), {**REQUIRED, **GATHER}
+    content, known = read_toml(path), {**REQUIRED, **GATHER, "cell": CELL}
+    lender = content.pop("borrows", None)
+    if lender is not None and (not isinstance(lender, str) or lender not in names or lender == path.stem):
+        raise UserError(f"{origin}: borrows: no component table {lender!r} ({nearest(str(lender), names)})")
+    lent = load_table(lender).figures if lender is not None else {}
+    figures = {
+        key: replace(figure, source=f"borrowed from {lender}: {figure.source}")
+        for key, figure in lent.items()
+        if key[0] != "cell" and not _BY_BITS.fullmatch(key[1])  # rows by resolution are of another converter
+    }
     for component, entries in content.items():
         if component not in known:
             raise UserError(f"{origin}: unknown component {component!r} ({nearest(component, list(known))})")
@@ -144,7 +174,7 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
                 raise UserError(f"{where}: unit must be {unit}, not {entry.unit!r}")
             figures[component, quantity] = UsedFigure(component, quantity, entry.value, entry.unit, entry.source)
     for component, needed in known.items():
-        for quantity, unit in needed.items() if component in {*REQUIRED, *content} else ():
+        for quantity, unit in needed.items() if component in {*REQUIRED, *content} - {"cell"} else ():
             if (component, quantity) not in figures:
                 raise UserError(f"{origin}: component {component} has no {quantity} ({unit})")
     for quantity in ("rate", "resolution"):

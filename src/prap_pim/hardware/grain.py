@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal, get_args
 
 from prap_pim.common.errors import UserError
+
+Encoding = Literal["two's complement", "offset", "differential"]
 
 _WHOLE = 8  # bits of a weight that methods do not store in fewer
 
@@ -19,6 +22,9 @@ class Grain:
         weight_bits: bits of one weight.
         input_bits: bits of one activation, applied bit-serially.
         dac_bits: input bits applied in one step.
+        encoding: how a signed weight becomes cells. "two's complement" and "offset" take a cell for every ``cell_bits``
+            bits; "differential" takes two sets of cells, for the magnitudes of positive and of negative weights, with a
+            bit less each. None: two's complement for 1-bit cells, offset for wider ones.
 
     Source of the defaults: Shen et al., High-Confidence Computing 2023 (8x8 OU, 1-bit cells, 8-bit weights and inputs).
     """
@@ -29,6 +35,7 @@ class Grain:
     weight_bits: int = 8
     input_bits: int = 8
     dac_bits: int = 1
+    encoding: Encoding | None = None
 
     def __post_init__(self) -> None:
         for name in ("ou_rows", "ou_columns", "cell_bits", "weight_bits", "input_bits", "dac_bits"):
@@ -38,11 +45,41 @@ class Grain:
             raise UserError(f"cell_bits ({self.cell_bits}) must not exceed weight_bits ({self.weight_bits})")
         if self.dac_bits > self.input_bits:
             raise UserError(f"dac_bits ({self.dac_bits}) must not exceed input_bits ({self.input_bits})")
+        if self.encoding not in (None, *get_args(Encoding)):
+            raise UserError(f"encoding must be {' or '.join(get_args(Encoding))}, not {self.encoding!r}")
+        if self.encoding == "two's complement" and self.cell_bits > 1:
+            raise UserError(
+                f"two's complement needs 1-bit cells, not {self.cell_bits}: a wider top cell holds no sign alone"
+            )
+        if self.encoding == "differential" and self.weight_bits < 2:
+            raise UserError("differential weights need at least 2 bits")
 
     @property
     def columns_per_weight(self) -> int:
         """Bitlines that the cells of one weight take."""
+        if self.encoding == "differential":
+            return 2 * -(-(self.weight_bits - 1) // self.cell_bits)
         return -(-self.weight_bits // self.cell_bits)
+
+    def step_bits(self) -> tuple[int, ...]:
+        """Input bits of each step of an input: ``dac_bits``, and in the last one what is left."""
+        return tuple(min(self.dac_bits, self.input_bits - begin) for begin in range(0, self.input_bits, self.dac_bits))
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of the weights that methods store: those of the chip's weights, at most 8."""
+        return min(_WHOLE, self.weight_bits)
+
+    def reading(self, bits: int) -> "Grain":
+        """The grain as it reads inputs of ``bits`` bits, if the chip's have more."""
+        if bits >= min(_WHOLE, self.input_bits):
+            return self
+        return replace(self, input_bits=bits, dac_bits=min(self.dac_bits, bits))
+
+    @property
+    def weight_encoding(self) -> Encoding:
+        """``encoding``, or the one that the cells call for."""
+        return self.encoding or ("two's complement" if self.cell_bits == 1 else "offset")
 
     def of_bits(self, bits: int) -> "Grain":
         """The grain as the donors of a plan fill it, whose weights have ``bits`` bits.
@@ -85,6 +122,13 @@ class Grain:
     def ous(self, patterns: int) -> int:
         """OUs that ``patterns`` weight patterns of one row group fill."""
         return -(-patterns * self.columns_per_weight // self.ou_columns)
+
+
+def combined_range(bits: int, encoding: str) -> tuple[int, int]:
+    """The lowest and the highest that the combined columns of a weight of so many bits stand for."""
+    if encoding == "offset":
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)) + (encoding == "differential"), 2 ** (bits - 1) - 1
 
 
 @cache

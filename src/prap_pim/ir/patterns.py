@@ -199,26 +199,28 @@ def int8_step(matrix: Float32) -> float:
     return largest / 127 if largest > 0 else 1.0
 
 
-def int8_steps(matrix: Float32, reuse: ReuseMap) -> NDArray[np.float64]:
+def weight_steps(matrix: Float32, reuse: ReuseMap, bits: int = INT8) -> NDArray[np.float64]:
     """The real weight that integer 1 stands for in each filter, float64 [O].
 
-    Filters that all store their own patterns have a step each, max|w| / 127 (1 for a filter of zeros): one step for all
-    of them destroys networks whose filters differ in size. Filters that reuse one another's patterns share one.
+    Filters that all store their own patterns have a step each, max|w| over the largest integer, 127 of 8 bits (1 for a
+    filter of zeros): one step for all of them destroys networks whose filters differ in size. Filters that reuse one
+    another's patterns share one.
     """
+    most = (1 << (bits - 1)) - 1
     if reuse.shares:
-        return np.full(len(matrix), int8_step(matrix))
+        return np.full(len(matrix), int8_step(matrix) * 127 / most if most < 127 else int8_step(matrix))
     largest = np.abs(matrix).max(1, initial=0.0).astype(np.float64)
-    return np.where(largest > 0, largest / 127, 1.0)
+    return np.where(largest > 0, largest / most, 1.0)
 
 
-def layer_steps(layer: Layer, reuse: ReuseMap) -> NDArray[np.float64]:
-    """``int8_steps`` of a layer; where its weights are integers of a step already, that step."""
-    steps = int8_steps(layer.matrix, reuse)
+def layer_steps(layer: Layer, reuse: ReuseMap, bits: int = INT8) -> NDArray[np.float64]:
+    """``weight_steps`` of a layer; where its weights are integers of a step already, that step."""
+    steps, most = weight_steps(layer.matrix, reuse, bits), (1 << (bits - 1)) - 1
     if layer.integers is None or layer.integers.weight_step is None:
         return steps
     own = layer.integers.weight_step.astype(np.float64)
     integers = layer.matrix / own[:, None]
-    whole = (np.abs(integers - np.rint(integers)) < _WHOLE).all(1) & (np.abs(integers) < 127 + _WHOLE).all(1)
+    whole = (np.abs(integers - np.rint(integers)) < _WHOLE).all(1) & (np.abs(integers) < most + _WHOLE).all(1)
     if reuse.shares:  # one step for all
         return own if whole.all() and (own == own[0]).all() else steps
     return np.where(whole, own, steps)
@@ -242,7 +244,7 @@ def plan_weights(
         matrix: float32 [O, fan_in], current weights; only the donors' values are read (and the largest, for the steps).
         patterns: what pruning decided for this layer.
         reuse: what reuse decided for it.
-        steps: the real weight that integer 1 stands for in each filter, float64 [O]; None: ``int8_steps``.
+        steps: the real weight that integer 1 stands for in each filter, float64 [O]; None: ``weight_steps``.
         bits: of a donor's values.
 
     Raises:
@@ -252,7 +254,7 @@ def plan_weights(
         raise UserError(f"layer {name}: weights {matrix.shape} do not match the pruned {patterns.filters} filters")
     if not np.isfinite(matrix).all():
         raise UserError(f"layer {name}: its weight holds NaN or infinity")
-    steps = int8_steps(matrix, reuse) if steps is None else steps
+    steps = weight_steps(matrix, reuse, bits) if steps is None else steps
     shape = effective_shape(patterns, reuse)
     if ((shape < 0) & (reuse.source >= 0)).any():
         raise UserError(f"layer {name}: a filter reuses a donor that has no pattern")

@@ -31,7 +31,7 @@ EXPONENT_MAX = 7
 INT8 = np.iinfo(np.int8).bits
 _FORMAT = "prap-pim network plan 1"
 _NUMBERS = {"convolution_groups": 1, "weight_bits": INT8}  # of a layer; the usual ones, where a file does not say
-_HEADER = {"format", "method", "layers", "inputs", "input_step", "input_zero", "network", *_NUMBERS}
+_HEADER = {"format", "method", "layers", "inputs", "input_step", "input_zero", "input_bits", "network", *_NUMBERS}
 _ARRAYS = {
     "rows": np.int32,
     "donors": np.int8,
@@ -286,6 +286,7 @@ class NetworkPlan:
         layers: plans by layer name, in network order.
         input_step: the real activation that a difference of 1 stands for at a layer's input, by layer name.
         input_zero: the integer that stands for 0 there, by layer name; 0 of a layer that is not named.
+        input_bits: 2..8, of an input's integers.
         outline: the network's shapes and data flow, so that the plan can be costed by itself; None if not known.
     """
 
@@ -294,6 +295,7 @@ class NetworkPlan:
     input_step: Mapping[str, float]
     outline: Outline | None = None
     input_zero: Mapping[str, int] = field(default_factory=dict)
+    input_bits: int = INT8
 
     def __repr__(self) -> str:
         donors = sum(len(plan.donors) for plan in self.layers.values())
@@ -311,8 +313,11 @@ class NetworkPlan:
         zeros = {name: self.input_zero.get(name, 0) for name in self.layers}
         if not set(self.input_zero) <= set(zeros):
             raise UserError("an input's zero must be a layer's")
-        if not all(type(zero) is int and -128 <= zero <= 127 for zero in zeros.values()):
-            raise UserError("an input's zero must be a whole number in -128..127")
+        if type(self.input_bits) is not int or not 2 <= self.input_bits <= INT8:
+            raise UserError(f"input_bits must be a whole number in 2..{INT8}")
+        most = 1 << (self.input_bits - 1)
+        if not all(type(zero) is int and -most <= zero < most for zero in zeros.values()):
+            raise UserError(f"an input's zero must be a whole number in {-most}..{most - 1}")
         object.__setattr__(self, "input_zero", zeros)
 
     def network(self) -> Network:
@@ -329,7 +334,8 @@ class NetworkPlan:
     def digest(self) -> str:
         """SHA-256 over every value of the plan: equal plans have equal digests. The outline is no part of it."""
         zeros = [dict(self.input_zero)] if any(self.input_zero.values()) else []
-        total = hashlib.sha256(json.dumps([_FORMAT, self.method, dict(self.input_step), *zeros]).encode())
+        narrow = [{"input_bits": self.input_bits}] if self.input_bits < INT8 else []
+        total = hashlib.sha256(json.dumps([_FORMAT, self.method, dict(self.input_step), *zeros, *narrow]).encode())
         for plan in self.layers.values():
             total.update(plan.digest().encode())
         return total.hexdigest()
@@ -359,6 +365,8 @@ class NetworkPlan:
         bits = [self.layers[name].weight_bits for name in names]
         if min(bits) < INT8:
             header["weight_bits"] = json.dumps(bits)
+        if self.input_bits < INT8:
+            header["input_bits"] = json.dumps(self.input_bits)
         tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
         return _in_one_order(save(tensors, metadata=header))
 
@@ -405,7 +413,7 @@ def _unpacked(header: Mapping[str, str], file: Any) -> NetworkPlan:
         layers[name] = LayerPlan(name, count, **values)
     outline = Outline.checked(json.loads(header["network"]), "network") if "network" in header else None
     of_inputs = dict(zip(names, steps, strict=True)), outline, dict(zip(names, zeros, strict=True))
-    return NetworkPlan(header["method"], layers, *of_inputs)
+    return NetworkPlan(header["method"], layers, *of_inputs, json.loads(header.get("input_bits", str(INT8))))
 
 
 def _in_one_order(file: bytes) -> bytes:

@@ -57,6 +57,15 @@ class NetworkMapping:
         """Tiles of all copies of all layers."""
         return sum(layer.total_tiles for layer in self.layers.values())
 
+    def shortage(self, network: Network, chip: Chip) -> str | None:
+        """What the chip lacks to hold all at once, in a line; None: nothing."""
+        if chip.max_tiles is None or self.tiles <= chip.max_tiles:
+            return None
+        return (
+            f"network {network.name} needs {self.crossbars} crossbars in {self.tiles} tiles; chip {chip.name} has "
+            f"{chip.max_tiles} tiles of {chip.crossbars_per_tile} crossbars"
+        )
+
 
 def map_network(
     network: Network, plan: NetworkPlan, chip: Chip, mode: Mode = "spread", crossbars: int | None = None
@@ -74,7 +83,8 @@ def map_network(
             know the times (``share_out``).
 
     Raises:
-        UserError: plan and network do not belong together, the budget is too small, or the chip has too few tiles.
+        UserError: plan and network do not belong together, or the budget is too small. A network may take more tiles
+            than the chip has: then its layers are there in turns.
     """
     _check_same(network, plan)
     if mode not in get_args(Mode):
@@ -120,7 +130,10 @@ def replicate(
         wanted = (copy_crossbars or {}).get(name, layer.crossbars)
         one = layer if wanted == layer.crossbars else map_layer(layer.plan, chip, wanted, mapping.mode)
         layers[name] = replace(one, copies=copies[name])
-    return _place(network, layers, chip, mapping.mode)
+    placed = _place(network, layers, chip, mapping.mode)
+    if lack := placed.shortage(network, chip):
+        raise UserError(lack)
+    return placed
 
 
 def _place(network: Network, layers: Mapping[str, LayerMapping], chip: Chip, mode: Mode) -> NetworkMapping:
@@ -129,11 +142,6 @@ def _place(network: Network, layers: Mapping[str, LayerMapping], chip: Chip, mod
     for name, mapping in layers.items():
         first_tile[name] = tiles
         tiles += mapping.total_tiles
-    if chip.max_tiles is not None and tiles > chip.max_tiles:
-        raise UserError(
-            f"network {network.name} needs {sum(m.total_crossbars for m in layers.values())} crossbars in {tiles} "
-            f"tiles; chip {chip.name} has {chip.max_tiles} tiles of {chip.crossbars_per_tile} crossbars"
-        )
 
     home: dict[str, str | None] = {}  # the layer in whose first tile a node's output lies; None: still off the chip
     elements: dict[str, int] = {}

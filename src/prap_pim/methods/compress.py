@@ -22,7 +22,7 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.outline import Outline
 from prap_pim.ir.patterns import PatternSet, ReuseMap, layer_steps, plan_weights
-from prap_pim.ir.plan import LayerWeights, NetworkPlan
+from prap_pim.ir.plan import INT8, LayerWeights, NetworkPlan
 from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.network import Calibration, calibrate
 from prap_pim.methods.config import AnyReuse, MethodConfig
@@ -199,7 +199,7 @@ def compress_network(
         assignments = assign(changed, captured.network, chip, phase(progress, f"{method.name}: layers"))
         if tuning is not None:
             captured = tuning.towards(assignments)
-        network = with_plans(captured, given, planned(assignments, captured.network), quantize, ranges)
+        network = with_plans(captured, given, planned(assignments, captured.network, chip), quantize, ranges)
     tuned = None
     if method.tune is not None:
         tuned = tune(untouched, captured, network, given, request, progress, checkpoints)
@@ -244,11 +244,13 @@ def check_memory(network: Network, given: CalibrationInputs, calibrated: Collect
         )
 
 
-def planned(assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network) -> dict[str, LayerWeights]:
-    """Plans of the layers that pruning and reuse have decided on."""
-    layers = {layer.name: layer for layer in network.layers}
+def planned(
+    assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network, chip: Chip
+) -> dict[str, LayerWeights]:
+    """Plans of the layers that pruning and reuse have decided on, of int8 weights or as few bits as the chip's have."""
+    layers, bits = {layer.name: layer for layer in network.layers}, chip.grain.stored_bits
     return {
-        name: plan_weights(name, layers[name].matrix, patterns, reuse, layer_steps(layers[name], reuse))
+        name: plan_weights(name, layers[name].matrix, patterns, reuse, layer_steps(layers[name], reuse, bits), bits)
         for name, (patterns, reuse) in assignments.items()
     }
 
@@ -398,13 +400,15 @@ def whole_plan(name: str, captured: Captured, network: Rebuilt, chip: Chip) -> N
             layers[layer.name] = plan.scaled(layer.filter_scale, layer.filter_bias + layer.filter_scale * plan.bias)
     steps = {name: network.grids[name].step for name in layers}
     zeros = {name: network.grids[name].zero for name in layers}
-    return NetworkPlan(name, layers, steps, Outline.of(captured.network), zeros)
+    bits = max(network.grids[name].bits for name in layers)
+    return NetworkPlan(name, layers, steps, Outline.of(captured.network), zeros, bits)
 
 
 def plan_for_costs(
     captured: Captured, chip: Chip, name: str = "dense", plans: Mapping[str, LayerWeights] | None = None
 ) -> NetworkPlan:
     """Some layers as planned and the others dense. Nothing is known of the inputs, whose steps are 1."""
-    grids = {layer.name: InputGrid(1.0) for layer in captured.network.layers}
+    bits = max(2, min(INT8, chip.grain.input_bits))
+    grids = {layer.name: InputGrid(1.0, bits=bits) for layer in captured.network.layers}
     means = {layer.name: np.zeros(layer.channels) for layer in captured.network.layers}
     return whole_plan(name, captured, Rebuilt(captured.module, plans or {}, grids, means), chip)

@@ -176,7 +176,7 @@ class _Target:
         return torch.where(self.kept, self.curvature.clamp(max=most), self.curvature)
 
     def estimate(self, current: Tensor) -> Tensor:
-        """What: the donors' values on the int8 grid (``patterns.int8_steps``) times the gains, [O, I], a new tensor."""
+        """What: the donors' values on the int8 grid (``patterns.weight_steps``) times gains, [O, I], a new tensor."""
         least, most = torch.aminmax(current) if self.shares else torch.aminmax(current, dim=1, keepdim=True)
         largest = torch.maximum(most, -least)
         step = torch.where(largest > 0, largest / 127, 1)

@@ -44,6 +44,7 @@ class Request:
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise UserError(f"seed must be a whole number from 0 to 2**31 - 1, not {self.seed!r}")
+        object.__setattr__(self, "quantize", self.quantize.on(self.chip))
 
 
 @dataclass(frozen=True, eq=False)

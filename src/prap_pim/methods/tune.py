@@ -28,7 +28,7 @@ from prap_pim.common.progress import Progress
 from prap_pim.frontend import Captured, DigitalModule, Output, Spread, judged_outputs, losses, on_copies, padding_mask
 from prap_pim.frontend.equalize import norm_parameters
 from prap_pim.frontend.inputs import has_batch
-from prap_pim.frontend.quantize import LEAST, MOST, InputGrid
+from prap_pim.frontend.quantize import InputGrid
 from prap_pim.frontend.weights import layer_weight, parameter_at, put_own_weights, sharing_weights
 from prap_pim.methods.calibrate.train_donors import Donors
 from prap_pim.methods.config import MethodConfig, Tune
@@ -572,7 +572,7 @@ class _Rounded(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, grid: InputGrid) -> Tensor:
         if x.requires_grad:
-            low, high = (LEAST - grid.zero) * grid.step, (MOST - grid.zero) * grid.step
+            low, high = (grid.least - grid.zero) * grid.step, (grid.most - grid.zero) * grid.step
             context.save_for_backward((x >= low) & (x <= high))
         return grid.rounded(x)
 

@@ -77,6 +77,11 @@ def quantity(value: float, unit: str, digits: int = 3) -> str:
     return f"{significant(value * chosen.factor, digits)} {chosen.unit}".rstrip()
 
 
+def known(value: float | None, unit: str) -> str:
+    """A computed figure, or n/a where there is none."""
+    return NOT_AVAILABLE if value is None else quantity(value, unit)
+
+
 def given(value: float, unit: str) -> str:
     """A figure taken from a source: up to six digits and none that were not there: 2e-3 W is "2 mW"."""
     chosen = scale([value], unit, digits=6)

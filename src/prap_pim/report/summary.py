@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prap_pim.common.names import shortened
 from prap_pim.report.quality import Quality, qualities
-from prap_pim.report.quantities import bits, count, percent, quantity, relative, significant, times, words
+from prap_pim.report.quantities import bits, count, known, percent, quantity, relative, significant, times, words
 from prap_pim.results.run import LayerResult, MethodResult, Results
 
 
@@ -97,6 +97,14 @@ def _noise(compared: Comparison) -> str:
     return f"{min(noise):.1f} dB" if noise else "no difference"
 
 
+def _years(compared: Comparison) -> str:
+    """That the cells last."""
+    method = compared.method
+    if not method.cells_written:
+        return "unlimited"
+    return known(method.endured_inferences and method.endured_inferences / (365.25 * 24 * 3600), "")
+
+
 def _changed(compared: Comparison) -> str:
     outputs = compared.method.check.outputs if compared.method.check is not None else []
     changed = [output.changed for output in outputs if output.changed is not None]
@@ -160,6 +168,16 @@ def sections(results: Results) -> list[Section]:
                 row("index stored", lambda c: quantity(c.method.index_stored_bytes, "B")),
                 row("index read", lambda c: quantity(c.method.index_read_bytes, "B")),
                 row("partial sums moved", lambda c: quantity(c.method.partial_sum_bytes, "B")),
+            ),
+        ),
+        Section(
+            "Writing the cells",
+            (
+                row("energy, once", lambda c: known(c.method.programming_j, "J")),
+                row("time, once", lambda c: known(c.method.programming_s, "s")),
+                row("turns of an inference", lambda c: count(c.method.turns)),
+                row("cells written in an inference", lambda c: count(c.method.cells_written)),
+                row("years at an inference a second", _years),
             ),
         ),
         Section(

@@ -64,6 +64,12 @@ class CostFigures(_Frozen):
     index_stored_bytes: int
     index_read_bytes: int
     partial_sum_bytes: int  # read and written
+    programming_j: float | None = None  # writing all stored cells once; None: the component table does not say
+    programming_s: float | None = None
+    unknown_writes: list[str] = Field(default_factory=list)  # figures that the table would need for it
+    turns: int = 1  # in which layers are written; 1: the network fits the chip
+    cells_written: int = 0  # in every inference
+    endured_inferences: float | None = None  # until cells wear out; None: nothing is written, or not known
 
 
 class BudgetResult(CostFigures):

@@ -13,6 +13,7 @@ from prap_pim.crossbar import PUBLISHED_VARIATIONS, CrossbarModel, Device
 from prap_pim.hardware.chip import Chip
 from prap_pim.results.run import ParameterResult
 
+_OF_CELLS = ("cell_bits", "dac_bits")
 _SWEPT: dict[str, tuple[str, ...]] = {  # quantity: the settings that it changes
     "sigma": ("device.variation.sigma",),
     "adc-bits": ("adc_bits",),
@@ -104,9 +105,8 @@ class Crossbars:
             UserError: a setting is unknown or wrong.
         """
         origin = " and ".join(dict.fromkeys(self.sources.values())) or f"chip {chip.name}"
-        if "grain" in self.given:
-            raise UserError(f"{origin}: grain is the chip's: the plans of the run were made for it")
-        known = [name for name in CrossbarModel.model_fields if name != "grain"]
+        chip = self._with_cells(chip, origin)
+        known = list(CrossbarModel.model_fields)
         for key in self.given:
             if key not in known:
                 raise UserError(f"{origin}: unknown key {key!r} ({nearest(str(key), known)})")
@@ -115,7 +115,18 @@ class Crossbars:
             given = self._swept(chip, sweep, value)
             origin = f"{sweep.quantity} {value:g}"
         model = CrossbarModel.of(chip)
+        given = {key: value for key, value in given.items() if key != "grain"}
         return CrossbarModel.checked({name: getattr(model, name) for name in model.model_fields_set} | given, origin)
+
+    def _with_cells(self, chip: Chip, origin: str) -> Chip:
+        """The chip with the bits of cells and DACs that were given: a plan does not depend on these."""
+        grain = self.given.get("grain", {})
+        if not isinstance(grain, dict) or set(grain) - set(_OF_CELLS):
+            raise UserError(
+                f"{origin}: grain is the chip's: the plans of the run were made for it; only {', '.join(_OF_CELLS)} of "
+                "it may change"
+            )
+        return Chip.checked(chip.model_dump() | {"grain": vars(chip.grain) | grain}, origin) if grain else chip
 
     def _swept(self, chip: Chip, sweep: Sweep, value: float) -> dict[str, Any]:
         if sweep.quantity == "adc-bits":
@@ -150,7 +161,7 @@ class Crossbars:
             values = {name: kept for name, kept in values.items() if not _within(name, "device.variation")}
             values["device.variation"] = variation
         swept = _SWEPT[sweep.quantity] if sweep is not None else ()
-        grain, of_chip = chip.grain, CrossbarModel.of(chip).model_fields_set
+        grain, of_chip = model.grain, CrossbarModel.of(chip).model_fields_set
         cells = f"{grain.ou_rows} x {grain.ou_columns}, {grain.cell_bits}-bit cells, {grain.dac_bits}-bit inputs"
         found = [("operation unit", cells, f"chip {chip.name}")]
         for name, kept in values.items():

@@ -108,7 +108,7 @@ def results_of(
 ) -> Results:
     """All of a run; ``quality`` is the float network's, where that was measured."""
     geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
-    geometry = {key: _shown(value) for key, value in geometry.items() if value is not None} | vars(chip.grain)
+    geometry = {key: _shown(value) for key, value in (geometry | vars(chip.grain)).items() if value is not None}
     table, network = load_table(chip.components), task.graph.network
     counts = task.counts | ({"test": quality.inputs} if quality and quality.inputs else {})
     metrics = named_metrics("float", quality.metrics if quality else {})

@@ -84,8 +84,7 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
     Raises:
         UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
     """
-    if min(chip.grain.weight_bits, chip.grain.input_bits) < 8:
-        raise UserError(f"chip {chip.name}: weights and inputs are int8, its grain has fewer weight_bits or input_bits")
+    config.quantize.on(chip)
     for method in counted(config.methods, told):
         names = [layer.name for layer in captured.network.layers]
         changed = changed_layers(method, captured.network)
@@ -93,7 +92,7 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
         if isinstance(method.reuse, Budgeted):
             check_budget(captured.network, method.reuse, chip, set(names) - set(changed))
             continue  # what it will find takes no more OUs than the dense plan
-        plans = planned(assign(changed, captured.network, chip), captured.network)
+        plans = planned(assign(changed, captured.network, chip), captured.network, chip)
         plan = plan_for_costs(captured, chip, method.name, plans)
         cost(captured.network, plan, chip, config.mapping)
         cost(captured.network, plan, chip, crossbars=crossbar_budget(config, captured.network, plan, chip))
@@ -232,7 +231,7 @@ class MethodStages:
             "network": key_of(self.network),
             "method": self.method.model_dump(mode="json", exclude={"description"}),
             "quantize": self.config.quantize.model_dump(mode="json"),
-            "grain": vars(self.chip.grain),
+            "grain": {name: value for name, value in vars(self.chip.grain).items() if value is not None},
             # calibrated reuse balances layers over crossbars
             "load": self.chip.ous_per_crossbar if isinstance(self.method.reuse, Budgeted) else None,
         }

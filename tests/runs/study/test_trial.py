@@ -130,11 +130,11 @@ def test_what_nobody_asks_for_is_not_computed(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_chip_that_cannot_be_is_a_trial_without_figures(tmp_path: Path):
-    space = {"chip.crossbar_rows": [96, 128], "chip.grain.ou_rows, chip.grain.ou_columns": [8, 64], "method": ["dense"]}
+    space = {"chip.crossbar_rows": [32, 128], "chip.grain.ou_rows, chip.grain.ou_columns": [8, 64], "method": ["dense"]}
     study = {**STUDY, "base": {**BASE, "training": "none"}, "objectives": ["energy"], "space": space}
     found = prap_pim.explore(study, tmp_path / "s")
     assert [trial.reason is None for trial in found.trials] == [True, False, True, True]
-    assert "an OU of 64 rows does not divide a crossbar of 96 rows" in str(found.trials[1].reason)
+    assert "an OU of 64 rows does not fit a crossbar of 32 rows" in str(found.trials[1].reason)
     assert "1 without figures" in (tmp_path / "s/report.html").read_text()
 
 

@@ -51,6 +51,8 @@ class Cells(NamedTuple):
         variance: the same for the variance of the read noise; of length 0 if there is none.
         factors: int64 [columns], what a column counts.
         step, top: of the ADC: counts of a code; the highest code.
+        bias: counts that are added to a current before it is converted, and taken off after: half the codes of an ADC
+            of currents that may be negative; else 0.
         offset: of the weights, taken off for each driven row; unused rows are never driven.
         copy_start: int64 [donors + 1], where the copies of each donor are stored; their answers are added.
     """
@@ -60,6 +62,7 @@ class Cells(NamedTuple):
     factors: Int64
     step: int
     top: int
+    bias: int
     offset: int
     copy_start: Int64
 

@@ -123,7 +123,7 @@ def accumulate_by_cell(
                 for stored in range(first, last):
                     for step in range(len(driven.factors)):
                         for column in range(len(cells.factors)):
-                            current, spread = 0.0, 0.0
+                            current, spread = float(cells.bias), 0.0
                             for r in range(height):
                                 current += digits[step, r] * signal[stored, column, r]
                                 if noisy:
@@ -131,7 +131,7 @@ def accumulate_by_cell(
                             if spread > 0:
                                 draw += np.uint64(1)
                                 current += np.sqrt(spread) * as_normal(mixed(word + draw))
-                            code = converted(current, cells.step, cells.top)
+                            code = converted(current, cells.step, cells.top) - cells.bias
                             total += driven.factors[step] * cells.factors[column] * code
                 partial[k] = total
             if len(average) > 0:

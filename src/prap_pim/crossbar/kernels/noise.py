@@ -58,7 +58,7 @@ def disturbed(
     unchanged = 1.0  # probability that no bitline so far has changed
     found = False
     for stored in range(first, end):
-        current[:] = 0.0
+        current[:] = cells.bias
         noise[:] = 0.0
         for row in range(8):
             if byte >> row & 1:
@@ -79,7 +79,7 @@ def disturbed(
                     found = uniform >= unchanged
                     if found:
                         read = _changed(mixed(word + draw), here, sigma, step, top)
-            answer += cells.factors[column] * read
+            answer += cells.factors[column] * (read - cells.bias)
     return answer
 
 

@@ -57,6 +57,7 @@ def respond(cells: Cells, answers: Answers, begin: int, end: int) -> None:
     start, table, quiet = answers.start, answers.table, answers.quiet
     noisy = len(variance) > 0
     current = np.zeros(256)
+    current[0] = cells.bias
     noise = np.zeros(256)
     answer = np.zeros(256, np.int64)
     same = np.ones(256)
@@ -73,7 +74,7 @@ def respond(cells: Cells, answers: Answers, begin: int, end: int) -> None:
                         for byte in range(1 << row):
                             current[(1 << row) + byte] = current[byte] + signal[stored, row, column]
                     for byte in range(256):
-                        answer[byte] += cells.factors[column] * converted(current[byte], step, top)
+                        answer[byte] += cells.factors[column] * (converted(current[byte], step, top) - cells.bias)
                     if noisy:
                         for row in range(8):
                             for byte in range(1 << row):

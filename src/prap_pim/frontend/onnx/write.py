@@ -19,7 +19,7 @@ from prap_pim.frontend.onnx.file import Array, Branch, Place, first_line, is_apa
 from prap_pim.frontend.onnx.graphs import inner_graphs, reads
 from prap_pim.frontend.onnx.lower import OnnxCapture
 from prap_pim.frontend.onnx.products import Product, Slot
-from prap_pim.frontend.quantize import LEAST, MOST, InputGrid
+from prap_pim.frontend.quantize import InputGrid
 
 _MOST = (1 << 31) - (1 << 20)  # bytes that one file of this format holds
 _ROUNDS = 11  # the opset that brought Round
@@ -171,7 +171,7 @@ class _Rewriting:
                 f"{self.found.file.path}: a bit-true file needs opset {_ROUNDS} or later and float32 weights; layer "
                 f"{shown(name)} has opset {opset} and {calls[0].dtype}"
             )
-        values = {"step": grid.step, "least": LEAST - grid.zero, "most": MOST - grid.zero}
+        values = {"step": grid.step, "least": grid.least - grid.zero, "most": grid.most - grid.zero}
         step, least, most = (self._new(np.array(v), f"{name}.input_{k}", calls[0].dtype) for k, v in values.items())
         for each in calls:
             node, made = self.nodes[each.node], []

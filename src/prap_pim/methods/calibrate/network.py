@@ -18,7 +18,7 @@ from prap_pim.frontend.weights import put_own_weights, sharing_weights
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer, Network
-from prap_pim.ir.plan import LayerWeights
+from prap_pim.ir.plan import INT8, LayerWeights
 from prap_pim.mapping.steps import dense_crossbars, dense_steps
 from prap_pim.methods.calibrate.allocate import Offer, allocate, filled
 from prap_pim.methods.calibrate.config import Budgeted
@@ -168,8 +168,19 @@ def _least(
 def check_budget(network: Network, config: Budgeted, chip: Chip, whole: Collection[str]) -> None:
     """
     Raises:
-        UserError: the budget is less than the least that the layers can take; names those that take most of it.
+        UserError: the budget is less than the least that the layers can take; names those that take most of it. Or
+            the chip's weights have too few bits.
     """
+    stored = chip.grain.stored_bits
+    if stored < INT8 and not config.own:
+        raise UserError(
+            f"{config.title} needs a chip whose weights have {INT8} bits; those of {chip.name} have {stored}"
+        )
+    if wide := [str(each) for each in config.bits if each > stored]:
+        fits = ", ".join(str(each) for each in config.bits if each <= stored) or f"{stored}"
+        raise UserError(
+            f"{config.title}: chip {chip.name} has weights of {stored} bits, not {', '.join(wide)}: bits=[{fits}]"
+        )
     if config.share is None:
         return
     quantity, share = config.share

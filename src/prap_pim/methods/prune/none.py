@@ -47,4 +47,5 @@ def dense_weights(layer: Layer, grain: Grain) -> LayerWeights:
     """Of a layer that keeps every pattern."""
     patterns = prune(NoPruning(), layer, grain)
     reuse = ReuseMap.none(patterns)
-    return plan_weights(layer.name, layer.matrix, patterns, reuse, layer_steps(layer, reuse))
+    bits = grain.stored_bits
+    return plan_weights(layer.name, layer.matrix, patterns, reuse, layer_steps(layer, reuse, bits), bits)

@@ -18,13 +18,13 @@ def _of_costs() -> Iterator[str]:
             yield from (f"{name}.{figure}" for figure in TimingResult.model_fields)
         elif name == "energy_breakdown_j":
             yield from (f"{name}.{component}" for component in COMPONENTS)
-        else:
+        elif field.annotation != list[str]:
             yield name
 
 
 _COST = tuple(_of_costs())
 FIGURES = (*QUALITY, "compute_ratio", "ou_steps", *_COST, *(f"{BUDGET}{name}" for name in ("budget", *_COST)))
-_MORE_IS_BETTER = ("bit_true_accuracy", "compressed_accuracy", "throughput_per_s", "tops_per_w")
+_MORE_IS_BETTER = ("bit_true_accuracy", "compressed_accuracy", "throughput_per_s", "tops_per_w", "endured_inferences")
 
 
 def figure_name(name: str) -> str:

@@ -174,5 +174,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Any:
             value = value.model_dump()
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
-        else:
+        elif not isinstance(value, list):  # names of what is not known
             yield f"{prefix}{name}", value
