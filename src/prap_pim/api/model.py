@@ -1,6 +1,7 @@
 """The library: any PyTorch model compressed and costed in a line each."""
 
 import copy
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -69,7 +70,7 @@ from prap_pim.methods.compress import (
 from prap_pim.methods.config import MethodConfig, Tune, with_tune
 from prap_pim.methods.method import Method, config_of, literal, method_of
 from prap_pim.methods.request import CalibrationInputs, Request
-from prap_pim.results.run import CheckResult, unused_budget
+from prap_pim.results.run import CheckResult, above_dense, unused_budget
 from prap_pim.runs.crossbars import Crossbars
 from prap_pim.runs.metric import OwnMetric
 
@@ -316,10 +317,10 @@ class Compression:
         header = ("layer", "rows", "filters", "conv groups", "OU steps", "share")
         given = {each.name: each for each in self.calibration.layers} if self.calibration else {}
         table: list[tuple[str, ...]] = [(*header, "donors", "sensitivity", "error") if given else header]
-        names, grain = shortened([layer.name for layer in self.network.layers]), self.chip.grain
+        names = shortened([layer.name for layer in self.network.layers])
         for name, layer in zip(names, self.network.layers, strict=True):
-            steps = ou_steps(layer, ous(self.plan.layers[layer.name], grain), grain)
-            share = f"{steps / dense_steps(layer, grain):.3f}" if layer.name in self.changed else "whole"
+            steps, of_dense = self._steps[layer.name]
+            share = f"{steps / of_dense:.3f}" if layer.name in self.changed else "whole"
             sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
             told = _told(given[layer.name], layer.kernel_positions) if given else ()
             table.append((name, *sizes, f"{steps:,}", share, *told))
@@ -338,7 +339,18 @@ class Compression:
             found.decided,
             self._left_whole,
         ]
-        return [whole, *found.check.lines, *filter(None, limits), *not_mapped], table
+        above = above_dense(self.plan.method, self._steps)
+        warning = [f"warning: {above}"] if above else []
+        return [whole, *warning, *found.check.lines, *filter(None, limits), *not_mapped], table
+
+    @property
+    def _steps(self) -> dict[str, tuple[int, int]]:
+        """OU steps of each layer, and those of its dense plan."""
+        plans, grain = self.plan.layers, self.chip.grain
+        return {
+            layer.name: (ou_steps(layer, ous(plans[layer.name], grain), grain), dense_steps(layer, grain))
+            for layer in self.network.layers
+        }
 
     @property
     def _left_whole(self) -> str:
@@ -371,6 +383,8 @@ def compress(
     **options: Any,
 ) -> Compression:
     """Compress any model that torch.fx or torch.export can trace, without labels. The model itself is not touched.
+
+    A result that takes more OU steps than the uncompressed model is warned of (``UserWarning``).
 
     Args:
         model: any module. Convolutions and linear layers, also those inside attention, are mapped on crossbars.
@@ -418,7 +432,10 @@ def compress(
         raise _of_one_size(batches, name, error) from error
     several = bool(one_of_each_size(batches, name))
     changed = _drop_in(model, captured, found, batches[0], name)
-    return Compression._of(changed, captured, found, batches[0], several, skip, state_digest(model))
+    compression = Compression._of(changed, captured, found, batches[0], several, skip, state_digest(model))
+    if above := above_dense(compression.plan.method, compression._steps):
+        warnings.warn(above, stacklevel=2)
+    return compression
 
 
 def estimate(

@@ -1,6 +1,6 @@
 """The whole cost of a network plan on a chip: counts, times, energy, area."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -19,6 +19,8 @@ from prap_pim.hardware.components import ComponentTable, UsedFigure, load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.mapping import LayerMapping, Mode, NetworkMapping, map_network, replicate, share_out
+from prap_pim.mapping.steps import dense_steps
+from prap_pim.results.run import above_dense
 
 ZeroInput = Mapping[str, NDArray[np.float64]]
 
@@ -110,7 +112,7 @@ class CostReport:
         cache_bytes: keys and values that are kept; 0 of a network that is costed as a whole.
         conventions: how a conversion is timed and charged, in words.
         figures: every figure of the table, with source.
-        warnings: of the chip.
+        warnings: of the chip; that the plan takes more OU steps than dense.
     """
 
     network: str
@@ -301,8 +303,13 @@ def cost(
         cache_bytes=sum(op.cached for op in network.digital) * activation_bytes(chip),
         conventions=conventions(chip, table),
         figures=tuple(table.figures.values()),
-        warnings=chip.warnings,
+        warnings=(*chip.warnings, *filter(None, [_above_dense(network, plan.method, layers, chip)])),
     )
+
+
+def _above_dense(network: Network, method: str, layers: Iterable[LayerCost], chip: Chip) -> str:
+    dense = {layer.name: dense_steps(layer, chip.grain) for layer in network.layers}
+    return above_dense(method, {layer.name: (layer.ou_steps, dense[layer.name]) for layer in layers})
 
 
 def _within(
