@@ -26,7 +26,17 @@ from prap_pim.common.names import shortened
 from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.progress import phase as told_phase
-from prap_pim.cost import CostReport, Phase, Traced, check_phase, cost, of_phase
+from prap_pim.cost import (
+    CostReport,
+    Phase,
+    PipelinedBy,
+    Traced,
+    check_phase,
+    check_timing,
+    cost,
+    of_phase,
+    timed_by_events,
+)
 from prap_pim.crossbar import Device, MonteCarloReport, over_devices
 from prap_pim.frontend import (
     Called,
@@ -448,6 +458,7 @@ def estimate(
     phase: Phase | None = None,
     context: int | None = None,
     batch: int = 1,
+    timing: PipelinedBy = "formula",
 ) -> CostReport:
     """Latency, energy and area of one inference of a model, of what ``compress`` returned, or of a plan.
 
@@ -468,29 +479,36 @@ def estimate(
             with "decoder_", tokens are theirs, and what is beside them is an encoder's, of the size that it has.
         context: see ``phase``; the number of tokens of the example if None.
         batch: sequences whose keys and values are kept; all else is of one of them.
+        timing: of the pipelined times. "formula": every layer by itself, position by position; "events": a simulation
+            in which messages wait for one another on the links between tiles (``prap-pim[events]``).
 
     Raises:
         UserError: as ``compress``; or the plan is of another model; or the chip is too small.
     """
     on_chip, skip, example = load_chip(chip), _names(skip), of_arrays(example)
+    check_timing(timing)
     if phase is None and (context is not None or batch != 1):
         raise UserError('context and batch are of a phase: give phase="prefill" or phase="decode"')
     if phase is not None:
+        if timing == "events":
+            raise UserError('timing="events" is of a whole network: leave phase out')
         return of_phases(model, example, [(phase, context)], batch, chip, skip, plan)[0]
     plan = _plan(plan)
     if plan is not None and isinstance(model, NetworkPlan | Compression):
         raise UserError("give either a plan as the model, or a model and its plan")
     if isinstance(model, NetworkPlan):
-        network = model.network()
+        network, plan = model.network(), model
         _same_inputs(network, example)
-        return cost(network, model, on_chip)
-    if isinstance(model, Compression):
+    elif isinstance(model, Compression):
         if on_chip.grain != model.chip.grain:
             raise UserError(f"chip {on_chip.name} has other OUs than {model.chip.name}, for which the plan was made")
-        _same_inputs(model.network, example)
-        return cost(model.network, model.plan, on_chip)
-    captured = capture(model, _example(model, example), type(model).__name__, skip)
-    return cost(captured.network, plan_for_costs(captured, on_chip) if plan is None else plan, on_chip)
+        network, plan = model.network, model.plan
+        _same_inputs(network, example)
+    else:
+        captured = capture(model, _example(model, example), type(model).__name__, skip)
+        network, plan = captured.network, plan_for_costs(captured, on_chip) if plan is None else plan
+    report = cost(network, plan, on_chip)
+    return timed_by_events(report, network) if timing == "events" else report
 
 
 def of_phases(

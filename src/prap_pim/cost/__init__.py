@@ -2,7 +2,17 @@
 
 from prap_pim.cost.activity import Busiest, LayerActivity, activity
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
-from prap_pim.cost.estimate import CostReport, LayerCost, Timing, ZeroInput, activities, cost
+from prap_pim.cost.estimate import (
+    CostReport,
+    LayerCost,
+    PipelinedBy,
+    Timing,
+    ZeroInput,
+    activities,
+    check_timing,
+    cost,
+    timed_by_events,
+)
 from prap_pim.cost.phase import Phase, Traced, check_counts, check_phase, of_phase
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency, time_positions
 
@@ -13,6 +23,7 @@ __all__ = [
     "LayerCost",
     "LayerTime",
     "Phase",
+    "PipelinedBy",
     "Timing",
     "Traced",
     "ZeroInput",
@@ -21,6 +32,7 @@ __all__ = [
     "builds",
     "check_counts",
     "check_phase",
+    "check_timing",
     "conventions",
     "conversion_energy",
     "conversion_time",
@@ -29,4 +41,5 @@ __all__ = [
     "of_phase",
     "pipelined_latency",
     "time_positions",
+    "timed_by_events",
 ]

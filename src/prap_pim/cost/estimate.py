@@ -1,8 +1,9 @@
 """The whole cost of a network plan on a chip: counts, times, energy, area."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from prap_pim.common.notebook import html_table
 from prap_pim.common.units import TERA
 from prap_pim.cost.activity import LayerActivity, activation_bytes, activity
 from prap_pim.cost.adc import conventions
+from prap_pim.cost.events import simulate
 from prap_pim.cost.price import Instances, area, energy, leakage, total
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency
 from prap_pim.hardware.chip import Chip
@@ -22,6 +24,7 @@ from prap_pim.mapping import LayerMapping, Mode, NetworkMapping, map_network, re
 from prap_pim.mapping.steps import dense_steps
 from prap_pim.results.run import above_dense
 
+PipelinedBy = Literal["formula", "events"]
 ZeroInput = Mapping[str, NDArray[np.float64]]
 
 
@@ -113,6 +116,7 @@ class CostReport:
         conventions: how a conversion is timed and charged, in words.
         figures: every figure of the table, with source.
         warnings: of the chip; that the plan takes more OU steps than dense.
+        mapping: where its layers lie.
     """
 
     network: str
@@ -132,6 +136,7 @@ class CostReport:
     conventions: tuple[str, ...]
     figures: tuple[UsedFigure, ...]
     warnings: tuple[str, ...]
+    mapping: NetworkMapping = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
         what = f"{self.network}, {self.method}, on {self.chip.name}: {len(self.layers)} layers"
@@ -304,7 +309,36 @@ def cost(
         conventions=conventions(chip, table),
         figures=tuple(table.figures.values()),
         warnings=(*chip.warnings, *filter(None, [_above_dense(network, plan.method, layers, chip)])),
+        mapping=mapping,
     )
+
+
+def check_timing(timing: Any) -> None:
+    """
+    Raises:
+        UserError: there is no such way to time a pipeline.
+    """
+    if timing not in get_args(PipelinedBy):
+        raise UserError(f"there is no timing {timing!r}; pipelines are timed by {' or '.join(get_args(PipelinedBy))}")
+
+
+def timed_by_events(report: CostReport, network: Network, table: ComponentTable | None = None) -> CostReport:
+    """The same with pipelined times that are simulated position by position, messages waiting for one another.
+
+    Args:
+        report: of ``cost``.
+        network: that it is of.
+        table: as for ``cost``.
+
+    Raises:
+        UserError: the package simpy is not installed.
+    """
+    counts = {layer.name: layer.activity for layer in report.layers}
+    table = table or load_table(report.chip.components)
+    found = simulate(network, report.mapping, counts, report.chip, table)
+    told = "pipelined times are simulated, event by event: messages wait for one another"
+    pipelined = Timing(found.latency_s, 1 / found.interval_s)
+    return replace(report, pipelined=pipelined, conventions=(*report.conventions, told))
 
 
 def _above_dense(network: Network, method: str, layers: Iterable[LayerCost], chip: Chip) -> str:
