@@ -1,6 +1,7 @@
 """What a run leaves in results.json: every figure, its unit in its name (SI: s, J, m2). Read back with full checks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from textwrap import wrap
 from typing import Literal, Self
 
@@ -377,3 +378,8 @@ class Gain(Settings):
     def over(self, other: "Gain") -> "Gain":
         """What it gains over another method."""
         return Gain(speedup=self.speedup / other.speedup, energy_gain=self.energy_gain / other.energy_gain)
+
+
+def mean(gains: Sequence[Gain]) -> Gain:
+    """Of several networks."""
+    return Gain(speedup=fmean(g.speedup for g in gains), energy_gain=fmean(g.energy_gain for g in gains))
