@@ -35,9 +35,10 @@ from prap_pim.cost import (
     check_timing,
     cost,
     of_phase,
+    priced_by_data,
     timed_by_events,
 )
-from prap_pim.crossbar import Device, MonteCarloReport, over_devices
+from prap_pim.crossbar import CrossbarModel, Device, MonteCarloReport, data_rates, over_devices
 from prap_pim.frontend import (
     Called,
     Captured,
@@ -68,6 +69,7 @@ from prap_pim.frontend.weights import parameter_at, put_layer, untied
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import DigitalOp, Network
 from prap_pim.ir.plan import INT8, NetworkPlan
+from prap_pim.ir.rates import DataRates
 from prap_pim.mapping.steps import compute_ratio, dense_steps, ou_steps, ous
 from prap_pim.methods.calibrate.layer import Setting
 from prap_pim.methods.calibrate.network import Allocated, Calibration
@@ -459,6 +461,7 @@ def estimate(
     context: int | None = None,
     batch: int = 1,
     timing: PipelinedBy = "formula",
+    data: Tensor | Iterable[Inputs] | None = None,
 ) -> CostReport:
     """Latency, energy and area of one inference of a model, of what ``compress`` returned, or of a plan.
 
@@ -481,6 +484,9 @@ def estimate(
         batch: sequences whose keys and values are kept; all else is of one of them.
         timing: of the pipelined times. "formula": every layer by itself, position by position; "events": a simulation
             in which messages wait for one another on the links between tiles (``prap-pim[events]``).
+        data: inputs as for ``compress``, of a compression (``method="dense"`` compresses nothing): energy is what they
+            and the stored weights take, by the rows that they raise, the cells that conduct and the conversions of
+            steps in which any row is raised. None: that of uniform data, which is the tables'.
 
     Raises:
         UserError: as ``compress``; or the plan is of another model; or the chip is too small.
@@ -490,8 +496,8 @@ def estimate(
     if phase is None and (context is not None or batch != 1):
         raise UserError('context and batch are of a phase: give phase="prefill" or phase="decode"')
     if phase is not None:
-        if timing == "events":
-            raise UserError('timing="events" is of a whole network: leave phase out')
+        if timing == "events" or data is not None:
+            raise UserError('timing="events" and data are of a whole network: leave phase out')
         return of_phases(model, example, [(phase, context)], batch, chip, skip, plan)[0]
     plan = _plan(plan)
     if plan is not None and isinstance(model, NetworkPlan | Compression):
@@ -508,7 +514,17 @@ def estimate(
         captured = capture(model, _example(model, example), type(model).__name__, skip)
         network, plan = captured.network, plan_for_costs(captured, on_chip) if plan is None else plan
     report = cost(network, plan, on_chip)
+    if data is not None:
+        report = priced_by_data(report, _rates(model, data, on_chip))
     return timed_by_events(report, network) if timing == "events" else report
+
+
+def _rates(model: Any, data: Any, chip: Chip) -> dict[str, DataRates]:
+    if not isinstance(model, Compression):
+        raise UserError('data are of a compression: estimate(compress(model, inputs, "dense"), data=inputs)')
+    name = model.network.name
+    batches = calibration_batches(data, model.model, name)
+    return data_rates(model._compressed.captured, model.plan, batches, CrossbarModel.of(chip))
 
 
 def of_phases(

@@ -2,6 +2,7 @@
 
 from prap_pim.cost.activity import Busiest, LayerActivity, activity
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
+from prap_pim.cost.data import priced_by_data
 from prap_pim.cost.estimate import (
     CostReport,
     LayerCost,
@@ -40,6 +41,7 @@ __all__ = [
     "layer_time",
     "of_phase",
     "pipelined_latency",
+    "priced_by_data",
     "time_positions",
     "timed_by_events",
 ]

@@ -203,15 +203,7 @@ def activity(
     per_pe = mapping.crossbars_per_pe
     used_rows = np.count_nonzero(plan.rows >= 0, axis=1)  # [group]
 
-    # OUs of a group: all full but perhaps the last; a step reads an OU once, or once for every round of conversions
-    columns = plan.donors_per_group * grain.columns_per_weight  # [group]
-    full, rest = np.divmod(columns, grain.ou_columns)
-    if chip.sample_and_hold:
-        group_reads, group_cells = full + (rest > 0), columns
-    else:
-        rest_rounds = -(-rest // chip.adcs_per_crossbar)
-        group_reads = full * chip.conversion_rounds + rest_rounds
-        group_cells = full * chip.conversion_rounds * grain.ou_columns + rest_rounds * rest
+    columns, group_reads, group_cells = reads_of_groups(plan, chip)
     pairs = _worked_pairs(plan, grain.input_steps * positions, zero_input)  # [group]
     run_pairs = mapping.run_ous * pairs[mapping.run_group]  # [run], OU steps
     crossbar_steps = _largest_sum(mapping.run_crossbar, run_pairs, mapping.crossbars)
@@ -311,6 +303,21 @@ def activity(
             gathered=sums.gathered,
         ),
     )
+
+
+def reads_of_groups(plan: LayerPlan, chip: Chip) -> tuple[Int64, Int64, Int64]:
+    """Of the OUs of each row group in one input step, int64 [G]: columns converted, reads, and cells read of each row.
+
+    OUs of a group are all full but perhaps the last; a step reads an OU once, or once for every round of conversions.
+    """
+    grain = chip.grain.of_bits(plan.weight_bits)
+    columns = plan.donors_per_group * grain.columns_per_weight
+    full, rest = np.divmod(columns, grain.ou_columns)
+    if chip.sample_and_hold:
+        return columns, full + (rest > 0), columns
+    rest_rounds = -(-rest // chip.adcs_per_crossbar)
+    reads = full * chip.conversion_rounds + rest_rounds
+    return columns, reads, full * chip.conversion_rounds * grain.ou_columns + rest_rounds * rest
 
 
 def tile_positions(positions: int, copies: Int64 | np.int64, copies_per_tile: int) -> Int64:
