@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -220,6 +221,23 @@ def test_costs_follow_the_plan() -> None:
     assert costs.ou_steps == (3 * 6 + 3 * 2) * 8  # floor(10 / 4) donors
     assert costs.energy_j < dense.energy_j
     assert prap_pim.estimate(found, chip="prap-2023").chip.name == "prap-2023"
+
+
+def test_a_plan_of_more_ou_steps_than_dense_warns() -> None:
+    """Patterns of few filters each leave most columns of wide OUs empty."""
+    chip = prap_pim.load_chip("isaac-32nm")
+    wide = chip.model_copy(update={"grain": replace(chip.grain, ou_rows=16, ou_columns=128), "adc_bits": 8})
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
+    x = torch.randn(8, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"^prap takes \d.* times the OU steps of dense: 2 of 2 layers") as caught:
+        found = prap_pim.compress(model, x, "prap", keep=1.0, chip=wide)
+    (line,) = {str(each.message) for each in caught}
+    assert f"warning: {line}" in found.summary()
+    assert prap_pim.estimate(found, chip=wide).warnings == (line,)
+    fewer = prap_pim.compress(model, x, "prap", keep=1.0, chip=wide, shapes=1)  # all filters share the OUs: no warning
+    assert fewer.compute_ratio < 1
+    assert prap_pim.estimate(fewer, chip=wide).warnings == ()
+    assert "warning: prap" not in fewer.summary()
 
 
 def test_a_plan_is_saved_and_read(tmp_path: Any) -> None:

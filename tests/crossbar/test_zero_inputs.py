@@ -108,7 +108,7 @@ def test_a_network_as_the_slow_version(
     at_a_time: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("prap_pim.crossbar.zero_inputs._BYTES_AT_A_TIME", at_a_time)
+    monkeypatch.setattr("prap_pim.crossbar.zero_inputs.BYTES_AT_A_TIME", at_a_time)
     plan = make(captured, input_grids(captured, images, 10))
     rates = zero_input_rates(captured, plan, images, Grain(), 3)
     model = compressed_model(captured, plan)

@@ -24,7 +24,7 @@ from tests.docs.pages import PAGES, ROOT, blocks, commands
 # says is checked before that: its configuration is loaded with its own --set and nothing else.
 SMALL_TRAINING = "training={epochs: 2, compress_at: 1, batch_size: 64, project_every: 1}"  # unless there is none
 SMALL_RUN = {  # by the data
-    "digits": ["data.size=8", "data.train=160", "data.calibration=40", "data.test=40", "model.depth=8", "model.width=8"]
+    "digits": ["data.size=8", "data.train=160", "data.calibration=40", "data.test=40", "model.width=8"]
 }
 SMALL = {
     "explore": f"--processes 1 --set trials=4 --set batch=2 --set 'base.{SMALL_TRAINING}'",
@@ -122,6 +122,7 @@ class Reader:
         config = _config(arguments)
         load_chip(config.chip)
         more = [*SMALL_RUN[config.data.name], *([SMALL_TRAINING] if config.training else [])]
+        more += ["model.depth=8"] if config.model.name == "resnet" else []
         if config.training and config.training.shards:
             more.append(f"training.shards={config.training.shards}")
         return [word for each in more for word in ("--set", each)]

@@ -25,6 +25,7 @@ NOT_GIVEN = {
     'prap-pim compress "{timm: resnet10t}" --checkpoint weights.safetensors --calibration pictures '
     "--ratio 0.25 -o small": OWN,
     "pip install 'prap-pim[cluster]'": NETWORK,
+    "pip install 'prap-pim[events]'": NETWORK,
     "pip install 'prap-pim[pandas]'": NETWORK,
     "pip install 'prap-pim[transformers]'": NETWORK,
     "pip install 'prap-pim[onnx]'": NETWORK,
@@ -40,6 +41,7 @@ NOT_GIVEN = {
     "python benchmarks/explore.py": LONG,
     "python benchmarks/function.py": LONG,
     "python benchmarks/methods.py": LONG,
+    "python benchmarks/pipeline.py": LONG,
     "python benchmarks/robustness.py --seeds 0 --devices 3 --sigmas 0.1 0.2 0.3": LONG,
     "python benchmarks/robustness.py --seeds 2 0 --devices 3 --sigmas 0.2": LONG,
 }

@@ -94,6 +94,17 @@ def test_warnings_about_the_chip_are_shown():
     assert "warning" not in printed(results())
 
 
+def test_a_method_of_more_ou_steps_than_dense_is_warned_of():
+    given = results()
+    layers = [given.methods[1].layers[0].model_copy(update={"ou_steps": 25_000}), given.methods[1].layers[1]]
+    slow = given.methods[1].model_copy(update={"layers": layers})  # 25,000 + 20,000 of 20,000 + 40,000: less than dense
+    assert "times the OU steps" not in printed(given.model_copy(update={"methods": [given.methods[0], slow]}))
+    slow = slow.model_copy(update={"layers": [layers[0].model_copy(update={"ou_steps": 45_000}), layers[1]]})
+    text = " ".join(printed(given.model_copy(update={"methods": [given.methods[0], slow]})).split())
+    assert "warning: prap takes 1.083 times the OU steps of dense: 1 of 2 layers take more" in text
+    assert "2.25 times as many" in text
+
+
 def test_methods_that_change_too_much_are_warned_of():
     given = results()
     check = CheckResult(

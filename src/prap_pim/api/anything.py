@@ -1,5 +1,6 @@
 """``prap-pim compress`` of whatever a configuration's ``model`` and ``data`` may name, and of short forms of them."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def compress_named(
     config = RunConfig.checked({**values, "checkpoint": checkpoint and str(checkpoint)}, "compress")
     task = load_task(config, allow_imports)
     given: Any = arrays_of(Path(calibration)) if arrays else inputs_of(task.data)
-    found = compress(task.model, given, **how)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* times the OU steps of dense")  # the summary says so
+        found = compress(task.model, given, **how)
     found.save(output)
     return found
 

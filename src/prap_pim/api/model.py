@@ -1,6 +1,7 @@
 """The library: any PyTorch model compressed and costed in a line each."""
 
 import copy
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,8 +26,19 @@ from prap_pim.common.names import shortened
 from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.progress import phase as told_phase
-from prap_pim.cost import CostReport, Phase, Traced, check_phase, cost, of_phase
-from prap_pim.crossbar import Device, MonteCarloReport, over_devices
+from prap_pim.cost import (
+    CostReport,
+    Phase,
+    PipelinedBy,
+    Traced,
+    check_phase,
+    check_timing,
+    cost,
+    of_phase,
+    priced_by_data,
+    timed_by_events,
+)
+from prap_pim.crossbar import CrossbarModel, Device, MonteCarloReport, data_rates, over_devices
 from prap_pim.frontend import (
     Called,
     Captured,
@@ -57,6 +69,7 @@ from prap_pim.frontend.weights import parameter_at, put_layer, untied
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import DigitalOp, Network
 from prap_pim.ir.plan import INT8, NetworkPlan
+from prap_pim.ir.rates import DataRates
 from prap_pim.mapping.steps import compute_ratio, dense_steps, ou_steps, ous
 from prap_pim.methods.calibrate.layer import Setting
 from prap_pim.methods.calibrate.network import Allocated, Calibration
@@ -69,7 +82,7 @@ from prap_pim.methods.compress import (
 from prap_pim.methods.config import MethodConfig, Tune, with_tune
 from prap_pim.methods.method import Method, config_of, literal, method_of
 from prap_pim.methods.request import CalibrationInputs, Request
-from prap_pim.results.run import CheckResult, unused_budget
+from prap_pim.results.run import CheckResult, above_dense, unused_budget
 from prap_pim.runs.crossbars import Crossbars
 from prap_pim.runs.metric import OwnMetric
 
@@ -316,10 +329,10 @@ class Compression:
         header = ("layer", "rows", "filters", "conv groups", "OU steps", "share")
         given = {each.name: each for each in self.calibration.layers} if self.calibration else {}
         table: list[tuple[str, ...]] = [(*header, "donors", "sensitivity", "error") if given else header]
-        names, grain = shortened([layer.name for layer in self.network.layers]), self.chip.grain
+        names = shortened([layer.name for layer in self.network.layers])
         for name, layer in zip(names, self.network.layers, strict=True):
-            steps = ou_steps(layer, ous(self.plan.layers[layer.name], grain), grain)
-            share = f"{steps / dense_steps(layer, grain):.3f}" if layer.name in self.changed else "whole"
+            steps, of_dense = self._steps[layer.name]
+            share = f"{steps / of_dense:.3f}" if layer.name in self.changed else "whole"
             sizes = (f"{layer.rows:,}", f"{layer.filters:,}", f"{layer.groups:,}")
             told = _told(given[layer.name], layer.kernel_positions) if given else ()
             table.append((name, *sizes, f"{steps:,}", share, *told))
@@ -338,7 +351,18 @@ class Compression:
             found.decided,
             self._left_whole,
         ]
-        return [whole, *found.check.lines, *filter(None, limits), *not_mapped], table
+        above = above_dense(self.plan.method, self._steps)
+        warning = [f"warning: {above}"] if above else []
+        return [whole, *warning, *found.check.lines, *filter(None, limits), *not_mapped], table
+
+    @property
+    def _steps(self) -> dict[str, tuple[int, int]]:
+        """OU steps of each layer, and those of its dense plan."""
+        plans, grain = self.plan.layers, self.chip.grain
+        return {
+            layer.name: (ou_steps(layer, ous(plans[layer.name], grain), grain), dense_steps(layer, grain))
+            for layer in self.network.layers
+        }
 
     @property
     def _left_whole(self) -> str:
@@ -371,6 +395,8 @@ def compress(
     **options: Any,
 ) -> Compression:
     """Compress any model that torch.fx or torch.export can trace, without labels. The model itself is not touched.
+
+    A result that takes more OU steps than the uncompressed model is warned of (``UserWarning``).
 
     Args:
         model: any module. Convolutions and linear layers, also those inside attention, are mapped on crossbars.
@@ -418,7 +444,10 @@ def compress(
         raise _of_one_size(batches, name, error) from error
     several = bool(one_of_each_size(batches, name))
     changed = _drop_in(model, captured, found, batches[0], name)
-    return Compression._of(changed, captured, found, batches[0], several, skip, state_digest(model))
+    compression = Compression._of(changed, captured, found, batches[0], several, skip, state_digest(model))
+    if above := above_dense(compression.plan.method, compression._steps):
+        warnings.warn(above, stacklevel=2)
+    return compression
 
 
 def estimate(
@@ -431,6 +460,8 @@ def estimate(
     phase: Phase | None = None,
     context: int | None = None,
     batch: int = 1,
+    timing: PipelinedBy = "formula",
+    data: Tensor | Iterable[Inputs] | None = None,
 ) -> CostReport:
     """Latency, energy and area of one inference of a model, of what ``compress`` returned, or of a plan.
 
@@ -451,29 +482,49 @@ def estimate(
             with "decoder_", tokens are theirs, and what is beside them is an encoder's, of the size that it has.
         context: see ``phase``; the number of tokens of the example if None.
         batch: sequences whose keys and values are kept; all else is of one of them.
+        timing: of the pipelined times. "formula": every layer by itself, position by position; "events": a simulation
+            in which messages wait for one another on the links between tiles (``prap-pim[events]``).
+        data: inputs as for ``compress``, of a compression (``method="dense"`` compresses nothing): energy is what they
+            and the stored weights take, by the rows that they raise, the cells that conduct and the conversions of
+            steps in which any row is raised. None: that of uniform data, which is the tables'.
 
     Raises:
         UserError: as ``compress``; or the plan is of another model; or the chip is too small.
     """
     on_chip, skip, example = load_chip(chip), _names(skip), of_arrays(example)
+    check_timing(timing)
     if phase is None and (context is not None or batch != 1):
         raise UserError('context and batch are of a phase: give phase="prefill" or phase="decode"')
     if phase is not None:
+        if timing == "events" or data is not None:
+            raise UserError('timing="events" and data are of a whole network: leave phase out')
         return of_phases(model, example, [(phase, context)], batch, chip, skip, plan)[0]
     plan = _plan(plan)
     if plan is not None and isinstance(model, NetworkPlan | Compression):
         raise UserError("give either a plan as the model, or a model and its plan")
     if isinstance(model, NetworkPlan):
-        network = model.network()
+        network, plan = model.network(), model
         _same_inputs(network, example)
-        return cost(network, model, on_chip)
-    if isinstance(model, Compression):
+    elif isinstance(model, Compression):
         if on_chip.grain != model.chip.grain:
             raise UserError(f"chip {on_chip.name} has other OUs than {model.chip.name}, for which the plan was made")
-        _same_inputs(model.network, example)
-        return cost(model.network, model.plan, on_chip)
-    captured = capture(model, _example(model, example), type(model).__name__, skip)
-    return cost(captured.network, plan_for_costs(captured, on_chip) if plan is None else plan, on_chip)
+        network, plan = model.network, model.plan
+        _same_inputs(network, example)
+    else:
+        captured = capture(model, _example(model, example), type(model).__name__, skip)
+        network, plan = captured.network, plan_for_costs(captured, on_chip) if plan is None else plan
+    report = cost(network, plan, on_chip)
+    if data is not None:
+        report = priced_by_data(report, _rates(model, data, on_chip))
+    return timed_by_events(report, network) if timing == "events" else report
+
+
+def _rates(model: Any, data: Any, chip: Chip) -> dict[str, DataRates]:
+    if not isinstance(model, Compression):
+        raise UserError('data are of a compression: estimate(compress(model, inputs, "dense"), data=inputs)')
+    name = model.network.name
+    batches = calibration_batches(data, model.model, name)
+    return data_rates(model._compressed.captured, model.plan, batches, CrossbarModel.of(chip))
 
 
 def of_phases(

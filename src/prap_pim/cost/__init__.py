@@ -2,7 +2,18 @@
 
 from prap_pim.cost.activity import Busiest, LayerActivity, activity
 from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
-from prap_pim.cost.estimate import CostReport, LayerCost, Timing, ZeroInput, activities, cost
+from prap_pim.cost.data import priced_by_data
+from prap_pim.cost.estimate import (
+    CostReport,
+    LayerCost,
+    PipelinedBy,
+    Timing,
+    ZeroInput,
+    activities,
+    check_timing,
+    cost,
+    timed_by_events,
+)
 from prap_pim.cost.phase import Phase, Traced, check_counts, check_phase, of_phase
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, ou_step_stages, pipelined_latency, time_positions
 from prap_pim.cost.writes import Writes
@@ -14,6 +25,7 @@ __all__ = [
     "LayerCost",
     "LayerTime",
     "Phase",
+    "PipelinedBy",
     "Timing",
     "Traced",
     "Writes",
@@ -23,6 +35,7 @@ __all__ = [
     "builds",
     "check_counts",
     "check_phase",
+    "check_timing",
     "conventions",
     "conversion_energy",
     "conversion_time",
@@ -31,5 +44,7 @@ __all__ = [
     "of_phase",
     "ou_step_stages",
     "pipelined_latency",
+    "priced_by_data",
     "time_positions",
+    "timed_by_events",
 ]

@@ -207,20 +207,8 @@ def activity(
     per_pe = mapping.crossbars_per_pe
     used_rows = np.count_nonzero(plan.rows >= 0, axis=1)  # [group]
 
-    # OUs of a group: all full but perhaps the last; a step reads an OU once, or once for every round of conversions
-    columns = plan.donors_per_group * grain.columns_per_weight  # [group]
-    full, rest = np.divmod(columns, grain.ou_columns)
-    if chip.sample_and_hold:
-        group_reads, group_cells = full + (rest > 0), columns
-    else:
-        rest_rounds = -(-rest // chip.adcs_per_crossbar)  # of columns: weights are converted as a whole if sampled
-        group_reads = full * chip.conversion_rounds + rest_rounds
-        group_cells = full * chip.conversion_rounds * grain.ou_columns + rest_rounds * rest
+    converted, group_reads, group_cells = reads_of_groups(plan, chip)
     pairs = _worked_pairs(plan, grain.input_steps * positions, zero_input)  # [group]
-    converted = columns
-    if chip.conversions == "per weight":
-        inside = np.cumsum(np.arange(int(full.max(initial=0)) + 1) * grain.ou_columns % grain.columns_per_weight != 0)
-        converted = plan.donors_per_group + inside[np.maximum(full + (rest > 0) - 1, 0)]  # parts of weights count, too
     pulses = chip.input_pulses(chip.dac_energy)
 
     def pulsed(counts: Int64) -> int:
@@ -331,6 +319,25 @@ def activity(
             rounds=chip.rounds(grain),
         ),
     )
+
+
+def reads_of_groups(plan: LayerPlan, chip: Chip) -> tuple[Int64, Int64, Int64]:
+    """Of the OUs of each row group in one input step, int64 [G]: conversions, reads, and cells read of each row.
+
+    OUs of a group are all full but perhaps the last; a step reads an OU once, or once for every round of conversions.
+    """
+    grain = chip.grain.of_bits(plan.weight_bits)
+    columns = plan.donors_per_group * grain.columns_per_weight
+    full, rest = np.divmod(columns, grain.ou_columns)
+    converted = columns
+    if chip.conversions == "per weight":
+        inside = np.cumsum(np.arange(int(full.max(initial=0)) + 1) * grain.ou_columns % grain.columns_per_weight != 0)
+        converted = plan.donors_per_group + inside[np.maximum(full + (rest > 0) - 1, 0)]  # parts of weights count, too
+    if chip.sample_and_hold:
+        return converted, full + (rest > 0), columns
+    rest_rounds = -(-rest // chip.adcs_per_crossbar)  # of columns: weights are converted as a whole if sampled
+    reads = full * chip.conversion_rounds + rest_rounds
+    return converted, reads, full * chip.conversion_rounds * grain.ou_columns + rest_rounds * rest
 
 
 def tile_positions(positions: int, copies: Int64 | np.int64, copies_per_tile: int) -> Int64:

@@ -1,8 +1,9 @@
 """The whole cost of a network plan on a chip: counts, times, energy, area."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from prap_pim.common.notebook import html_table
 from prap_pim.common.units import TERA
 from prap_pim.cost.activity import LayerActivity, activation_bytes, activity
 from prap_pim.cost.adc import conventions
+from prap_pim.cost.events import simulate
 from prap_pim.cost.price import Instances, area, energy, leakage, total
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency
 from prap_pim.cost.writes import Writes, in_turns, programming
@@ -20,9 +22,12 @@ from prap_pim.hardware.components import ComponentTable, UsedFigure, load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.mapping import LayerMapping, Mode, NetworkMapping, map_network, replicate, share_out
+from prap_pim.mapping.steps import dense_steps
+from prap_pim.results.run import above_dense
 
 _YEAR_S = 365.25 * 24 * 3600
 
+PipelinedBy = Literal["formula", "events"]
 ZeroInput = Mapping[str, NDArray[np.float64]]
 
 
@@ -113,9 +118,10 @@ class CostReport:
         cache_bytes: keys and values that are kept; 0 of a network that is costed as a whole.
         conventions: how a conversion is timed and charged, in words.
         figures: every figure of the table, with source.
-        warnings: of the chip, and of a network that is larger than it.
+        warnings: of the chip; that a network is larger than it, or its plan takes more OU steps than dense.
         writes: what programming the cells takes, once or, where the network is larger than the chip, in each inference:
             times and energy are then with it, and crossbars and tiles of layers are more than the chip has.
+        mapping: where its layers lie.
     """
 
     network: str
@@ -136,6 +142,7 @@ class CostReport:
     figures: tuple[UsedFigure, ...]
     warnings: tuple[str, ...]
     writes: Writes
+    mapping: NetworkMapping = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
         what = f"{self.network}, {self.method}, on {self.chip.name}: {len(self.layers)} layers"
@@ -366,8 +373,9 @@ def cost(
         cache_bytes=sum(op.cached for op in network.digital) * activation_bytes(chip),
         conventions=conventions(chip, table),
         figures=tuple(table.figures.values()),
-        warnings=warnings,
+        warnings=(*warnings, *filter(None, [_above_dense(network, plan.method, layers, chip)])),
         writes=writes,
+        mapping=mapping,
     )
 
 
@@ -379,6 +387,41 @@ def _written(layer: LayerCost, writes: Writes) -> LayerCost:
 
 def _known(value: float | None, unit: str) -> str:
     return "n/a" if value is None else f"{value:.4g} {unit}".rstrip()
+
+
+def check_timing(timing: Any) -> None:
+    """
+    Raises:
+        UserError: there is no such way to time a pipeline.
+    """
+    if timing not in get_args(PipelinedBy):
+        raise UserError(f"there is no timing {timing!r}; pipelines are timed by {' or '.join(get_args(PipelinedBy))}")
+
+
+def timed_by_events(report: CostReport, network: Network, table: ComponentTable | None = None) -> CostReport:
+    """The same with pipelined times that are simulated position by position, messages waiting for one another.
+
+    Args:
+        report: of ``cost``.
+        network: that it is of.
+        table: as for ``cost``.
+
+    Raises:
+        UserError: the package simpy is not installed, or the network is written in turns.
+    """
+    if report.writes.turns > 1:
+        raise UserError("events: a network that is larger than the chip is timed by the formula alone")
+    counts = {layer.name: layer.activity for layer in report.layers}
+    table = table or load_table(report.chip.components)
+    found = simulate(network, report.mapping, counts, report.chip, table)
+    told = "pipelined times are simulated, event by event: messages wait for one another"
+    pipelined = Timing(found.latency_s, 1 / found.interval_s)
+    return replace(report, pipelined=pipelined, conventions=(*report.conventions, told))
+
+
+def _above_dense(network: Network, method: str, layers: Iterable[LayerCost], chip: Chip) -> str:
+    dense = {layer.name: dense_steps(layer, chip.grain) for layer in network.layers}
+    return above_dense(method, {layer.name: (layer.ou_steps, dense[layer.name]) for layer in layers})
 
 
 def _within(

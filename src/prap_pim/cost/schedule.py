@@ -54,18 +54,19 @@ class LayerTime:
     rounds: int
 
 
-_SHARED = ("intra-tile links", "inter-tile links")  # by the copies of a layer in one tile
-_GATHERING = ("dot registers", "accumulators", "adder trees", "partial-sum buffers", "index buffers")
+_ROUNDING = 1e-9  # of a number of outputs
+SHARED = ("intra-tile links", "inter-tile links")  # by the copies of a layer in one tile
+GATHERING = ("dot registers", "accumulators", "adder trees", "partial-sum buffers", "index buffers")
 
 
 def layer_time(activity: LayerActivity, chip: Chip, table: ComponentTable) -> LayerTime:
     """Time one layer from its counts."""
     return time_positions(
-        activity.busiest, activity.rounds, _digital(activity, chip, table, activity.output_tiles), chip, table
+        activity.busiest, activity.rounds, digital_seconds(activity, chip, table, activity.output_tiles), chip, table
     )
 
 
-def _digital(activity: LayerActivity, chip: Chip, table: ComponentTable, tiles: int) -> float:
+def digital_seconds(activity: LayerActivity, chip: Chip, table: ComponentTable, tiles: int) -> float:
     """Seconds of digital work that ``tiles`` tiles share: of the lanes, or of the memory that brings what they read."""
     lanes = (activity.digital_ops + activity.outputs) / (chip.digital_lanes * chip.clock_hz)
     return max(lanes, activity.memory_accesses * table("digital_memory", "latency")) / tiles
@@ -80,14 +81,14 @@ def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chi
         digital_s: seconds of digital work in one inference.
         chip, table: for rates and latencies.
     """
-    serial, beats = _per_position(busiest, chip, table)
+    serial, beats = position_seconds(busiest, chip, table)
     phases = {key: value * positions for key, value in serial.items()} | {"digital": digital_s}
     busy = {key: value * positions for key, value in beats.items()} | {"digital": digital_s}
     bottleneck = max(busy, key=lambda key: busy[key])
     stages = ou_step_stages(chip, table, busiest.rounds).values()
     fill = sum(stages) - max(stages) if beats["crossbars"] else 0.0
     if chip.gathers:
-        fill += min(beats["crossbars"], max(beats[key] for key in _GATHERING))
+        fill += min(beats["crossbars"], max(beats[key] for key in GATHERING))
     return LayerTime(
         serial_s=sum(phases.values()),
         serial_phases_s=phases,
@@ -99,7 +100,7 @@ def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chi
     )
 
 
-def _per_position(busiest: Busiest, chip: Chip, table: ComponentTable) -> tuple[dict[str, float], dict[str, float]]:
+def position_seconds(busiest: Busiest, chip: Chip, table: ComponentTable) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds that each resource works for one position: with the stages of an OU step in turn, and overlapping."""
     stages = ou_step_stages(chip, table, busiest.rounds).values()
     steps = busiest.ous * chip.grain.input_steps if busiest.steps is None else busiest.steps
@@ -145,7 +146,7 @@ def builds(
     """
     positions = layer.positions
     alone = activity(mapping, layer, chip, digital_ops=digital_ops, zero_input=zero_input)
-    digital_s = _digital(alone, chip, table, 1)
+    digital_s = digital_seconds(alone, chip, table, 1)
     copies = np.arange(1, min(crossbars // mapping.crossbars, max(1, positions)) + 1)
     found = [_build(mapping, alone.busiest, positions, copies, digital_s, chip, table)]
     widest = min(crossbars // max(1, positions), mapping.ous)
@@ -173,16 +174,16 @@ def _build(
     together = tile_positions(positions, copies, mapping.copies_per_tile)
     output_tiles = -(-copies // mapping.copies_per_tile)
     digital = digital_s / output_tiles
-    serial, beats = _per_position(busiest, chip, table)
-    own = [key for key in beats if key not in _SHARED]
+    serial, beats = position_seconds(busiest, chip, table)
+    own = [key for key in beats if key not in SHARED]
     return (
         copies,
         np.full(len(copies), mapping.crossbars),
         output_tiles * mapping.tiles,
         np.maximum.reduce(
-            [rounds * max(beats[key] for key in own), together * max(beats[key] for key in _SHARED), digital]
+            [rounds * max(beats[key] for key in own), together * max(beats[key] for key in SHARED), digital]
         ),
-        rounds * sum(serial[key] for key in own) + together * sum(serial[key] for key in _SHARED) + digital,
+        rounds * sum(serial[key] for key in own) + together * sum(serial[key] for key in SHARED) + digital,
     )
 
 
@@ -208,46 +209,67 @@ def ou_step_stages(chip: Chip, table: ComponentTable, rounds: int | None = None)
 def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float:
     """Seconds from the first input to the last output of one inference, layers overlapping.
 
-    Along the data flow, for every node: when its first output is there, and its last. A layer starts when its inputs,
-    which come evenly from the first to the last, cover its first window; it ends no sooner than one position after its
-    last input. Digital operations pass data on (their work is in their layer's time).
+    Position by position: a copy of a layer, dealt every so many positions, begins one when the inputs of its window are
+    there and the one before it is done. So a layer that waits for its inputs still has a row of positions to do when
+    the last of them come, where its windows reach over rows. Digital operations pass data on (their work is in their
+    layer's time).
     """
-    first: dict[str, float] = {}
-    last: dict[str, float] = {}
+    done: dict[str, Float64] = {}  # when each output position is
     free: dict[str, float] = {}  # when a layer's crossbars have done all calls so far
     layers = {layer.name: layer for layer in network.layers}
+    origins = origins_of(network)
     for node in network:
-        first_in = max((first[source] for source in node.sources), default=0.0)
-        last_in = max((last[source] for source in node.sources), default=0.0)
-        if isinstance(node, Layer):
-            time, own = times[node.name], network.first_positions(node) / max(1, node.positions)
-            at_once = -(-node.positions // max(1, time.rounds))
-            start = first_in + _first_windows(node, min(at_once, node.map_positions)) * (last_in - first_in)
-            one = time.busy_s / max(1, time.rounds) + time.fill_s
-            first[node.name] = start + one
-            last[node.name] = max(start + time.fill_s + own * (time.pipelined_s - time.fill_s), last_in + one)
-            free[node.name] = last[node.name]
-        elif isinstance(node, Call):
-            time, own = times[node.layer], node.positions / layers[node.layer].positions
-            one = time.busy_s / max(1, time.rounds) + time.fill_s
-            start = max(last_in, free[node.layer])  # on all of its inputs, and not before the crossbars are free
-            first[node.name] = start + one
-            last[node.name] = start + time.fill_s + own * (time.pipelined_s - time.fill_s)
-            free[node.layer] = last[node.name]
-        else:
-            first[node.name], last[node.name] = first_in, last_in
-    return max(last.values(), default=0.0)
+        if isinstance(node, DigitalOp):
+            continue
+        layer = node if isinstance(node, Layer) else layers[node.layer]
+        positions = network.first_positions(node) if isinstance(node, Layer) else node.positions
+        time = times[layer.name]
+        copies = max(1, -(-layer.positions // max(1, time.rounds)))
+        beat = time.busy_s / max(1, time.rounds)
+        shares = input_shares(node, layer, positions)
+        ready = np.full(positions, free.get(layer.name, 0.0))
+        for origin in origins[node.name]:
+            if len(done[origin]):
+                ready = np.maximum(ready, done[origin][needed(shares, len(done[origin])) - 1])
+        dealt = np.append(ready, np.zeros(-positions % copies)).reshape(-1, copies)  # [round, copy]
+        after = beat * np.arange(len(dealt))[:, None]
+        ends = (np.maximum.accumulate(dealt - after, axis=0) + after + beat).ravel()[:positions]
+        done[node.name] = ends + time.fill_s
+        free[layer.name] = float(ends.max(initial=0.0))
+    return max((float(each.max(initial=0.0)) for each in done.values()), default=0.0)
 
 
-def _first_windows(layer: Layer, count: int) -> float:
-    """The share of a layer's input, in raster order, that its first ``count`` output positions need; 0..1."""
-    if layer.kind != "conv":
-        return count / max(1, layer.map_positions)
-    space = layer.input_shape[1:]
-    last = np.unravel_index(count - 1, layer.output_shape[1:])  # the output position, along each dimension
-    each = zip(layer.weight.shape[2:], layer.dilation, layer.padding, layer.stride, last, space, strict=True)
-    needed = 0  # inputs of the map up to and with the one that stands last in the window
-    for kernel, dilation, padding, stride, at, size in each:
-        reach = max(1, (kernel - 1) * dilation + 1 - padding + int(at) * stride)
-        needed = max(0, needed - 1) * size + min(reach, size)
-    return float(min(1.0, needed / prod(space)))
+def input_shares(node: Layer | Call, layer: Layer, positions: int) -> Float64:
+    """The share of a node's inputs, in raster order, that each of its output positions needs, together with those
+    before it, float64 [positions]; 0..1.
+
+    Positions beyond those of one map are those of further maps, one after another. A layer that is called again, on a
+    map of another size perhaps, needs all inputs of that call.
+    """
+    if isinstance(node, Call):
+        return np.ones(positions)
+    own = max(1, layer.map_positions)
+    one = np.arange(1, own + 1) / own
+    if layer.kind == "conv":
+        space = layer.input_shape[1:]
+        place = np.unravel_index(np.arange(own), layer.output_shape[1:])
+        each = zip(place, layer.stride, layer.padding, layer.reach, space, strict=True)
+        last = [np.clip(at * step - pad + reach - 1, 0, size - 1) for at, step, pad, reach, size in each]
+        one = (np.maximum.accumulate(np.ravel_multi_index(last, space)) + 1) / prod(space)
+    maps = -(-positions // own)
+    return np.concatenate([(number + one) / maps for number in range(maps)] or [one])[:positions]
+
+
+def needed(shares: Float64, count: int) -> Int64:
+    """Of ``count`` outputs, how many make up a share, 1..count; a share of 0.3 is 3 of 10, however floats round."""
+    return np.clip(np.ceil(shares * count - _ROUNDING), 1, count).astype(np.int64)
+
+
+def origins_of(network: Network) -> dict[str, tuple[str, ...]]:
+    """By node: the layers and calls whose outputs it reads, through digital operations."""
+    found: dict[str, tuple[str, ...]] = {}
+    digital = {op.name for op in network.digital}
+    for node in network:
+        through = [found[source] if source in digital else (source,) for source in node.sources]
+        found[node.name] = tuple(dict.fromkeys(origin for each in through for origin in each))
+    return found

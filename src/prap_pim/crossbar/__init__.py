@@ -2,6 +2,7 @@
 
 from prap_pim.crossbar.adc import adc_codes
 from prap_pim.crossbar.array import LayerCrossbars, check_fit, crossbar_matmul, integer_matmul
+from prap_pim.crossbar.data_rates import data_rates
 from prap_pim.crossbar.device import (
     PUBLISHED_VARIATIONS,
     Device,
@@ -59,6 +60,7 @@ __all__ = [
     "check_fit",
     "compressed_model",
     "crossbar_matmul",
+    "data_rates",
     "device_seeds",
     "exact_metrics",
     "integer_matmul",

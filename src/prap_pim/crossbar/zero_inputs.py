@@ -1,6 +1,6 @@
 """How often nothing drives a row group: the rate at which hardware that looks at the input bits can skip OU steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
 
-_BYTES_AT_A_TIME = 1 << 22  # of im2col rows: every row group reads its own of them, so they are to stay in the cache
+BYTES_AT_A_TIME = 1 << 22  # of im2col rows: every row group reads its own of them, so they are to stay in the cache
 
 
 def zero_input_rates(
@@ -58,23 +58,41 @@ def zero_input_rates(
     """
     check_parts(captured, plan, grain=grain)
     grain = grain.reading(plan.input_bits)
-    if len(images) == 0:
-        raise UserError("there are no calibration images to measure the rate of zero inputs on")
-    model = compressed_model(captured, plan)
     counters = {
-        layer.name: _Counter(layer, plan.layers[layer.name], grid_in(plan, layer.name), grain)
+        layer.name: Counter(layer, plan.layers[layer.name], grid_in(plan, layer.name), grain)
         for layer in captured.network.layers
     }
-    for name, counter in counters.items():
-        model.get_submodule(name).register_forward_pre_hook(counter)
+    read_inputs(captured, plan, images, grain, counters, batch_size, told)
+    return {name: counter.rates() for name, counter in counters.items()}
+
+
+def read_inputs(
+    captured: Captured,
+    plan: NetworkPlan,
+    images: Tensor | NDArray[Any] | Sequence[Inputs],
+    grain: Grain,
+    readers: Mapping[str, Callable[[nn.Module, tuple[Tensor, ...]], None]],
+    batch_size: int,
+    told: Steps,
+) -> None:
+    """Show the inputs of every layer, in float arithmetic with the plan's weights, to its reader.
+
+    Raises:
+        UserError: as ``zero_input_rates``.
+    """
+    check_parts(captured, plan, grain=grain)
+    if len(images) == 0:
+        raise UserError("there are no calibration images to measure the inputs of layers on")
+    model = compressed_model(captured, plan)
+    for name, reader in readers.items():
+        model.get_submodule(name).register_forward_pre_hook(reader)
     with torch.no_grad():
         given = of_arrays(images) if isinstance(images, np.ndarray) else images
         for batch in counted(cut(given, batch_size, captured.network.name), told):
             model(*batch)
-    return {name: counter.rates() for name, counter in counters.items()}
 
 
-class _Counter:
+class Counter:
     """Counts, for one layer, the pairs in which a row group is driven.
 
     An input becomes a byte of flags, bit s set if the input's digit of step s is not 0. The bytes of the rows of a
@@ -92,7 +110,7 @@ class _Counter:
         x = inputs[0]
         images = len(x)
         if self.layer.kind == "conv":
-            images = max(1, _BYTES_AT_A_TIME // (self.layer.map_positions * self.layer.rows))
+            images = max(1, BYTES_AT_A_TIME // (self.layer.map_positions * self.layer.rows))
         for part in torch.split(x, images):
             values = self.grid.integers(part).cpu().numpy()
             self.slices.check(values, f"layer {self.layer.name}: inputs")

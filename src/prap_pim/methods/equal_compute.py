@@ -28,9 +28,9 @@ from prap_pim.methods.prune import (
     StructuredPruning,
     prune,
 )
+from prap_pim.methods.prune.pattern import fitting_groups
 from prap_pim.methods.reuse import IdenticalReuse, NoReuse, ReuseConfig, SimilarReuse, reuse
 
-_POINTWISE = 8  # inputs: groups of 1x1 convolutions are multiples of it
 _TOLERANCE = 0.03  # relative; how far below the ratio the most that a method can compute may stay
 
 Setting = tuple[PruneConfig, ReuseConfig]
@@ -109,10 +109,10 @@ def _patterns(layer: Layer, grain: Grain, shapes: int) -> list[PruneConfig]:
     channels, positions = layer.weight.shape[1], prod(layer.weight.shape[2:])
     whole: list[PruneConfig] = [NoPruning()]
     if positions > 1:
-        fitting = [n for n in range(grain.ou_rows, 0, -1) if grain.ou_rows % n == 0 and grain.ou_rows // n <= positions]
+        fitting = reversed(fitting_groups(positions, grain))
         return [*(PatternPruning(group_channels=n, shapes=shapes) for n in fitting), *whole]
     widths = [n * grain.ou_rows for n in range(grain.row_groups(channels), 1, -1)]
-    by_groups = {-(-channels // width): width for width in widths if width % _POINTWISE == 0}  # the least width of each
+    by_groups = {-(-channels // width): width for width in widths}  # the least width of each
     return [*(PatternPruning(pointwise_group=by_groups[n], shapes=shapes) for n in sorted(by_groups)), *whole]
 
 

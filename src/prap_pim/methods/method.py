@@ -284,8 +284,10 @@ class Pattern(_ByShare, PatternPruning):
     Attributes:
         compute_ratio: instead of the next two: OU steps of the network, of the dense one's.
         group_channels: n, input channels that share a shape, for kernels of more than one position; ou_rows / n
-            positions of a kernel are kept. The paper uses 1, 2 and 4.
-        pointwise_group: inputs of which ou_rows are kept, for 1x1 convolutions and linear layers.
+            positions of a kernel are kept. The paper uses 1, 2 and 4. None: as many as fill an OU with 4 positions
+            each, as 2 channels do an OU of 8 rows.
+        pointwise_group: inputs of which ou_rows are kept, for 1x1 convolutions and linear layers. None: twice the OU's
+            rows.
         shapes: the most shapes that a channel group may have.
     """
 

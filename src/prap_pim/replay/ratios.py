@@ -22,8 +22,8 @@ Index entries, inputs of an OU row and partial sums each fit one access of the 2
 their accesses one after another.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 
@@ -37,6 +37,7 @@ from prap_pim.hardware.components import ComponentTable, load_table
 from prap_pim.methods.published import PublishedLayer, published
 from prap_pim.results.run import Gain
 
+OU_STEPS = "OU steps"  # what the energy of a replay is of
 WIDEST = 8  # output maps wider than this are replicated: authors
 
 Ratio = Callable[[PublishedLayer], Fraction]
@@ -74,6 +75,10 @@ def _keep(method: str) -> Ratio:
 
 def _observed(method: str) -> Ratio:
     return lambda layer: _exact(layer.compute_ratio[method])
+
+
+def _always(share: Fraction) -> Ratio:
+    return lambda layer: share
 
 
 def _positions_kept(layer: PublishedLayer) -> Fraction:
@@ -193,9 +198,10 @@ def replay_layer(layer: PublishedLayer, method: ReplayMethod, chip: Chip) -> Lay
     )
 
 
-def seconds(layer: LayerReplay, chip: Chip, table: ComponentTable) -> float:
-    """Latency of a layer: its copies work side by side, their positions one after another, nothing overlaps."""
-    return time_positions(layer.busiest, layer.positions, 0.0, chip, table).serial_s
+def seconds(layer: LayerReplay, chip: Chip, table: ComponentTable) -> dict[str, float]:
+    """Latency of a layer, by what takes it: its copies work side by side, their positions one after another, nothing
+    overlaps."""
+    return dict(time_positions(layer.busiest, layer.positions, 0.0, chip, table).serial_phases_s)
 
 
 def joules(layer: LayerReplay, chip: Chip, table: ComponentTable) -> float:
@@ -211,15 +217,35 @@ def joules(layer: LayerReplay, chip: Chip, table: ComponentTable) -> float:
 
 
 @dataclass(frozen=True)
-class Inference:
-    """One inference of a network, its layers (shortcuts among them) one after another.
+class LayerEvents:
+    """What a layer takes of an inference.
 
     Attributes:
-        latency_s, energy_j: sums over the layers.
+        seconds: by what takes them (``LayerTime.serial_phases_s``).
+        joules: by component; of a replay, those of OU steps together.
+        computed: of the patterns that pruning leaves, the share that is computed.
     """
 
-    latency_s: float
-    energy_j: float
+    seconds: Mapping[str, float]
+    joules: Mapping[str, float]
+    computed: Fraction
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One inference of a network, its layers (shortcuts among them) one after another."""
+
+    layers: tuple[LayerEvents, ...]
+
+    @property
+    def latency_s(self) -> float:
+        """Sum over the layers."""
+        return sum(sum(layer.seconds.values()) for layer in self.layers)
+
+    @property
+    def energy_j(self) -> float:
+        """Sum over the layers."""
+        return sum(sum(layer.joules.values()) for layer in self.layers)
 
     def gain_over(self, dense: "Inference") -> Gain:
         """Of this one over ``dense``."""
@@ -238,19 +264,42 @@ def replay(preset: str, networks: Sequence[str] = (), methods: Sequence[str] = (
         UserError: there is no such preset, network or method.
     """
     networks, methods = chosen(preset, networks, methods)
+    return gains_over_dense(
+        {
+            name: {method: inference(preset, name, method) for method in dict.fromkeys(["dense", *methods])}
+            for name in networks
+        },
+        methods,
+    )
+
+
+def inference(preset: str, network: str, method: str, computed: Sequence[Fraction] = ()) -> Inference:
+    """One inference from published ratios.
+
+    Args:
+        preset, network, method: which.
+        computed: of every layer, the share of its patterns that is computed, in the place of the published one.
+    """
     chip = load_chip(preset)
     table = load_table(chip.components)
+    found = []
+    for i, layer in enumerate(published(preset)[network].layers):
+        how = METHODS[method]
+        if computed:
+            how = replace(how, computing=_always(computed[i]))
+        counts = replay_layer(layer, how, chip)
+        energy = {OU_STEPS: joules(counts, chip, table)}
+        found.append(LayerEvents(seconds(counts, chip, table), energy, how.computing(layer)))
+    return Inference(tuple(found))
 
-    def inference(name: str, method: str) -> Inference:
-        counts = [replay_layer(layer, METHODS[method], chip) for layer in published(preset)[name].layers]
-        return Inference(
-            latency_s=sum(seconds(layer, chip, table) for layer in counts),
-            energy_j=sum(joules(layer, chip, table) for layer in counts),
-        )
 
+def gains_over_dense(
+    inferences: Mapping[str, Mapping[str, Inference]], methods: Sequence[str]
+) -> dict[str, dict[str, Gain]]:
+    """Of inferences by network and method, dense among them: the gains of some methods."""
     return {
-        name: {method: inference(name, method).gain_over(inference(name, "dense")) for method in methods}
-        for name in networks
+        name: {method: by_method[method].gain_over(by_method["dense"]) for method in methods}
+        for name, by_method in inferences.items()
     }
 
 

@@ -1,5 +1,7 @@
 """What a run leaves in results.json: every figure, its unit in its name (SI: s, J, m2). Read back with full checks."""
 
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from textwrap import wrap
 from typing import Literal, Self
 
@@ -225,6 +227,24 @@ class CheckResult(_Frozen):
         )
 
 
+def above_dense(method: str, steps: Mapping[str, tuple[int, int]]) -> str:
+    """That a method takes more OU steps than dense, in words; empty if it does not.
+
+    Args:
+        method: its name.
+        steps: by layer: of the method, of dense.
+    """
+    taken, dense = (sum(each[i] for each in steps.values()) for i in (0, 1))
+    if taken <= dense:
+        return ""
+    more = {name: own / full for name, (own, full) in steps.items() if own > full}
+    most = max(more, key=lambda name: more[name])
+    return (
+        f"{method} takes {taken / dense:.4g} times the OU steps of dense: {len(more)} of {len(steps)} layers take more "
+        f"than dense, {most} {more[most]:.3g} times as many; their patterns leave parts of the OUs empty"
+    )
+
+
 def unused_budget(used: float, asked: float | None) -> str:
     """That much less of a compute ratio was used than asked for, in words; nothing if it was not, or none was asked."""
     if asked is None or used >= _USED * asked:
@@ -336,11 +356,13 @@ class Results(_Frozen):
 
     @property
     def warnings(self) -> list[str]:
-        """Of the chip, and of methods that have changed the outputs too much: of those that were trained further, or
-        whose weights are random, that tells nothing."""
+        """Of the chip, of methods that take more OU steps than dense, and of methods that have changed the outputs too
+        much: of those that were trained further, or whose weights are random, that tells nothing."""
         checks = {m.name: m.check for m in self.methods if m.check and self.float_accuracy is not None}
         told = {name: check.warning.removeprefix("warning: ") for name, check in checks.items() if check.worst}
-        return [*self.chip.warnings, *(f"{name}: {text}" for name, text in told.items() if text)]
+        steps = {m.name: {each.name: (each.ou_steps, each.dense_ou_steps) for each in m.layers} for m in self.methods}
+        above = (above_dense(name, layers) for name, layers in steps.items())
+        return [*self.chip.warnings, *filter(None, above), *(f"{name}: {text}" for name, text in told.items() if text)]
 
     @property
     def tunings(self) -> list[str]:
@@ -362,3 +384,8 @@ class Gain(Settings):
     def over(self, other: "Gain") -> "Gain":
         """What it gains over another method."""
         return Gain(speedup=self.speedup / other.speedup, energy_gain=self.energy_gain / other.energy_gain)
+
+
+def mean(gains: Sequence[Gain]) -> Gain:
+    """Of several networks."""
+    return Gain(speedup=fmean(g.speedup for g in gains), energy_gain=fmean(g.energy_gain for g in gains))

@@ -94,10 +94,38 @@ def test_a_layer_that_does_not_fit_is_named() -> None:
     with pytest.raises(UserError, match=r"layer conv7: group_channels \(3\)"):
         prune(PatternPruning(group_channels=3), layer, Grain())
     linear = layer_of(np.ones((4, 4), np.float32), "fc")
+    with pytest.raises(UserError, match=r"layer fc: pointwise_group \(12\) must be a multiple of the OU's 8 rows"):
+        prune(PatternPruning(pointwise_group=12), linear, Grain())
     with pytest.raises(UserError, match=r"layer fc: pointwise_group \(8\) must be a multiple of the OU's 16 rows"):
         prune(PatternPruning(pointwise_group=8), linear, Grain(ou_rows=16))
     with pytest.raises(TypeError, match="str is not the config of a pruning method"):
         prune("pattern", linear, Grain())
+
+
+@pytest.mark.parametrize(
+    ("rows", "kernel", "channels", "kept"),
+    [
+        (8, 3, 2, 4),  # the paper's
+        (8, 5, 2, 4),
+        (4, 3, 1, 4),
+        (16, 3, 4, 4),
+        (32, 3, 8, 4),
+        (128, 3, 32, 4),
+        (9, 3, 3, 3),  # 4 does not divide 9
+        (16, 1.5, 8, 2),  # kernels of 3 positions
+        (2, 3, 1, 2),
+    ],
+)
+def test_without_settings_groups_fill_the_rows_of_an_ou(rows: int, kernel: float, channels: int, kept: int) -> None:
+    shape = (1, 3) if kernel == 1.5 else (kernel, kernel)
+    weight = np.random.default_rng(0).normal(size=(12, 64, *map(int, shape))).astype(np.float32)
+    grain = Grain(ou_rows=rows)
+    patterns = prune(PatternPruning(), layer_of(weight), grain)
+    np.testing.assert_array_equal(patterns.mask(), pattern_mask(weight, channels, kept, rows=rows).reshape(12, -1))
+    assert channels * kept == rows
+    assert np.count_nonzero(patterns.rows >= 0, axis=1).min() == rows or 64 % channels  # no row of an OU is idle
+    linear = prune(PatternPruning(), layer_of(weight[:, :, 0, 0]), grain)
+    np.testing.assert_array_equal(linear.mask(), pattern_mask(weight[:, :, 0, 0], 2 * rows, None, rows=rows))
 
 
 def test_config() -> None:
@@ -108,7 +136,6 @@ def test_config() -> None:
         {"kind": "other"},
         {"kind": "none", "shapes": 8},
         {"kind": "pattern", "group_channels": 0},
-        {"kind": "pattern", "pointwise_group": 12},
         {"kind": "pattern", "pointwise_group": 0},
         {"kind": "pattern", "shapes": 0},
     ):

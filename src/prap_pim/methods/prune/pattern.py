@@ -24,19 +24,22 @@ from prap_pim.methods.prune.base import prune_method
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
+_KEPT = 4  # positions of a kernel, of 9 in most networks
+
 
 class PatternPruning(Settings):
     """Attributes:
     group_channels: n, input channels that share a shape, for kernels of more than one position; ou_rows / n positions
-        of a kernel are kept. The paper uses 1, 2 and 4.
+        of a kernel are kept. The paper uses 1, 2 and 4. None: as many as fill an OU with 4 positions of each, as 2
+        channels do an OU of 8 rows; where 4 is not possible, with the number next to it.
     pointwise_group: inputs of which ou_rows are kept, for 1x1 convolutions and linear layers; with 8 rows in an OU, 8
-        prunes nothing and 32 keeps a quarter.
+        prunes nothing and 32 keeps a quarter. None: twice the OU's rows, so that half is kept.
     shapes: the most shapes that a channel group may have.
     """
 
     kind: Literal["pattern"] = "pattern"
-    group_channels: int = Field(default=2, ge=1)
-    pointwise_group: int = Field(default=16, ge=8, multiple_of=8)
+    group_channels: int | None = Field(default=None, ge=1)
+    pointwise_group: int | None = Field(default=None, ge=1)
     shapes: int = Field(default=8, ge=1)
 
 
@@ -45,20 +48,28 @@ def _(config: PatternPruning, layer: Layer, grain: Grain) -> PatternSet:
     kernels = layer.weight.reshape(layer.filters, layer.weight.shape[1], -1)
     positions = kernels.shape[2]
     if positions == 1:
-        if config.pointwise_group % grain.ou_rows:
+        width = 2 * grain.ou_rows if config.pointwise_group is None else config.pointwise_group
+        if width % grain.ou_rows:
             raise UserError(
-                f"layer {layer.name}: pointwise_group ({config.pointwise_group}) must be a multiple of the OU's "
-                f"{grain.ou_rows} rows"
+                f"layer {layer.name}: pointwise_group ({width}) must be a multiple of the OU's {grain.ou_rows} rows"
             )
-        return _patterns(kernels, config.pointwise_group, 1, config.shapes, grain.ou_rows)
-    kept, rest = divmod(grain.ou_rows, config.group_channels)
-    if rest or kept > positions:
-        fitting = [n for n in range(1, grain.ou_rows + 1) if grain.ou_rows % n == 0 and grain.ou_rows // n <= positions]
+        return _patterns(kernels, width, 1, config.shapes, grain.ou_rows)
+    fitting = fitting_groups(positions, grain)
+    group = config.group_channels
+    if group is None:
+        group = min(fitting, key=lambda n: abs(grain.ou_rows // n - _KEPT))
+    if group not in fitting:
         raise UserError(
-            f"layer {layer.name}: group_channels ({config.group_channels}) does not fit its kernel of {positions} "
+            f"layer {layer.name}: group_channels ({group}) does not fit its kernel of {positions} "
             f"positions and an OU of {grain.ou_rows} rows (allowed: {', '.join(map(str, fitting))})"
         )
-    return _patterns(kernels, config.group_channels, kept, config.shapes, grain.ou_rows)
+    return _patterns(kernels, group, grain.ou_rows // group, config.shapes, grain.ou_rows)
+
+
+def fitting_groups(positions: int, grain: Grain) -> list[int]:
+    """Numbers of channels, ascending, that fill an OU's rows with equally many positions of a kernel of ``positions``
+    each."""
+    return [n for n in range(1, grain.ou_rows + 1) if grain.ou_rows % n == 0 and grain.ou_rows // n <= positions]
 
 
 def pattern_mask(

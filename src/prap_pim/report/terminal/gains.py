@@ -1,12 +1,11 @@
 """Gains over dense on a terminal, beside those from elsewhere, and of a method over its rivals."""
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections.abc import Mapping
 
 from rich.console import Console
 
 from prap_pim.report.terminal.tables import print_table
-from prap_pim.results.run import Gain
+from prap_pim.results.run import Gain, mean
 
 _UNKNOWN = "-"
 
@@ -51,9 +50,30 @@ def print_over(title: str, method: str, gains: Mapping[str, Mapping[str, Gain]],
     print_table(console, headings, rows, title)
 
 
-def mean(gains: Sequence[Gain]) -> Gain:
-    """Of several networks."""
-    return Gain(speedup=fmean(g.speedup for g in gains), energy_gain=fmean(g.energy_gain for g in gains))
+def print_steps(title: str, gains: Mapping[str, Gain], console: Console) -> None:
+    """Print a table: a cause a row; the gain once it is taken in, and what it changes; time and energy.
+
+    Args:
+        title: of the table.
+        gains: after each cause; of the first, before all others.
+        console: to print on.
+    """
+    rows, before = [], next(iter(gains.values()))
+    for cause, gain in gains.items():
+        change = gain.over(before)
+        cells = (
+            f"{gain.speedup:.2f}x",
+            _change(change.speedup),
+            f"{gain.energy_gain:.2f}x",
+            _change(change.energy_gain),
+        )
+        rows.append((cause, *cells))
+        before = gain
+    print_table(console, ("from", "speedup", "changes\nby", "energy\ngain", "changes\nby"), rows, title)
+
+
+def _change(ratio: float) -> str:
+    return "" if ratio == 1 else f"{ratio - 1:+.0%}"
 
 
 def _compared(value: float, other: float | None) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from prap_pim.ir.network import Share
 from prap_pim.report.quantities import scale, significant
 from prap_pim.report.terminal.tables import print_table
 from prap_pim.results.onnx import CostSummary, OnnxSummary
+from prap_pim.results.run import above_dense
 
 _COSTS = (
     ("crossbars", "crossbars", "", False),
@@ -45,6 +46,9 @@ def print_summary(summary: OnnxSummary, console: Console) -> None:
         console.print(Text(f"left digital: {shown(name)}: {reason}", style="yellow"))
         console.print(Text(f"  it has {summary.digital_shares[name]}", style="yellow"))
     console.print(f"{summary.compute_ratio:.4f} of the dense network's OU steps", highlight=False)
+    above = above_dense(summary.method, {each.name: (each.ou_steps, each.dense_ou_steps) for each in summary.layers})
+    if above:
+        console.print(Text(f"warning: {printable(above)}", style="yellow"))
     if summary.limit:
         console.print(summary.limit, highlight=False)
     rows = []
