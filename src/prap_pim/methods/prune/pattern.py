@@ -35,9 +35,9 @@ class PatternPruning(Settings):
     """
 
     kind: Literal["pattern"] = "pattern"
-    group_channels: int = Field(default=2, ge=1)
-    pointwise_group: int = Field(default=16, ge=8, multiple_of=8)
-    shapes: int = Field(default=8, ge=1)
+    group_channels: int = Field(default=2, ge=1, le=4096)
+    pointwise_group: int = Field(default=16, ge=8, le=4096, multiple_of=8)
+    shapes: int = Field(default=8, ge=1, le=65536)
 
 
 @prune_method.register
