@@ -78,7 +78,7 @@ class Chip(Settings):
     max_tiles: Count | None = None
     mesh_columns: Count
     buffer_port_bits: Count
-    partial_sum_bits: Count
+    partial_sum_bits: Annotated[int, Field(ge=2, le=62, strict=True)]  # the bit-true model adds up in 64 bits
     accumulate: Literal["scatter", "gather"] = "scatter"
     digital_lanes: Count
     clock_hz: Rate

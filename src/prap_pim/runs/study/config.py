@@ -88,7 +88,7 @@ class Choices(Settings):
 def _values(given: Any) -> Any:
     """A list stands for choices, a mapping for a range."""
     if isinstance(given, list | tuple):
-        return Choices(values=tuple(given))
+        return Choices.model_validate({"values": tuple(given)})
     if isinstance(given, dict):
         return Range.model_validate(given)
     if isinstance(given, Choices | Range):
