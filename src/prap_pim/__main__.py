@@ -1,13 +1,14 @@
 """The command line. Exit codes: 0 done, 1 our fault, 2 a mistake that the user can fix, 130 interrupted."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
 import click
 
 from prap_pim.cli.parser import COMPLETE, cli
-from prap_pim.cli.streams import discard_output, open_streams
+from prap_pim.cli.streams import discard_output, open_streams, silence_libraries
 from prap_pim.common.errors import UserError, one_line
 
 _NEXT_STEP = {"simulate": "the same command goes on"} | dict.fromkeys(
@@ -18,6 +19,7 @@ _NEXT_STEP = {"simulate": "the same command goes on"} | dict.fromkeys(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     open_streams()
+    silence_libraries()
     words = list(sys.argv[1:] if argv is None else argv)
     context, code = None, None
     try:
@@ -51,13 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = "cannot write to the output" if error.filename is None else f"cannot use {error.filename}"
         return _complain(f"{where}: {error.strerror or error}", 2)
     except MemoryError:
-        return _complain("out of memory", 1)
+        return _complain(_NO_MEMORY, 2)
     except Exception as error:
+        if _is_out_of_memory(error):
+            return _complain(_NO_MEMORY, 2)
         if "PRAP_PIM_TRACEBACK" in os.environ:
             raise
         what = f"{type(error).__name__}: {error}"
         return _complain(f"a fault of the program: {what} (with PRAP_PIM_TRACEBACK=1 it says where)", 1)
     return code or 0
+
+
+_NO_MEMORY = "out of memory: what was asked for is larger than this machine; what was finished is kept"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch had no memory, which is no MemoryError to it."""
+    return isinstance(error, RuntimeError) and bool(re.search("can't allocate memory|out of memory", str(error)[:500]))
 
 
 def _allowed(error: click.UsageError) -> str:
@@ -73,7 +85,7 @@ def _allowed(error: click.UsageError) -> str:
 
 
 def _complain(what: object, code: int) -> int:
-    print(f"prap-pim: {one_line(what)}", file=sys.stderr)
+    print(f"prap-pim: {UserError(one_line(what))}", file=sys.stderr)
     return code
 
 

@@ -1,11 +1,15 @@
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from prap_pim.common.arrays import read_arrays
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import check_writable, read_json, write_json, write_whole
+from prap_pim.common.files import check_writable, file_digest, read_json, write_json, write_whole
+from prap_pim.ir.plan import NetworkPlan
+from prap_pim.training.checkpoint import Checkpoint
 
 
 def test_written_whole(tmp_path: Path):
@@ -46,9 +50,29 @@ def test_json(tmp_path: Path):
         read_json(tmp_path / "c.json")
 
 
-def test_a_file_without_end_is_one_line() -> None:
-    with pytest.raises(UserError, match="cannot read /dev/zero: it is larger than 256 MiB"):
-        read_json(Path("/dev/zero"))
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("device", "cannot read /dev/zero: it is no plain file"),
+        ("pipe", "it is no plain file"),
+        ("folder", "Is a directory"),
+        ("link", "No such file or directory"),
+        ("NUL", "null|x00"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_json, file_digest, read_arrays, NetworkPlan.load, Checkpoint.load])
+def test_what_is_no_file_is_one_line_and_nobody_waits(
+    read: Callable[[Path], object], kind: str, message: str, tmp_path: Path
+) -> None:
+    path = {"device": Path("/dev/zero"), "NUL": Path("a\0b")}.get(kind, tmp_path / kind)
+    if kind == "pipe":
+        os.mkfifo(path)
+    if kind == "folder":
+        path.mkdir()
+    if kind == "link":
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=message):
+        read(path)
 
 
 def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:

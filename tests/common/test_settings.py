@@ -5,7 +5,8 @@ import pytest
 from pydantic import Field
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.settings import Saved, Settings, parse_yaml, read_yaml
+from prap_pim.common.settings import Saved, Settings, read_yaml
+from prap_pim.common.texts import parse_yaml
 
 
 class Item(Settings):

@@ -270,7 +270,7 @@ def test_the_chip_says_what_it_can() -> None:
         ({"adc_bits": 4, "encoding": "two's complement", "grain": Grain(cell_bits=2)}, "needs 1-bit cells, not 2"),
         ({"adc_bits": 4, "copies": {"share": 0.5, "copies": 3}}, "copies"),
         ({"adc_bits": 4, "adc_step": 2}, "adc_step"),
-        ({"adc_bits": 4, "grain": {"rows": 8}}, "unexpected keyword argument 'rows'"),
+        ({"adc_bits": 4, "grain": {"rows": 8}}, "unknown key 'rows'"),
         ({"adc_bits": 4, "grain": {"ou_rows": 0}}, "ou_rows must be at least 1"),
     ],
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from prap_pim.common.settings import parse_yaml, read_yaml
+from prap_pim.common.settings import read_yaml
+from prap_pim.common.texts import parse_yaml
 from prap_pim.hardware.chip import load_chip
 from prap_pim.hardware.components import COMPONENTS, load_table
 from prap_pim.runs.config import RunConfig

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, TypeAdapter
 
-from prap_pim.common.settings import parse_yaml
+from prap_pim.common.texts import parse_yaml
 from prap_pim.methods.config import AnyReuse
 from prap_pim.methods.prune import PruneConfig
 from prap_pim.runs.config import RunConfig

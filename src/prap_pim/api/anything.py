@@ -10,7 +10,7 @@ from torch import Tensor
 from prap_pim.api.model import Compression, compress
 from prap_pim.common.arrays import read_arrays
 from prap_pim.common.errors import UserError
-from prap_pim.common.settings import parse_yaml
+from prap_pim.common.texts import parse_yaml
 from prap_pim.frontend import Inputs
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.task import load_task

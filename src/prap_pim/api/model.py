@@ -22,6 +22,7 @@ from prap_pim.api.saved import (
     write_folder,
 )
 from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.files import path_of
 from prap_pim.common.names import shortened
 from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
@@ -185,7 +186,7 @@ class Compression:
         Raises:
             UserError: a file cannot be written.
         """
-        found, path = self._compressed, Path(folder)
+        found, path = self._compressed, path_of(folder, "folder")
         batch, example = pack_batch(self._batch)
         calibration = found.calibration
         content = {
@@ -223,7 +224,7 @@ class Compression:
         Raises:
             UserError: a file is missing or damaged, or it is another model.
         """
-        path = Path(folder)
+        path = path_of(folder, "folder")
         content = read_folder(path)
         check_model(model)
         if state_digest(model) != content["model"]:

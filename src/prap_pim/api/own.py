@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import check_writable, path_of
 from prap_pim.common.notebook import html_table
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.tables import data_frame
@@ -66,7 +67,8 @@ class Comparison:
         Raises:
             UserError: it cannot be written.
         """
-        write_report(self.results, RunFolder(self.folder), Path(path))
+        check_writable(page := path_of(path, "path"))
+        write_report(self.results, RunFolder(self.folder), page)
 
     def to_pandas(self) -> Any:
         """Every figure as a DataFrame, a row for each method; names and units as in ``comparison.csv``.
@@ -287,7 +289,7 @@ def explore(
     given = {"name": task.name, **study, "base": base}
     given["objectives"] = _directed(given.get("objectives"), minimize)
     checked = StudyConfig.checked(given, "explore")
-    folder = checked.output if output is None else Path(output)
+    folder = checked.output if output is None else path_of(output, "output")
     how = "prap_pim.explore", resume is not False, 1, None, progress or quiet
     return run_study(checked, folder, *how, Stages(task=task))
 
@@ -387,10 +389,11 @@ def _given(task: Task, chip: str | Path | Chip) -> dict[str, Any]:
 def _run(
     task: Task, asked: _Asked, settings: Mapping[str, Any], output: str | Path, command: str, progress: Progress | None
 ) -> Comparison:
+    folder = path_of(output, "output")
     config = RunConfig.checked({**settings, "methods": asked.configs(task.graph)}, command)
     how = f"prap_pim.{command}", True, progress or quiet
-    results = pipeline.run(config, Path(output), *how, task=task, chip=asked.chip)
-    return Comparison(results, Path(output), task)
+    results = pipeline.run(config, folder, *how, task=task, chip=asked.chip)
+    return Comparison(results, folder, task)
 
 
 def _first_inputs(loader: Iterable[Any], model: nn.Module) -> list[Inputs]:

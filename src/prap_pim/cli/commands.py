@@ -5,14 +5,17 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+import click
+
 from prap_pim.cli.output import Output, progress_bars
-from prap_pim.cli.parser import EXAMPLES, PACKAGE
+from prap_pim.cli.parser import EXAMPLES, PACKAGE, Number
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import check_writable
 from prap_pim.report.figure_names import FORMATS, OF_STUDIES
@@ -143,18 +146,20 @@ def report(arguments: SimpleNamespace) -> None:
         raise UserError("--reuse: only the page of one run has reuse maps")
     if is_study:
         study = first.read_study()
-        write_study_report(study, output, first.config)
+        with _page(arguments):
+            write_study_report(study, output, first.config)
         _show_study(arguments, output, study)
         return
     if len(folders) > 1 and output.resolve() in [folder.report.resolve() for folder in folders]:
         raise UserError(f"--output {output}: that is the page of one run; choose another name")
     with progress_bars(arguments.quiet or arguments.json) as progress:
         runs = read_runs(folders)
-        if len(runs) == 1:
-            reuse = [(method, layer) for method, layer in arguments.reuse]
-            write_report(runs[0].results, first, output, progress, reuse)
-        else:
-            write_runs(runs, output)
+        reuse = [(method, layer) for method, layer in arguments.reuse]
+        with _page(arguments):
+            if len(runs) == 1:
+                write_report(runs[0].results, first, output, progress, reuse)
+            else:
+                write_runs(runs, output)
     if arguments.json:
         plain = {str(folder.path): run.results.model_dump() for folder, run in zip(folders, runs, strict=True)}
         print(runs[0].results.model_dump_json() if len(runs) == 1 else json.dumps(plain))
@@ -165,6 +170,17 @@ def report(arguments: SimpleNamespace) -> None:
         else:
             print_runs(runs, console)
         console.print(f"report: {output}", highlight=False, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _page(arguments: SimpleNamespace) -> Iterator[None]:
+    """Results are printed as JSON whether or not the page that nobody named can be written, as on a full disk."""
+    try:
+        yield
+    except UserError as error:
+        if not arguments.json or arguments.output is not None or not isinstance(error.__cause__, OSError):
+            raise
+        print(f"prap-pim: {error}", file=sys.stderr)
 
 
 def plot(arguments: SimpleNamespace) -> None:
@@ -301,8 +317,8 @@ def _budget(given: str | None) -> dict[str, float] | None:
         return None
     name, _, share = given.partition("=")
     try:
-        return {name: float(share)}
-    except ValueError:
+        return {name: Number().convert(share, None, None)}
+    except click.UsageError:
         raise UserError(f"--budget takes NAME=R with a number R, such as energy=0.25, not {given!r}") from None
 
 

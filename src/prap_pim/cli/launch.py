@@ -34,6 +34,8 @@ _CLEARING = 2.0  # seconds in which it may clean up
 class Launch(Settings):
     """How many processes, and what they compute with."""
 
+    as_text = True
+
     devices: int = Field(default=1, ge=1, le=1024)  # processes on each machine, each with a GPU of its own if any
     nodes: int = Field(default=1, ge=1, le=1024)  # machines
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # auto: GPUs where there are any
@@ -73,6 +75,8 @@ class Launch(Settings):
 class _Place(Settings):
     """What each machine of several must know: where the first one is, and its own number."""
 
+    as_text = True
+
     MASTER_ADDR: str = Field(min_length=1)
     MASTER_PORT: int = Field(ge=1, le=65535)
     NODE_RANK: int = Field(ge=0)
@@ -80,6 +84,8 @@ class _Place(Settings):
 
 class _Counts(Settings):
     """The numbers that a launcher gives to the processes that it starts."""
+
+    as_text = True
 
     WORLD_SIZE: int = Field(ge=1)
     LOCAL_WORLD_SIZE: int = Field(ge=1)

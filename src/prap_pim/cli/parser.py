@@ -1,5 +1,7 @@
 """The commands and their arguments."""
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +21,10 @@ EXAMPLES = sorted(path.stem for path in (PACKAGE / "examples").glob("*.yaml"))
 METHODS = ("calibrated", "lowbit", "similar", "identical", "orc", "structured", "pattern", "prap", "dense")
 ACCELERATORS = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed")
+
+
+_WRITTEN = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")  # a number as people write it, not 1_0 or one in other digits
+_DIGITS = 16
 
 
 class Place(click.Path):
@@ -50,9 +56,12 @@ class Number(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
-            return float(value)
+            number = float(value) if _WRITTEN.fullmatch(str(value)) else math.nan
         except ValueError:
-            self.fail(f"must be a number, not {value!r}", param, ctx)
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"must be a number, not {str(value)[:60]!r}", param, ctx)
+        return number
 
 
 class Whole(click.ParamType[int]):
@@ -64,10 +73,9 @@ class Whole(click.ParamType[int]):
         self.least, self.most = least, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            self.fail(f"must be a whole number, not {value!r}", param, ctx)
+        if not _WRITTEN.fullmatch(text := str(value)) or len(text) > _DIGITS or not text.lstrip("+-").isdigit():
+            self.fail(f"must be a whole number, not {text[:60]!r}", param, ctx)
+        number = int(value)
         if self.least is not None and number < self.least:
             self.fail(f"must be at least {self.least}, not {number}", param, ctx)
         if self.most is not None and number > self.most:

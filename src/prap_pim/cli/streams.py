@@ -2,8 +2,10 @@
 
 import codecs
 import io
+import logging
 import os
 import sys
+import warnings
 from typing import IO
 
 _ASCII = {"µ": "u", "²": "2", "…": "...", "─": "-"}  # of units and cut names, where a terminal has no more
@@ -18,6 +20,16 @@ def open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="prap-pim")
+
+
+def silence_libraries() -> None:
+    """Warnings of libraries are for those who program with them: here and in processes that are started none is shown,
+    unless the user asks for them by ``-W`` or ``PYTHONWARNINGS``."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        os.environ["PYTHONWARNINGS"] = "ignore"
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    logging.lastResort = None
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:

@@ -1,16 +1,18 @@
 """Files are written whole or not at all, and never outside the folder they belong to."""
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
+import stat
 import tempfile
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from prap_pim.common.errors import UserError
+from prap_pim.common.errors import UserError, one_line
 
-_LARGEST = 256 << 20  # bytes of a text: larger than any of ours, smaller than memory, as /dev/zero is not
+_LARGEST = 128 << 20  # bytes of a text: larger than any of ours; what JSON makes of it takes 20 times as much
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -67,12 +69,48 @@ def _check_kind(path: Path) -> None:
         raise UserError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'no plain file'}")
 
 
+def path_of(given: Any, what: str) -> Path:
+    """A path as a program gives it.
+
+    Raises:
+        UserError: it is no text or path, or an empty one.
+    """
+    if not isinstance(given, str | os.PathLike) or not str(given) or "\0" in str(given):
+        raise UserError(f"{what} must be a path, not {given!r}")
+    return Path(given)
+
+
+def write_where_asked(path: Path, content: bytes | str) -> None:
+    """``write_whole`` where a user names the file: a folder that is not there is a mistake.
+
+    Raises:
+        UserError: it is not there, or as ``write_whole``.
+    """
+    check_writable(path)
+    write_whole(path, content)
+
+
+def check_plain(path: Path) -> None:
+    """
+    Raises:
+        UserError: there is no file, or it is a folder, a pipe or a device, which may never end, or never begin.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # of a name that no file can have
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        kind = os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else "it is no plain file"
+        raise UserError(f"cannot read {path}: {kind}")
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file.
 
     Raises:
-        UserError: it is missing, unreadable, not text, or has no end.
+        UserError: it is missing, unreadable, not text, or too large.
     """
+    check_plain(path)
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
@@ -99,12 +137,12 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: it is not valid JSON ({error})") from error
+        raise UserError(f"cannot read {path}: it is not valid JSON ({one_line(error)})") from error
 
 
 def digest_of(*parts: bytes | str) -> str:
     """SHA-256, in hexadecimal."""
-    total = sha256()
+    total = hashlib.sha256()
     for part in parts:
         total.update(part.encode() if isinstance(part, str) else part)
     return total.hexdigest()
@@ -116,8 +154,10 @@ def file_digest(path: Path) -> str:
     Raises:
         UserError: it is missing or unreadable.
     """
+    check_plain(path)
     try:
-        return digest_of(path.read_bytes())
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 

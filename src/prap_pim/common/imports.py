@@ -1,19 +1,22 @@
 """A user's own code, named as "module:function" in a configuration."""
 
 import contextlib
+import difflib
 import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import digest_of
 from prap_pim.common.settings import Settings, nearest
+from prap_pim.common.texts import shown_value
 
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -24,6 +27,10 @@ def _by_key(value: Any) -> Any:
         for key in _KINDS:
             if key in value:
                 return {"name": key} | _of_import(value)
+        for key in value:
+            if isinstance(key, str) and difflib.get_close_matches(key[:40], _KINDS, n=1, cutoff=0.7):
+                hint = {"key": shown_value(key), "hint": nearest(key, _KINDS)}
+                raise PydanticCustomError("unknown_key", "unknown key {key} ({hint})", hint)
     return value
 
 
@@ -45,6 +52,8 @@ class Import(Settings):
         function: "module:function".
         arguments: that it is called with, by name.
     """
+
+    written: ClassVar[dict[str, str]] = {"function": "import"}
 
     function: str
     arguments: dict[str, Any] = Field(default={})
@@ -134,11 +143,13 @@ def running(what: str) -> Iterator[None]:
     except SystemExit as error:
         raise UserError(f"{what}: the code ended the program (exit {error.code})") from error
     except Exception as error:
-        raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}{_place(error)}") from error
+        raise UserError(f"{what}: {type(error).__name__}: {one_line(error)}{place_of(error)}") from error
 
 
-def _place(error: BaseException) -> str:
-    """File and line of the innermost frame of the user's code."""
+def place_of(error: BaseException) -> str:
+    """File and line of the innermost frame of the user's code; of a SyntaxError nothing, which says its own."""
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        return ""
     frame, found = error.__traceback__, ""
     while frame is not None:
         file = Path(frame.tb_frame.f_code.co_filename)

@@ -1,10 +1,13 @@
 """Memory of this process: what there is, and how the C library deals with it."""
 
 import ctypes
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from prap_pim.common.errors import UserError
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _KEPT = 1 << 30  # bytes, of one piece and of what is free
@@ -21,8 +24,29 @@ def available_memory() -> int:
     try:  # a container's limit, less what it has taken
         limit, taken = (int(Path(f"/sys/fs/cgroup/memory.{key}").read_text()) for key in ("max", "current"))
     except (OSError, ValueError):  # "max": none
-        return free
-    return min(free, max(0, limit - taken))
+        limit, taken = free, 0
+    return max(0, min(free, limit - taken, _address_space()))
+
+
+def _address_space() -> int:
+    """Bytes that a limit of this process's (``ulimit -v``) leaves; without one, more than there is."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return 1 << 62
+    try:
+        return limit - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return limit
+
+
+def check_room(needed: int, what: str) -> None:
+    """
+    Raises:
+        UserError: ``what`` needs more bytes of memory than there are; before anything of it is allocated.
+    """
+    if needed > (free := available_memory()):
+        size = f"{needed / 2**30:,.1f} GiB" if needed < 1 << 60 else "more memory than any machine has"
+        raise UserError(f"{what} needs about {size}, of which {free / 2**30:,.1f} GiB are free")
 
 
 @contextmanager

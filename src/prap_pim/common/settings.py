@@ -2,39 +2,50 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from prap_pim.common.errors import UserError
+from prap_pim.common.errors import UserError, shown
 from prap_pim.common.files import read_json, read_text, write_json
+from prap_pim.common.texts import MOST_DEPTH, MOST_VALUES, parse_yaml, shown_value
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_NUMBERS = {int, float, NoneType}  # pydantic would take true for 1
+_NUMBERS = {int, float, NoneType}  # pydantic would take true for 1, and "1_0" for 10
 _ALL = 20  # words that are listed; of more, as many as these
+_WORD = 40  # characters that are shown of one
+
+# The ranges of numbers from outside, unless a setting has a narrower one: what follows multiplies and divides several
+# of them and must neither overflow nor vanish.
+LARGEST_WHOLE = 2**53
+LARGEST, SMALLEST = 1e30, 1e-30
+_LONGEST = 10_000  # characters of a text
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """``did you mean 'x'?`` for the known word nearest to ``word``, or a list of those allowed."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[: 2 * _WORD], known[:1000], n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {shown_value(close[0])}?"
     more = f" and {len(known) - _ALL} more" if len(known) > _ALL else ""
-    return f"allowed: {', '.join(sorted(known)[:_ALL])}{more}"
+    return f"allowed: {', '.join(shown(each, _WORD) for each in sorted(known)[:_ALL])}{more}"
 
 
 class Settings(BaseModel):
     """Base of every configuration: frozen, no unknown keys (the nearest known one is named), no NaN or infinity, no
-    yes or no for a number."""
+    yes, no or text for a number, and no number, text or depth that what follows could not bear."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    written: ClassVar[dict[str, str]] = {}  # how users write a setting whose name Python cannot have
+    as_text: ClassVar[bool] = False  # whether numbers come as text, as those of flags and variables do
+    from_outside: ClassVar[bool] = True  # whether users write it; what only the program writes may hold any number
 
     def __init__(self, *unnamed: Any, **settings: Any) -> None:
         """
@@ -65,17 +76,20 @@ class Settings(BaseModel):
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            known = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
-            for key, given in value.items():
+            known = _known(cls)
+            for key in value:
                 if key not in known:
                     raise PydanticCustomError(
                         "unknown_key",
                         "unknown key {key} ({hint})",
-                        {"key": repr(key), "hint": nearest(str(key), list(known))},
+                        {"key": shown_value(key), "hint": nearest(_alike(key), [cls.written.get(n, n) for n in known])},
                     )
-                if isinstance(given, bool) and set(get_args(known[key]) or [known[key]]) <= _NUMBERS:
-                    context = {"key": key, "value": str(given).lower()}
-                    raise PydanticCustomError("no_number", "{key} must be a number, not {value}", context)
+            if cls.from_outside:
+                for key, given in value.items():
+                    if cls.as_text and isinstance(given, str) and given.isascii() and "_" not in given:
+                        continue
+                    for complaint in _unbearable(given, key, known[key], 0, [0]):
+                        raise PydanticCustomError("unbearable", "{complaint}", {"complaint": complaint})
         return value
 
     @classmethod
@@ -93,6 +107,69 @@ class Settings(BaseModel):
             return cls.model_validate(value)
         except ValidationError as error:
             raise UserError(f"{origin}: {explain(error, value)}") from error
+
+
+@cache
+def _known(settings: type[Settings]) -> dict[str, bool]:
+    """The names of its settings, and whether each holds numbers alone."""
+    fields = settings.model_fields.items()
+    return {field.alias or name: set(_leaves(field.annotation)) <= _NUMBERS for name, field in fields}
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """The types of the values that an annotation allows, inside lists and mappings, too."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        yield from _leaves(inner[0])
+    elif get_origin(annotation) is Literal or not inner:
+        yield annotation
+    else:
+        keyed = get_origin(annotation) is dict
+        for each in inner[1:] if keyed else inner:
+            yield from () if each is Ellipsis else _leaves(each)
+
+
+def _unbearable(value: Any, place: Any, number: bool, depth: int, count: list[int]) -> Iterator[str]:
+    """What a setting can have of no kind; ``number``: numbers are asked for. ``count``: values so far."""
+    count[0] += 1
+    if depth > MOST_DEPTH or count[0] > MOST_VALUES:
+        yield f"{place}: there are more values, or they are deeper, than anybody needs"
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if isinstance(key, str):
+                yield from _unbearable(key, place, False, depth + 1, count)
+            yield from _unbearable(each, f"{place}.{_alike(key)}", number, depth + 1, count)
+    elif isinstance(value, list | tuple):
+        for i, each in enumerate(value):
+            yield from _unbearable(each, f"{place}.{i}", number, depth + 1, count)
+    elif number and isinstance(value, bool):
+        yield f"{place} must be a number, not {str(value).lower()}"
+    elif number and isinstance(value, str) and _reads_as_number(value):
+        yield f"{place} must be a number, not the text {shown_value(value)}"
+    elif isinstance(value, str):
+        if len(value) > _LONGEST:
+            yield f"{place} must have at most {_LONGEST:,} characters, not {len(value):,}"
+        elif "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
+            yield f"{place}: {shown_value(value)} holds a character that no file can have"
+    elif isinstance(value, int) and abs(value) > LARGEST_WHOLE:
+        yield f"{place} must be at most 2^53, not {shown_value(value)}"
+    elif (
+        isinstance(value, float) and value != 0 and not SMALLEST <= abs(value) <= LARGEST and abs(value) < float("inf")
+    ):
+        yield f"{place} must be 0, or between {SMALLEST:g} and {LARGEST:g} in size, not {value!r}"
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _alike(key: Any) -> str:
+    """A key for a message."""
+    return key[:_WORD] if isinstance(key, str) else shown_value(key)
 
 
 class Saved(BaseModel):
@@ -138,19 +215,22 @@ def complaint(error: "ErrorDetails") -> str:
         message = (
             "must not be empty" if context["min_length"] == 1 else f"must have at least {context['min_length']} parts"
         )
+    if kind.endswith("too_long") and kind not in _PLAIN:
+        message = f"must have at most {context['max_length']:,} parts, not {context['actual_length']:,}"
     if kind == "union_tag_not_found":
         message = f"{context['discriminator']} is missing, it says which settings follow"
     if kind == "union_tag_invalid":
         choice, tags = context["discriminator"].strip("'"), context["expected_tags"]
         known = [tag.strip(" '") for tag in tags.split(",")]
-        message = f"unknown {choice} {context['tag']!r} ({nearest(context['tag'], known)})"
-    if kind in ("unknown_key", "preset") or message == "must not be empty":
+        tag = str(context["tag"])
+        message = f"unknown {choice} {shown_value(tag)} ({nearest(tag, known)})"
+    if kind in ("unknown_key", "unbearable", "preset") or message == "must not be empty":
         return " ".join(message.split())
     plain = {None: "nothing", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
         message += f", not {plain[value]}"
     elif isinstance(value, str | int | float):
-        message += f", not {value!r}"
+        message += f", not {shown_value(value)}"
     return " ".join(message.split())
 
 
@@ -197,41 +277,6 @@ def labels(items: Sequence[Any]) -> list[str]:
     return [name if fits else str(i) for i, (name, fits) in enumerate(zip(names, usable, strict=True))]
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and reads 1e-3 as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float | bool | None):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def parse_yaml(text: str, origin: str) -> Any:
-    """Plain values from YAML text, with the safe loader.
-
-    Raises:
-        UserError: not YAML; one line with the line number.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{origin}{line}: {error.problem or 'this is not valid YAML'}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{origin}: this is not valid YAML ({' '.join(str(error).split())})") from error
-
-
 def read_yaml(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
     """The mapping in a YAML file, with ``a.b=value`` overrides put in (values are YAML too; list items by number).
 
@@ -260,8 +305,8 @@ def with_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]
 def _put(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
-        raise UserError(f"--set {override}: expected KEY=VALUE, with dots between nested keys")
-    value = parse_yaml(text, f"--set {override}")
+        raise UserError(f"--set {shown(override)}: expected KEY=VALUE, with dots between nested keys")
+    value = parse_yaml(text, f"--set {shown(override)}")
     place: Any = tree
     rest = key
     while rest:
@@ -279,7 +324,7 @@ def _put(tree: dict[str, Any], override: str) -> None:
                 place[part] = value
             place = place.setdefault(part, {})
         else:
-            raise UserError(f"--set {override}: there is nothing below a plain value at {part!r}")
+            raise UserError(f"--set {shown(override)}: there is nothing below a plain value at {part!r}")
 
 
 def _index(items: list[Any], part: str, override: str) -> int:
@@ -290,5 +335,5 @@ def _index(items: list[Any], part: str, override: str) -> int:
     if not part.isdigit() or int(part) >= len(items):
         names = [name for name in known if not name.isdigit()]
         hint = f", and no name ({nearest(part, names)})" if names else ""
-        raise UserError(f"--set {override}: {part!r} is not an item number in 0..{len(items) - 1}{hint}")
+        raise UserError(f"--set {shown(override)}: {part!r} is not an item number in 0..{len(items) - 1}{hint}")
     return int(part)

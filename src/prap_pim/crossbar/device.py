@@ -16,8 +16,10 @@ from prap_pim.common.settings import Settings, nearest
 
 Float64 = NDArray[np.float64]
 Share = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0)]
+_LEAST_RATIO = 1.001  # below it level 0 conducts so much that counts of it do not fit an integer
 Positive = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(ge=1e-12, le=1e12)]
+Ohm = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class LognormalVariation(Settings):
@@ -28,7 +30,7 @@ class LognormalVariation(Settings):
     """
 
     kind: Literal["lognormal"] = "lognormal"
-    sigma: NotNegative
+    sigma: Annotated[float, Field(ge=0, le=20)]
 
     def programmed(self, target: Float64, on: float, random: np.random.Generator) -> Float64:
         """Draw a conductance for every target; ``on`` is that of the highest level. All in levels."""
@@ -48,8 +50,8 @@ class PolynomialVariation(Settings):
     """
 
     kind: Literal["polynomial"] = "polynomial"
-    coefficients: tuple[float, ...] = Field(min_length=1)
-    reference: Positive
+    coefficients: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...] = Field(min_length=1, max_length=32)
+    reference: Annotated[float, Field(ge=1e-6, le=1e12)]
 
     def sigma(self, target: Float64, on: float) -> Float64:
         """Standard deviation for every target, in levels."""
@@ -87,10 +89,10 @@ class Drift(Settings):
         exponent, exponent_sigma: mean and standard deviation of nu.
     """
 
-    seconds: Positive
-    reference_seconds: Positive = 20.0
-    exponent: NotNegative
-    exponent_sigma: NotNegative = 0.0
+    seconds: Seconds
+    reference_seconds: Seconds = 20.0
+    exponent: Annotated[float, Field(ge=0, le=10)]
+    exponent_sigma: Annotated[float, Field(ge=0, le=10)] = 0.0
 
     @model_validator(mode="after")
     def _later(self) -> "Drift":
@@ -136,17 +138,17 @@ class Device(Settings):
         on_resistance_ohm: of a cell at the highest level; only the wires' effect depends on it.
     """
 
-    on_off_ratio: Annotated[float, Field(gt=1)] | None = None
+    on_off_ratio: Annotated[float, Field(gt=1, le=1e12)] | None = None
     reference_column: bool = False
     variation: Annotated[LognormalVariation | PolynomialVariation, Field(discriminator="kind")] | None = None
     write_verify: WriteVerify | None = None
     stuck_on: Share = 0.0
     stuck_off: Share = 0.0
-    read_noise: NotNegative = 0.0
+    read_noise: Annotated[float, Field(ge=0, le=100)] = 0.0
     drift: Drift | None = None
-    row_wire_ohm: NotNegative = 0.0
-    column_wire_ohm: NotNegative = 0.0
-    on_resistance_ohm: Positive = 6000.0
+    row_wire_ohm: Ohm = 0.0
+    column_wire_ohm: Ohm = 0.0
+    on_resistance_ohm: Annotated[float, Field(ge=1e-3, le=1e15)] = 6000.0
 
     @field_validator("variation", mode="before")
     @classmethod
@@ -165,6 +167,8 @@ class Device(Settings):
             raise ValueError(
                 f"stuck_on ({self.stuck_on:g}) and stuck_off ({self.stuck_off:g}) together must not exceed 1"
             )
+        if self.on_off_ratio is not None and self.on_off_ratio < _LEAST_RATIO:
+            raise ValueError(f"on_off_ratio must be at least {_LEAST_RATIO}, not {self.on_off_ratio!r}")
         if self.write_verify is not None and self.variation is None:
             raise ValueError("write_verify needs a variation to correct")
         return self

@@ -57,7 +57,7 @@ class CrossbarModel(Settings):
     encoding: Literal["two's complement", "offset", "differential"] | None = None
     dot_bits: Bits | None = None
     accumulator_bits: Bits | None = None
-    fraction_bits: Annotated[int, Field(ge=0, strict=True)] | None = None
+    fraction_bits: Annotated[int, Field(ge=0, le=62, strict=True)] | None = None
     overflow: Literal["saturate", "wrap"] = "saturate"
     copies: DonorCopies | None = None
     device: Device | None = None

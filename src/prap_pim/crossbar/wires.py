@@ -11,11 +11,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from prap_pim.common.errors import UserError
+from prap_pim.common.memory import check_room
 from prap_pim.common.parallel import over_ranges
 
 Float64 = NDArray[np.float64]
 
 _OUS_AT_A_TIME = 1024
+_AT_A_TIME = 1 << 23  # values of their matrices, at most, if there is more than one
 
 
 def effective_conductances(conductance: Float64, row_wire: float, column_wire: float) -> Float64:
@@ -27,18 +30,42 @@ def effective_conductances(conductance: Float64, row_wire: float, column_wire: f
 
     Returns:
         float64 [OUs, h, w].
+
+    Raises:
+        UserError: an OU's matrices do not fit into memory, or the wires are so resistive, or so little so, that double
+            precision cannot solve them.
     """
+    height, width = conductance.shape[1:]
+    check_room(4 * 8 * width * height**2, f"wires of an OU of {height} x {width}")
+    together = max(1, min(_OUS_AT_A_TIME, _AT_A_TIME // (width * height**2)))
     effective = np.empty_like(conductance)
-    tasks = -(-len(conductance) // _OUS_AT_A_TIME)
-    over_ranges(tasks, partial(_solve_range, conductance, row_wire, column_wire, effective))
+    work = partial(_solve_range, conductance, row_wire, column_wire, effective, together)
+    try:
+        with np.errstate(all="ignore"):
+            over_ranges(-(-len(conductance) // together), work)
+    except np.linalg.LinAlgError as error:
+        raise UserError(f"{_SINGULAR} (a matrix is singular)") from error
+    if not np.isfinite(effective).all():
+        raise UserError(f"{_SINGULAR} (currents are not finite)")
     return effective
 
 
+_SINGULAR = (
+    "device: row_wire_ohm and column_wire_ohm against on_resistance_ohm make a network of wires that cannot be solved"
+)
+
+
 def _solve_range(
-    conductance: Float64, row_wire: float, column_wire: float, effective: Float64, begin: int, end: int
+    conductance: Float64,
+    row_wire: float,
+    column_wire: float,
+    effective: Float64,
+    together: int,
+    begin: int,
+    end: int,
 ) -> None:
     for task in range(begin, end):
-        part = slice(task * _OUS_AT_A_TIME, (task + 1) * _OUS_AT_A_TIME)
+        part = slice(task * together, (task + 1) * together)
         effective[part] = _solve(conductance[part], row_wire, column_wire)
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import check_plain
 from prap_pim.frontend import Captured, Origin
 from prap_pim.ir.plan import LayerWeights
 
@@ -35,6 +36,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         UserError: the file is missing or unreadable, holds other things than tensors, lacks a weight of the model, has
             one too many, or one of another shape, or one that is not finite.
     """
+    check_plain(path)
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if found and all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): value for name, value in found.items()}

@@ -1,6 +1,5 @@
 """The chip: operation unit, crossbar, PE, tile, buffers, links and conventions, read from a TOML file and checked."""
 
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,12 +9,14 @@ from pydantic import Field, field_validator, model_validator
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import read_text
 from prap_pim.common.settings import Settings, nearest
+from prap_pim.common.texts import parse_toml, shown_value
 from prap_pim.hardware.grain import Grain, combined_range
 
 CHIPS = Path(__file__).parent / "chips"
 
-Count = Annotated[int, Field(ge=1, strict=True)]
-Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=2**20, strict=True)]
+Side = Annotated[int, Field(ge=1, le=2**16, strict=True)]  # of a crossbar, in cells
+Rate = Annotated[float, Field(ge=1, le=1e18)]  # a second: bits or clock cycles
 Name = Annotated[str, Field(min_length=1)]
 
 # Laws of a number of bits: cycles of a conversion, pulses of a read, growth of a converter's power.
@@ -85,8 +86,8 @@ class Chip(Settings):
     description: Name
     components: Name
     grain: Grain
-    crossbar_rows: Count
-    crossbar_columns: Count
+    crossbar_rows: Side
+    crossbar_columns: Side
     adcs_per_crossbar: Count
     adc_bits: Annotated[int, Field(ge=1, le=16, strict=True)]
     sample_and_hold: Annotated[bool, Field(strict=True)]
@@ -102,12 +103,12 @@ class Chip(Settings):
     max_tiles: Count | None = None
     mesh_columns: Count
     buffer_port_bits: Count
-    partial_sum_bits: Count
+    partial_sum_bits: Annotated[int, Field(ge=2, le=62, strict=True)]  # the bit-true model adds up in 64 bits
     accumulate: Literal["scatter", "gather"] = "scatter"
     digital_lanes: Count
-    clock_hz: Positive
-    intra_tile_bits_per_s: Positive
-    inter_tile_bits_per_s: Positive
+    clock_hz: Rate
+    intra_tile_bits_per_s: Rate
+    inter_tile_bits_per_s: Rate
 
     @field_validator("grain", mode="before")
     @classmethod
@@ -117,9 +118,9 @@ class Chip(Settings):
         known = list(Grain.__dataclass_fields__)
         for key, number in value.items():
             if key not in known:
-                raise ValueError(f"unknown key {key!r} ({nearest(str(key), known)})")
+                raise ValueError(f"unknown key {shown_value(key)} ({nearest(str(key)[:40], known)})")
             if key != "encoding" and (not isinstance(number, int) or isinstance(number, bool)):
-                raise ValueError(f"{key} must be a whole number, not {number!r}")
+                raise ValueError(f"{key} must be a whole number, not {shown_value(number)}")
         try:
             return Grain(**value)
         except UserError as error:
@@ -239,7 +240,7 @@ def load_chip(name_or_path: str | Path | Chip) -> Chip:
     if isinstance(name_or_path, Chip):
         return name_or_path
     if not isinstance(name_or_path, str | Path):
-        raise UserError(f"a chip is a preset's name or a TOML file, not {name_or_path!r}")
+        raise UserError(f"a chip is a preset's name or a TOML file, not {shown_value(name_or_path)}")
     names = preset_names()
     path = CHIPS / f"{name_or_path}.toml" if str(name_or_path) in names else Path(name_or_path)
     if path.suffix != ".toml":
@@ -253,7 +254,4 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, unreadable or not TOML.
     """
-    try:
-        return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"cannot read {path}: it is not valid TOML ({error})") from error
+    return parse_toml(read_text(path), str(path))

@@ -59,7 +59,7 @@ _BY_BITS_UNITS = {"energy": "J", "time": "s", "area": "m2", "leakage": "W"}
 
 
 class _Entry(Settings):
-    value: Annotated[float, Field(ge=0)]
+    value: Annotated[float, Field(ge=0, le=1e21)]
     unit: str
     source: Annotated[str, Field(min_length=1)]
 

@@ -5,10 +5,20 @@ from functools import cache
 from typing import Literal, get_args
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.settings import nearest
+from prap_pim.common.texts import shown_value
 
 Encoding = Literal["two's complement", "offset", "differential"]
 
 _WHOLE = 8  # bits of a weight that methods do not store in fewer
+_MOST = {  # of each setting
+    "ou_rows": 4096,
+    "ou_columns": 4096,
+    "cell_bits": 16,
+    "weight_bits": 32,
+    "input_bits": 32,
+    "dac_bits": 16,
+}
 
 
 @dataclass(frozen=True)
@@ -37,10 +47,24 @@ class Grain:
     dac_bits: int = 1
     encoding: Encoding | None = None
 
+    def __new__(cls, *_: int, **named: int) -> "Grain":
+        """
+        Raises:
+            UserError: there is no such setting.
+        """
+        for name in named:
+            if name not in _MOST:
+                raise UserError(f"Grain: unknown key {shown_value(name)} ({nearest(name, list(_MOST))})")
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
-        for name in ("ou_rows", "ou_columns", "cell_bits", "weight_bits", "input_bits", "dac_bits"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UserError(f"{name} must be a whole number, not {shown_value(value)}")
+            if not 1 <= value <= most:
+                limit = "at least 1" if value < 1 else f"at most {most}"
+                raise UserError(f"{name} must be {limit}, not {shown_value(value)}")
         if self.cell_bits > self.weight_bits:
             raise UserError(f"cell_bits ({self.cell_bits}) must not exceed weight_bits ({self.weight_bits})")
         if self.dac_bits > self.input_bits:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from prap_pim.common.errors import UserError
-from prap_pim.common.files import write_whole
+from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.files import check_plain, path_of, write_where_asked
 from prap_pim.ir.network import Network
 from prap_pim.ir.outline import Outline
 
@@ -344,9 +344,9 @@ class NetworkPlan:
         """Write one safetensors file, whole or not at all.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: the file cannot be written, or there is no such folder.
         """
-        write_whole(Path(path), self.packed())
+        write_where_asked(path_of(path, "path"), self.packed())
 
     def packed(self) -> bytes:
         """The plan as its file has it: equal plans are equal bytes."""
@@ -377,6 +377,7 @@ class NetworkPlan:
         Raises:
             UserError: the file is missing, is not a plan, or holds an invalid plan.
         """
+        check_plain(path_of(path, "path"))
         try:
             with safe_open(path, framework="numpy") as file:
                 header = file.metadata() or {}
@@ -385,7 +386,7 @@ class NetworkPlan:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except (UserError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"cannot read {path}: it is not a whole plan ({error})") from error
+            raise UserError(f"cannot read {path}: it is not a whole plan ({one_line(error)})") from error
         raise UserError(f"cannot read {path}: it is not a plan of this version ({_FORMAT})")
 
 

@@ -39,7 +39,7 @@ class Tune(Settings):
     """
 
     steps: int = Field(default=300, ge=1, le=1_000_000)
-    inputs: int = Field(default=32, ge=1)
+    inputs: int = Field(default=32, ge=1, le=2**20)
     mixed: float = Field(default=0.5, ge=0, le=1)
     rate: float = Field(default=2e-4, gt=0, le=1)
     donor_rate: float = Field(default=0.01, ge=0, le=1)

@@ -43,6 +43,8 @@ class Manifest(Settings):
         started_in: the directory that relative paths of the configuration were of; empty: not noted.
     """
 
+    from_outside = False
+
     format: Literal["prap-pim run 1", "prap-pim study 1"] = "prap-pim run 1"
     seed: int
     threads: int = Field(ge=1, le=1024)

@@ -378,6 +378,8 @@ class Results(_Frozen):
 class Gain(Settings):
     """What a method gains over dense: dense latency / its own, dense energy / its own."""
 
+    from_outside = False
+
     speedup: float
     energy_gain: float
 

@@ -33,6 +33,8 @@ class TrialResult(Settings):
         violation: by constraint, how far it is missed as a share of its limit (0 or less: it is met).
     """
 
+    from_outside = False
+
     number: int = Field(ge=0)
     values: dict[str, Any]
     reason: str | None = None

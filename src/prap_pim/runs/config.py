@@ -1,16 +1,20 @@
 """The configuration of one run, as a user's YAML file gives it."""
 
+import difflib
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.imports import Import
 from prap_pim.common.settings import Settings, nearest, read_yaml
+from prap_pim.common.texts import shown_value
 from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.method import METHODS
 from prap_pim.methods.presets import with_presets
 from prap_pim.training import PRAP_2023, TrainingConfig
 from prap_pim.training.data import DataConfig, DigitsConfig
@@ -28,6 +32,20 @@ def _schedule(value: Any) -> Any:
             raise ValueError(f"unknown schedule ({nearest(value, ['none', *_SCHEDULES])})")
         return _SCHEDULES[value]
     return value
+
+
+_SAYS_NOTHING = {"name", "description", "finetune"}  # of a method's settings: with these alone it changes nothing
+
+
+def _refuse_method(name: Any) -> None:
+    """
+    Raises:
+        PydanticCustomError: a method that changes nothing has a name that is, or is nearly, that of another than dense.
+    """
+    close = difflib.get_close_matches(str(name)[:40], METHODS, n=1, cutoff=0.75)
+    if name != "dense" and close:
+        hint = "give its prune and reuse, or a compute_ratio or preset" if close[0] == name else nearest(name, close)
+        raise PydanticCustomError("preset", f"{shown_value(name)} has no settings and would be dense ({hint})")
 
 
 def _located(value: Any, root: str) -> Any:
@@ -65,14 +83,17 @@ class RunConfig(Settings):
     quantize: QuantizeConfig = QuantizeConfig()
     chip: str = "isaac-32nm"  # a preset, or a TOML file
     mapping: Literal["spread", "pack"] = "spread"
-    crossbar_budget: int | None = Field(default=None, ge=1)  # that every method may fill; None: what dense takes
-    checked_images: int | None = Field(default=None, ge=0)  # test images that go through every cell; None: all
+    crossbar_budget: int | None = Field(default=None, ge=1, le=10**9)  # for every method; None: what dense takes
+    checked_images: int | None = Field(default=None, ge=0, le=10**9)  # that go through every cell; None: all
     zero_input_skipping: bool = False  # do not read OUs whose input bits are all 0, for all methods alike
     output: Path = Path("runs/run")
 
     @field_validator("methods", mode="before")
     @classmethod
     def _presets(cls, methods: Any, info: ValidationInfo) -> Any:
+        for item in methods if isinstance(methods, list | tuple) else ():
+            if isinstance(item, dict) and set(item) <= _SAYS_NOTHING:
+                _refuse_method(item.get("name"))
         model = info.data.get("model")  # absent if it is wrong itself, which is complained of first
         return with_presets(methods, model) if model is not None else methods
 

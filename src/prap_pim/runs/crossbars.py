@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.settings import Settings, nearest, parse_yaml, read_yaml, with_overrides
+from prap_pim.common.settings import Settings, nearest, read_yaml, with_overrides
+from prap_pim.common.texts import parse_yaml
 from prap_pim.crossbar import PUBLISHED_VARIATIONS, CrossbarModel, Device
 from prap_pim.hardware.chip import Chip
 from prap_pim.results.run import ParameterResult
@@ -32,7 +33,7 @@ class Sweep(Settings):
     """
 
     quantity: Literal["sigma", "adc-bits", "fault-rate"]
-    values: tuple[int | float, ...] = Field(min_length=1)
+    values: tuple[int | float, ...] = Field(min_length=1, max_length=1000)
 
     @field_validator("values")
     @classmethod

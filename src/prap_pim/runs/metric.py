@@ -133,6 +133,8 @@ class OwnMetric:
 class FloatQuality(Settings):
     """What the network is worth before compression."""
 
+    from_outside = False
+
     metrics: dict[str, float]
     inputs: int | None = None  # that the user's own metric looked at
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import file_digest
+from prap_pim.common.files import file_digest, path_of
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import Settings
 from prap_pim.crossbar import (
@@ -51,7 +51,7 @@ class Request(Settings):
     """
 
     methods: tuple[str, ...] | None = None
-    samples: int | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1, le=10**9)
     devices: int = Field(default=5, ge=1, le=100_000)
     seed: int = Field(default=0, ge=0, lt=2**31)
     sweep: Sweep | None = None
@@ -61,6 +61,8 @@ class Request(Settings):
 
 class _Device(Settings):
     """What was measured on one device."""
+
+    from_outside = False
 
     metrics: dict[str, float]
     overflows: int = Field(ge=0)
@@ -113,7 +115,7 @@ def simulate(
     settings = Crossbars.of(crossbars)
     asked = Request.checked({"processes": 1, **request}, "simulate")
     how = settings, "prap_pim.simulate", progress or quiet, allow_imports
-    return simulate_run(Path(run), asked, *how)[1]
+    return simulate_run(path_of(run, "run"), asked, *how)[1]
 
 
 def simulate_run(

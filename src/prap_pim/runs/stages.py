@@ -159,6 +159,8 @@ def depends_on(config: RunConfig, data: str, own: Mapping[str, str] | None = Non
 class Compression(Settings):
     """What is known of a compressed network beside its plan: how calibrated reuse went about it, and its check."""
 
+    from_outside = False
+
     calibration: CalibrationResult | None
     check: CheckResult
 
@@ -168,6 +170,8 @@ class Accuracy(Settings):
 
     ``layers`` counts the integers of the bit-true network as ``LayerResult`` does.
     """
+
+    from_outside = False
 
     compressed_accuracy: float | None = None
     bit_true_accuracy: float | None = None

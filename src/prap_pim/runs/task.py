@@ -28,11 +28,12 @@ from prap_pim.frontend.weights import load_weights
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.metric import Counter, FloatQuality, LabelMetric, OfTest, OwnMetric, code_digest
 from prap_pim.training.data import Examples, Splits, Streamed, load
-from prap_pim.training.models import OWN, GivenModel, ImportedModel, OnnxModel, TransformersModel, build
+from prap_pim.training.models import OWN, GivenModel, ImportedModel, OnnxModel, TransformersModel, build, check_memory
 from prap_pim.training.models.own import OnnxNetwork
 from prap_pim.training.objective import Loader, Loss, Split, cross_entropy, of_user
 
 _BYTES = 256
+_BATCH = 50  # inputs that are evaluated at once
 _WITH_WEIGHTS = (ImportedModel, OnnxModel, TransformersModel)  # that may come with weights of their own
 
 
@@ -267,6 +268,10 @@ def built(config: RunConfig, data: Splits) -> nn.Module:
             f"model: {config.model.name} takes its channels and classes from data with labels: give images, a data set "
             "or text, or a model of your own"
         )
+    if isinstance(data.calibration, Examples) and not isinstance(config.model, OWN):
+        training = config.training
+        batch = training.batch_size if training is not None else _BATCH
+        check_memory(config.model, data.calibration.inputs, data.classes or 0, batch, training is not None)
     channels = data.calibration.inputs.shape[1] if isinstance(data.calibration, Examples) else 0
     try:
         model = build(config.model, channels, data.classes or 0, config.seed)

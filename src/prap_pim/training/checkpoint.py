@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import digest_of, write_whole
+from prap_pim.common.files import check_plain, digest_of, write_whole
 
 _FORMAT = "prap-pim checkpoint 1"
 
@@ -83,6 +83,7 @@ class Checkpoint:
             UserError: the file is missing, damaged, or not a checkpoint.
         """
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}}
+        check_plain(path)
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from prap_pim.common.settings import Settings
 from prap_pim.training.data import AffineAugment, AugmentConfig
 
+_MOST = 1_000_000  # epochs; and rates and weights of terms, beyond which nothing is learnt
+
 
 class TrainingConfig(Settings):
     """Stochastic gradient descent with momentum on one cosine over all epochs; the defaults are the paper's schedule.
@@ -18,20 +20,22 @@ class TrainingConfig(Settings):
     directly and not through the gradient.
     """
 
-    epochs: int = Field(default=200, ge=1)
-    compress_at: int = Field(default=150, ge=0)  # epochs trained when patterns and donors are chosen; 0: trained before
-    epoch_size: int | None = Field(default=None, ge=1)  # examples, drawn anew for each epoch; None: all there are
-    batch_size: int = Field(default=128, ge=1)
+    epochs: int = Field(default=200, ge=1, le=_MOST)
+    compress_at: int = Field(
+        default=150, ge=0, le=_MOST
+    )  # epochs trained when patterns and donors are chosen; 0: before
+    epoch_size: int | None = Field(default=None, ge=1, le=10**9)  # examples, drawn anew for each epoch; None: all
+    batch_size: int = Field(default=128, ge=1, le=2**20)
     shards: int | None = Field(default=None, ge=1, le=1024)  # parts of a batch that processes may share, see Descent
     optimizer: Literal["adamw"] | None = None  # None: stochastic gradient descent
-    learning_rate: float = Field(default=0.1, gt=0)
-    restart: float | None = Field(default=None, gt=0)  # learning rate at compress_at; None: one cosine all along
+    learning_rate: float = Field(default=0.1, gt=0, le=_MOST)
+    restart: float | None = Field(default=None, gt=0, le=_MOST)  # learning rate at compress_at; None: one cosine
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    warmup: float = Field(default=0.0, ge=0)  # epochs in which the learning rate also rises from 0, at every start
-    weight_decay: float = Field(default=0.5e-3, ge=0)  # loss term: this times |w|^2, w the weights but no bias or norm
-    mask_penalty: float = Field(default=0.5e-3, ge=0)  # loss term: this times |W - M*W|^2
-    reuse_penalty: float = Field(default=1e-3, ge=0)  # loss term: this times |(W - What) / scale|^2
-    project_every: int = Field(default=5, ge=1)  # epochs of fine-tuning from one projection to the next
+    warmup: float = Field(default=0.0, ge=0, le=_MOST)  # epochs in which the learning rate rises from 0, at each start
+    weight_decay: float = Field(default=0.5e-3, ge=0, le=_MOST)  # loss term: this times |w|^2, of no bias or norm
+    mask_penalty: float = Field(default=0.5e-3, ge=0, le=_MOST)  # loss term: this times |W - M*W|^2
+    reuse_penalty: float = Field(default=1e-3, ge=0, le=_MOST)  # loss term: this times |(W - What) / scale|^2
+    project_every: int = Field(default=5, ge=1, le=_MOST)  # epochs of fine-tuning from one projection to the next
     augment: AugmentConfig = AffineAugment()  # of images; tokens are taken as they are
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import digest_of
-from prap_pim.common.imports import running
+from prap_pim.common.imports import place_of, running
 from prap_pim.frontend import batch_digest
 from prap_pim.frontend.evaluate import batches, logits, settle_norms, settling_norms
 from prap_pim.training.config import TrainingConfig
@@ -246,7 +246,7 @@ def of_user(loss: Any) -> Loss:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"loss {name} raised {type(error).__name__}: {one_line(error)}") from error
+            raise UserError(f"loss {name} raised {type(error).__name__}: {one_line(error)}{place_of(error)}") from error
         if not isinstance(value, Tensor) or value.numel() != 1:
             raise UserError(f"loss {name} must give one number as a tensor, not {type(value).__name__}")
         if torch.is_grad_enabled() and not value.requires_grad:

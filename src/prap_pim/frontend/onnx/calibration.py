@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ValueInfoProto
 from torch import Tensor
 
-from prap_pim.common.arrays import read_arrays
+from prap_pim.common.arrays import read_arrays, read_headers
 from prap_pim.common.errors import UserError, shown
 from prap_pim.common.settings import nearest
 from prap_pim.frontend.onnx.branches import as_called, for_sizes
@@ -47,18 +47,20 @@ def read_inputs(
     protos, asked = file.inputs, dict(batch_axes or {})
     if not protos:
         raise UserError(f"{file.path}: the model has no inputs")
-    found = read_arrays(path)
+    headers = read_headers(path)
     known = [each.name for each in protos]
-    if len(found) == len(known) == 1:
-        found = {known[0]: next(iter(found.values()))}
-    for name in (*known, *found):
-        if name not in found:
+    alone = len(headers) == len(known) == 1
+    for name in (*known, *(known if alone else headers)):
+        if name not in headers and not alone:
             raise UserError(f"{path}: it has no array for the model's input {shown(name)!r}")
         if name not in known:
             raise UserError(f"{path}: the model has no input {shown(name)!r} ({nearest(name, [*map(shown, known)])})")
     for name in asked:
         if name not in known:
             raise UserError(f"batch axis: the model has no input {name!r} ({nearest(name, [*map(shown, known)])})")
+    found = read_arrays(path)
+    if alone:
+        found = {known[0]: next(iter(found.values()))}
     given = [_Given.of(path, each, found[each.name], asked) for each in protos]
     total, given = _with_axes(path, given)
     once = {each.proto.name: each.array for each in given if each.axis is None}

@@ -38,9 +38,9 @@ class PatternPruning(Settings):
     """
 
     kind: Literal["pattern"] = "pattern"
-    group_channels: int | None = Field(default=None, ge=1)
-    pointwise_group: int | None = Field(default=None, ge=1)
-    shapes: int = Field(default=8, ge=1)
+    group_channels: int | None = Field(default=None, ge=1, le=4096)
+    pointwise_group: int | None = Field(default=None, ge=1, le=4096)
+    shapes: int = Field(default=8, ge=1, le=65536)
 
 
 @prune_method.register

@@ -15,6 +15,7 @@ from prap_pim.common.settings import Settings, read_yaml
 from prap_pim.results.study import SHORT, Direction
 from prap_pim.runs.study.figures import better, figure_name
 
+_MOST_STEPS = 1_000_000  # of a range
 _MOST_POINTS = 100_000  # of a grid, which is held in memory
 
 
@@ -38,6 +39,8 @@ class Range(Settings):
             raise ValueError(f"low ({self.low}) must be less than high ({self.high})")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("log needs a low above 0 and no step")
+        if self.step is not None and (self.count or 0) > _MOST_STEPS:
+            raise ValueError(f"step {self.step!r} makes {self.count:,} values, {_MOST_STEPS:,} are allowed")
         return self
 
     @property
@@ -68,7 +71,7 @@ class Range(Settings):
 class Choices(Settings):
     """Values of any kind, one of which is taken."""
 
-    values: tuple[Any, ...] = Field(min_length=1)
+    values: tuple[Any, ...] = Field(min_length=1, max_length=10_000)
 
     @field_validator("values")
     @classmethod
@@ -85,7 +88,7 @@ class Choices(Settings):
 def _values(given: Any) -> Any:
     """A list stands for choices, a mapping for a range."""
     if isinstance(given, list | tuple):
-        return Choices(values=tuple(given))
+        return Choices.model_validate({"values": tuple(given)})
     if isinstance(given, dict):
         return Range.model_validate(given)
     if isinstance(given, Choices | Range):
@@ -145,7 +148,7 @@ class StudyConfig(Settings):
 
     name: str = Field(min_length=1, max_length=200)
     base: dict[str, Any]
-    space: dict[str, Values] = Field(min_length=1)
+    space: dict[str, Values] = Field(min_length=1, max_length=1000)
     objectives: dict[str, Direction] = Field(min_length=1)
     constraints: dict[str, Annotated[Limit, BeforeValidator(_limit)]] = Field(default={})
     sampler: Literal["grid", "random", "nsga2", "tpe"] = "nsga2"

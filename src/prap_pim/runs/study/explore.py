@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import check_writable, path_of
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import read_yaml
 from prap_pim.common.tables import data_frame
@@ -49,7 +50,8 @@ class Study(StudyResults):
         Raises:
             UserError: it cannot be written.
         """
-        write_study_report(self, Path(path), self._config)
+        check_writable(page := path_of(path, "path"))
+        write_study_report(self, page, self._config)
 
     def to_pandas(self) -> Any:
         """The trials as a DataFrame, a row each: settings and figures, as in ``trials.parquet``.
@@ -88,7 +90,7 @@ def explore_config(
         study = StudyConfig.checked(read_yaml(Path(config)), str(config))
     else:
         study = StudyConfig.checked(dict(config), "study")
-    folder = study.output if output is None else Path(output)
+    folder = study.output if output is None else path_of(output, "output")
     how = "prap_pim.explore", resume, processes, scheduler, progress or quiet
     return run_study(study, folder, *how, Stages(allow_imports))
 

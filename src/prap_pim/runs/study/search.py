@@ -30,7 +30,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import read_json, write_json
+from prap_pim.common.files import key_of, read_json, write_json
+from prap_pim.results.entries import damaged
 from prap_pim.results.study import TrialResult
 from prap_pim.runs.study.config import Choices, Range, StudyConfig
 from prap_pim.runs.study.folder import Locks, StudyFolder
@@ -70,10 +71,11 @@ class Search:
         grid = self.space.grid() if config.sampler == "grid" else None
         self._grid = grid if grid is None or config.trials is None else grid[: config.trials]
         self.total = len(self._grid) if self._grid is not None else config.trials or 0
-        self._memory = optuna.create_study(directions=list(config.objectives.values()))
+        self._memory = self._new_memory()
         self._asked: dict[int, Trial] = {}
         self._known = 0  # trials whose results ``_memory`` has
         self._batch: list[Proposal] = []  # the last one
+        self._journal: Study
         with locks.order():
             self._journal = self._whole_journal()
 
@@ -81,8 +83,9 @@ class Search:
         """The journal; a damaged one is removed, and a new one made of the trials as ``_commit`` comes by."""
         path = self._folder.journal
         with suppress(*_DAMAGE):
-            if self._is_whole(journal := self._open_journal()):
-                return journal
+            self._journal = self._open_journal()
+            if self._is_whole(self._journal):
+                return self._journal
         if not self._locks.alone():
             raise UserError(f"{path} is damaged: it is made anew when nobody else works on the study")
         path.unlink(missing_ok=True)
@@ -183,11 +186,26 @@ class Search:
         for path in sorted(self._folder.proposals.glob("[0-9]*.json"), reverse=True):
             if int(path.stem) <= number:
                 try:
-                    batch = [Proposal(**proposal) for proposal in read_json(path)]
-                except TypeError as error:
-                    raise UserError(f"cannot read {path}: it holds no proposals") from error
+                    batch = _batch_of(path)
+                except UserError:
+                    batch = self._propose_again(path)
                 return batch if batch and batch[-1].number >= number else []
         return []
+
+    def _propose_again(self, path: Path) -> list[Proposal]:
+        """What a damaged file held: the same trials lead to the same proposals.
+
+        Raises:
+            UserError: others work on the study, or trials before it are missing.
+        """
+        first = int(path.stem)
+        if not self._locks.alone() or self.finished < first:
+            raise damaged(path)
+        self._memory, self._asked, self._known = self._new_memory(), {}, 0
+        return self._propose(first)
+
+    def _new_memory(self) -> Study:
+        return optuna.create_study(directions=list(self._config.objectives.values()))
 
     def _propose(self, first: int) -> list[Proposal]:
         """The batch that begins with trial ``first``, all before it being in the journal."""
@@ -196,14 +214,15 @@ class Search:
         if self._grid is not None:
             batch = [Proposal(first + i, values, {}) for i, values in enumerate(islice(self._grid, first, None))]
         else:
-            self._remember()
+            self._remember(first)
             batch = [self._ask(first + i) for i in range(count)]
-        write_json(self._folder.proposals / f"{first:06d}.json", [vars(proposal) for proposal in batch])
+        content = {"proposals": [vars(proposal) for proposal in batch]}
+        write_json(self._folder.proposals / f"{first:06d}.json", {**content, "sha256": key_of(content)})
         return batch
 
-    def _remember(self) -> None:
-        """Tell the study in memory, which proposes, what the journal has."""
-        for trial in self._journal.get_trials(deepcopy=False)[self._known :]:
+    def _remember(self, first: int) -> None:
+        """Tell the study in memory, which proposes, what the journal has of the trials before ``first``."""
+        for trial in self._journal.get_trials(deepcopy=False)[self._known : first]:
             asked = self._asked.pop(trial.number, None)
             if asked is None:
                 self._memory.add_trial(trial)
@@ -251,6 +270,28 @@ class Search:
         for trial in sorted(self._journal.best_trials, key=lambda trial: trial.number):
             first.setdefault(json.dumps(trial.params, sort_keys=True), trial.number)
         return sorted(first.values())
+
+
+def _batch_of(path: Path) -> list[Proposal]:
+    """
+    Raises:
+        UserError: a file is not what was written.
+    """
+    content = read_json(path)
+    if isinstance(content, dict):
+        if content.pop("sha256", None) != key_of(content):
+            raise damaged(path)
+        content = content.get("proposals")
+    try:
+        batch = [Proposal(**proposal) for proposal in content]
+    except TypeError as error:
+        raise UserError(f"cannot read {path}: it holds no proposals") from error
+    numbers = [proposal.number for proposal in batch]
+    if numbers != list(range(int(path.stem), int(path.stem) + len(batch))):
+        raise damaged(path)
+    if not all(isinstance(part, dict) for proposal in batch for part in (proposal.values, proposal.notes)):
+        raise damaged(path)
+    return batch
 
 
 def _same(one: FrozenTrial, other: FrozenTrial) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from prap_pim.common.errors import UserError
+from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.progress import Progress
 from prap_pim.results.study import TrialResult
 from prap_pim.runs.study.config import StudyConfig
@@ -92,5 +92,7 @@ def attempt(config: StudyConfig, proposal: Proposal, evaluate: Evaluate) -> Tria
         if isinstance(error.__cause__, OSError):
             raise
         return TrialResult(number=number, values=values, reason=str(error))
+    except (MemoryError, ArithmeticError) as error:  # this point is impossible, others are not
+        return TrialResult(number=number, values=values, reason=f"{type(error).__name__}: {one_line(error)}")
     violation = {name: limit.violation(float(figures[name] or 0)) for name, limit in config.constraints.items()}
     return TrialResult(number=number, values=values, figures=figures, violation=violation)

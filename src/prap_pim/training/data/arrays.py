@@ -1,7 +1,5 @@
 """The user's own images, as NumPy arrays."""
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prap_pim.common.arrays import Header, read_arrays, read_headers
 from prap_pim.common.errors import UserError
 from prap_pim.training.data.splits import SplitConfig, Splits, load, split
 
@@ -30,28 +29,13 @@ def _(config: ArraysConfig, seed: int) -> Splits:
 
 
 def _read_arrays(path: Path) -> tuple[Tensor, Tensor]:
-    try:
-        with path.open("rb") as handle:  # opened here: numpy forgets to close a broken file
-            file = np.load(handle, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"cannot read {path}: it is a single array, not an .npz file")
-            missing = {"images", "labels"} - set(file.files)
-            if missing:
-                raise UserError(f"cannot read {path}: it has no array called {min(missing)!r}")
-            images, labels = file["images"], file["labels"]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise UserError(f"cannot read {path}: its arrays do not fit into memory") from error
-    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {path}: it is not an .npz file of plain arrays") from error
-
-    if images.ndim not in (3, 4) or images.size == 0:
-        raise UserError(f"{path}: images must be [N, C, H, W] or [N, H, W] and not empty, not {list(images.shape)}")
-    if images.dtype.kind not in "uif":
-        raise UserError(f"{path}: images must be numbers, not {images.dtype}")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui":
-        raise UserError(f"{path}: labels must be integers [{len(images)}], not {labels.dtype} {list(labels.shape)}")
+    headers = read_headers(path)
+    missing = {"images", "labels"} - set(headers)
+    if missing:
+        raise UserError(f"cannot read {path}: it has no array called {min(missing)!r}")
+    _check(path, headers["images"], headers["labels"])
+    found = read_arrays(path, ("images", "labels"))
+    images, labels = found["images"], found["labels"]
     present = np.unique(labels)
     if not np.array_equal(present, np.arange(len(present))) or len(present) < 2:
         raise UserError(
@@ -63,3 +47,16 @@ def _read_arrays(path: Path) -> tuple[Tensor, Tensor]:
     if real.ndim == 3:
         real = real[:, None]
     return torch.from_numpy(real), torch.from_numpy(labels.astype(np.int64))
+
+
+def _check(path: Path, images: Header, labels: Header) -> None:
+    """
+    Raises:
+        UserError: they are of another form than images and their labels.
+    """
+    if len(images.shape) not in (3, 4) or 0 in images.shape:
+        raise UserError(f"{path}: images must be [N, C, H, W] or [N, H, W] and not empty, not {list(images.shape)}")
+    if images.dtype.kind not in "uif":
+        raise UserError(f"{path}: images must be numbers, not {images.dtype}")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui":
+        raise UserError(f"{path}: labels must be integers [{images.shape[0]}], not {labels.dtype} {list(labels.shape)}")

@@ -19,7 +19,7 @@ class AffineAugment(Settings):
     rotation: float = Field(default=10.0, ge=0, le=180)  # degrees, either way
     shift: float = Field(default=0.08, ge=0, le=0.5)  # of the image's side, either way and axis
     scale: float = Field(default=0.1, ge=0, lt=1)  # relative, larger or smaller
-    noise: float = Field(default=0.05, ge=0)  # standard deviation, in deviations of the data
+    noise: float = Field(default=0.05, ge=0, le=1000)  # standard deviation, in deviations of the data
 
 
 class CropFlipAugment(Settings):

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
+from prap_pim.common.memory import check_room
 from prap_pim.training.data.perturb import Perturb, perturb
 from prap_pim.training.data.splits import SplitConfig, Splits, cut, load, normalised, split
 
@@ -20,12 +21,20 @@ class DigitsConfig(SplitConfig):
     size: int = Field(default=32, ge=4, le=512)  # pixels of a side
     perturb: Perturb | None = None
 
+    def needed(self, count: int) -> int:
+        """Images that perturbing ``count`` of them makes."""
+        assert self.perturb is not None
+        rest = self.test + self.calibration
+        return count + rest + self.perturb.copies * (count if self.train is None else self.train)
+
 
 @load.register
 def _(config: DigitsConfig, seed: int) -> Splits:
     from sklearn.datasets import load_digits  # takes a second, and only this source needs it
 
     bunch = load_digits()
+    kept = len(bunch.images) if config.perturb is None else config.needed(len(bunch.images))
+    check_room(3 * 4 * kept * config.size**2, f"data: {kept:,} digits of {config.size}x{config.size} pixels")
     pixels = torch.from_numpy(bunch.images).float()[:, None] / 16  # 4-bit grey values 0..16
     shrinks = config.size < pixels.shape[-1]
     images = functional.interpolate(pixels, (config.size, config.size), mode="bilinear", antialias=shrinks)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of
+from prap_pim.common.memory import check_room
 from prap_pim.training.data.pictures import Pictures
 from prap_pim.training.data.splits import Examples, Splits, Streamed, load, stratified_order
 
@@ -65,6 +66,9 @@ def _(config: ImagesConfig, seed: int) -> Splits:
             f"data: {root} has {len(rest):,} pictures to train and calibrate with, too few for {config.calibration:,} "
             f"to calibrate and {config.train or 1:,} to train"
         )
+    check_room(
+        3 * 4 * len(calibration) * config.size**2, f"data: {len(calibration):,} pictures of {config.size} pixels a side"
+    )
     parts = [_streamed(config, [files[i] for i in part], labels[part]) for part in (training, calibration)]
     return Splits(
         f"{root.name}: pictures of {len(classes)} classes (the user's own)",

@@ -22,11 +22,11 @@ class Perturb(Settings):
     """
 
     rotation: float = Field(default=15.0, ge=0, le=180)  # degrees, either way
-    shear: float = Field(default=10.0, ge=0, lt=90)  # degrees that upright lines lean, either way
+    shear: float = Field(default=10.0, ge=0, le=89)  # degrees that upright lines lean, either way
     scale: float = Field(default=0.15, ge=0, lt=1)  # relative, larger or smaller
     shift: float = Field(default=0.08, ge=0, le=0.5)  # of the image's side, either way and axis
     occlusion: float = Field(default=0.3, ge=0, le=1)  # most that a side of the erased rectangle has of the image's
-    noise: float = Field(default=0.15, ge=0)  # standard deviation; black to white is 1
+    noise: float = Field(default=0.15, ge=0, le=1000)  # standard deviation; black to white is 1
     copies: int = Field(default=1, ge=1, le=1000)  # of each training image, each perturbed in its own way
 
 

@@ -112,9 +112,9 @@ class Splits:
 class SplitConfig(Settings):
     """Sizes of the parts, in images."""
 
-    train: int | None = Field(default=None, ge=1)  # None: all that the other two leave
-    calibration: int = Field(default=320, ge=1)
-    test: int = Field(default=400, ge=1)
+    train: int | None = Field(default=None, ge=1, le=10**9)  # None: all that the other two leave
+    calibration: int = Field(default=320, ge=1, le=10**9)
+    test: int = Field(default=400, ge=1, le=10**9)
 
 
 @singledispatch

@@ -20,7 +20,7 @@ from prap_pim.training.models.own import (
     TorchvisionModel,
     TransformersModel,
 )
-from prap_pim.training.models.registry import build, weight_shapes
+from prap_pim.training.models.registry import build, check_memory, weight_shapes
 from prap_pim.training.models.resnet import ResNet, ResNet18Config, ResNet50Config, ResNetConfig
 from prap_pim.training.models.vgg import VGG16, VGG16Config
 from prap_pim.training.models.wide_resnet import WideResNet, WideResNetConfig
@@ -65,5 +65,6 @@ __all__ = [
     "WideResNet",
     "WideResNetConfig",
     "build",
+    "check_memory",
     "weight_shapes",
 ]

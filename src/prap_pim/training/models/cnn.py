@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from prap_pim.common.settings import Settings
-from prap_pim.training.models.registry import builder
+from prap_pim.training.models.registry import MOST_CHANNELS, builder
 from prap_pim.training.models.resnet import conv_norm, initialise_convolutions
 
 _CONVOLUTIONS = ((1, 1), (1, 1), (2, 2), (2, 1), (4, 2), (4, 1))  # (channels / width, stride)
@@ -17,7 +17,7 @@ class CNNConfig(Settings):
     """Six convolutions with ``width``, ``width``, 2, 2, 4 and 4 times ``width`` channels; a linear layer."""
 
     name: Literal["cnn"] = "cnn"
-    width: int = Field(default=16, ge=1)
+    width: int = Field(default=16, ge=1, le=MOST_CHANNELS)
 
 
 class CNN(nn.Module):

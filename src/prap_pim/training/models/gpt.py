@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prap_pim.common.settings import Settings
-from prap_pim.training.models.registry import builder
+from prap_pim.training.models.registry import MOST_CHANNELS, builder
 
 _LONGEST = 10_000.0  # wave, in positions per radian
 
@@ -18,8 +18,8 @@ class GPTConfig(Settings):
 
     name: Literal["gpt"] = "gpt"
     layers: int = Field(default=4, ge=1, le=1000)  # blocks
-    width: int = Field(default=192, ge=1)
-    heads: int = Field(default=6, ge=1)
+    width: int = Field(default=192, ge=1, le=MOST_CHANNELS)
+    heads: int = Field(default=6, ge=1, le=MOST_CHANNELS)
 
     @model_validator(mode="after")
     def _heads_of_one_size(self) -> Self:

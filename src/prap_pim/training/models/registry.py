@@ -4,7 +4,14 @@ from functools import singledispatch
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from prap_pim.common.memory import check_room
+
+MOST_CHANNELS = 2**16  # of a layer, before the factors of the network's stages
+MOST_DEPTH = 2000  # layers; ResNet-1202 is the deepest that was published
+_COPIES = 4  # of all weights: themselves, their gradients and momenta, the compressed ones
+_FLOAT = 4  # bytes
 
 
 @singledispatch
@@ -25,6 +32,35 @@ def build(config: Any, in_channels: int, classes: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return builder(config, in_channels, classes)
+
+
+def check_memory(config: Any, inputs: Tensor, classes: int, batch: int, training: bool) -> None:
+    """See before anything is allocated whether a network of the package fits into memory.
+
+    Args:
+        config: a network's config.
+        inputs: [N, C, H, W] or [N, T], of which only the shape is looked at.
+        classes: its outputs.
+        batch: inputs that go through it at once.
+        training: whether it is trained; all activations are held then, and the largest otherwise.
+
+    Raises:
+        UserError: it does not; the message says what it needs.
+    """
+    found = [0]
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes without values
+        model = builder(config, inputs.shape[1], classes).eval()
+        for module in model.modules():
+            if not list(module.children()):
+                module.register_forward_hook(lambda _, __, output: found.append(output.numel()))
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        check_room(_COPIES * _FLOAT * weights, f"model: a {config.name} of {weights:,} weights")
+        model(torch.empty((1, *inputs.shape[1:]), dtype=inputs.dtype))
+    activations = batch * (sum(found) if training else 2 * max(found))
+    check_room(
+        _FLOAT * (_COPIES * weights + activations),
+        f"model: a {config.name} with {activations:,} activations of {batch} inputs",
+    )
 
 
 def weight_shapes(config: Any) -> dict[str, tuple[int, ...]]:

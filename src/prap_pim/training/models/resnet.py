@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from prap_pim.common.settings import Settings
-from prap_pim.training.models.registry import builder
+from prap_pim.training.models.registry import MOST_CHANNELS, MOST_DEPTH, builder
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -22,8 +22,8 @@ class ResNetConfig(Settings):
     """ResNet of depth 6n + 2: three stages of n blocks with ``width``, 2 ``width`` and 4 ``width`` channels."""
 
     name: Literal["resnet"] = "resnet"
-    depth: int = Field(default=20, ge=8)
-    width: int = Field(default=16, ge=1)
+    depth: int = Field(default=20, ge=8, le=MOST_DEPTH)
+    width: int = Field(default=16, ge=1, le=MOST_CHANNELS)
 
     @field_validator("depth")
     @classmethod
@@ -40,7 +40,7 @@ class ResNet18Config(Settings):
     """
 
     name: Literal["resnet18"] = "resnet18"
-    width: int = Field(default=64, ge=1)
+    width: int = Field(default=64, ge=1, le=MOST_CHANNELS)
     stem: Stem = "cifar"
 
 
@@ -51,7 +51,7 @@ class ResNet50Config(Settings):
     """
 
     name: Literal["resnet50"] = "resnet50"
-    width: int = Field(default=64, ge=1)
+    width: int = Field(default=64, ge=1, le=MOST_CHANNELS)
     stem: Stem = "cifar"
 
 

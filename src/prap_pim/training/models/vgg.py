@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from prap_pim.common.settings import Settings
-from prap_pim.training.models.registry import builder
+from prap_pim.training.models.registry import MOST_CHANNELS, builder
 from prap_pim.training.models.resnet import conv_norm, initialise_convolutions
 
 _STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # (channels / width, convolutions)
@@ -17,8 +17,8 @@ class VGG16Config(Settings):
     """13 convolutions with ``width``, 2, 4, 8 and 8 times ``width`` channels; linear layers of ``hidden`` outputs."""
 
     name: Literal["vgg16"] = "vgg16"
-    width: int = Field(default=64, ge=1)
-    hidden: int = Field(default=4096, ge=1)
+    width: int = Field(default=64, ge=1, le=MOST_CHANNELS)
+    hidden: int = Field(default=4096, ge=1, le=MOST_CHANNELS)
     dropout: float = Field(default=0.5, ge=0, lt=1)  # share of the linear layers' inputs dropped in training
 
 

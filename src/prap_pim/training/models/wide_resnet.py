@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from prap_pim.common.settings import Settings
-from prap_pim.training.models.registry import builder
+from prap_pim.training.models.registry import MOST_DEPTH, builder
 from prap_pim.training.models.resnet import initialise_convolutions
 
 
@@ -20,8 +20,8 @@ class WideResNetConfig(Settings):
     """Depth 6n + 4: a stem of 16 channels and three stages of n blocks with 1, 2 and 4 times 16 ``widen`` channels."""
 
     name: Literal["wide-resnet"] = "wide-resnet"
-    depth: int = Field(default=16, ge=10)
-    widen: int = Field(default=8, ge=1)
+    depth: int = Field(default=16, ge=10, le=MOST_DEPTH)
+    widen: int = Field(default=8, ge=1, le=1024)
 
     @field_validator("depth")
     @classmethod

@@ -1,0 +1,124 @@
+"""``python -m tests.fuzz N``: N hostile inputs of every kind, a table of what came of them, and those that failed."""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import yaml
+
+from tests.fuzz import server
+from tests.fuzz.formats import FORMATS, TRAINED, Case
+
+
+@dataclass(frozen=True)
+class Fuzz:
+    """What all cases share.
+
+    Attributes:
+        root: a folder for them.
+        finished: the folder of a finished run.
+        seed: of all cases.
+        kept: the folder of what failed, with what reproduces it.
+    """
+
+    root: Path
+    finished: Path
+    seed: int
+    kept: Path
+
+    def all(self, count: int, formats: list[str], verbose: bool) -> int:
+        """Try ``count`` cases and print a table; returns how many failed."""
+        table = {kind: Counter[str]() for kind in formats}
+        begun, slowest = time.monotonic(), (0.0, "")
+        for i in range(count):
+            kind, number = formats[i % len(formats)], i // len(formats)
+            outcome = self.one(kind, number)
+            table[kind][str(outcome.code) if not outcome.wrong else "else"] += 1
+            if verbose:
+                print(f"{kind}:{number} exit {outcome.code}, {outcome.seconds:.1f} s: {outcome.error.strip()}")
+            slowest = max(slowest, (outcome.seconds, f"{kind}:{number}"))
+        total = sum(table.values(), Counter[str]())
+        print(f"{'format':22}{'tried':>8}{'exit 0':>8}{'exit 2':>8}{'else':>8}")
+        for kind, counts in [*table.items(), ("all", total)]:
+            print(f"{kind:22}{counts.total():8}{counts['0']:8}{counts['2']:8}{counts['else']:8}")
+        print(f"{time.monotonic() - begun:.0f} s; the slowest took {slowest[0]:.1f} s: {slowest[1]}")
+        return total["else"]
+
+    def one(self, kind: str, number: int, keep: bool = False) -> server.Outcome:
+        """Try one case."""
+        case = FORMATS[kind](Random(f"{self.seed} {kind} {number}"), self.finished)
+        place = self.root / "case"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        case.put(place, self.finished)
+        outcome = server.run(case, place)
+        if not outcome.wrong and outcome.code == 2 and (place / "out").exists():
+            outcome = replace(outcome, wrong=f"what is refused has left a folder: {outcome.error.strip()}")
+        if outcome.wrong or keep:
+            kept = self.kept / re.sub(r"[^\w.-]", "", f"{kind}-{self.seed}-{number}")
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(place, kept, ignore=shutil.ignore_patterns("*.html"))
+            again = f'python -m tests.fuzz 1 --seed {self.seed} --only "{kind}:{number}"'
+            (kept / "case.json").write_text(json.dumps([case.told, case.command, vars(outcome), again], indent=1))
+            print(f"{kind}:{number} {case.told[:120]}\n    {outcome.wrong[:300]}", file=sys.stderr, flush=True)
+        return outcome
+
+
+def main() -> int:
+    given = argparse.ArgumentParser(description=__doc__)
+    given.add_argument("count", type=int)
+    given.add_argument("--seed", type=int, default=0)
+    given.add_argument("--format", choices=FORMATS, action="append")
+    given.add_argument("--verbose", action="store_true", help="show every case and its message")
+    given.add_argument("--kept", type=Path, default=Path("build/fuzz"), help="folder of what failed")
+    given.add_argument("--only", help="FORMAT:NUMBER, a single case; its folder is kept")
+    asked = given.parse_args()
+    os.environ.pop("PRAP_PIM_TRACEBACK", None)
+    with tempfile.TemporaryDirectory() as folder:
+        fuzz = Fuzz(Path(folder), _finished(Path(folder)), asked.seed, asked.kept)
+        if asked.only:
+            kind, _, number = asked.only.rpartition(":")
+            print(outcome := fuzz.one(kind, int(number), keep=True))
+            return int(outcome.wrong != "")
+        return int(fuzz.all(asked.count, asked.format or list(FORMATS), asked.verbose) > 0)
+
+
+def _finished(root: Path) -> Path:
+    """A finished run, made in a child: once autograd has run, a process can no longer be forked."""
+    place = root / "finished"
+    place.mkdir()
+    (place / "c.yaml").write_text(yaml.safe_dump(TRAINED))
+    _load()
+    outcome = server.run(Case("", {}, ("run", "c.yaml", "--output", "run", "--quiet")), place)
+    if outcome.code or outcome.error:
+        raise SystemExit(f"the run that all begins with failed: {outcome}")
+    return place / "run"
+
+
+def _load() -> None:
+    """All that the commands import when they are called."""
+    import prap_pim.api.onnx
+    import prap_pim.cli.commands
+    import prap_pim.report.figures
+    import prap_pim.report.html.runs
+    import prap_pim.report.terminal.runs
+    import prap_pim.runs.simulate
+    import prap_pim.runs.study
+    import prap_pim.runs.study.trial  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        import sklearn.datasets  # noqa: F401
+
+
+if __name__ == "__main__":
+    sys.exit(main())
