@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import nearest
@@ -47,14 +47,15 @@ class Grain:
     dac_bits: int = 1
     encoding: Encoding | None = None
 
-    def __new__(cls, *_: int, **named: int) -> "Grain":
+    def __new__(cls, *_: Any, **named: Any) -> "Grain":
         """
         Raises:
             UserError: there is no such setting.
         """
+        known = list(cls.__dataclass_fields__)
         for name in named:
-            if name not in _MOST:
-                raise UserError(f"Grain: unknown key {shown_value(name)} ({nearest(name, list(_MOST))})")
+            if name not in known:
+                raise UserError(f"Grain: unknown key {shown_value(name)} ({nearest(name, known)})")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
