@@ -11,6 +11,7 @@ CHIPS = ("isaac-32nm", "prap-2023", "isaac-32nm, gather")
 FIGURES = ("energy_j", "serial_latency_s", "pipelined_latency_s")
 COMPARED = ("calibrated", "lowbit")  # of all networks in one table
 ONE = "&sup1;"  # beside seconds of one thread
+_BEYOND = ("not possible here", "out of reach")  # what errors say of a ratio that a method cannot have
 OLD = "*"  # beside figures of another source
 FRONT = ("efficientnet_lite0", "minilm", "text_direction", "crepe", "magika")  # networks of the README
 COLUMNS = (("float", "1"), ("dense", "1"), ("lowbit", "1/2"), ("calibrated", "1/4"), ("calibrated", "1/8"))
@@ -197,7 +198,7 @@ def _extra(point: Point) -> dict[str, Any]:
 
 def _first(point: Point, source: str) -> str:
     if "error" in point:
-        return "failed"
+        return "out of reach" if any(words in point["error"] for words in _BEYOND) else "failed"
     name, value = next(iter(point["scores"].items()))
     return _number(name, value) + _mark(point, source)
 
