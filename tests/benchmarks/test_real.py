@@ -190,12 +190,12 @@ def test_the_page_by_hand(tables: ModuleType) -> None:
         == 1
     )
     gains = "2.00x / 4.00x / 1.00x"
-    assert f"| calibrated | 1/2 | 0.500 | 95.0 % | {gains} | {gains} | 12 | 1.25 (0.50) |" in lines
+    assert f"| calibrated | 1/2 | 0.500 | 95.0 % | {gains} | {gains} |  | 12 | 1.25 (0.50) |" in lines
     assert any(line.startswith("| calibrated (shapes=4) | 1/2 | 0.500 | 94.0 % |") for line in lines)
     assert any(line.startswith("| lowbit (bits=[4]) | 1 | 0.500 | 92.0 % |") for line in lines)
     assert any(line.startswith("| calibrated (float activations) * | 1/4 |") for line in lines)
     assert lines.count("| MTCNN O-Net | calibrated 1/2 | accuracy | 96.0 % | 95.0 % |") == 1
-    assert f"| orc | 1/2 | 0.500 | 80.0 % | {gains} | {gains} | 12&sup1; | 1.25 (0.50) |" in lines
+    assert f"| orc | 1/2 | 0.500 | 80.0 % | {gains} | {gains} |  | 12&sup1; | 1.25 (0.50) |" in lines
     assert "- orc 1/8: out of reach" in lines
     assert any("facenet-pytorch 2.6.0. Licence: MIT. 8 calibration inputs, 20 test inputs." in line for line in lines)
     assert not any("10.0 %" in line for line in lines)  # measured on other numbers of inputs
