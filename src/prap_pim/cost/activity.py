@@ -80,6 +80,7 @@ class Busiest:
             need not wait for each other at every position. None: all input steps of ``ous``.
         gathered: filters whose sums the busiest PE's adders hand to its accumulators; 0 where uses are scattered.
         rounds: of conversions that a full OU of the plan's weights needs; None: the chip's.
+        pulses: of a read, the mean of the steps of the plan's inputs; None: the chip's.
     """
 
     ous: float
@@ -93,6 +94,7 @@ class Busiest:
     steps: float | None = None
     gathered: float = 0
     rounds: int | None = None
+    pulses: float | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ def activity(
         UserError: ``zero_input`` is not a share for each row group.
     """
     plan, grain, positions = mapping.plan, chip.grain.of_bits(mapping.plan.weight_bits), layer.positions
+    grain = grain.reading(plan.input_bits)
     per_pe = mapping.crossbars_per_pe
     used_rows = np.count_nonzero(plan.rows >= 0, axis=1)  # [group]
 
@@ -221,7 +224,7 @@ def activity(
     if chip.conversions == "per weight":
         inside = np.cumsum(np.arange(int(full.max(initial=0)) + 1) * grain.ou_columns % grain.columns_per_weight != 0)
         converted = plan.donors_per_group + inside[np.maximum(full + (rest > 0) - 1, 0)]  # parts of weights count, too
-    pulses = chip.input_pulses(chip.dac_energy)
+    pulses = chip.input_pulses(chip.dac_energy, grain)
 
     def pulsed(counts: Int64) -> int:
         """Events of a group and pair, int64 [group], for all pulses; steps that are skipped are of the mean pulses."""
@@ -329,6 +332,7 @@ def activity(
             steps=crossbar_steps / max(1, positions),
             gathered=sums.gathered,
             rounds=chip.rounds(grain),
+            pulses=chip.input_pulses(chip.dac_time, grain) / grain.input_steps,
         ),
     )
 

@@ -57,13 +57,13 @@ def zero_input_rates(
         UserError: there are no images, the plan does not fit the network, or an input exceeds the grain's bits.
     """
     check_parts(captured, plan, grain=grain)
-    grain = grain.reading(plan.input_bits)
     if len(images) == 0:
         raise UserError("there are no calibration images to measure the rate of zero inputs on")
     model = compressed_model(captured, plan)
     counters = {
-        layer.name: _Counter(layer, plan.layers[layer.name], grid_in(plan, layer.name), grain)
+        layer.name: _Counter(layer, of_layer, grid_in(plan, layer.name), grain.reading(of_layer.input_bits))
         for layer in captured.network.layers
+        for of_layer in [plan.layers[layer.name]]
     }
     for name, counter in counters.items():
         model.get_submodule(name).register_forward_pre_hook(counter)

@@ -84,7 +84,7 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
     Raises:
         UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
     """
-    config.quantize.on(chip)
+    config.quantize.on(chip).check_names([layer.name for layer in captured.network.layers])
     for method in counted(config.methods, told):
         names = [layer.name for layer in captured.network.layers]
         changed = changed_layers(method, captured.network)
