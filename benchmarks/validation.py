@@ -57,8 +57,8 @@ drivers and converter together: a table's converter that takes more is dearer th
 | bits | converter | pJ a conversion | silicon, pJ an output with everything | below it |
 |---|---|---|---|---|"""
 _OF_BOUNDS = """The survey's model is of converters of any use from 4 effective bits; sense amplifiers that tell a few
-currents apart are simpler. NeuRRAM's is of an older node, PUMA's of 1 GS/s whatever its bits. The law `2^b/(b+1)` leaves
-cells and drivers half of the least output."""
+currents apart are simpler. NeuRRAM's is of an older node, PUMA's of 1 GS/s whatever its bits. The law `2^b/(b+1)`
+leaves cells and drivers half of the least output."""
 
 
 @dataclass(frozen=True)
