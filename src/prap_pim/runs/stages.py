@@ -404,7 +404,7 @@ class _Tuned:
         return self.stages.task.graph.with_state(self.model.state_dict())
 
     def towards(self, assignments: Mapping[str, tuple[PatternSet, ReuseMap]]) -> Captured:
-        return self._trained(finetune, assignments)[0]
+        return self._trained(partial(finetune, bits=self.stages.chip.grain.stored_bits), assignments)[0]
 
     def donors(self, plans: Mapping[str, LayerWeights]) -> tuple[Captured, Mapping[str, LayerWeights]]:
         for name, plan in plans.items():
