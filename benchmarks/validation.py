@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from validation_points import CIMLOOP, NEURRAM, SOURCES, Point
+from validation_points import CIMLOOP, NEURRAM, SILICON_OUTPUTS, SOURCES, Point
 
 from prap_pim.common.files import write_whole
 from prap_pim.common.units import GIGA, MICRO, MILLI, NANO, PICO, TERA
@@ -49,6 +49,16 @@ that a product takes one more step of 0.3 us, and two phases take two conversion
 | CiMLoop | error |
 |---|---|"""
 FEMTO = 1e-15
+_BOUNDS = """## Bounds: a conversion and an output
+
+Macros publish one efficiency for all that they do. A conversion of as many bits must take less than an output, cells,
+drivers and converter together: a table's converter that takes more is dearer than what has been built.
+
+| bits | converter | pJ a conversion | silicon, pJ an output with everything | below it |
+|---|---|---|---|---|"""
+_OF_BOUNDS = """The survey's model is of converters of any use from 4 effective bits; sense amplifiers that tell a few
+currents apart are simpler. NeuRRAM's is of an older node, PUMA's of 1 GS/s whatever its bits. The law `2^b/(b+1)`
+leaves cells and drivers half of the least output."""
 
 
 @dataclass(frozen=True)
@@ -436,6 +446,50 @@ def macros() -> list[Subject]:
     ]
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A converter of ours, and all that silicon takes for an output of as many bits.
+
+    Attributes:
+        bits: of the converter.
+        law: where its energy is from.
+        picojoules: of a conversion.
+        silicon: of an output, all included, by macro.
+    """
+
+    bits: int
+    law: str
+    picojoules: float
+    silicon: dict[str, float]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the converter alone takes less than any macro takes for everything."""
+        return self.picojoules < min(self.silicon.values())
+
+
+def bounds() -> list[Bound]:
+    """Energies of conversions, where there are macros of as many bits."""
+    chips = {
+        "ISAAC's by `2^b/(b+1)` (`isaac-32nm`)": "isaac-32nm",
+        "PUMA's, linear in bits (`puma-32nm`)": "puma-32nm",
+        "FORMS' (`forms-32nm`)": "forms-32nm",
+        "ADC survey (`survey-32nm`)": "survey-32nm",
+        "NeuRRAM's steps, 130 nm (`neurram-130nm`)": "neurram-130nm",
+    }
+    found = []
+    for bits, silicon in SILICON_OUTPUTS.items():
+        for law, preset in chips.items():
+            chip = chip_of(preset, adc_bits=bits)
+            table = load_table(chip.components)
+            if chip.adc_scaling == "by table" and table.known("adc", f"energy_at_{bits}_bits") is None:
+                continue
+            if chip.adc_scaling == "as published" and preset == "forms-32nm" and bits != table("adc", "resolution"):
+                continue
+            found.append(Bound(bits, law, conversion_energy(chip, table) / PICO, silicon))
+    return found
+
+
 def subjects() -> list[Subject]:
     """All that is compared."""
     alone: list[Callable[[], Subject]] = [neurram, chen]
@@ -466,7 +520,18 @@ def document(found: Sequence[Subject]) -> str:
     ]
     for subject in found:
         parts += [f"## {subject.name.replace('`', '').partition(',')[0]}", "", *_table(subject), ""]
+    parts += [*_bounds(bounds())]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _bounds(found: Sequence[Bound]) -> list[str]:
+    """Conversions beside outputs of silicon."""
+    lines = [_BOUNDS]
+    for each in found:
+        outputs = "; ".join(f"{value:.3g} ({name})" for name, value in each.silicon.items())
+        holds = "yes" if each.holds else "no"
+        lines.append(f"| {each.bits} | {each.law} | {each.picojoules:.3g} | {outputs} | {holds} |")
+    return [*lines, "", _OF_BOUNDS]
 
 
 def _middle(figures: Sequence[Figure], unit: str) -> float:

@@ -15,6 +15,12 @@ SOURCES = {
     "hung": "Hung et al., Nature Electronics 4:921 (2021) (10.1038/s41928-021-00676-9)",
 }
 
+# All energy of an output at the peak efficiency of silicon, in pJ, 2 operations a row: by the bits of an output
+SILICON_OUTPUTS = {
+    3: {"Chen 2019, 65 nm, 9 rows": 1.06195},
+    4: {"Xue 2019, 55 nm, 9 rows": 0.338537, "Ye 2023, 28 nm, 32 rows": 0.415476},
+}
+
 CIMLOOP = {  # mit-emze/cimloop, ISPASS 2024, section V-A and table III
     "energy over supply": 0.07,
     "throughput over supply": 0.02,

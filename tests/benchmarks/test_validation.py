@@ -63,6 +63,16 @@ def test_neurrams_table_is_the_fit_that_it_says(validation: ModuleType) -> None:
     assert table("adc", "power") / table("adc", "rate") == pytest.approx(step * femto * 256, rel=1e-3)
 
 
+def test_bounds(validation: ModuleType) -> None:
+    """Silicon takes 0.339 pJ for a 4-bit output, with everything: less than the survey's converter alone."""
+    found = {(bound.bits, bound.law.partition(" ")[0]): bound for bound in validation.bounds()}
+    assert found[4, "ISAAC's"].picojoules == pytest.approx(2e3 / 1.2e3 * (16 / 5) / (256 / 9), rel=1e-3)
+    assert found[4, "ISAAC's"].holds
+    assert found[4, "FORMS'"].picojoules == pytest.approx(0.226, abs=0.001)
+    assert found[4, "ADC"].picojoules == pytest.approx(0.739)
+    assert not found[4, "ADC"].holds
+
+
 @pytest.mark.parametrize(
     ("chip", "what", "within"),
     [

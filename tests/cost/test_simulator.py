@@ -95,13 +95,13 @@ def test_any_placement_conserves_ous(chip: Chip, plan: LayerPlan, data: st.DataO
 @examples(40)
 @given(chip=chips(ou_rows=4), plan=grouped_plans(), data=st.data())
 def test_pulses_of_uneven_steps(chip: Chip, plan: LayerPlan, data: st.DataObject) -> None:
-    """7 bits in steps of 3: 3, 3, 1. A step's pulses are its own."""
+    """7 bits in steps of 3: 3, 3, 1. A step's pulses are its own; a plan's inputs may have fewer bits."""
     grain = replace(chip.grain, input_bits=7, dac_bits=data.draw(st.integers(2, 5)))
-    chip = chip.model_copy(update={"grain": grain})
+    chip, plan = chip.model_copy(update={"grain": grain}), replace(plan, input_bits=data.draw(st.integers(2, 8)))
     layer, table = layer_for(plan, size=(1, 2)), load_table(chip.components)
     counts = activity(map_layer(plan, chip), layer, chip)
     events, _ = simulate(plan, layer, chip, "spread")
-    names = ("row_drives", "cell_reads", "samples", "conversions", "ou_steps")
+    names = ("row_drives", "cell_reads", "samples", "conversions", "ou_steps", "input_register_bytes")
     assert {name: getattr(counts, name) for name in names} == {name: events[name] for name in names}
     latency = {component: f.value for (component, quantity), f in table.figures.items() if quantity == "latency"}
     latency["adc"] = conversion_time(chip, table)

@@ -158,3 +158,16 @@ def test_reuse_lengthens_the_life_of_cells() -> None:
     shared = cost(network, fewer, small)
     assert shared.cells_written * 2 == dense.cells_written
     assert shared.years(1.0) == pytest.approx(2 * (dense.years(1.0) or 0.0))
+
+
+def test_parts_of_a_layer_share_its_traffic_between_tiles(tmp_path: Path) -> None:
+    """Where links between tiles take nearly all the time, turns take no longer than all tiles at once."""
+    network, plan = small_network()
+    sizes = {"crossbar_rows": 64, "crossbar_columns": 64, "crossbars_per_pe": 1, "pes_per_tile": 4}
+    large = Chip.checked(CHIP.model_dump() | sizes | {"inter_tile_bits_per_s": 1e6}, "slow links")
+    table = table_of(tmp_path, energy_per_pulse=1e-12, time_per_pulse=1e-12, pulses_per_write=1)
+    whole = cost(network, plan, large, table=table)
+    assert {layer.time.bottleneck for layer in whole.layers if layer.tiles > 1} == {"inter-tile links"}
+    turns = cost(network, plan, large.model_copy(update={"max_tiles": 3}), table=table)
+    assert turns.turns > 3
+    assert turns.serial.latency_s == pytest.approx(whole.serial.latency_s, rel=0.3)

@@ -286,3 +286,18 @@ def test_a_weight_without_a_differential_code_is_said() -> None:
     model = CrossbarModel(grain=Grain(ou_rows=1), adc_bits=4, encoding="differential")
     with pytest.raises(UserError, match="layer small: weights hold -128, which has no differential code of 8 bits"):
         LayerCrossbars(plan, model)
+
+
+@pytest.mark.parametrize("height", [8, 9])  # by table and cell by cell
+@pytest.mark.parametrize("encoding", ["differential", "two's complement", "offset"])
+def test_read_noise_of_whole_weights_has_no_mean(height: int, encoding: str) -> None:
+    """Combined columns, an ADC of both signs: over many reads the noise averages out."""
+    random = np.random.default_rng(0)
+    plan = one_filter_each(random.integers(-127, 128, (3, height)).astype(np.int8))
+    one = random.integers(-128, 128, (1, height)).astype(np.int8)
+    grain, reads = Grain(ou_rows=height, encoding=encoding), 4000
+    model = CrossbarModel(grain=grain, adc_bits=16, conversions="per weight", device=Device(read_noise=0.02))
+    found = LayerCrossbars(plan, model).matmul(np.repeat(one, reads, axis=0)).astype(np.float64)
+    error = found.std(axis=0) / np.sqrt(reads)
+    assert (error > 0).all()
+    assert (np.abs(found.mean(axis=0) - integer_matmul(plan, one)[0]) < 5 * error).all()

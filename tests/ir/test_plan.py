@@ -265,6 +265,9 @@ MUTATIONS = [
     ("weight_bits", 4.0, r"weight_bits must be a whole number in 2..8"),
     ("weight_bits", True, r"weight_bits must be a whole number in 2..8"),
     ("weight_bits", None, r"weight_bits must be a whole number in 2..8"),
+    ("input_bits", 1, r"input_bits must be a whole number in 2..8"),
+    ("input_bits", 9, r"input_bits must be a whole number in 2..8"),
+    ("input_bits", 4.0, r"input_bits must be a whole number in 2..8"),
 ]
 
 
@@ -391,7 +394,7 @@ def test_a_changed_byte_is_a_user_error_or_another_plan(tmp_path_factory: pytest
 @pytest.mark.parametrize(
     ("header", "extra", "message"),
     [
-        ({"inputs": "[5.5]"}, {}, "inputs, convolution groups and weight bits must be whole numbers"),
+        ({"inputs": "[5.5]"}, {}, "inputs, convolution groups and bits must be whole numbers"),
         ({"layers": "[7]"}, {}, "layer names must be different texts"),
         ({"layers": '["fc", "fc"]', "inputs": "[5, 5]", "input_step": "[1, 1]"}, {}, "different texts"),
         ({"inputs": "[" * 100_000}, {}, ""),

@@ -61,22 +61,22 @@ def tiny_examples() -> Examples:
     return Examples(torch.randn(20, 1, 8, 8, generator=generator), torch.arange(20) % 3)
 
 
-@given(filters=st.integers(1, 6), inputs=st.integers(1, 20), seed=st.integers(0, 1000))
+@given(filters=st.integers(1, 6), inputs=st.integers(1, 20), seed=st.integers(0, 1000), bits=st.sampled_from([8, 4, 2]))
 @examples(40)
-def test_the_gradient_is_that_of_the_loss_written_out(filters: int, inputs: int, seed: int) -> None:
+def test_the_gradient_is_that_of_the_loss_written_out(filters: int, inputs: int, seed: int, bits: int) -> None:
     generator = np.random.default_rng(seed)
     model = nn.Sequential(nn.Linear(inputs, filters))
     assignment = random_assignment(filters, inputs, generator)
     with torch.no_grad():
         model[0].weight.copy_(torch.from_numpy(generator.standard_normal((filters, inputs))))
     config = SHORT.model_copy(update={"mask_penalty": 0.3, "reuse_penalty": 0.7})
-    hooks = Drawn(model, {"0": assignment}, config, Checkpoint.of(0, "", model, {}))
+    hooks = Drawn(model, {"0": assignment}, config, Checkpoint.of(0, "", model, {}), bits)
     before = torch.full((filters, inputs), 0.25)
     model[0].weight.grad = before.clone()
     hooks.add_gradients(1e-6)
 
     weight = model[0].weight.detach().double().requires_grad_()
-    penalties(weight, *assignment, 0.3, 0.7).backward()
+    penalties(weight, *assignment, 0.3, 0.7, bits).backward()
     assert weight.grad is not None
     torch.testing.assert_close((model[0].weight.grad - before).double(), weight.grad, atol=1e-3, rtol=1e-4)
 
@@ -116,6 +116,17 @@ def test_projected_weights_are_exactly_the_plans() -> None:
     assert gains_above_one  # why plans are made of the weights before the projection
     others = {name for name in original if name.removesuffix(".weight") not in assignments}
     assert all(torch.equal(model.state_dict()[name], original[name]) for name in others)
+
+
+def test_projected_weights_of_few_bits_are_the_plans() -> None:
+    model = tiny_model()
+    assignments = tiny_assignments(model)
+    digests = [Drawn(model, assignments, SHORT, Checkpoint.of(0, "", model, {}), bits).digest() for bits in (8, 4)]
+    assert digests[0] != digests[1]
+    for name, plan in project(model, assignments, 4).items():
+        assert plan.weight_bits == 4
+        assert 3 < np.abs(plan.donors).max() <= 7
+        np.testing.assert_allclose(matrix(model, name), plan.real_weights(), rtol=1e-6)
 
 
 def start_of(tmp_path: Path) -> Checkpoint:

@@ -36,7 +36,7 @@ def test_plans_crossbars_and_cost_have_the_chips_bits(weights: int, inputs: int,
     chip = narrow(weights, inputs)
     found = prap_pim.compress(network(), INPUTS, method, chip=chip)
     assert {plan.weight_bits for plan in found.plan.layers.values()} == {weights}
-    assert found.plan.input_bits == inputs
+    assert {plan.input_bits for plan in found.plan.layers.values()} == {inputs}
     random = np.random.default_rng(0)
     for plan in found.plan.layers.values():
         assert np.abs(plan.donors).max() <= 2 ** (weights - 1) - 1
@@ -69,17 +69,26 @@ def test_a_grid_uses_every_integer_of_its_bits_and_no_other(bits: int) -> None:
     assert torch.equal(values, torch.tensor(integers) * 0.5)
 
 
-def test_bits_of_inputs_may_be_fewer_than_the_chips(tmp_path: Path) -> None:
-    found = prap_pim.compress(network(), INPUTS, prap_pim.Dense(), chip=BASE, quantize={"input_bits": 4})
+def test_bits_of_inputs_may_be_fewer_than_the_chips_layer_by_layer(tmp_path: Path) -> None:
     whole = prap_pim.compress(network(), INPUTS, prap_pim.Dense(), chip=BASE)
-    assert found.plan.input_bits == 4
-    assert prap_pim.estimate(found, chip=BASE).ou_steps * 2 == prap_pim.estimate(whole, chip=BASE).ou_steps
-    found.plan.save(tmp_path / "plan.safetensors")
-    again = NetworkPlan.load(tmp_path / "plan.safetensors")
-    assert (again.input_bits, again.digest()) == (4, found.plan.digest())
-    assert replace(found.plan, input_bits=8).digest() != found.plan.digest()
+    steps = {layer.name: layer.ou_steps for layer in prap_pim.estimate(whole, chip=BASE).layers}
+    for given, bits in ((4, (4, 4)), ({"3": 2}, (8, 2)), ({"0": 6, "*": 3}, (6, 3))):
+        found = prap_pim.compress(network(), INPUTS, prap_pim.Dense(), chip=BASE, quantize={"input_bits": given})
+        assert tuple(plan.input_bits for plan in found.plan.layers.values()) == bits
+        costs = prap_pim.estimate(found, chip=BASE)
+        assert [layer.ou_steps for layer in costs.layers] == [
+            s * b // 8 for s, b in zip(steps.values(), bits, strict=True)
+        ]
+        found.plan.save(tmp_path / "plan.safetensors")
+        again = NetworkPlan.load(tmp_path / "plan.safetensors")
+        assert tuple(plan.input_bits for plan in again.layers.values()) == bits
+        assert again.digest() == found.plan.digest() != whole.plan.digest()
+    some = prap_pim.compress(network(), INPUTS, prap_pim.Dense(), chip=narrow(8, 4), quantize={"input_bits": {"0": 3}})
+    assert [plan.input_bits for plan in some.plan.layers.values()] == [3, 4]
     with pytest.raises(UserError, match=r"input_bits must be a whole number in 2\.\.8"):
-        replace(found.plan, input_bits=9)
+        replace(next(iter(whole.plan.layers.values())), input_bits=9)
+    with pytest.raises(UserError, match=r"quantize.input_bits: there is no layer 'fc'"):
+        prap_pim.compress(network(), INPUTS, prap_pim.Dense(), chip=BASE, quantize={"input_bits": {"fc": 4}})
     with pytest.raises(UserError, match=r"chip 8x4: its inputs have 4 bits \(input_bits\); 6 are needed"):
         prap_pim.compress(network(), INPUTS, prap_pim.Dense(), chip=narrow(8, 4), quantize={"input_bits": 6})
     assert QuantizeConfig().on(BASE) == QuantizeConfig()

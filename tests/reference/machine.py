@@ -36,12 +36,17 @@ def cells_of(bits: int, chip: Chip) -> int:
     return ceil(bits / chip.grain.cell_bits)
 
 
-def input_steps_of(chip: Chip) -> list[int]:
+def input_bits_of(plan: LayerPlan, chip: Chip) -> int:
+    """Bits of an input: the chip's, or as few as the plan's have."""
+    return chip.grain.input_bits if plan.input_bits == 8 else min(plan.input_bits, chip.grain.input_bits)
+
+
+def input_steps_of(plan: LayerPlan, chip: Chip) -> list[int]:
     """Bits of each step of an input."""
-    steps, left = [], chip.grain.input_bits
+    steps, left = [], input_bits_of(plan, chip)
     while left > 0:
         steps.append(min(left, chip.grain.dac_bits))
-        left -= chip.grain.dac_bits
+        left -= steps[-1]
     return steps
 
 
@@ -258,7 +263,7 @@ def simulate(
                 rows = [row for row in plan.rows[group] if row >= 0]
                 if held != group:
                     held = group
-                    bits = len(rows) * grain.input_bits
+                    bits = len(rows) * input_bits_of(plan, chip)
                     events["input_register_loads"] += 1
                     events["input_register_bytes"] += ceil(bits / 8)
                     events["input_buffer_read_bytes"] += ceil(bits / 8)
@@ -267,7 +272,7 @@ def simulate(
                     if needs_row_index(group):
                         index += grain.ou_rows * bits_for(plan.inputs)
                 crossbar[at]["ous"] += 1
-                for step, bits in enumerate(input_steps_of(chip)):
+                for step, bits in enumerate(input_steps_of(plan, chip)):
                     if (position, step, group) in skipped:
                         continue
                     events["ou_steps"] += 1
@@ -380,6 +385,8 @@ def simulate(
     rounds = max(len(range(copy, positions, copies)) for copy in range(copies))
     busiest["merge_bits"] = max(tile_bits.values(), default=0) / rounds
     busiest["inter_tile_bits"] = max(link_bits.values()) / rounds
+    every = [pulses_of(chip.dac_time, bits) for bits in input_steps_of(plan, chip)]
+    busiest["pulses"] = sum(every) / len(every)
     busiest["rounds"] = ceil(most_to_convert(plan, chip) / chip.adcs_per_crossbar)
     busiest["steps"] = max(crossbar_steps.values(), default=0) / positions
     events |= {"copies": copies, "rounds": rounds, "output_tiles": len(set(homes))}
@@ -410,7 +417,7 @@ def serial_seconds(
     for position in range(layer.output_shape[1] * layer.output_shape[2]):
         for at, ous in enumerate(placed):
             for group, _ in ous:
-                for step, bits in enumerate(input_steps_of(chip)):
+                for step, bits in enumerate(input_steps_of(plan, chip)):
                     if (position, step, group) in skipped:
                         continue
                     columns, first = most_to_convert(plan, chip), True

@@ -6,12 +6,19 @@ from prap_pim.ir.patterns import PatternSet, ReuseMap
 
 
 def penalties(
-    weight: torch.Tensor, patterns: PatternSet, reuse: ReuseMap, mask_penalty: float, reuse_penalty: float
+    weight: torch.Tensor,
+    patterns: PatternSet,
+    reuse: ReuseMap,
+    mask_penalty: float,
+    reuse_penalty: float,
+    bits: int = 8,
 ) -> torch.Tensor:
     """mask_penalty * |W - M*W|^2 + reuse_penalty * |(W - What) / gain|^2 of a float64 matrix [O, inputs]."""
     shared = any(reuse.source[o, b] not in (-1, o) for o in range(patterns.filters) for b in range(patterns.blocks))
-    each = [weight.detach()] * patterns.filters if shared else list(weight.detach())  # whose largest is 127 steps
-    steps = [float(part.abs().max()) / 127 or 1.0 for part in each]
+    each = (
+        [weight.detach()] * patterns.filters if shared else list(weight.detach())
+    )  # whose largest is 127 steps of 8 bits
+    steps = [float(part.abs().max()) / (2 ** (bits - 1) - 1) or 1.0 for part in each]
     total = torch.zeros((), dtype=torch.float64)
     outside = {(o, i) for o in range(patterns.filters) for i in range(patterns.inputs)}
     for o in range(patterns.filters):

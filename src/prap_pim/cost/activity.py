@@ -80,6 +80,7 @@ class Busiest:
             need not wait for each other at every position. None: all input steps of ``ous``.
         gathered: filters whose sums the busiest PE's adders hand to its accumulators; 0 where uses are scattered.
         rounds: of conversions that a full OU of the plan's weights needs; None: the chip's.
+        pulses: of a read, the mean of the steps of the plan's inputs; None: the chip's.
     """
 
     ous: float
@@ -93,6 +94,7 @@ class Busiest:
     steps: float | None = None
     gathered: float = 0
     rounds: int | None = None
+    pulses: float | None = None
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,13 @@ def activity(
         UserError: ``zero_input`` is not a share for each row group.
     """
     plan, grain, positions = mapping.plan, chip.grain.of_bits(mapping.plan.weight_bits), layer.positions
+    grain = grain.reading(plan.input_bits)
     per_pe = mapping.crossbars_per_pe
     used_rows = np.count_nonzero(plan.rows >= 0, axis=1)  # [group]
 
     converted, group_reads, group_cells = reads_of_groups(plan, chip)
     pairs = _worked_pairs(plan, grain.input_steps * positions, zero_input)  # [group]
-    pulses = chip.input_pulses(chip.dac_energy)
+    pulses = chip.input_pulses(chip.dac_energy, grain)
 
     def pulsed(counts: Int64) -> int:
         """Events of a group and pair, int64 [group], for all pulses; steps that are skipped are of the mean pulses."""
@@ -317,6 +320,7 @@ def activity(
             steps=crossbar_steps / max(1, positions),
             gathered=sums.gathered,
             rounds=chip.rounds(grain),
+            pulses=chip.input_pulses(chip.dac_time, grain) / grain.input_steps,
         ),
     )
 

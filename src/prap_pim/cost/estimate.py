@@ -322,7 +322,6 @@ def cost(
         for layer in network.layers:
             if layer.name not in zero_input:
                 raise UserError(f"layer {layer.name}: no zero-input shares were measured for it")
-    asked, chip = chip, chip.model_copy(update={"grain": chip.grain.reading(plan.input_bits)})
     mapping = map_network(network, plan, chip, mode, crossbars)
     lack = mapping.shortage(network, chip)
     if crossbars is not None and not lack:
@@ -358,7 +357,7 @@ def cost(
         method=plan.method,
         mode=mode,
         budget=crossbars,
-        chip=asked,
+        chip=chip,
         layers=layers,
         macs=network.macs,
         crossbar_macs=network.crossbar_macs,

@@ -85,7 +85,7 @@ def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chi
     phases = {key: value * positions for key, value in serial.items()} | {"digital": digital_s}
     busy = {key: value * positions for key, value in beats.items()} | {"digital": digital_s}
     bottleneck = max(busy, key=lambda key: busy[key])
-    stages = ou_step_stages(chip, table, busiest.rounds).values()
+    stages = ou_step_stages(chip, table, busiest).values()
     fill = sum(stages) - max(stages) if beats["crossbars"] else 0.0
     if chip.gathers:
         fill += min(beats["crossbars"], max(beats[key] for key in GATHERING))
@@ -102,7 +102,7 @@ def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chi
 
 def position_seconds(busiest: Busiest, chip: Chip, table: ComponentTable) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds that each resource works for one position: with the stages of an OU step in turn, and overlapping."""
-    stages = ou_step_stages(chip, table, busiest.rounds).values()
+    stages = ou_step_stages(chip, table, busiest).values()
     steps = busiest.ous * chip.grain.input_steps if busiest.steps is None else busiest.steps
     resources = {
         "output registers": busiest.ous * table("output_register", "latency"),
@@ -187,13 +187,15 @@ def _build(
     )
 
 
-def ou_step_stages(chip: Chip, table: ComponentTable, rounds: int | None = None) -> dict[str, float]:
+def ou_step_stages(chip: Chip, table: ComponentTable, busiest: Busiest | None = None) -> dict[str, float]:
     """Seconds that each stage works in one OU step: the driving ones for every read, the others for every round.
 
-    The steps of an input may have unequally many pulses: this is their mean. ``rounds`` of one crossbar's conversions:
-    as the chip's own weights have them if not said; crossbars that share converters wait for each other's.
+    The steps of an input may have unequally many pulses: this is their mean. Rounds of conversions and pulses are those
+    of the chip's own weights and inputs, unless ``busiest`` says others; crossbars that share converters wait for each
+    other's.
     """
-    reads = chip.reads_per_step * chip.input_pulses(chip.dac_time) / chip.grain.input_steps
+    rounds, pulses = (busiest.rounds, busiest.pulses) if busiest is not None else (None, None)
+    reads = chip.reads_per_step * (pulses or chip.input_pulses(chip.dac_time) / chip.grain.input_steps)
     rounds = (rounds or chip.conversion_rounds) * chip.crossbars_per_adc
     return {
         "input register": reads * table("input_register", "latency"),

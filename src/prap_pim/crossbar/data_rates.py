@@ -63,8 +63,9 @@ class _Seen:
 
     def __init__(self, layer: Layer, plan: LayerPlan, grid: InputGrid, model: CrossbarModel) -> None:
         self.layer, self.plan, self.grid = layer, plan, grid
-        self.slices, self.cells = model.input_slices, model.weight_slices(plan)
-        self.counter = Counter(layer, plan, grid, model.grain)
+        grain = model.grain.reading(plan.input_bits)
+        self.slices, self.cells = Slices(grain.input_bits, grain.dac_bits), model.weight_slices(plan)
+        self.counter = Counter(layer, plan, grid, grain)
         values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64) + self.slices.offset
         steps = self.slices.width * np.arange(self.slices.count)
         digits = values[:, None] >> steps & self.slices.largest_digit

@@ -36,7 +36,7 @@ class CrossbarModel(Settings):
         adc_range: "clip": a code stands for one count, larger counts are clipped. "scale": a code stands for the least
             power of two of counts with which the largest count has a code.
         conversions: "per column", or "per weight": the currents of a weight's columns are weighted and combined before
-            the ADC, which then has the codes -2**(adc_bits - 1)..2**(adc_bits - 1) - 1 if they may be negative.
+            the ADC. If they may be negative, its codes are ``-2**(adc_bits - 1)``..``2**(adc_bits - 1) - 1``.
         encoding: of the weights. "two's complement" (1-bit cells alone: the top cell counts negative), "offset"
             (2**(weight_bits - 1) is added and taken off digitally) or "differential" (two sets of columns for the
             magnitudes of positive and negative weights, subtracted digitally; the most negative weight has no code).

@@ -57,10 +57,10 @@ def zero_input_rates(
         UserError: there are no images, the plan does not fit the network, or an input exceeds the grain's bits.
     """
     check_parts(captured, plan, grain=grain)
-    grain = grain.reading(plan.input_bits)
     counters = {
-        layer.name: Counter(layer, plan.layers[layer.name], grid_in(plan, layer.name), grain)
+        layer.name: Counter(layer, of_layer, grid_in(plan, layer.name), grain.reading(of_layer.input_bits))
         for layer in captured.network.layers
+        for of_layer in [plan.layers[layer.name]]
     }
     read_inputs(captured, plan, images, grain, counters, batch_size, told)
     return {name: counter.rates() for name, counter in counters.items()}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Steps, counted, unheard
-from prap_pim.common.settings import Settings
+from prap_pim.common.settings import Settings, nearest
 from prap_pim.frontend import Captured, Inputs, Output, cut, divergence, judged_outputs
 from prap_pim.frontend.inputs import on_copies
 from prap_pim.hardware.chip import Chip
@@ -35,6 +35,10 @@ _GOLDEN = 2654435761  # Knuth's multiplicative hash: which positions are looked 
 _HASHES = 1 << 32
 
 
+_OTHERS = "*"  # layers that are not named
+InputBits = Annotated[int, Field(ge=2, le=INT8, strict=True)]
+
+
 class QuantizeConfig(Settings):
     """How the int8 grid of a layer's input is found on calibration inputs.
 
@@ -49,19 +53,29 @@ class QuantizeConfig(Settings):
             filter, which is part of the bias.
         equalize: whether large input channels are divided by a factor, and the weights that read them multiplied by it,
             where the network allows it and int8 then loses less (Nagel et al., ICCV 2019; Xiao et al., ICML 2023).
-        input_bits: of an activation, 2 to 8; None: as many as the chip's inputs have, at most 8.
+        input_bits: of an activation, 2 to 8; or of what layers read, by their names, "*" being all others. None, and
+            for layers that are not named: as many as the chip's inputs have, at most 8.
     """
 
     input_percentile: float | None = Field(default=None, gt=50, le=100)
     norm: Literal[2, 4] | None = None
     zero_point: bool = True
     equalize: bool = True
-    input_bits: int | None = Field(default=None, ge=2, le=8, strict=True)
+    input_bits: InputBits | dict[str, InputBits] | None = None
 
-    @property
-    def bits(self) -> int:
-        """Of an activation."""
-        return self.input_bits or INT8
+    def bits(self, layer: str) -> int:
+        """Of what a layer reads."""
+        given = self.input_bits or INT8
+        return given if isinstance(given, int) else given.get(layer, given.get(_OTHERS, INT8))
+
+    def check_names(self, names: Collection[str]) -> None:
+        """
+        Raises:
+            UserError: bits were given for a layer that is not there.
+        """
+        for name in self.input_bits if isinstance(self.input_bits, dict) else ():
+            if name not in {*names, _OTHERS}:
+                raise UserError(f"quantize.input_bits: there is no layer {name!r} ({nearest(name, list(names))})")
 
     def on(self, chip: Chip) -> "QuantizeConfig":
         """With the bits of the chip's inputs, where they are fewer than 8 and nothing was said.
@@ -69,13 +83,13 @@ class QuantizeConfig(Settings):
         Raises:
             UserError: more were asked for.
         """
-        most = chip.grain.input_bits
-        if self.bits <= most:
+        most, given = min(INT8, chip.grain.input_bits), self.input_bits
+        needed = max([2, *(given.values() if isinstance(given, dict) else [given] if given else [])])
+        if needed > most:
+            raise UserError(f"chip {chip.name}: its inputs have {most} bits (input_bits); {needed} are needed")
+        if most == INT8 or isinstance(given, int):
             return self
-        if self.input_bits is None and most > 1:
-            return self.model_copy(update={"input_bits": most})
-        asked = self.input_bits or "at least 2"
-        raise UserError(f"chip {chip.name}: its inputs have {most} bits (input_bits); {asked} are needed")
+        return self.model_copy(update={"input_bits": most if given is None else {_OTHERS: most, **given}})
 
     @staticmethod
     def given(value: "QuantizeConfig | Mapping[str, Any] | None") -> "QuantizeConfig":
@@ -129,7 +143,7 @@ class InputGrid:
 
 def grid_in(plan: NetworkPlan, name: str) -> InputGrid:
     """What the inputs of a layer stand for in a plan."""
-    return InputGrid(plan.input_step[name], plan.input_zero[name], plan.input_bits)
+    return InputGrid(plan.input_step[name], plan.input_zero[name], plan.layers[name].input_bits)
 
 
 def input_grids(
@@ -281,9 +295,10 @@ class SeenInputs:
     def grid(self, config: QuantizeConfig) -> InputGrid:
         """The grid that suits what was seen; what has no step, an input that is always 0, gets 1. Inputs that are
         integers of a step already keep them."""
-        if config.bits == INT8 and (own := self._own):
+        bits = config.bits(self.layer.name)
+        if bits == INT8 and (own := self._own):
             return own
-        symmetric_of, between = partial(_symmetric, bits=config.bits), partial(_between, bits=config.bits)
+        symmetric_of, between = partial(_symmetric, bits=bits), partial(_between, bits=bits)
         largest = max(-self.low, self.high)
         if config.input_percentile is not None:
             magnitude = self._percentile(config.input_percentile, largest)
@@ -292,7 +307,7 @@ class SeenInputs:
                 return between(share * self.low, share * self.high)
             return symmetric_of(magnitude)
         if largest == 0:
-            return InputGrid(1.0, bits=config.bits)
+            return InputGrid(1.0, bits=bits)
         lost = partial(self.error, norm=config.norm or 2)
         symmetric = min((symmetric_of(share * largest) for share in _SHARES), key=lost)  # of equals the widest
         if not config.zero_point:

@@ -174,10 +174,10 @@ class Chip(Settings):
             needed = min(needed, -(-grain.ou_columns // grain.columns_per_weight) + (not whole))
         return -(-needed // self.adcs_per_crossbar)
 
-    def input_pulses(self, law: str) -> int:
-        """Pulses of all steps of an input, by ``dac_time`` or ``dac_energy``; ``grain.input_steps`` if every step is a
-        level."""
-        return sum(int(LAWS[law](bits)) for bits in self.grain.step_bits())
+    def input_pulses(self, law: str, grain: Grain | None = None) -> int:
+        """Pulses of all steps of an input of the chip's, or a plan's, bits, by ``dac_time`` or ``dac_energy``;
+        ``grain.input_steps`` if every step is a level."""
+        return sum(int(LAWS[law](bits)) for bits in (grain or self.grain).step_bits())
 
     @property
     def gathers(self) -> bool:

@@ -30,8 +30,12 @@ EXPONENT_MIN = -8  # PRAP, step 2: a scale is a multiple of 2**-8
 EXPONENT_MAX = 7
 INT8 = np.iinfo(np.int8).bits
 _FORMAT = "prap-pim network plan 1"
-_NUMBERS = {"convolution_groups": 1, "weight_bits": INT8}  # of a layer; the usual ones, where a file does not say
-_HEADER = {"format", "method", "layers", "inputs", "input_step", "input_zero", "input_bits", "network", *_NUMBERS}
+_NUMBERS = {
+    "convolution_groups": 1,
+    "weight_bits": INT8,
+    "input_bits": INT8,
+}  # of a layer; the usual ones, where a file does not say
+_HEADER = {"format", "method", "layers", "inputs", "input_step", "input_zero", "network", *_NUMBERS}
 _ARRAYS = {
     "rows": np.int32,
     "donors": np.int8,
@@ -65,6 +69,7 @@ class LayerWeights:
         bias: float32 [O], added to what the weights give, in front of a batch norm.
         convolution_groups: of a grouped convolution: a filter has weights on the inputs of its group alone.
         weight_bits: 2..8, of a donor's values, which lie in -2**(weight_bits - 1) .. 2**(weight_bits - 1) - 1.
+        input_bits: 2..8, of the integers that the layer reads.
 
     Arrays are read-only. An instance that breaks a rule above cannot be built: ``UserError`` names the rule.
     """
@@ -83,6 +88,7 @@ class LayerWeights:
     bias: NDArray[np.float32]
     convolution_groups: int = 1
     weight_bits: int = INT8
+    input_bits: int = INT8
 
     def __repr__(self) -> str:
         donors = f"{len(self.donors):,} donors" + (f" of {self.weight_bits} bits" if self.weight_bits < INT8 else "")
@@ -128,8 +134,9 @@ class LayerWeights:
             yield "a row group names one row twice"
         if self.donors[self.rows[self.donor_group] < 0].any():
             yield "a donor has a weight on an unused row"
-        if type(self.weight_bits) is not int or not 2 <= self.weight_bits <= INT8:
-            yield f"weight_bits must be a whole number in 2..{INT8}"
+        for key in ("weight_bits", "input_bits"):
+            if type(getattr(self, key)) is not int or not 2 <= getattr(self, key) <= INT8:
+                yield f"{key} must be a whole number in 2..{INT8}"
         largest = self.largest_weight
         if (self.donors < -largest - 1).any() or (self.donors > largest).any():
             yield f"donors of {self.weight_bits} bits must lie in {-largest - 1}..{largest}"
@@ -256,7 +263,7 @@ class LayerWeights:
     def digest(self) -> str:
         """SHA-256 over every value."""
         grouped = [self.convolution_groups] if self.convolution_groups > 1 else []
-        narrow = [{"weight_bits": self.weight_bits}] if self.weight_bits < INT8 else []
+        narrow = [{k: bits} for k in ("weight_bits", "input_bits") if (bits := getattr(self, k)) < INT8]
         total = hashlib.sha256(json.dumps([self.name, self.inputs, *grouped, *narrow]).encode())
         for key in _ARRAYS:
             total.update(getattr(self, key).tobytes())
@@ -286,7 +293,6 @@ class NetworkPlan:
         layers: plans by layer name, in network order.
         input_step: the real activation that a difference of 1 stands for at a layer's input, by layer name.
         input_zero: the integer that stands for 0 there, by layer name; 0 of a layer that is not named.
-        input_bits: 2..8, of an input's integers.
         outline: the network's shapes and data flow, so that the plan can be costed by itself; None if not known.
     """
 
@@ -295,7 +301,6 @@ class NetworkPlan:
     input_step: Mapping[str, float]
     outline: Outline | None = None
     input_zero: Mapping[str, int] = field(default_factory=dict)
-    input_bits: int = INT8
 
     def __repr__(self) -> str:
         donors = sum(len(plan.donors) for plan in self.layers.values())
@@ -313,11 +318,10 @@ class NetworkPlan:
         zeros = {name: self.input_zero.get(name, 0) for name in self.layers}
         if not set(self.input_zero) <= set(zeros):
             raise UserError("an input's zero must be a layer's")
-        if type(self.input_bits) is not int or not 2 <= self.input_bits <= INT8:
-            raise UserError(f"input_bits must be a whole number in 2..{INT8}")
-        most = 1 << (self.input_bits - 1)
-        if not all(type(zero) is int and -most <= zero < most for zero in zeros.values()):
-            raise UserError(f"an input's zero must be a whole number in {-most}..{most - 1}")
+        for name, zero in zeros.items():
+            most = 1 << (self.layers[name].input_bits - 1)
+            if type(zero) is not int or not -most <= zero < most:
+                raise UserError(f"an input's zero must be a whole number in {-most}..{most - 1}")
         object.__setattr__(self, "input_zero", zeros)
 
     def network(self) -> Network:
@@ -334,8 +338,7 @@ class NetworkPlan:
     def digest(self) -> str:
         """SHA-256 over every value of the plan: equal plans have equal digests. The outline is no part of it."""
         zeros = [dict(self.input_zero)] if any(self.input_zero.values()) else []
-        narrow = [{"input_bits": self.input_bits}] if self.input_bits < INT8 else []
-        total = hashlib.sha256(json.dumps([_FORMAT, self.method, dict(self.input_step), *zeros, *narrow]).encode())
+        total = hashlib.sha256(json.dumps([_FORMAT, self.method, dict(self.input_step), *zeros]).encode())
         for plan in self.layers.values():
             total.update(plan.digest().encode())
         return total.hexdigest()
@@ -362,11 +365,9 @@ class NetworkPlan:
         }
         if self.outline is not None:
             header["network"] = self.outline.model_dump_json()
-        bits = [self.layers[name].weight_bits for name in names]
-        if min(bits) < INT8:
-            header["weight_bits"] = json.dumps(bits)
-        if self.input_bits < INT8:
-            header["input_bits"] = json.dumps(self.input_bits)
+        for key in ("weight_bits", "input_bits"):
+            if min(bits := [getattr(self.layers[name], key) for name in names]) < INT8:
+                header[key] = json.dumps(bits)
         tensors = {f"{i}.{key}": getattr(self.layers[name], key) for i, name in enumerate(names) for key in _ARRAYS}
         return _in_one_order(save(tensors, metadata=header))
 
@@ -404,7 +405,7 @@ def _unpacked(header: Mapping[str, str], file: Any) -> NetworkPlan:
     zeros = json.loads(header.get("input_zero", json.dumps([0] * len(names))))  # older files have none
     numbers = [json.loads(header.get(key, json.dumps([n] * len(names)))) for key, n in _NUMBERS.items()]
     if not all(type(count) is int for counts in (inputs, *numbers) for count in counts):
-        raise ValueError("inputs, convolution groups and weight bits must be whole numbers")
+        raise ValueError("inputs, convolution groups and bits must be whole numbers")
     if set(file.keys()) != {f"{i}.{key}" for i in range(len(names)) for key in _ARRAYS}:
         raise ValueError("its tensors are not those of its layers")
     layers = {}
@@ -414,7 +415,7 @@ def _unpacked(header: Mapping[str, str], file: Any) -> NetworkPlan:
         layers[name] = LayerPlan(name, count, **values)
     outline = Outline.checked(json.loads(header["network"]), "network") if "network" in header else None
     of_inputs = dict(zip(names, steps, strict=True)), outline, dict(zip(names, zeros, strict=True))
-    return NetworkPlan(header["method"], layers, *of_inputs, json.loads(header.get("input_bits", str(INT8))))
+    return NetworkPlan(header["method"], layers, *of_inputs)
 
 
 def _in_one_order(file: bytes) -> bytes:

@@ -22,7 +22,7 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.outline import Outline
 from prap_pim.ir.patterns import PatternSet, ReuseMap, layer_steps, plan_weights
-from prap_pim.ir.plan import INT8, LayerWeights, NetworkPlan
+from prap_pim.ir.plan import INT8, LayerPlan, LayerWeights, NetworkPlan
 from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.network import Calibration, calibrate
 from prap_pim.methods.config import AnyReuse, MethodConfig
@@ -176,6 +176,7 @@ def compress_network(
     """
     method, chip = request.method, request.chip
     changed = changed_layers(method, untouched.network)
+    request.quantize.check_names([layer.name for layer in untouched.network.layers])
     check_tune(method, changed)
     reusing = method.reuse if isinstance(method.reuse, Budgeted) else None
     check_memory(untouched.network, given, changed if reusing is not None else ())
@@ -391,17 +392,17 @@ def assign(
 
 def whole_plan(name: str, captured: Captured, network: Rebuilt, chip: Chip) -> NetworkPlan:
     """Every layer as a plan: those that are compressed with the batch norm of ``captured``, the others dense."""
-    layers = {}
+    layers: dict[str, LayerPlan] = {}
     for layer in captured.network.layers:
         if layer.name in network.plans:
             layers[layer.name] = network.plans[layer.name].scaled(layer.filter_scale, layer.filter_bias)
         else:
             plan = left_whole(layer, chip.grain, network.means[layer.name])
             layers[layer.name] = plan.scaled(layer.filter_scale, layer.filter_bias + layer.filter_scale * plan.bias)
+    layers = {name: replace(plan, input_bits=network.grids[name].bits) for name, plan in layers.items()}
     steps = {name: network.grids[name].step for name in layers}
     zeros = {name: network.grids[name].zero for name in layers}
-    bits = max(network.grids[name].bits for name in layers)
-    return NetworkPlan(name, layers, steps, Outline.of(captured.network), zeros, bits)
+    return NetworkPlan(name, layers, steps, Outline.of(captured.network), zeros)
 
 
 def plan_for_costs(

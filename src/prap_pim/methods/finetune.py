@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.weights import layer_weight, put_weights
 from prap_pim.ir.patterns import PatternSet, ReuseMap, effective_shape, plan_weights
-from prap_pim.ir.plan import LayerWeights
+from prap_pim.ir.plan import INT8, LayerWeights
 from prap_pim.training import Checkpoint, Hooks, Training, TrainingConfig, run_epochs
 
 Float32 = NDArray[np.float32]
@@ -32,8 +32,13 @@ def matrix(model: nn.Module, name: str) -> Float32:
     return _matrix(layer_weight(model, name)).cpu().numpy().copy()
 
 
-def project(model: nn.Module, assignments: Assignments) -> dict[str, LayerWeights]:
+def project(model: nn.Module, assignments: Assignments, bits: int = INT8) -> dict[str, LayerWeights]:
     """Replace the weights of the named layers by those that their plans compute: one-shot compression.
+
+    Args:
+        model: what is changed.
+        assignments: what pruning and reuse decided, by layer name.
+        bits: of the plans' weights.
 
     Returns:
         the plans by layer name, with the scale of the weights alone and no bias: see ``LayerWeights.scaled``.
@@ -43,13 +48,15 @@ def project(model: nn.Module, assignments: Assignments) -> dict[str, LayerWeight
     """
     plans = {}
     for name, (patterns, reuse) in assignments.items():
-        plans[name] = plan_weights(name, matrix(model, name), patterns, reuse)
+        plans[name] = plan_weights(name, matrix(model, name), patterns, reuse, bits=bits)
     for name, plan in plans.items():
         put_weights(model, name, plan)
     return plans
 
 
-def finetune(model: nn.Module, training: Training, start: Checkpoint, assignments: Assignments) -> None:
+def finetune(
+    model: nn.Module, training: Training, start: Checkpoint, assignments: Assignments, bits: int = INT8
+) -> None:
     """Train from the checkpoint ``start`` to ``config.epochs`` under the two penalties.
 
     Layers without an assignment are trained as before; with none at all this is base training, continued. The loss is
@@ -64,12 +71,13 @@ def finetune(model: nn.Module, training: Training, start: Checkpoint, assignment
         start: base training's checkpoint; its momentum is continued.
         assignments: what pruning and reuse decided, by layer name.
         training: data, recipe, and where this method's checkpoints go.
+        bits: of the weights that plans will have.
 
     Raises:
         UserError: as ``project`` and ``training.train``.
     """
     start.restore(model)
-    hooks, last = Drawn(model, assignments, training.config, start), training.config.epochs
+    hooks, last = Drawn(model, assignments, training.config, start, bits), training.config.epochs
     run_epochs(model, training, hooks, origin=start, stop=last, keep=last)
 
 
@@ -79,16 +87,21 @@ class Drawn(Hooks):
     A checkpoint holds the weights before the projection that is due, so a resumed run projects the same ones.
     """
 
-    def __init__(self, model: nn.Module, assignments: Assignments, config: TrainingConfig, start: Checkpoint) -> None:
+    def __init__(
+        self, model: nn.Module, assignments: Assignments, config: TrainingConfig, start: Checkpoint, bits: int = INT8
+    ) -> None:
         self._model, self._assignments, self._config, self._start = model, assignments, config, start
+        self._bits = bits
         self._targets = [
-            (layer_weight(model, name), _Target.of(name, patterns, reuse, matrix(model, name).shape, config))
+            (layer_weight(model, name), _Target.of(name, patterns, reuse, matrix(model, name).shape, config, bits))
             for name, (patterns, reuse) in assignments.items()
         ]
 
     def digest(self) -> str:
-        """SHA-256 over the assignments and the start."""
+        """SHA-256 over the assignments, the bits and the start."""
         total = sha256(self._start.digest().encode())
+        if self._bits < INT8:
+            total.update(f"{self._bits} bits".encode())
         for name, (patterns, reuse) in self._assignments.items():
             total.update(name.encode())
             for part in (patterns.rows, patterns.block_start, patterns.shape, reuse.source, reuse.sign, reuse.exponent):
@@ -98,7 +111,7 @@ class Drawn(Hooks):
     def before_epoch(self, epoch: int) -> None:
         """Project, if it is time to."""
         if epoch > self._start.epoch and (epoch - self._start.epoch) % self._config.project_every == 0:
-            project(self._model, self._assignments)
+            project(self._model, self._assignments, self._bits)
 
     @torch.no_grad()
     def add_gradients(self, rate: float) -> None:
@@ -129,7 +142,8 @@ class _Target:
         gain: float32 [O, I], sign * 2**exponent; 0 where nothing is kept.
         curvature: float32 [O, I], of the penalty: 2 * reuse_penalty / gain^2; 2 * mask_penalty where nothing is kept.
         largest: of these, where something is kept.
-        shares: whether filters take one another's patterns, and so have one int8 step.
+        shares: whether filters take one another's patterns, and so have one step.
+        most: the largest integer of a weight.
     """
 
     kept: Tensor
@@ -138,10 +152,11 @@ class _Target:
     curvature: Tensor
     largest: float
     shares: bool
+    most: int
 
     @staticmethod
     def of(
-        name: str, patterns: PatternSet, reuse: ReuseMap, shape: tuple[int, ...], config: TrainingConfig
+        name: str, patterns: PatternSet, reuse: ReuseMap, shape: tuple[int, ...], config: TrainingConfig, bits: int
     ) -> "_Target":
         if shape != (patterns.filters, patterns.fan_in) or reuse.source.shape != patterns.shape.shape:
             raise UserError(f"layer {name}: weights {shape} do not match the pruned {patterns.filters} filters")
@@ -162,12 +177,13 @@ class _Target:
         curvature[target] = 2 * np.float32(config.reuse_penalty) * gain[target] ** -2
         largest = float(curvature[target].max(initial=0))
         masks, sources = torch.from_numpy(kept), torch.from_numpy(source.ravel())
-        return _Target(masks, sources, torch.from_numpy(gain), torch.from_numpy(curvature), largest, reuse.shares)
+        weights = torch.from_numpy(gain), torch.from_numpy(curvature)
+        return _Target(masks, sources, *weights, largest, reuse.shares, (1 << (bits - 1)) - 1)
 
     def on(self, device: torch.device) -> "_Target":
         """The same where the weights are."""
         kept, source, gain, curvature = (x.to(device) for x in (self.kept, self.source, self.gain, self.curvature))
-        return _Target(kept, source, gain, curvature, self.largest, self.shares)
+        return _Target(kept, source, gain, curvature, self.largest, self.shares, self.most)
 
     def curvature_up_to(self, most: float) -> Tensor:
         """That of the reuse penalty not above ``most``."""
@@ -176,10 +192,10 @@ class _Target:
         return torch.where(self.kept, self.curvature.clamp(max=most), self.curvature)
 
     def estimate(self, current: Tensor) -> Tensor:
-        """What: the donors' values on the int8 grid (``patterns.weight_steps``) times gains, [O, I], a new tensor."""
+        """What: the donors' values on their grid (``patterns.weight_steps``) times gains, [O, I], a new tensor."""
         least, most = torch.aminmax(current) if self.shares else torch.aminmax(current, dim=1, keepdim=True)
         largest = torch.maximum(most, -least)
-        step = torch.where(largest > 0, largest / 127, 1)
+        step = torch.where(largest > 0, largest / self.most, 1)
         grid = (current / step).round_().mul_(step)
         return grid.reshape(-1).index_select(0, self.source).reshape(current.shape).mul_(self.gain)
 

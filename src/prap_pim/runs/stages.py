@@ -84,7 +84,7 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
     Raises:
         UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
     """
-    config.quantize.on(chip)
+    config.quantize.on(chip).check_names([layer.name for layer in captured.network.layers])
     for method in counted(config.methods, told):
         names = [layer.name for layer in captured.network.layers]
         changed = changed_layers(method, captured.network)
@@ -408,7 +408,7 @@ class _Tuned:
         return self.stages.task.graph.with_state(self.model.state_dict())
 
     def towards(self, assignments: Mapping[str, tuple[PatternSet, ReuseMap]]) -> Captured:
-        return self._trained(finetune, assignments)[0]
+        return self._trained(partial(finetune, bits=self.stages.chip.grain.stored_bits), assignments)[0]
 
     def donors(self, plans: Mapping[str, LayerWeights]) -> tuple[Captured, Mapping[str, LayerWeights]]:
         for name, plan in plans.items():
