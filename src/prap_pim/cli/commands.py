@@ -369,7 +369,7 @@ def reproduce(arguments: SimpleNamespace) -> None:
         print_steps(title, {step.cause: step.gain for step in steps}, console)
         for line in (
             f"Most of the difference: {largest(steps).cause}.",
-            "On a network that is trained here: prap-pim compare examples/claim.yaml. What holds: docs/replay.md.",
+            "Trained here: prap-pim compare examples/claim.yaml. What holds: docs/replay.md.",
         ):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 
