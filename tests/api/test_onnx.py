@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from rich.console import Console
 from torch.nn import functional
 
 from prap_pim.__main__ import main
@@ -20,6 +21,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.frontend.onnx import OnnxFile, capture_onnx, read_batches
 from prap_pim.hardware.chip import load_chip
 from prap_pim.ir.plan import NetworkPlan
+from prap_pim.report.terminal.onnx import print_summary
 from prap_pim.results.onnx import OnnxSummary
 from tests.frontend.onnx.models import NEWEST, Case, node, random, run, save
 
@@ -157,6 +159,20 @@ def test_calibrated(tmp_path: Path) -> None:
 def test_other_methods(method: str, ratio: float | None, options: dict[str, Any], below: float, tmp_path: Path) -> None:
     summary, _ = compressed(tmp_path, method=method, compute_ratio=ratio, options=options)
     assert summary.compute_ratio <= below
+
+
+def test_more_ou_steps_than_dense_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One filter of a shape leaves OUs of many columns empty."""
+    chip = load_chip("isaac-32nm")
+    wide = chip.model_copy(update={"grain": replace(chip.grain, ou_columns=128)})
+    summary, _ = compressed(tmp_path, method="pattern", chip=wide)
+    assert summary.compute_ratio > 1
+    print_summary(summary, Console(width=300))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: pattern takes")]
+    assert f"{summary.compute_ratio:.4g} times the OU steps of dense" in line
+    fewer, _ = compressed(tmp_path, method="pattern")
+    print_summary(fewer, Console(width=300))
+    assert "times the OU steps" not in capsys.readouterr().out
 
 
 def test_skipped_layers_are_whole(tmp_path: Path) -> None:

@@ -108,3 +108,11 @@ def test_first_windows_in_one_and_three_dimensions() -> None:
         network = Network("two", (IMAGE, conv("a", "x"), layer))
         times = {"a": time(16.0, 1.0), "b": time(32.0, 0.0, positions)}
         assert pipelined_latency(network, times) == pytest.approx(10 + 32)
+
+
+def test_maps_beyond_the_first_come_one_after_another() -> None:
+    """1x1 layers on two maps of 16: each of b's 32 positions needs one output more of a, which comes every second. A
+    position of b takes a quarter of a second, so b is done that much after a."""
+    twice = [replace(conv(name, source, kernel=1), more_positions=16) for name, source in (("a", "x"), ("b", "a"))]
+    times = {"a": time(32.0, 0.0, 32), "b": time(8.0, 0.0, 32)}
+    assert pipelined_latency(Network("maps", (IMAGE, *twice)), times) == pytest.approx(32.25)

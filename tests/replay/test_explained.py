@@ -8,7 +8,7 @@ import pytest
 
 from prap_pim.common.progress import quiet
 from prap_pim.methods.published import published
-from prap_pim.replay.explained import explain, largest
+from prap_pim.replay.explained import explain, largest, verdict
 from prap_pim.replay.mapped import mapped_inferences
 from prap_pim.replay.ratios import Inference, LayerEvents, inference
 
@@ -91,4 +91,9 @@ def test_of_real_mappings() -> None:
         assert found.computed == pytest.approx(int(layer.filters * layer.keep["similar"]) / layer.filters, rel=1e-9)
     steps = explain("prap-2023", mapped, PRAP, RIVAL)
     assert largest(steps) == steps[1]
+    assert verdict(steps, PRAP)[0] == f"Most of the difference: patterns computed: {PRAP}."
+    gain = steps[-1].gain
+    assert f"What holds: {gain.speedup:.2f}x in time and {gain.energy_gain:.2f}x in energy" in verdict(steps, PRAP)[1]
+    assert "zero after training" in verdict(steps, PRAP)[-1]
+    assert "zero after training" not in verdict(steps, RIVAL)[-1]
     assert steps[-1].gain == mapped["resnet18"][PRAP].gain_over(mapped["resnet18"][RIVAL])

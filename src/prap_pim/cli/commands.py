@@ -360,7 +360,7 @@ def replay(arguments: SimpleNamespace) -> None:
 def reproduce(arguments: SimpleNamespace) -> None:
     """What a paper's method gains over each rival, from published ratios and from real mappings, beside its claim."""
     from prap_pim.methods.published import claim
-    from prap_pim.replay.explained import explain, largest
+    from prap_pim.replay.explained import explain, verdict
     from prap_pim.replay.mapped import mapped_inferences
     from prap_pim.replay.ratios import gains_over_dense, replay
     from prap_pim.report.terminal.gains import print_over, print_steps
@@ -408,8 +408,8 @@ def reproduce(arguments: SimpleNamespace) -> None:
         title = f"What makes the difference: {claimed.method} over {claimed.over}, one cause after another"
         print_steps(title, {step.cause: step.gain for step in steps}, console)
         for line in (
-            f"Most of the difference: {largest(steps).cause}.",
-            "On a network that is trained here: prap-pim compare examples/claim.yaml. What holds: docs/replay.md.",
+            *verdict(steps, claimed.method),
+            "Trained here: prap-pim compare examples/claim.yaml. In detail: docs/replay.md.",
         ):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 

@@ -8,8 +8,8 @@ the port again for the outputs. With ``contention`` activations and accumulators
 column and then row by row; a link carries one position's at a time, whichever layers they are of. What goes to several
 tiles is sent once and parts where their ways part.
 
-What is counted, and how long each resource works for a position, are those of ``activity`` and ``schedule``; when it
-works is found here alone. Buffers hold whatever arrives.
+What is counted, how long each resource works for a position, and which inputs a position needs are those of
+``activity`` and ``schedule``; when it works is found here. Buffers hold whatever arrives.
 """
 
 from collections import defaultdict

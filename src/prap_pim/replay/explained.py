@@ -28,6 +28,7 @@ _EVENTS = (
     ("index", ("index buffers",), ("index_buffer",)),
     ("inputs", ("input buffers",), ("input_buffer",)),
 )
+_COMPUTED = "patterns computed: {}"
 _REST = "between tiles, digital work"
 
 
@@ -55,7 +56,7 @@ def explain(preset: str, mapped: Mapping[str, Mapping[str, Inference]], method: 
     Returns:
         The steps; the first is the gain from published ratios, the last that from mappings.
     """
-    weights = [f"patterns computed: {each}" for each in (method, rival)]
+    weights = [_COMPUTED.format(each) for each in (method, rival)]
     ways = [
         [
             _way(preset, network, method, by_method[method], weights, ()),
@@ -64,6 +65,19 @@ def explain(preset: str, mapped: Mapping[str, Mapping[str, Inference]], method: 
         for network, by_method in mapped.items()
     ]
     return [Step(cause, mean([own[cause].gain_over(other[cause]) for own, other in ways])) for cause in ways[0][0]]
+
+
+def verdict(steps: Sequence[Step], method: str) -> list[str]:
+    """What holds, in plain words, a line each."""
+    most, last = largest(steps), steps[-1].gain
+    found = [
+        f"Most of the difference: {most.cause}.",
+        f"What holds: {last.speedup:.2f}x in time and {last.energy_gain:.2f}x in energy, with as many patterns",
+        "  computed as the settings say.",
+    ]
+    if most.cause == _COMPUTED.format(method):
+        found.append("  More needs patterns that are zero after training, as in the authors' networks.")
+    return found
 
 
 def largest(steps: Sequence[Step]) -> Step:
