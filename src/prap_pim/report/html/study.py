@@ -1,6 +1,6 @@
 """The page of a study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.files import write_whole
 from prap_pim.common.notebook import html_table
 from prap_pim.common.settings import read_yaml
-from prap_pim.report.html.drawing import NUMBERS, Chart, Choice, color, safe
+from prap_pim.report.html.drawing import NUMBERS, Chart, Choice, bar_layout, color, safe
 from prap_pim.report.html.frame import config_text, render_page
 from prap_pim.report.quantities import scale
 from prap_pim.report.study import (
@@ -31,6 +31,7 @@ from prap_pim.results.study import StudyResults, TrialResult
 _BASE = ("model", "data", "training", "checkpoint", "chip", "seed")  # of the run that is varied
 
 
+_BAR = 30  # pixels of a bar with the space around it
 _NUMBERED = 40  # trials of a front whose numbers have room in a chart
 
 
@@ -58,17 +59,17 @@ def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    chart = _chart(results)
+    chart, by_chip = _chart(results), _chips(results)
     front = set(results.front)
     varied = _varied(config)
     rows = [(trial, trial.number in front, *cells_of(results, trial)) for trial in results.trials]
     page = render_page(
         "study.html",
         parts=[("front", "Front"), ("trials", "Trials"), ("study", "Study")],
-        charts=[chart],
+        charts=[chart, *by_chip],
         results=results,
         summary=summary(results),
-        chart=chart,
+        front_charts=[chart, *by_chip],
         front=[row for row in sorted(rows, key=lambda row: row[0].number) if row[1]],
         rows=rows,
         settings=list(zip(headings_of(results), results.space, strict=True)),
@@ -113,6 +114,57 @@ def _chart(results: StudyResults) -> Chart:
         choosing="" if one else "Objectives",
         choices=[] if one else choices[::-1],
     )
+
+
+def _chips(results: StudyResults) -> list[Chart]:
+    """Chips side by side, where there are several: the best trial of each, by one objective after another."""
+    found: dict[str, list[TrialResult]] = {}
+    for trial in results.trials:
+        if trial.feasible and "chip" in trial.values:
+            found.setdefault(value_text(trial.values["chip"]), []).append(trial)
+    if len(found) < 2:
+        return []
+    choices = [Choice(label(name), *_best(results, name, found)) for name in results.objectives]
+    one = len(choices) == 1
+    return [
+        Chart(
+            "chips",
+            "Chips side by side",
+            "Of every chip the trial that is best in this objective, which may be another for each; point at a bar for "
+            "its settings.",
+            data=choices[0].data if one else [],
+            layout=choices[0].layout if one else {},
+            choosing="" if one else "Objective",
+            choices=[] if one else choices[::-1],
+        )
+    ]
+
+
+def _best(
+    results: StudyResults, name: str, found: Mapping[str, Sequence[TrialResult]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Bars: of every chip, the best that it has in one objective; the best chip first."""
+    sign = -1 if results.objectives[name] == "maximize" else 1
+    told = {chip: [t for t in trials if t.figures.get(name) is not None] for chip, trials in found.items()}
+    best = {chip: min(ts, key=lambda t: sign * (t.figures[name] or 0)) for chip, ts in told.items() if ts}
+    chips = sorted(best, key=lambda chip: sign * (best[chip].figures[name] or 0))
+    values = [best[chip].figures[name] or 0 for chip in chips]
+    factor, title = _axis(name, results.objectives[name], values)
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(range(len(chips))),
+        "x": [value * factor for value in values],
+        "text": [figure_text(name, value) for value in values],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertext": [_hover(results, best[chip]) for chip in chips],
+        "hoverinfo": "text",
+        "marker": {"color": color(0)},
+    }
+    layout = bar_layout(chips, title, _BAR * len(chips))
+    layout["xaxis"]["range"] = [0, 1.25 * factor * max(values, default=1) or 1]
+    return [bars], layout
 
 
 def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

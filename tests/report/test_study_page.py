@@ -1,0 +1,62 @@
+"""The page of a study: chips side by side."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from prap_pim.report.html.study import write_study_report
+from prap_pim.results.study import StudyResults, TrialResult
+from tests.report.made_up import EVIL
+
+
+def page(path: Path, trials: list[TrialResult]) -> str:
+    found = StudyResults(
+        name="chips",
+        command="prap-pim explore",
+        seed=0,
+        sampler="grid",
+        versions={},
+        objectives={"energy_j": "minimize", "bit_true_accuracy": "maximize"},
+        constraints={"area_m2": "<= 1"},
+        space={"chip": "a, b", "keep": "any"},
+        trials=trials,
+        front=[0],
+    )
+    write_study_report(found, path / "report.html", path / "config.yaml")
+    return (path / "report.html").read_text()
+
+
+def trial(number: int, chip: str, energy: float, accuracy: float | None, **more: Any) -> TrialResult:
+    figures = {"energy_j": energy, "bit_true_accuracy": accuracy}
+    return TrialResult(number=number, values={"chip": chip, "keep": number}, **{"figures": figures, **more})
+
+
+def bars(text: str) -> dict[str, tuple[list[str], list[str]]]:
+    """By objective: chips from the best down, and their figures."""
+    (found,) = re.findall(r'<script type="application/json" id="chart-data">(.*?)</script>', text, re.DOTALL)
+    (chips,) = [chart for chart in json.loads(found) if chart["id"] == "chips"]
+    return {each["label"]: (each["layout"]["yaxis"]["ticktext"], each["data"][0]["text"]) for each in chips["choices"]}
+
+
+def test_the_best_trial_of_each_chip_by_hand(tmp_path: Path) -> None:
+    """Of chip a, trial 1 takes least and trial 0 is most accurate; trial 3 misses a constraint, 4 is impossible."""
+    text = page(
+        tmp_path,
+        [
+            trial(0, "a", 3e-6, 0.9),
+            trial(1, "a", 1e-6, 0.5),
+            trial(2, EVIL[0], 2e-6, 0.8),
+            trial(3, EVIL[0], 1e-9, 1.0, violation={"area_m2": 0.5}),
+            trial(4, "c", 0, None, reason="too small", figures={}),
+        ],
+    )
+    evil = EVIL[0].replace("<", "&#60;").replace(">", "&#62;")
+    assert bars(text) == {
+        "energy": (["a", evil], ["1.00 µJ", "2.00 µJ"]),
+        "accuracy": (["a", evil], ["90.00 %", "80.00 %"]),
+    }
+
+
+def test_one_chip_is_beside_no_other(tmp_path: Path) -> None:
+    assert "Chips side by side" not in page(tmp_path, [trial(0, "a", 1.0, 0.5), trial(1, "a", 2.0, 0.6)])
