@@ -368,7 +368,13 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
         return
     known = folder.manifest.exists()
     if known:
-        folder.read_manifest().check_file(folder.path, folder.config.name)
+        begun, text = folder.read_manifest(), yaml.safe_dump(config, sort_keys=False)
+        try:
+            begun.check_file(folder.path, folder.config.name)
+        except UserError:
+            if not resume or (begun.files or {}).get(folder.config.name) != digest_of(text):
+                raise
+            write_whole(folder.config, text)  # as it was
     kept = read_yaml(folder.config)
     difference = _first_difference(config, kept)
     if difference and resume and folder.diverged.exists():
