@@ -5,7 +5,7 @@ import json
 import os
 import reprlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -302,6 +302,7 @@ def open_finished(path: Path) -> Iterator[RunFolder]:
     folder = RunFolder(path)
     folder.check_finished()
     with _held(path):
+        remove_leftovers(folder)
         yield folder
 
 
@@ -429,7 +430,8 @@ def _begin_anew(folder: RunFolder, config: dict[str, Any], manifest: Manifest) -
 def remove_leftovers(folder: RunFolder) -> None:
     """Remove the unfinished files of processes that were killed; nobody else may be writing there."""
     for leftover in folder.path.rglob(".*.part"):
-        leftover.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that can only be read
+            leftover.unlink()
 
 
 def _first_difference(new: Any, old: Any, where: str = "") -> str | None:
