@@ -98,14 +98,14 @@ def _finished(root: Path) -> Path:
     place = root / "finished"
     place.mkdir()
     (place / "c.yaml").write_text(yaml.safe_dump(TRAINED))
-    _load()
+    load()
     outcome = server.run(Case("", {}, ("run", "c.yaml", "--output", "run", "--quiet")), place)
     if outcome.code or outcome.error:
         raise SystemExit(f"the run that all begins with failed: {outcome}")
     return place / "run"
 
 
-def _load() -> None:
+def load() -> None:
     """All that the commands import when they are called."""
     import prap_pim.api.onnx
     import prap_pim.cli.commands

@@ -113,7 +113,7 @@ def edited(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, flipped, edited, Path.unlink])
 @pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "results.json"])
-def test_a_finished_run_with_a_damaged_file_is_neither_shown_nor_gone_on_with(
+def test_a_finished_run_with_a_damaged_file_is_not_shown_and_gone_on_with_where_it_can_be(
     finished: Path, tmp_path: Path, name: str, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     if (name, damage) == ("results.json", Path.unlink):
@@ -124,10 +124,19 @@ def test_a_finished_run_with_a_damaged_file_is_neither_shown_nor_gone_on_with(
     resume = ["run", str(finished / "run.yaml"), "--output", str(folder), "--resume", "--quiet"]
     gone = not (folder / name).exists()
     refused(folder / name, readers(folder, finished / "run")[gone and name == "config.yaml" :], capsys)
-    assert main(resume) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert str(folder / name) in line or (gone and "holds no run" in line)
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    again = main(resume)
+    lines = capsys.readouterr().err.splitlines()
+    if name == "manifest.json" or gone:  # nothing else tells what it held
+        assert again == 2
+        (line,) = lines
+        assert str(folder / name) in line or (gone and "holds no run" in line)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        return
+    assert again == 0
+    assert [str(folder / name) in line for line in lines] == [True] * (name == "results.json")
+    assert results(folder) == results(finished / "run")
+    assert (folder / "config.yaml").read_bytes() == (finished / "run/config.yaml").read_bytes()
+    assert main(["report", str(folder), "--quiet"]) == 0
 
 
 def test_a_finished_run_by_an_earlier_version_is_shown_and_its_damage_named(
@@ -155,16 +164,26 @@ def test_a_finished_run_by_an_earlier_version_is_shown_and_its_damage_named(
 
 @pytest.mark.parametrize("damage", [cut, flipped, Path.unlink])
 @pytest.mark.parametrize("name", ["plan.safetensors", "zero-inputs.safetensors", "compressed-", "accuracy-"])
-def test_a_damaged_file_of_a_finished_run_is_named_and_of_an_unfinished_one_computed_anew(
-    finished: Path, tmp_path: Path, name: str, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_damaged_file_is_named_by_all_that_read_it_and_computed_anew_by_resume(
+    finished: Path,
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[Path], None],
+    unfinished: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = Path(shutil.copytree(finished / "run", tmp_path / "run"))
     (file,) = folder.glob(f"methods/prap/{name}*")
     whole = file.read_bytes()
     damage(file)
     resume = ["run", str(finished / "run.yaml"), "--output", str(folder), "--resume", "--quiet"]
-    refused(file, [resume, *readers(folder, finished / "run")], capsys)
-    (folder / "results.json").unlink()
+    refused(file, readers(folder, finished / "run"), capsys)
+    if unfinished:
+        (folder / "results.json").unlink()
     assert main(resume) == 0
+    assert [str(file) in line for line in capsys.readouterr().err.splitlines()] == [True] * (not unfinished)
     assert results(folder) == results(finished / "run")
     assert file.read_bytes() == whole
+    for name in ("results.json", "manifest.json") if not unfinished else ():
+        assert (folder / name).read_bytes() == (finished / "run" / name).read_bytes()

@@ -272,15 +272,25 @@ def test_mistakes_are_one_line_and_change_nothing(
 def test_settings_that_hold_themselves(original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text("device: &again\n  variation: *again\n")
     assert simulate(original, "--device", str(tmp_path / "mine.yaml")) == 2
-    assert capsys.readouterr().err == f"prap-pim: {tmp_path / 'mine.yaml'}: a setting holds itself\n"
+    where = f"{tmp_path / 'mine.yaml'}, line 2"
+    assert capsys.readouterr().err == f"prap-pim: {where}: what *again stands for holds itself\n"
 
 
-@pytest.mark.parametrize("setting", ["variation.sigma=1e300", "variation.sigma=50", "read_noise=1e200"])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("variation.sigma=1e300", "must be 0, or between 1e-30 and 1e+30 in size, not 1e+300"),
+        ("variation.sigma=50", "must be at most 20, not 50"),
+        ("variation.sigma=20", "variation or read noise is beyond all reason"),
+        ("read_noise=1e200", "must be 0, or between"),
+        ("read_noise=1000", "must be at most 100, not 1000"),
+    ],
+)
 def test_errors_beyond_all_numbers(
-    finished: Path, setting: str, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+    finished: Path, setting: str, message: str, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     assert simulate(finished, "--set", f"device.{setting}", "--samples", "5", "--devices", "1") == 2
-    assert "variation or read noise is beyond all reason" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not recwarn.list
 
 

@@ -8,6 +8,8 @@ import sys
 import warnings
 from typing import IO
 
+from prap_pim.common.errors import one_line
+
 _ASCII = {"µ": "u", "²": "2", "…": "...", "─": "-"}  # of units and cut names, where a terminal has no more
 
 
@@ -22,6 +24,13 @@ def open_streams() -> None:
             stream.reconfigure(errors="prap-pim")
 
 
+class _Line(logging.Handler):
+    """What the package has to say while it works, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"prap-pim: {one_line(record.getMessage())}", file=sys.stderr)
+
+
 def silence_libraries() -> None:
     """Warnings of libraries are for those who program with them: here and in processes that are started none is shown,
     unless the user asks for them by ``-W`` or ``PYTHONWARNINGS``."""
@@ -30,6 +39,9 @@ def silence_libraries() -> None:
         os.environ["PYTHONWARNINGS"] = "ignore"
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logging.lastResort = None
+    own = logging.getLogger("prap_pim")
+    if not own.handlers:
+        own.addHandler(_Line())
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:

@@ -5,7 +5,7 @@ import json
 import os
 import reprlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -302,6 +302,7 @@ def open_finished(path: Path) -> Iterator[RunFolder]:
     folder = RunFolder(path)
     folder.check_finished()
     with _held(path):
+        remove_leftovers(folder)
         yield folder
 
 
@@ -368,7 +369,13 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
         return
     known = folder.manifest.exists()
     if known:
-        folder.read_manifest().check_file(folder.path, folder.config.name)
+        begun, text = folder.read_manifest(), yaml.safe_dump(config, sort_keys=False)
+        try:
+            begun.check_file(folder.path, folder.config.name)
+        except UserError:
+            if not resume or (begun.files or {}).get(folder.config.name) != digest_of(text):
+                raise
+            write_whole(folder.config, text)  # as it was
     kept = read_yaml(folder.config)
     difference = _first_difference(config, kept)
     if difference and resume and folder.diverged.exists():
@@ -423,7 +430,8 @@ def _begin_anew(folder: RunFolder, config: dict[str, Any], manifest: Manifest) -
 def remove_leftovers(folder: RunFolder) -> None:
     """Remove the unfinished files of processes that were killed; nobody else may be writing there."""
     for leftover in folder.path.rglob(".*.part"):
-        leftover.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that can only be read
+            leftover.unlink()
 
 
 def _first_difference(new: Any, old: Any, where: str = "") -> str | None:

@@ -80,10 +80,7 @@ class Crossbars:
         """
         sources = {}
         if file is not None:
-            try:
-                sources = dict.fromkeys(_flat(read_yaml(file)), file.name)
-            except RecursionError as error:
-                raise UserError(f"{file}: a setting holds itself") from error
+            sources = dict.fromkeys(_flat(read_yaml(file)), file.name)
         given = read_yaml(file, overrides) if file is not None else with_overrides({}, overrides)
         for override in overrides:
             key = override.partition("=")[0]

@@ -1,8 +1,9 @@
 """The whole flow, one stage a line: train, compress, quantise, map, cost, prove, report."""
 
 import copy
+import logging
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from prap_pim.runs.task import Task, load_task
 from prap_pim.training import Diverged, Processes, TrainingConfig, check_shards, torch_threads, train_along
 from prap_pim.training.data import Examples, Streamed
 
+_logger = logging.getLogger(__name__)
 _FLOAT, _QUALITY = "float", "quality"  # where it is kept what the float network is worth
 
 
@@ -65,7 +67,7 @@ def run(
 
     Raises:
         UserError: a mistake of the user; whatever can be known beforehand is checked before the folder is touched. Or a
-            file of a finished run is damaged.
+            file of a finished run is damaged that cannot be computed again; others are, and named in a warning.
     """
     processes, named = processes or Processes(), config
     config = config.located(started_in(output, resume))
@@ -89,7 +91,10 @@ def run(
     with ExitStack() as stack:
         folder = stack.enter_context(open_run(output, named.resolved(), manifest, resume))
         stack.enter_context(torch_threads(folder.read_manifest().threads))  # go on with those that it was begun with
-        if not folder.results.exists():
+        damage = _damage(folder) if folder.results.exists() else None
+        if damage is not None:
+            _logger.warning("%s; what it holds is computed again", damage)
+        if damage is not None or not folder.results.exists():
             write_whole(folder.chip, chip.model_dump_json(indent=1) + "\n")
             try:
                 _compute(config, command, task, chip, folder, progress, processes)
@@ -102,6 +107,23 @@ def run(
             raise UserError(f"the run in {output} {what}: {why}; choose another folder with --output")
         processes.tell({})
         return folder.read_results()
+
+
+def _damage(folder: RunFolder) -> UserError | None:
+    """What is said of the first file of a finished run that is damaged or missing; None: all are whole."""
+    try:
+        folder.read_results()
+    except UserError as error:
+        return error
+    return None
+
+
+def _kept(folder: RunFolder) -> Results | None:
+    """The results of a finished run, if they are whole, with all that was simulated since; others are written anew."""
+    with suppress(UserError):
+        folder.read_manifest().check_file(folder.path, folder.results.name)
+        return Results.load(folder.results)
+    return None
 
 
 def started_in(output: Path, resume: bool) -> str:
@@ -149,7 +171,7 @@ def _compute(
         return result_of(stages, network, plan, compression, costs, accuracy)
 
     methods = [method_result(method.name) for method in config.methods]
-    results = results_of(config, command, task, chip, quality, methods)
+    results = _kept(folder) or results_of(config, command, task, chip, quality, methods)
     write_report(results, folder, progress=progress)
     write_comparison(results, folder.comparison)
     folder.finish(results)

@@ -223,6 +223,20 @@ def test_a_damaged_journal_is_left_alone_while_others_use_it(tmp_path: Path):
     process.communicate()
 
 
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe"])
+def test_a_damaged_proposal_is_made_of_the_trials_before_it(tmp_path: Path, sampler: str) -> None:
+    config = study(sampler=sampler, trials=9, batch=3)
+    whole = run(config, tmp_path / "s")
+    for path in sorted((tmp_path / "s/proposals").glob("*.json")):
+        content = path.read_bytes()
+        at = content.index(b'"values"') + 20
+        for damaged in (content[:-9], content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :], b"[{}]", b"{}"):
+            path.write_bytes(damaged)
+            (tmp_path / "s/study.json").unlink()
+            assert run(config, tmp_path / "s", resume=True) == whole
+            assert path.read_bytes() == content
+
+
 def test_a_damaged_study_is_named_and_made_anew(tmp_path: Path):
     folder, config = StudyFolder(tmp_path / "s"), study(trials=3)
     whole = run(config, folder.path)
@@ -233,8 +247,9 @@ def test_a_damaged_study_is_named_and_made_anew(tmp_path: Path):
             if damaged is not None or file != folder.study:
                 with pytest.raises(UserError, match=str(file)):
                     folder.read_study()
-            if renewed:
+            if renewed or (file == folder.config and damaged is not None):
                 assert run(config, folder.path, resume=True) == whole
+                assert file != folder.config or file.read_bytes() == content
             else:
                 with pytest.raises(UserError, match=file.name if damaged is not None else "missing|holds no study"):
                     run(config, folder.path, resume=True)

@@ -39,6 +39,8 @@ from prap_pim.runs.study.space import SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+_BLIND = 1000  # trials that are proposed at once, where that depends on no other: a million would take minutes
+
 # what Optuna answers to a damaged journal: it does not check what it reads
 _DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, OptunaError)
 
@@ -210,9 +212,9 @@ class Search:
     def _propose(self, first: int) -> list[Proposal]:
         """The batch that begins with trial ``first``, all before it being in the journal."""
         blind = self._config.sampler in ("grid", "random")  # what is proposed does not depend on what was found
-        count = self.total - first if blind else min(self._config.batch, self.total - first)
+        count = min(self.total - first, max(self._config.batch, _BLIND) if blind else self._config.batch)
         if self._grid is not None:
-            batch = [Proposal(first + i, values, {}) for i, values in enumerate(islice(self._grid, first, None))]
+            batch = [Proposal(first + i, values, {}) for i, values in enumerate(self._grid[first : first + count])]
         else:
             self._remember(first)
             batch = [self._ask(first + i) for i in range(count)]
