@@ -532,7 +532,7 @@ def test_simulate_lists_what_it_takes(
     assert main(["simulate", "real", "--set", "foo=1"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("prap-pim: --set: unknown key 'foo' (allowed: accumulator_bits, adc_bits,")
-    assert "grain" not in told
+    assert "grain.cell_bits, grain.dac_bits, overflow" in told
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")

@@ -330,17 +330,7 @@ def cost(
     counts = activities(network, mapping, chip, zero_input)
 
     layers = tuple(_layer_cost(counts[name], placed, chip, table) for name, placed in mapping.layers.items())
-    instances = Instances(
-        crossbars=mapping.crossbars,
-        pes=sum(placed.total_pes for placed in mapping.layers.values()),
-        tiles=mapping.tiles,
-        index_bytes=sum(layer.index_stored_bytes for layer in layers),
-        dot_register_bytes=sum(layer.crossbars * layer.activity.dot_register_bytes for layer in layers),
-        memory_bytes=sum(layer.activity.memory_bytes for layer in layers),
-        adc_groups=sum(
-            layer.copies * -(-layer.crossbars // layer.copies // chip.crossbars_per_adc) for layer in layers
-        ),
-    )
+    instances = _instances(mapping, layers, chip)
     times = {layer.name: layer.time for layer in layers}
     serial_s = sum(time.serial_s for time in times.values())
     serial = Timing(serial_s, 1 / serial_s)
@@ -375,6 +365,21 @@ def cost(
         warnings=(*warnings, *filter(None, [_above_dense(network, plan.method, layers, chip)])),
         writes=writes,
         mapping=mapping,
+    )
+
+
+def _instances(mapping: NetworkMapping, layers: tuple[LayerCost, ...], chip: Chip) -> Instances:
+    """What a mapped network takes."""
+    return Instances(
+        crossbars=mapping.crossbars,
+        pes=sum(placed.total_pes for placed in mapping.layers.values()),
+        tiles=mapping.tiles,
+        index_bytes=sum(layer.index_stored_bytes for layer in layers),
+        dot_register_bytes=sum(layer.crossbars * layer.activity.dot_register_bytes for layer in layers),
+        memory_bytes=sum(layer.activity.memory_bytes for layer in layers),
+        adc_groups=sum(
+            layer.copies * -(-layer.crossbars // layer.copies // chip.crossbars_per_adc) for layer in layers
+        ),
     )
 
 

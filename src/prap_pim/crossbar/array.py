@@ -24,7 +24,7 @@ from prap_pim.crossbar.kernels.table import Answers, accumulate_by_noisy_table, 
 from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.crossbar.windows import Windows
 from prap_pim.crossbar.wires import effective_conductances
-from prap_pim.hardware.grain import Grain, combined_range
+from prap_pim.hardware.grain import Grain
 from prap_pim.ir.plan import LayerPlan
 
 Int8 = NDArray[np.int8]
@@ -109,22 +109,13 @@ def check_inputs(plan: LayerPlan, inputs: Int8, model: CrossbarModel) -> None:
     model.input_slices.check(inputs, f"layer {plan.name}: inputs")
 
 
-def count_range(plan: LayerPlan, model: CrossbarModel) -> tuple[int, int]:
-    """The lowest and the highest count of an ideal bitline, or of the combined bitlines of a weight."""
-    weights, driven = model.weight_slices(plan), int(plan.rows.shape[1]) * model.input_slices.largest_digit
-    if model.conversions == "per column":
-        return 0, driven * weights.largest_level
-    low, high = combined_range(weights.bits, weights.encoding)
-    return driven * low, driven * high
-
-
 def loses_nothing(plan: LayerPlan, model: CrossbarModel) -> bool:
     """Whether the crossbars compute the integer product for any inputs.
 
     The cells are ideal, the ADC has a code for all that a bitline sums, accumulators keep all binary places, and no
     register can overflow, whatever the order of the sums.
     """
-    lowest, largest = count_range(plan, model)
+    lowest, largest = model.count_range(plan)
     codes = 1 << (model.adc_bits - (lowest < 0))
     fine_adc = model.adc_step(largest, lowest < 0) == 1 and largest < codes and -lowest <= codes
     places = model.fraction_bits is None or model.fraction_bits >= plan.fraction_bits
@@ -200,7 +191,7 @@ class LayerCrossbars:
         self.copies = _copies(plan, model)
         self._average = np.log2(self.copies).astype(np.int64)
         self._gain, self._drop = _gains(plan, model)
-        lowest, largest = count_range(plan, model)
+        lowest, largest = model.count_range(plan)
         self._adc_step = model.adc_step(largest, lowest < 0)
         self._adc_top = (1 << model.adc_bits) - 1
         self._bias = self._adc_step << (model.adc_bits - 1) if lowest < 0 else 0
@@ -431,7 +422,7 @@ class LayerCrossbars:
             for row in range(height):
                 ones = (levels[:, bit // width, row] >> bit % width & 1).astype(np.uint64)
                 words[:, bit, row // 64] |= ones << np.uint64(row % 64)
-        codes = adc_codes(count_range(self.plan, self.model)[1], self.model.adc_bits, self._adc_step)
+        codes = adc_codes(self.model.count_range(self.plan)[1], self.model.adc_bits, self._adc_step)
         column_start = np.arange(columns + 1, dtype=np.int64) * width
         stored = Bits(words, column_start, self._weights.factors, self._weights.offset, codes)
         whole = 0, self.plan.groups

@@ -9,7 +9,7 @@ from prap_pim.common.settings import Settings
 from prap_pim.crossbar.device import Device
 from prap_pim.crossbar.slices import Slices, WeightSlices
 from prap_pim.hardware.chip import Chip
-from prap_pim.hardware.grain import Grain
+from prap_pim.hardware.grain import Grain, combined_range
 from prap_pim.ir.plan import LayerPlan
 
 Bits = Annotated[int, Field(ge=2, le=62, strict=True)]
@@ -112,6 +112,14 @@ class CrossbarModel(Settings):
         """
         grain = self.grain.of_bits(plan.weight_bits)
         return WeightSlices(grain.weight_bits, grain.cell_bits, self.weight_encoding)
+
+    def count_range(self, plan: LayerPlan) -> tuple[int, int]:
+        """The lowest and the highest count of an ideal bitline, or of the combined bitlines of a weight."""
+        weights, driven = self.weight_slices(plan), int(plan.rows.shape[1]) * self.input_slices.largest_digit
+        if self.conversions == "per column":
+            return 0, driven * weights.largest_level
+        low, high = combined_range(weights.bits, weights.encoding)
+        return driven * low, driven * high
 
     @property
     def noise_free(self) -> bool:

@@ -104,9 +104,9 @@ class Crossbars:
         """
         origin = " and ".join(dict.fromkeys(self.sources.values())) or f"chip {chip.name}"
         chip = self._with_cells(chip, origin)
-        known = list(CrossbarModel.model_fields)
+        known = [*(set(CrossbarModel.model_fields) - {"grain"}), *(f"grain.{bits}" for bits in _OF_CELLS)]
         for key in self.given:
-            if key not in known:
+            if key != "grain" and key not in known:
                 raise UserError(f"{origin}: unknown key {key!r} ({nearest(str(key), known)})")
         given = self.given
         if sweep is not None and value is not None:
