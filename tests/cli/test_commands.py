@@ -22,7 +22,7 @@ from rich.console import Console
 from prap_pim.__main__ import main
 from prap_pim.cli import output
 from prap_pim.cli.launch import Launch
-from prap_pim.cli.parser import ACCELERATORS, METHODS, PRECISIONS, cli
+from prap_pim.cli.parser import ACCELERATORS, METHODS, PRECISIONS, STUDIES, cli
 from prap_pim.common.errors import UserError
 from prap_pim.hardware.chip import preset_names
 from prap_pim.methods import method as methods
@@ -107,6 +107,7 @@ def test_examples_are_printed_and_listed(capsys: pytest.CaptureFixture[str]) -> 
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in listed] == [file.stem for file in files]
     assert all(len(line) <= 120 and len(line.split()) > 3 for line in listed)
+    assert [file.stem for file in files if "space" in yaml.safe_load(file.read_text())] == list(STUDIES)
     for file in files:
         assert main(["example", file.stem]) == 0
         assert capsys.readouterr().out == file.read_text()
@@ -573,8 +574,8 @@ def test_an_interruption_ends_in_130(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_the_page_of_commands_is_whole() -> None:
-    """Every command has its part and an example there, and the exit codes are those of the help."""
-    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    """Every command has its part and an example there, and exit codes (docs/files.md) are those of the help."""
+    page, files = ((EXAMPLES.parent / "docs" / name).read_text() for name in ("cli.md", "files.md"))
     parts = dict(
         zip(
             re.findall(r"^## `prap-pim ([a-z]+)`", page, re.MULTILINE),
@@ -585,5 +586,5 @@ def test_the_page_of_commands_is_whole() -> None:
     assert list(parts) == COMMANDS
     for command, part in parts.items():
         assert f"prap-pim {command} " in part.split("```sh")[1].split("```")[0]
-    codes = re.findall(r"^\| (\d+) \|", page, re.MULTILINE)
+    codes = re.findall(r"^\| (\d+) \|", files, re.MULTILINE)
     assert codes == re.findall(r"\b(\d+) [a-z]", (cli.epilog or "").split("example")[0])

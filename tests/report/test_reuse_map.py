@@ -168,10 +168,17 @@ def test_a_plan_that_shares_nothing_has_no_map():
     assert "No method of this run shares patterns" in render(results())
 
 
+def saved(plan, place):
+    """The file of a plan in a method's folder, which is made."""
+    place.resolve().mkdir(parents=True, exist_ok=True)
+    plan.save(place.resolve() / "plan.safetensors")
+    return place / "plan.safetensors"
+
+
 def test_plans_and_configuration_come_from_the_run_folder(tmp_path):
     plan = shared_plan()
     folder = RunFolder(tmp_path)
-    plan.save(folder.method("prap") / "plan.safetensors")
+    saved(plan, folder.method("prap"))
     folder.config.write_text("name: </pre><script>alert(1)</script>\n")
     found = results(methods=[method(0), method(1, plan_sha256=plan.digest())])
     evidence = Evidence.read(folder, found)
@@ -187,8 +194,8 @@ def test_plans_and_configuration_come_from_the_run_folder(tmp_path):
 
 
 def test_a_plan_of_other_results_is_refused_and_a_missing_one_is_told(tmp_path):
-    folder, file = RunFolder(tmp_path), RunFolder(tmp_path).method("prap") / "plan.safetensors"
-    shared_plan().save(file)
+    folder = RunFolder(tmp_path)
+    file = saved(shared_plan(), folder.method("prap"))
     with pytest.raises(UserError, match=f"{file} is damaged: it is not the plan of this run's results"):
         Evidence.read(folder, results())
     file.write_bytes(file.read_bytes()[:-1])
@@ -207,7 +214,7 @@ def test_a_methods_name_does_not_lead_out_of_the_folder(tmp_path, name):
     plan = shared_plan()
     for place in (tmp_path / "run" / "methods" / name, tmp_path / "run" / "prap"):
         if place.is_relative_to(tmp_path):
-            plan.save(place / "plan.safetensors")
+            saved(plan, place)
     found = results(methods=[method(0), method(1, name=name, plan_sha256=plan.digest())])
     with pytest.raises(UserError, match="a method cannot be called"):
         Evidence.read(RunFolder(tmp_path / "run"), found)

@@ -18,6 +18,7 @@ COMPLETE = "_PRAP_PIM_COMPLETE"  # the variable through which a completion scrip
 SHELLS = ("bash", "zsh", "fish")
 PACKAGE = Path(__file__).parents[1]
 EXAMPLES = sorted(path.stem for path in (PACKAGE / "examples").glob("*.yaml"))
+STUDIES = ("explore", "presets")  # among them; a file is not read for --help
 METHODS = ("calibrated", "lowbit", "similar", "identical", "orc", "structured", "pattern", "prap", "dense")
 ACCELERATORS = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -200,7 +201,7 @@ def _config(*examples: str) -> list[click.Parameter]:
 
 
 RUN_ARGUMENTS = [
-    *_config(*(name for name in EXAMPLES if not name.startswith(("device-", "explore")))),
+    *_config(*(name for name in EXAMPLES if name not in STUDIES and not name.startswith("device-"))),
     *CONFIG_OPTIONS,
     _option("--devices", metavar="N", help="training processes, with a GPU each if there are any (default: 1)"),
     _option("--nodes", metavar="M", help="machines with N processes each, see docs/training.md (default: 1)"),
@@ -242,7 +243,7 @@ _add(
     "explore",
     "search chips and compressions for Pareto-optimal points; writes study.json and report.html",
     [
-        *_config(*(name for name in EXAMPLES if name.startswith("explore"))),
+        *_config(*STUDIES),
         *CONFIG_OPTIONS,
         PROCESSES,
         _option("--scheduler", metavar="ADDRESS", help="run the trials on a Dask cluster instead: tcp://host:port"),

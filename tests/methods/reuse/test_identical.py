@@ -54,16 +54,6 @@ def test_more_filters_than_a_tile_as_the_slow_version() -> None:
     assert (source[:, 0] == np.arange(1100)).sum() > 512  # donors of the second tile too
 
 
-def test_patterns_too_wide_for_float32() -> None:
-    # tau is filter 1's norm; filter 0's is one more: equal in float32, which has every second integer above 2**24
-    weight = np.full((2, 132_110), 127, np.float32)
-    weight[:, -1] = 125, 124
-    layer = layer_of(weight)
-    patterns = prune(NoPruning(), layer, Grain(ou_rows=132_110))
-    found = reuse(IdenticalReuse(threshold=0.5), layer, patterns, Grain())
-    assert found.source[:, 0].tolist() == [0, 0]
-
-
 def test_many_blocks_that_share_rows_as_the_slow_version() -> None:
     weight = np.random.default_rng(5).standard_normal((6, 30, 3, 3), np.float32)
     patterns = prune(OrcPruning(ratio=0.9), layer_of(weight), Grain())

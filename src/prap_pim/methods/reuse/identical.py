@@ -20,13 +20,11 @@ from prap_pim.ir.patterns import PatternArrays, PatternSet, ReuseMap, int8_step
 from prap_pim.methods.reuse.base import reuse_method
 
 Int8 = NDArray[np.int8]
-Real = NDArray[np.float32] | NDArray[np.float64]
+Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 _TILE = 512  # filters compared at a time, so that they stay in the first-level cache
-# A distance is at most 2 * 127 * rows: up to this many rows below 2**24, so that float32 holds every sum exactly
-_ROWS_EXACT_IN_FLOAT32 = (1 << 24) // 254
 
 
 class IdenticalReuse(Settings):
@@ -60,11 +58,10 @@ def _(config: IdenticalReuse, layer: Layer, patterns: PatternSet, grain: Grain) 
     over_ranges(patterns.filters, quantise)
     rank = floor(patterns.filters * config.threshold)
     source = np.full(patterns.shape.shape, -1, np.int32)
-    narrow = patterns.rows.shape[1] <= _ROWS_EXACT_IN_FLOAT32
 
     def merge(first: int, end: int) -> None:
-        distance: Real = np.empty(_TILE, np.float32) if narrow else np.empty(_TILE, np.float64)
-        _merge(stored, patterns.arrays, rank, distance, first, end, source)
+        # a distance is at most 2 * 127 * rows of an OU, far below 2**24: float32 holds every sum exactly
+        _merge(stored, patterns.arrays, rank, np.empty(_TILE, np.float32), first, end, source)
 
     over_ranges(patterns.blocks, merge)
     return ReuseMap(source, np.ones(source.shape, np.int8), np.zeros(source.shape, np.int8))
@@ -73,7 +70,7 @@ def _(config: IdenticalReuse, layer: Layer, patterns: PatternSet, grain: Grain) 
 # numpy's error model: the default's test for a zero divisor would keep loops from being vectorised
 @njit(cache=True, nogil=True, error_model="numpy")
 def _merge(
-    stored: Int8, patterns: PatternArrays, rank: int, distance: Real, first: int, end: int, source: Int32
+    stored: Int8, patterns: PatternArrays, rank: int, distance: Float32, first: int, end: int, source: Int32
 ) -> None:
     """Sources of blocks first .. end. Values are integers, so sums are exact; ``distance`` is scratch of their type."""
     rows, block_start, shape = patterns
