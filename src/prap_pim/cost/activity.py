@@ -39,16 +39,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prap_pim.common.errors import UserError
+from prap_pim.cost.index import index_streams
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import DigitalOp, Layer
-from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, LayerPlan
+from prap_pim.ir.plan import LayerPlan
 from prap_pim.mapping import LayerMapping
 from prap_pim.mapping.network import Feed
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
-GAIN_BITS = 1 + (EXPONENT_MAX - EXPONENT_MIN).bit_length()  # a sign, and an exponent of the plan's range
 _WEIGHT_BYTES = 4  # of a weight that stays digital: the bit-true model computes with it in float32, too
 _FREE = frozenset(  # data stays where it is, or is addressed otherwise
     (
@@ -236,17 +236,9 @@ def activity(
     crossbar_of_donor = mapping.donor_crossbar(grain)
     use_crossbar = crossbar_of_donor[plan.use_donor]  # [use]
     updates = np.bincount(use_crossbar, minlength=mapping.crossbars)  # [crossbar]
-    shifted_uses = plan.use_exponent != 0
-    has_gain = bool(shifted_uses.any()) or bool((plan.use_sign < 0).any())
-    shifted = np.bincount(use_crossbar[shifted_uses], minlength=mapping.crossbars) if has_gain else updates * 0
+    shifted = np.bincount(use_crossbar[plan.use_exponent != 0], minlength=mapping.crossbars)
     crossbar_pe = np.arange(mapping.crossbars) // per_pe
-    rows_index, indexed = _index_of_rows(mapping, plan), ~_counted(plan, has_gain)  # [crossbar], [group]
-    gain_bits = GAIN_BITS if has_gain else 0
-    if chip.gathers:
-        uses_index = _gathered_index(plan, crossbar_pe[crossbar_of_donor], mapping.pes, indexed, gain_bits)  # [pe]
-        index, index_pe = np.append(rows_index, uses_index), np.append(crossbar_pe, np.arange(mapping.pes))  # [stream]
-    else:
-        index, index_pe = rows_index + _scattered_index(plan, use_crossbar, updates, indexed, gain_bits), crossbar_pe
+    index, index_pe = index_streams(mapping, crossbar_of_donor, chip.gathers)  # [stream]
     index_accesses = -(-index // chip.buffer_port_bits)  # [stream]
 
     in_pe, in_tile, tile_merges = _merges(mapping, use_crossbar)
@@ -259,11 +251,7 @@ def activity(
     inter_tile, byte_hops, arrived = _traffic(mapping, layer, chip, first_tile, feeds)
     from_tiles = np.count_nonzero(in_tile[1:], axis=1)  # [tile but the first]
     inter_tile += int(from_tiles.sum()) * accumulator_bytes * positions
-    for copy, done in enumerate(_dealt(positions, mapping.output_tiles(mapping.copies)) if mapping.tiles > 1 else ()):
-        home = first_tile + copy * mapping.tiles  # a copy of several tiles shares none
-        away = [chip.hops(home + tile, home) for tile in range(1, mapping.tiles)]
-        byte_hops += int((from_tiles * np.asarray(away, np.int64)).sum()) * accumulator_bytes * done
-
+    byte_hops += _accumulator_hops(mapping, chip, first_tile, from_tiles, positions) * accumulator_bytes
     if chip.gathers:
         sums = _gathered_sums(plan, chip, in_pe, crossbar_of_donor)
     else:
@@ -400,107 +388,6 @@ def _gathered_sums(plan: LayerPlan, chip: Chip, in_pe: NDArray[np.bool_], crossb
     )
 
 
-def _index_of_rows(mapping: LayerMapping, plan: LayerPlan) -> Int64:
-    """Index bits of the inputs that each crossbar reads in one position, int64 [crossbar].
-
-    None for a row group of consecutive rows that starts at a multiple of the OU's rows (the last one of a layer may be
-    short). None either where the row groups name their rows in ascending order throughout, as channel pruning leaves
-    them: the inputs that are read lie side by side in the buffer once and for all. Else each run reads the numbers of
-    the group's rows.
-    """
-    height = plan.rows.shape[1]
-    start = plan.rows[:, :1]
-    place = np.arange(height)
-    consecutive = np.where(start + place < plan.inputs, start + place, -1)
-    regular = ((start >= 0) & (start % height == 0) & (plan.rows == consecutive)).all(axis=1)
-    regular |= bool((np.diff(plan.rows[plan.rows >= 0]) > 0).all())
-    row_bits = np.where(regular, 0, height * (plan.inputs - 1).bit_length())  # [group]
-    bits = np.bincount(mapping.run_crossbar, weights=row_bits[mapping.run_group], minlength=mapping.crossbars)
-    return bits.astype(np.int64)
-
-
-def _counted(plan: LayerPlan, has_gain: bool) -> NDArray[np.bool_]:
-    """Row groups whose uses need no index, bool [group]: they are one per donor, in filter order, one for each filter
-    (of the convolution groups that its rows belong to), with gain 1, so that counting is enough."""
-    uses = np.diff(plan.use_start)
-    plain = (uses == plan.donors_per_group) & _each_filter_once(plan)  # then donors are to be in filter order
-    if plain.any():
-        offset = np.repeat((plan.donor_start - plan.use_start)[:-1], uses)  # [use]
-        odd = plan.use_donor - np.arange(plan.uses) != offset
-        if has_gain:
-            odd |= (plan.use_sign < 0) | (plan.use_exponent != 0)
-        odd_before = np.concatenate([[0], np.cumsum(odd)])
-        plain &= np.diff(odd_before[plan.use_start]) == 0
-    return np.asarray(plain)
-
-
-def _scattered_index(
-    plan: LayerPlan, use_crossbar: Int64, updates: Int64, indexed: NDArray[np.bool_], gain_bits: int
-) -> Int64:
-    """Index bits of the uses on each crossbar, int64 [crossbar].
-
-    An entry per use of the row groups that are ``indexed``, in the order of donors: the filter's number; "last of this
-    donor", unless the layer has one use per donor; sign and exponent. ``updates``, int64 [crossbar], are of all.
-    """
-    entry = (plan.filters - 1).bit_length() + (plan.uses > len(plan.donors)) + gain_bits
-    if not indexed.all():
-        of_indexed = use_crossbar[np.repeat(indexed, np.diff(plan.use_start))]
-        updates = np.bincount(of_indexed, minlength=len(updates))
-    return entry * updates
-
-
-def _gathered_index(plan: LayerPlan, pe_of_donor: Int64, pes: int, indexed: NDArray[np.bool_], gain_bits: int) -> Int64:
-    """Index bits of the uses on each PE, in the order of filters, int64 [pe].
-
-    A *stretch* is what a PE holds of one row group, or all that it holds: what is shorter for the PE. For each stretch
-    the numbers of the first and the last filter with a use there; for every use an entry, which of the stretch's K
-    donors it is, with sign and exponent. Unless all filters from the first to the last have equally many uses, there is
-    a bit in front of each entry ("one more") and one behind those of each filter ("no more").
-
-    Args:
-        plan: whose uses.
-        pe_of_donor: int64 [D].
-        pes: how many there are.
-        indexed: bool [G], row groups whose uses need an index.
-        gain_bits: of sign and exponent.
-    """
-    donors = indexed[plan.donor_group]
-    uses = np.repeat(indexed, np.diff(plan.use_start))
-    if not uses.any():
-        return np.zeros(pes, np.int64)
-    use_filter, use_donor = plan.use_filter[uses], plan.use_donor[uses]
-    new_run = (np.diff(pe_of_donor, prepend=0) != 0) | (np.diff(plan.donor_group, prepend=0) != 0)
-    found = []
-    for stretch in (pe_of_donor, np.cumsum(new_run)):  # [donor], both ascend
-        pair, pair_uses = np.unique(stretch[use_donor] * plan.filters + use_filter, return_counts=True)
-        place, begin = np.unique(pair // plan.filters, return_index=True)  # [stretch with a use]
-        end = np.append(begin[1:], len(pair)) - 1
-        span = pair[end] - pair[begin] + 1  # filters from the first to the last
-        total, most = np.add.reduceat(pair_uses, begin), np.maximum.reduceat(pair_uses, begin)
-        donor_bits = np.frexp(np.bincount(stretch[donors])[place] - 1)[1]
-        bits = 2 * (plan.filters - 1).bit_length() + total * (donor_bits + gain_bits)
-        bits += np.where(total == span * most, 0, total + span)
-        pe = pe_of_donor[np.searchsorted(stretch, place)]
-        found.append(np.bincount(pe, weights=bits, minlength=pes).astype(np.int64))
-    return np.minimum(*found)
-
-
-def _each_filter_once(plan: LayerPlan) -> NDArray[np.bool_]:
-    """Whether the uses of a row group are one of each filter of the convolution groups that its rows belong to, bool
-    [G]."""
-    uses, group = np.diff(plan.use_start), plan.use_group
-    again = (group[1:] == group[:-1]) & (plan.use_filter[1:] == plan.use_filter[:-1])
-    once = np.bincount(group[1:][again], minlength=plan.groups) == 0
-    if plan.convolution_groups == 1 or plan.uses == 0:
-        return np.asarray(once & (uses == plan.filters))
-    each, used, owner = plan.filters // plan.convolution_groups, plan.rows >= 0, plan.rows // plan.fan_in
-    first = np.where(used, owner, plan.convolution_groups).min(axis=1) * each
-    end = (np.where(used, owner, -1).max(axis=1) + 1) * each
-    lowest = plan.use_filter[np.minimum(plan.use_start[:-1], plan.uses - 1)]  # uses are in ascending order of filter
-    highest = plan.use_filter[plan.use_start[1:] - 1]
-    return np.asarray(once & (uses == end - first) & (lowest == first) & (highest == end - 1))
-
-
 def _merges(mapping: LayerMapping, use_crossbar: Int64) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Int64]:
     """Which PE and which tile holds an accumulator of which filter, bool [pe, filter] and [tile, filter];
     and how many accumulators each tile moves between its PEs, int64 [tile]."""
@@ -548,6 +435,18 @@ def _traffic(
                 sent += amount
                 hops += amount * chip.hops(feed.source_tile, tile)
     return sent, hops, buffered
+
+
+def _accumulator_hops(mapping: LayerMapping, chip: Chip, first_tile: int, from_tiles: Int64, positions: int) -> int:
+    """Accumulators that come to the first tile of a copy from its others, each as often as the hops that it takes."""
+    if mapping.tiles == 1:
+        return 0
+    hops = 0
+    for copy, done in enumerate(_dealt(positions, mapping.output_tiles(mapping.copies))):
+        home = first_tile + copy * mapping.tiles  # a copy of several tiles shares none
+        away = [chip.hops(home + tile, home) for tile in range(1, mapping.tiles)]
+        hops += int((from_tiles * np.asarray(away, np.int64)).sum()) * done
+    return hops
 
 
 def activation_bytes(chip: Chip) -> int:
