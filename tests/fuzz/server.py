@@ -11,6 +11,7 @@ from pathlib import Path
 SECONDS = 60.0  # of a case
 MEMORY = 4 << 30  # bytes beyond what the parent has
 _LONGEST = 700  # characters of a message
+_REPAIRED = "; what it holds is computed again"  # of a damaged file, by --resume
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _waited(child: int, until: float) -> int:
 
 
 def _wrong(code: int, error: str) -> str:
-    lines = error.splitlines()
+    lines = [line for line in error.splitlines() if not (code == 0 and line.endswith(_REPAIRED))]
     if code == 0:
         return f"exit 0 with something on stderr: {lines[0]}" if lines else ""
     if code == -signal.SIGKILL:

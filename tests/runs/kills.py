@@ -23,6 +23,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from prap_pim.__main__ import main as prap_pim
+from prap_pim.common.errors import UserError
 from tests.fuzz import server
 from tests.fuzz.__main__ import load
 from tests.fuzz.formats import STUDY, TRAINED, network
@@ -69,7 +70,11 @@ def _finetune() -> int:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 3))
     batches = [(torch.randn(8, 1, 6, 6), torch.randint(0, 3, (8,))) for _ in range(3)]
     loss = _cross_entropy
-    library.finetune(model, batches, output="out", method="similar", epochs=3, loss=loss, compute_ratio=0.6)
+    try:
+        library.finetune(model, batches, output="out", method="similar", epochs=3, loss=loss, compute_ratio=0.6)
+    except UserError as error:  # as the command line does
+        print(f"prap-pim: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -1,4 +1,4 @@
-"""SIGKILL at random, after files exist: what is called again ends as if nothing had happened."""
+"""SIGKILL at random, after files exist: what is called again ends as undisturbed. And disks that are full."""
 
 import os
 import subprocess
@@ -27,3 +27,12 @@ def test_few() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_many(name: str) -> None:
     kill(20, name)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_full_disk() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.runs.full_disk", "20"]
+    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("'full'") == done.stdout.count("'fine'") == len(NAMES)

@@ -315,10 +315,10 @@ def test_a_run_that_diverges_can_be_mended(here: Path, capsys: Any) -> None:
     config = yaml.safe_load((EXAMPLE / "own.yaml").read_text())
     shutil.copytree(EXAMPLE / "denoiser", here / "denoiser")
     config["data"] |= {"arguments": {"images": 120}}
-    wrong = {**config, "training": {**config["training"], "learning_rate": 1e20}}
+    wrong = {**config, "training": {**config["training"], "learning_rate": 1e6}}
     assert run(wrong, here / "run") == 2
     said = capsys.readouterr().err.strip()
-    assert "lower learning_rate (now 1e+20)" in said
+    assert "lower learning_rate (now 1e+06)" in said
     assert said.endswith(f"with that, --resume begins anew in {here / 'run'}")
     assert run(config, here / "run") == 2  # not without --resume
     assert run({**config, "seed": 1}, here / "run", "--resume") == 2  # nor with another run

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import check_plain
 from prap_pim.common.settings import Settings
 from prap_pim.training.data.splits import Splits, load, normalised, stratified_order
 
@@ -148,6 +149,7 @@ def _read_binary(version: _Version, folder: Path, names: Sequence[str]) -> tuple
     for name in names:
         path = folder / name
         try:
+            check_plain(path)
             content = path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prap_pim.common.errors import UserError, one_line
+from prap_pim.common.files import check_plain
 from prap_pim.common.settings import Settings
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's networks want it
@@ -38,6 +39,8 @@ class Pictures(Settings):
         Raises:
             UserError: it cannot be read; it is named.
         """
+        if isinstance(file, Path):
+            check_plain(file)
         try:
             with Image.open(file) as found:
                 image = found.convert("L" if self.grey else "RGB")

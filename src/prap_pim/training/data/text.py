@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prap_pim.common.errors import UserError, one_line
-from prap_pim.common.files import digest_of
+from prap_pim.common.files import check_plain, digest_of
 from prap_pim.common.settings import Settings
 from prap_pim.training.data.splits import Examples, Splits, Streamed, load
 
@@ -126,6 +126,7 @@ def _(config: TextConfig, seed: int) -> Splits:
     tokens, classes = config.tokens()
     texts: list[Tokens] = []
     for path in config.files:
+        check_plain(path)
         try:
             as_it_lies = config.tokenizer is None
             texts.append(np.memmap(path, np.uint8, "r") if as_it_lies else tokens(path.read_text("utf-8")))
