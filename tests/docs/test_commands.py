@@ -20,6 +20,8 @@ NOT_GIVEN = {
     "make test": SUITE,
     "make test-long": LONG,
     "make bench": LONG,
+    "make fuzz N=10000": LONG,
+    "make audit": NETWORK,
     "make bench-real": LONG,
     "prap-pim compress bert-folder --calibration text.txt --tokenizer bert-folder --ratio 0.25 -o small": OWN,
     'prap-pim compress "{timm: resnet10t}" --checkpoint weights.safetensors --calibration pictures '
