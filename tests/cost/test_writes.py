@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from prap_pim.common.errors import UserError
 from prap_pim.cost import cost
-from prap_pim.cost.writes import stored_cells
+from prap_pim.cost.writes import stored_cells, wordlines
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.components import COMPONENTS, ComponentTable, load_table
-from prap_pim.ir.plan import LayerPlan
+from prap_pim.ir.plan import LayerPlan, NetworkPlan
 from prap_pim.mapping import map_layer
 from tests.mapping.test_mapping import small_network
 from tests.reference.machine import crossbars_of
@@ -43,6 +43,30 @@ def test_cells_on_each_crossbar_are_those_of_a_walk(chip: Chip, plan: LayerPlan,
     assert found.tolist() == walked
 
 
+@examples(60)
+@given(chip=chips(ou_rows=4), plan=grouped_plans(), mode=st.sampled_from(["spread", "pack"]))
+def test_wordlines_of_each_crossbar_are_those_of_a_walk(chip: Chip, plan: LayerPlan, mode: str) -> None:
+    """OUs side by side, band after band; every band is as high as the layer's highest OU."""
+    across, highest = chip.crossbar_columns // chip.grain.ou_columns, max((plan.rows >= 0).sum(axis=1))
+    walked = []
+    for ous in crossbars_of(plan, chip, mode):
+        written = set()
+        for place in range(len(ous)):
+            band = place // across * chip.grain.ou_rows
+            written |= set(range(band, band + highest))
+        walked.append(len(written))
+    assert wordlines(map_layer(plan, chip, mode=mode), chip).tolist() == walked
+
+
+def test_half_of_what_a_verifying_read_takes_is_not_nothing(tmp_path: Path) -> None:
+    network, plan = small_network()
+    whole = {"energy_per_pulse": 2e-12, "time_per_pulse": 10e-9, "pulses_per_write": 3}
+    half = cost(network, plan, CHIP, table=table_of(tmp_path, **whole, energy_per_verify=1e-12))
+    assert half.programming_j == pytest.approx(half.stored_cells * 3 * 3e-12)
+    assert half.programming_s is None
+    assert half.unknown_writes == ["cell.time_per_verify", "cell.endurance"]
+
+
 def test_programming_by_hand(tmp_path: Path) -> None:
     """Layers of 1, 5 and 9 crossbars; the fullest holds 128 wordlines of 128 cells."""
     network, plan = small_network()
@@ -66,10 +90,10 @@ def test_what_is_not_known_is_named(tmp_path: Path) -> None:
     network, plan = small_network()
     report = cost(network, plan, CHIP, table=table_of(tmp_path, energy_per_pulse=2e-12, endurance=1e6))
     assert (report.programming_j, report.programming_s) == (None, None)
-    assert report.unknown_writes == ["cell.time_per_pulse", "cell.pulses_per_write"]
+    assert report.unknown_writes == ["cell.pulses_per_write", "cell.time_per_pulse"]
     assert "n/a" in report._repr_html_()
     small = CHIP.model_copy(update={"max_tiles": 2})
-    says = r"needs 15 crossbars in 3 tiles; chip isaac-32nm has 2 tiles .* must have cell.time_per_pulse, cell.pulses"
+    says = r"needs 15 crossbars in 3 tiles; chip isaac-32nm has 2 tiles .* must have cell.pulses_per_write, cell.time"
     with pytest.raises(UserError, match=says):
         cost(network, plan, small, table=table_of(tmp_path, energy_per_pulse=2e-12))
     timed = table_of(tmp_path, energy_per_pulse=2e-12, time_per_pulse=1e-9, pulses_per_write=1)
@@ -80,16 +104,14 @@ def test_what_is_not_known_is_named(tmp_path: Path) -> None:
 def test_turns_by_hand(tmp_path: Path, pulse: float) -> None:
     """A tile a layer, two tiles: a and b, then c; or in halves a, b, c, one written while another computes.
 
-    Dense a fills 4 x 32 OUs of 8 rows, 27 x 256 cells: 54 wordlines.
+    Dense a fills 4 x 32 OUs of 8 rows: 64 wordlines of 16 OUs; of b 231 OUs, 15 times 8; of c all 128.
     """
     network, plan = small_network()
     table = table_of(tmp_path, energy_per_pulse=1e-12, time_per_pulse=pulse, pulses_per_write=1, endurance=1e6)
     whole, small = cost(network, plan, CHIP, table=table), CHIP.model_copy(update={"max_tiles": 2})
     report = cost(network, plan, small, table=table)
     alone = {layer.name: layer.pipelined_latency_s for layer in whole.layers}
-    cells = {name: int(stored_cells(map_layer(plan.layers[name], CHIP), CHIP).max()) for name in "abc"}
-    assert cells["a"] == 27 * 256
-    write = {name: -(-each // 128) * pulse for name, each in cells.items()}
+    write = {name: lines * pulse for name, lines in (("a", 64), ("b", 120), ("c", 128))}
     serial = sum(layer.serial_latency_s for layer in whole.layers)
     two = max(write["a"], write["b"]) + write["c"]
     assert report.serial.latency_s == pytest.approx(serial + two, rel=1e-9)
@@ -171,3 +193,29 @@ def test_parts_of_a_layer_share_its_traffic_between_tiles(tmp_path: Path) -> Non
     turns = cost(network, plan, large.model_copy(update={"max_tiles": 3}), table=table)
     assert turns.turns > 3
     assert turns.serial.latency_s == pytest.approx(whole.serial.latency_s, rel=0.3)
+
+
+def test_a_compressed_network_that_fits_is_packed_rather_than_rewritten(tmp_path: Path) -> None:
+    """Three layers of a tile each; of a sixteenth of their donors, all crossbars fit two tiles if packed."""
+    network, plan = small_network()
+    few = NetworkPlan("few", {name: _few_donors(layer) for name, layer in plan.layers.items()}, plan.input_step)
+    small = CHIP.model_copy(update={"max_tiles": 3, "crossbars_per_pe": 2, "pes_per_tile": 2})
+    report = cost(
+        network, few, small, table=table_of(tmp_path, energy_per_pulse=1e-12, time_per_pulse=1e-9, pulses_per_write=1)
+    )
+    assert (report.turns, report.mode, report.cells_written) == (1, "pack", 0)
+    assert report.crossbars <= 3 * 4
+    (warning,) = report.warnings
+    assert "they are packed" in warning
+    assert cost(network, plan, small).turns > 1
+
+
+def _few_donors(layer: LayerPlan) -> LayerPlan:
+    """Every filter takes the first donor of its row group."""
+    start = np.arange(layer.groups + 1)
+    return replace(
+        layer,
+        donors=layer.donors[layer.donor_start[:-1]],
+        donor_start=start,
+        use_donor=layer.use_group.astype(np.int32),
+    )

@@ -118,7 +118,7 @@ class CostReport:
         cache_bytes: keys and values that are kept; 0 of a network that is costed as a whole.
         conventions: how a conversion is timed and charged, in words.
         figures: every figure of the table, with source.
-        warnings: of the chip; that a network is larger than it, or its plan takes more OU steps than dense.
+        warnings: of the chip; that a network is larger than it or packed, or its plan takes more OU steps than dense.
         writes: what programming the cells takes, once or, where the network is larger than the chip, in each inference:
             times and energy are then with it, and crossbars and tiles of layers are more than the chip has.
         mapping: where its layers lie.
@@ -304,7 +304,7 @@ def cost(
         network: shapes and data flow.
         plan: what is stored and computed, whatever method made it.
         chip: hardware and conventions.
-        mode: see ``map_network``.
+        mode: see ``map_network``; layers that are to be spread are packed where the chip is too small for that.
         table: component figures instead of the chip's own.
         crossbars: a budget for the whole network: each layer on its fewest crossbars, and the rest spent on copies of
             the layers that hold up the pipeline (``share_out``), and on wider ones of those that have a copy for every
@@ -323,7 +323,11 @@ def cost(
             if layer.name not in zero_input:
                 raise UserError(f"layer {layer.name}: no zero-input shares were measured for it")
     mapping = map_network(network, plan, chip, mode, crossbars)
-    lack = mapping.shortage(network, chip)
+    lack, packed = mapping.shortage(network, chip), ""
+    if lack and mode == "spread" and crossbars is None:  # on fewer crossbars, which take longer, it may fit
+        mode, packed = "pack", f"{lack} if its layers are spread: they are packed"
+        mapping = map_network(network, plan, chip, mode)
+        lack = mapping.shortage(network, chip)
     if crossbars is not None and not lack:
         spread = spread_idle and mode == "spread"
         mapping = _within(crossbars, network, mapping, chip, table, zero_input, spread)
@@ -335,7 +339,7 @@ def cost(
     serial_s = sum(time.serial_s for time in times.values())
     serial = Timing(serial_s, 1 / serial_s)
     pipelined = Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values()))
-    writes, warnings = programming(mapping, chip, table), chip.warnings
+    writes, warnings = programming(mapping, chip, table), (*chip.warnings, *([packed] if packed and not lack else []))
     if lack:
         writes, *seconds = in_turns(network, mapping, counts, chip, table)
         serial, pipelined = (Timing(each, 1 / each) for each in seconds)

@@ -1,6 +1,7 @@
 """What writing the cells takes: a network once, and, where it is larger than the chip, its layers in turns.
 
-A crossbar's wordlines are written one after another, crossbars side by side. Turns: the layers in order, as many at a
+A crossbar's wordlines are written one after another, crossbars side by side; its OUs lie side by side along a wordline
+as far as they go, then on the next ones. Turns: the layers in order, as many at a
 time as the chip has tiles for; a layer larger than the chip has several turns, and its partial sums stay in its buffers
 between them. In every inference each turn is written and then computed. Or the chip is halved, and one half is written
 while the other computes: what takes less time is done.
@@ -69,17 +70,16 @@ Part = tuple[str, int, int]  # of a layer, from which crossbar to which
 
 def programming(mapping: NetworkMapping, chip: Chip, table: ComponentTable) -> Writes:
     """Of all cells once, side by side on as many crossbars as the network takes."""
-    names = ("energy_per_pulse", "time_per_pulse", "pulses_per_write", "endurance")
-    known = {name: table.known("cell", name) for name in names}
-    cells = {name: stored_cells(layer, chip) for name, layer in mapping.layers.items()}
-    total = sum(int(cells[name].sum()) * layer.copies for name, layer in mapping.layers.items())
+    needed = dict.fromkeys([*_of_write(table, "energy"), *_of_write(table, "time"), "endurance"])
+    total = sum(int(stored_cells(layer, chip).sum()) * layer.copies for layer in mapping.layers.values())
     energy, time = _write(table, "energy"), _write(table, "time")
+    most = max(int(wordlines(layer, chip).max()) for layer in mapping.layers.values())
     return Writes(
         cells=total,
         energy_j=None if energy is None else total * energy,
-        time_s=None if time is None else max(_wordlines(each, chip) for each in cells.values()) * time,
-        endurance=known["endurance"],
-        unknown=tuple(f"cell.{name}" for name, value in known.items() if value is None),
+        time_s=None if time is None else most * time,
+        endurance=table.known("cell", "endurance"),
+        unknown=tuple(f"cell.{name}" for name in needed if table.known("cell", name) is None),
         cells_there=mapping.crossbars * chip.crossbar_rows * chip.crossbar_columns,
     )
 
@@ -101,16 +101,16 @@ def in_turns(
         lack = mapping.shortage(network, chip)
         raise UserError(f"{lack}. To write layers in turns, component table {table.name} must have {needed}")
     of_wordline, idle = _write(table, "time") or 0.0, LayerTime(0.0, {}, 0.0, 0.0, 0.0, "", 1)
-    cells = {name: stored_cells(layer, chip) for name, layer in mapping.layers.items()}
+    lines = {name: wordlines(layer, chip) for name, layer in mapping.layers.items()}
 
     def seconds(turns: list[list[Part]]) -> tuple[list[float], list[float], float]:
         """Of writing and of computing each turn; of computing all, serial."""
         parts = Counter(name for turn in turns for name, _, _ in turn)
         times = {name: layer_time(_share(of_layer, parts[name]), chip, table) for name, of_layer in counts.items()}
-        wordlines = [max(_wordlines(cells[name][first:end], chip) for name, first, end in turn) for turn in turns]
+        written = [max(int(lines[name][first:end].max()) for name, first, end in turn) for turn in turns]
         at_work = [{name for name, _, _ in turn} for turn in turns]
         return (
-            [of_wordline * each for each in wordlines],
+            [of_wordline * each for each in written],
             [
                 pipelined_latency(network, {name: time if name in names else idle for name, time in times.items()})
                 for names in at_work
@@ -157,18 +157,26 @@ def stored_cells(mapping: LayerMapping, chip: Chip) -> Int64:
     return found.astype(np.int64)  # float64 is exact below 2**53
 
 
+def _of_write(table: ComponentTable, what: Literal["energy", "time"]) -> list[str]:
+    """Figures of a write: pulses, and what each takes, with its verifying read if the table has anything of one."""
+    verified = any(table.known("cell", f"{each}_per_verify") is not None for each in ("energy", "time"))
+    return ["pulses_per_write", f"{what}_per_pulse", *([f"{what}_per_verify"] if verified else [])]
+
+
 def _write(table: ComponentTable, what: Literal["energy", "time"]) -> float | None:
     """Joules of writing a cell or seconds of a wordline: pulses, each followed by a read that verifies it, if there is
     one. None where the table does not say."""
-    pulses, pulse = table.known("cell", "pulses_per_write"), table.known("cell", f"{what}_per_pulse")
-    if pulses is None or pulse is None:
-        return None
-    return pulses * (pulse + (table.known("cell", f"{what}_per_verify") or 0.0))
+    values = [table.known("cell", name) for name in _of_write(table, what)]
+    known = [value for value in values if value is not None]
+    return known[0] * sum(known[1:]) if len(known) == len(values) else None
 
 
-def _wordlines(cells: Int64, chip: Chip) -> int:
-    """Of the crossbar that holds most cells, filled one by one."""
-    return -(-int(cells.max(initial=0)) // chip.crossbar_columns)
+def wordlines(mapping: LayerMapping, chip: Chip) -> Int64:
+    """Wordlines with cells that hold weights, of each crossbar of one copy, int64 [crossbar]."""
+    plan, grain = mapping.plan, chip.grain
+    height = int(np.count_nonzero(plan.rows >= 0, axis=1).max(initial=0))  # of an OU, at most
+    found: Int64 = -(-mapping.ous_per_crossbar // (chip.crossbar_columns // grain.ou_columns)) * height
+    return found
 
 
 def _turns(mapping: NetworkMapping, tiles: int) -> list[list[Part]]:
