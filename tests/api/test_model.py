@@ -300,7 +300,7 @@ def test_a_chip_with_other_ous_is_refused(tmp_path: Any) -> None:
     other = copy.copy(found)
     object.__setattr__(other, "chip", found.chip.model_copy(update={"grain": type(found.chip.grain)(ou_rows=16)}))
     with pytest.raises(UserError, match="has other OUs"):
-        prap_pim.estimate(other)
+        prap_pim.estimate(other, chip="isaac-32nm")
 
 
 @pytest.mark.parametrize("method", ["similar", "orc", "calibrated"])
@@ -766,3 +766,13 @@ def test_classes_are_seen_through_what_only_passes_them_on_and_a_norm_gives_none
         tail = [nn.Softmax(-1), end, nn.Dropout()] if isinstance(end, nn.Identity) else [end]
         found = prap_pim.compress(nn.Sequential(base, *tail), x, compute_ratio=0.8)
         assert (found.check.outputs[0].changed is not None) == classes, end
+
+
+def test_a_compression_is_costed_on_the_chip_that_it_was_made_for() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 8)), torch.randn(64, 32)
+    found = prap_pim.compress(model, x, "similar", keep=0.5, chip="survey-32nm")
+    assert prap_pim.estimate(found).chip == prap_pim.load_chip("survey-32nm")
+    assert prap_pim.estimate(model, x, plan=found).chip == prap_pim.load_chip("survey-32nm")
+    assert prap_pim.estimate(found, chip="isaac-32nm").chip == prap_pim.load_chip("isaac-32nm")
+    assert prap_pim.estimate(model, x).chip == prap_pim.load_chip("isaac-32nm")

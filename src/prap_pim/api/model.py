@@ -454,7 +454,7 @@ def compress(
 def estimate(
     model: "nn.Module | Compression | NetworkPlan",
     example: Inputs | None = None,
-    chip: str | Path | Chip = "isaac-32nm",
+    chip: str | Path | Chip | None = None,
     skip: str | Collection[str] = (),
     plan: "NetworkPlan | Compression | str | Path | None" = None,
     *,
@@ -474,7 +474,8 @@ def estimate(
             ``compress`` or a run made holds its model's shapes, for the inputs that it was made with.
         example: one input batch as the model takes it; sizes count, values do not. For a compression or a plan: not
             needed; its sizes must be those that they were made with.
-        chip: a preset, a TOML file or a ``Chip``. A compression was made for OUs of one size: the chip must have it.
+        chip: a preset, a TOML file or a ``Chip``; None: the one that a compression was made for, else "isaac-32nm". The
+            chip of a compression must have OUs of the size that it was made for.
         skip: as for ``compress``.
         plan: of this model: a plan, the file of one that was saved, or what ``compress`` returned.
         phase: "prefill": a prompt of ``context`` tokens, whose keys and values are kept; "decode": one token more,
@@ -492,14 +493,14 @@ def estimate(
     Raises:
         UserError: as ``compress``; or the plan is of another model; or the chip is too small.
     """
-    on_chip, skip, example = load_chip(chip), _names(skip), of_arrays(example)
+    on_chip, skip, example = chip_of(chip, model, plan), _names(skip), of_arrays(example)
     check_timing(timing)
     if phase is None and (context is not None or batch != 1):
         raise UserError('context and batch are of a phase: give phase="prefill" or phase="decode"')
     if phase is not None:
         if timing == "events" or data is not None:
             raise UserError('timing="events" and data are of a whole network: leave phase out')
-        return of_phases(model, example, [(phase, context)], batch, chip, skip, plan)[0]
+        return of_phases(model, example, [(phase, context)], batch, on_chip, skip, plan)[0]
     plan = _plan(plan)
     if plan is not None and isinstance(model, NetworkPlan | Compression):
         raise UserError("give either a plan as the model, or a model and its plan")
@@ -520,6 +521,13 @@ def estimate(
     return timed_by_events(report, network) if timing == "events" else report
 
 
+def chip_of(chip: str | Path | Chip | None, *made: Any) -> Chip:
+    """The chip that is asked for; None: that of the first of these which is a compression, or else the default."""
+    if chip is None:
+        chip = next((each.chip for each in made if isinstance(each, Compression)), "isaac-32nm")
+    return load_chip(chip)
+
+
 def _rates(model: Any, data: Any, chip: Chip) -> dict[str, DataRates]:
     if not isinstance(model, Compression):
         raise UserError('data are of a compression: estimate(compress(model, inputs, "dense"), data=inputs)')
@@ -533,7 +541,7 @@ def of_phases(
     example: Inputs | None,
     phases: Sequence[tuple[Phase, int | None]],
     batch: int,
-    chip: str | Path | Chip,
+    chip: str | Path | Chip | None,
     skip: str | Collection[str],
     plan: "NetworkPlan | Compression | str | Path | None",
 ) -> list[CostReport]:
@@ -548,7 +556,7 @@ def of_phases(
         plan, example = model.plan, model._batch if example is None else example
         model = model.model
     example = _example(model, example)
-    on_chip, plan, name = load_chip(chip), _plan(plan), type(model).__name__
+    on_chip, plan, name = chip_of(chip, model, plan), _plan(plan), type(model).__name__
     tokens, _ = token_axes(example, name)
     own = max(tokens, _FEWEST)
     sizes = own, own // 2 if own >= 2 * _FEWEST else own + _FEWEST

@@ -77,7 +77,7 @@ def serving(
     prompt: int,
     generated: int,
     batch: int = 1,
-    chip: str | Path | Chip = "isaac-32nm",
+    chip: str | Path | Chip | None = None,
     skip: str | Collection[str] = (),
     plan: "NetworkPlan | Compression | str | Path | None" = None,
 ) -> ServingReport:

@@ -409,7 +409,7 @@ def reproduce(arguments: SimpleNamespace) -> None:
         print_steps(title, {step.cause: step.gain for step in steps}, console)
         for line in (
             *verdict(steps, claimed.method),
-            "Trained here: prap-pim compare examples/claim.yaml. In detail: docs/replay.md.",
+            "Trained here: prap-pim compare --example claim. In detail: docs/replay.md.",
         ):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 

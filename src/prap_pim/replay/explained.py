@@ -72,12 +72,16 @@ def verdict(steps: Sequence[Step], method: str) -> list[str]:
     most, last = largest(steps), steps[-1].gain
     found = [
         f"Most of the difference: {most.cause}.",
-        f"What holds: {last.speedup:.2f}x in time and {last.energy_gain:.2f}x in energy, with as many patterns",
+        f"What holds: {_told(last.speedup)} in time and {_told(last.energy_gain)} in energy, with as many patterns",
         "  computed as the settings say.",
     ]
     if most.cause == _COMPUTED.format(method):
-        found.append("  More needs patterns that are zero after training, as in the authors' networks.")
+        found.append("  The rest of the gain: patterns zero after training, as in the authors' networks.")
     return found
+
+
+def _told(gain: float) -> str:
+    return f"{gain:.2f}x" if gain >= 1 else f"{gain:.2f}x (a loss)"
 
 
 def largest(steps: Sequence[Step]) -> Step:
