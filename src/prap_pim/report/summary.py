@@ -128,8 +128,8 @@ def _bottleneck(method: MethodResult) -> str:
     return f"{name}, {slowest.bottleneck}" if slowest.bottleneck else name
 
 
-def sections(results: Results) -> list[Section]:
-    """The table of methods: methods are columns, figures rows."""
+def sections(results: Results, bottlenecks: bool = False) -> list[Section]:
+    """The table of methods: methods are columns, figures rows; with ``bottlenecks``, rows of names, too."""
     compared = comparisons(results)
 
     def row(label: str, text: Callable[[Comparison], str]) -> Row:
@@ -184,9 +184,9 @@ def sections(results: Results) -> list[Section]:
             "Time and energy of one inference",
             (
                 row("latency, serial", lambda c: quantity(c.method.serial.latency_s, "s")),
-                row("most of it, serial", lambda c: _most(c.method.serial_breakdown_s)),
+                *([row("most of it, serial", lambda c: _most(c.method.serial_breakdown_s))] if bottlenecks else []),
                 row("latency, pipelined", lambda c: quantity(c.method.pipelined.latency_s, "s")),
-                row("bottleneck, pipelined", lambda c: _bottleneck(c.method)),
+                *([row("bottleneck, pipelined", lambda c: _bottleneck(c.method))] if bottlenecks else []),
                 row("throughput, serial", lambda c: f"{significant(c.method.serial.throughput_per_s)} /s"),
                 row("throughput, pipelined", lambda c: f"{significant(c.method.pipelined.throughput_per_s)} /s"),
                 row("energy, without leakage", lambda c: quantity(c.method.energy_j, "J")),

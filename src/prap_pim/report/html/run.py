@@ -111,7 +111,7 @@ def render(results: Results, evidence: Evidence | None = None, reuse: Sequence[t
         charts=[*by_method, *falls, by_layer, *by_budget, *filled, *filter(None, charts)],
         results=results,
         headline=headline(results),
-        sections=sections(results),
+        sections=sections(results, bottlenecks=True),
         caveats={method.name: caveat(results, method) for method in methods},
         exactness=exactness(results),
         method_charts=by_method,
