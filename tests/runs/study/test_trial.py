@@ -183,6 +183,8 @@ def test_a_chip_that_cannot_be_is_a_trial_without_figures(tmp_path: Path):
         ),
         ({"objectives": {}}, "objectives: expected a list of figures"),
         ({"objectives": "energetic"}, "there is no figure 'energetic' (did you mean 'energy'?)"),
+        ({"objectives": ["endured_inferences"]}, "endured_inferences is no figure for a study: it is no"),
+        ({"constraints": {"at_budget.endured_inferences": ">= 1"}}, "give cells_written, of which less is better"),
         ({"objectives": ["xyz"]}, "(allowed: accuracy, latency, throughput, energy, area, and those of results.json"),
         ({"space": {"chip.adc_bits": {"low": "a", "high": 4}}}, "space.chip.adc_bits.low: must be a number, not 'a'"),
         ({"space": {"chip.adc_bits": {"low": 4}}}, "space.chip.adc_bits.high is missing"),
