@@ -1,5 +1,6 @@
 """What a caller may hand over in several forms, and one line for what nobody can use."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from prap_pim import (
     monte_carlo,
     zero_input_rates,
 )
+from prap_pim.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +177,20 @@ def test_folders_may_be_text(tmp_path: Path) -> None:
         pass
     for kind in (prap_pim.Results, prap_pim.StudyResults):
         refused(lambda kind=kind: kind.load(f"{missing}/results.json"), f"cannot read {missing}/results.json")  # type: ignore[misc]
+
+
+def test_pipes_are_no_files_and_no_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(pipe := str(tmp_path / "pipe"))
+    refused(lambda: prap_pim.reopen(pipe), "pipe is no folder")
+    refused(lambda: prap_pim.compress_onnx(pipe, pipe, tmp_path / "out", compute_ratio=0.5), "it is no plain file")
+    for command, why in (
+        (
+            ["compress", pipe, "--calibration", pipe, "--ratio", "0.5", "-o", str(tmp_path / "out")],
+            "it is no plain file",
+        ),
+        (["plot", pipe, "--figure", "speedup"], "is no folder"),
+    ):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert why in line
+    assert os.listdir(tmp_path) == ["pipe"]

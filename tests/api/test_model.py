@@ -757,6 +757,14 @@ def test_inputs_so_large_that_float32_overflows_are_checked_all_the_same() -> No
     assert all(0 <= lost < torch.inf for lost in found.check.worst.values())
 
 
+@pytest.mark.parametrize("size", [1e25, 1e38])
+def test_inputs_whose_squares_overflow_are_refused(size: float) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    x = torch.randn(32, 8, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
+    with pytest.raises(UserError, match=r"layer 0: .*overflows: give inputs of a smaller size"):
+        prap_pim.compress(model, size * x, compute_ratio=0.5)
+
+
 def test_classes_are_seen_through_what_only_passes_them_on_and_a_norm_gives_none() -> None:
     torch.manual_seed(0)
     x = torch.randn(64, 16)

@@ -85,6 +85,8 @@ def test_estimate_with_data() -> None:
         prap_pim.estimate(model, uniform, data=uniform)
     with pytest.raises(UserError, match="leave phase out"):
         prap_pim.estimate(dense, data=uniform, phase="decode")
+    with pytest.raises(UserError, match=r"does not run on inputs \[2, 63\]: "):
+        prap_pim.estimate(dense, data=uniform[:2, :63])
 
 
 def test_another_chip_with_the_same_ous() -> None:

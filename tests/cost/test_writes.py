@@ -82,6 +82,9 @@ def test_programming_by_hand(tmp_path: Path) -> None:
     assert report.programming_s == pytest.approx(128 * 3 * 15e-9)
     assert (report.turns, report.cells_written, report.endured_inferences) == (1, 0, None)
     assert report.years(1.0) == math.inf
+    for rate in (0, -1, "a", math.nan, math.inf, True, None):
+        with pytest.raises(UserError, match="rate_per_s must be inferences a second, a number above 0, not "):
+            report.years(rate)  # type: ignore[arg-type]
     assert "cell" not in report.energy_breakdown_j
     assert report.unknown_writes == []
 

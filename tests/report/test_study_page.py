@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from prap_pim.report.html.study import write_study_report
 from prap_pim.results.study import StudyResults, TrialResult
 from tests.report.made_up import EVIL
@@ -56,6 +58,26 @@ def test_the_best_trial_of_each_chip_by_hand(tmp_path: Path) -> None:
         "energy": (["a", evil], ["1.00 µJ", "2.00 µJ"]),
         "accuracy": (["a", evil], ["90.00 %", "80.00 %"]),
     }
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("{model: {name: resnet20}, training: none}", True),
+        ("{training: null}", True),
+        ("{model: {name: resnet20}, training: none, checkpoint: net.pt}", False),
+        ("{model: {name: resnet20}}", False),  # trained by PRAP's schedule
+        ("{model: {name: given, kind: Net}, training: none}", False),
+        ("{model: {import: 'nets:make'}, training: none}", False),
+        ("{model: {name: onnx, onnx: net.onnx}, training: none}", False),
+        ("{model: {transformers: folder}, training: none}", False),
+        ("{model: {timm: vit}, training: none}", False),
+        ("{model: {torchvision: vgg16}, training: none}", False),
+    ],
+)
+def test_a_network_of_the_package_that_was_not_trained_is_warned_of(base: str, told: bool, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"base: {base}\n")
+    assert ("its weights are random" in page(tmp_path, [trial(0, "a", 1.0, 0.5)])) == told
 
 
 def test_one_chip_is_beside_no_other(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from prap_pim.api.model import Compression, compress
 from prap_pim.common.arrays import read_arrays
 from prap_pim.common.errors import UserError
+from prap_pim.common.files import check_plain
 from prap_pim.common.texts import parse_yaml
 from prap_pim.frontend import Inputs
 from prap_pim.runs.config import RunConfig
@@ -27,6 +28,7 @@ def model_settings(text: str) -> dict[str, Any]:
         return _mapping(text, "model")
     if Path(text).is_dir():
         return {"transformers": text}
+    check_plain(Path(text))
     return {"onnx": text}
 
 
@@ -42,6 +44,7 @@ def data_settings(text: str, tokenizer: Path | None) -> dict[str, Any]:
         raise UserError(f"--calibration: there is no file or folder {text}")
     if Path(text).is_dir():
         return {"name": "images", "folder": text}
+    check_plain(Path(text))
     return {"name": "text", "files": [text], "tokenizer": tokenizer and str(tokenizer)}
 
 

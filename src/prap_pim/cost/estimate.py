@@ -256,7 +256,14 @@ class CostReport:
 
     def years(self, rate_per_s: float) -> float | None:
         """That cells last at so many inferences a second: infinite if the network fits the chip; None: the component
-        table has no endurance."""
+        table has no endurance.
+
+        Raises:
+            UserError: the rate is no number above 0.
+        """
+        number = isinstance(rate_per_s, int | float | np.number) and not isinstance(rate_per_s, bool)
+        if not (number and 0 < rate_per_s < np.inf):
+            raise UserError(f"rate_per_s must be inferences a second, a number above 0, not {rate_per_s!r}")
         inferences = self.writes.inferences
         return None if inferences is None else inferences / rate_per_s / _YEAR_S
 

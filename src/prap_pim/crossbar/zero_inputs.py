@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prap_pim.common.errors import UserError
+from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.parallel import over_ranges
 from prap_pim.common.progress import Steps, counted, unheard
 from prap_pim.crossbar.kernels.bits import Int32, Int64, Uint64, popcount
@@ -89,7 +89,11 @@ def read_inputs(
     with torch.no_grad():
         given = of_arrays(images) if isinstance(images, np.ndarray) else images
         for batch in counted(cut(given, batch_size, captured.network.name), told):
-            model(*batch)
+            try:
+                model(*batch)
+            except (RuntimeError, TypeError) as error:
+                name, shapes = captured.network.name, " and ".join(str(list(each.shape)) for each in batch)
+                raise UserError(f"model {name} does not run on inputs {shapes}: {one_line(error)}") from error
 
 
 class Counter:

@@ -224,7 +224,7 @@ class RunFolder:
 
     def _instead(self, missing: Path) -> str:
         if not self.path.is_dir():
-            return f"{self.path} is a file, not a folder" if self.path.exists() else f"there is no folder {self.path}"
+            return f"{self.path} is no folder" if self.path.exists() else f"there is no folder {self.path}"
         asked = "study" if missing == self.study else "run"
         if not any(file.exists() for file in (self.config, self.results, self.study)):
             return f"{self.path} is not the folder of a {asked}: it holds no {missing.name}"

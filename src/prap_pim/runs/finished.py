@@ -1,12 +1,12 @@
 """A finished run opened again: its compressed networks as they were, without training anything."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import digest_of, read_json
+from prap_pim.common.files import digest_of, path_of, read_json
 from prap_pim.common.settings import nearest, read_yaml
 from prap_pim.frontend import Captured
 from prap_pim.hardware.chip import Chip, load_chip
@@ -56,8 +56,9 @@ class FinishedRun:
         return self.task.data
 
 
-@contextmanager
-def reopen(path: str | Path, allow_imports: bool = False, task: Task | None = None) -> Iterator[FinishedRun]:
+def reopen(
+    path: str | Path, allow_imports: bool = False, task: Task | None = None
+) -> AbstractContextManager[FinishedRun]:
     """Open the folder of a finished run, and hold it until the block ends.
 
     Args:
@@ -69,7 +70,14 @@ def reopen(path: str | Path, allow_imports: bool = False, task: Task | None = No
         UserError: it is not the folder of a finished run, is damaged or in use; or the data, which the run's
             configuration only names, are missing or have changed.
     """
-    with open_finished(Path(path)) as folder:
+    folder = path_of(path, "path")
+    RunFolder(folder).check_finished()  # at once, not only where the block begins
+    return _opened(folder, allow_imports, task)
+
+
+@contextmanager
+def _opened(path: Path, allow_imports: bool, task: Task | None) -> Iterator[FinishedRun]:
+    with open_finished(path) as folder:
         results, manifest = folder.read_results(), folder.read_manifest()
         config = RunConfig.checked(read_yaml(folder.config), str(folder.config))
         config = config.located(manifest.started_in)

@@ -1,5 +1,6 @@
 """Files that are no valid model, or point where they must not, end in one line; nothing outside is opened."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def test_weights_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 def test_there_is_no_file(tmp_path: Path) -> None:
-    assert "there is no such file" in refused(tmp_path / "none.onnx")
-    assert "it is a folder" in refused(tmp_path)
+    assert "No such file" in refused(tmp_path / "none.onnx")
+    assert "Is a directory" in refused(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is no plain file" in refused(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("name", ["tied", "control flow"])

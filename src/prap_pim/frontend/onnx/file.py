@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner
 
 from prap_pim.common.errors import UserError, shown
+from prap_pim.common.files import check_plain
 from prap_pim.frontend.onnx.dequantise import dequantise
 from prap_pim.frontend.onnx.graphs import inner_graphs
 
@@ -131,8 +132,7 @@ class OnnxFile:
             UserError: it is missing, truncated, no valid model, too old, or it refers to something outside its folder.
         """
         try:
-            if not path.is_file():
-                raise UserError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'there is no such file'}")
+            check_plain(path)
             model = onnx.load_model(path, load_external_data=False)
         except UserError:
             raise

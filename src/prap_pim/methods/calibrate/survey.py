@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
-from math import log2
+from math import isfinite, log2
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress
 from prap_pim.frontend import Captured, Output, Probe, Walk, classes_of, divergence, judged_outputs
 from prap_pim.frontend.quantize import QuantizeConfig
@@ -154,7 +155,11 @@ class Surveyor:
     masks: Sequence[Tensor | None]
 
     def survey(self, progress: Progress, phase: str) -> Survey:
-        """Layer after layer, each in the untouched network but for itself."""
+        """Layer after layer, each in the untouched network but for itself.
+
+        Raises:
+            UserError: what a layer computes overflows, squared; it is named.
+        """
         layers = {layer.name: layer for layer in self.captured.network.layers if layer.name in self.free}
         walk = Walk(self.captured.module, self.batches)
         least = -(-_LEAST_ANSWERS // min(output.answers for output in self.judges))
@@ -171,6 +176,11 @@ class Surveyor:
                 changed = weight_module(self.captured.module.get_submodule(layer.name), plan)
                 sensitivity[layer.name] = self._diverged(probe.wanted, probe.from_here(node, changed))
                 at_probe[layer.name] = max(error, _TINY)
+                if not isfinite(sensitivity[layer.name] * at_probe[layer.name]):
+                    raise UserError(
+                        f"layer {layer.name}: what it computes of the calibration inputs, or the square of that, "
+                        "overflows: give inputs of a smaller size"
+                    )
                 progress(f"{phase}: sensitivity", len(offers), len(layers), layer.name)
             walk.run(node)
             if len(offers) < len(layers):

@@ -28,6 +28,7 @@ from prap_pim.report.study import (
 )
 from prap_pim.results.study import StudyResults, TrialResult
 
+_OWN = {"given", "import", "onnx", "transformers", "timm", "torchvision"}  # kinds of networks of a user's own
 _BASE = ("model", "data", "training", "checkpoint", "chip", "seed")  # of the run that is varied
 
 
@@ -76,7 +77,7 @@ def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
         goals=list(zip(map(label, asked_figures(results)), wanted_figures(results), strict=True)),
         config=config_text(config),
         varied={name: text for name, text in varied.items() if text != "null"},
-        untrained=varied.get("training") in ("none", "null") and varied.get("checkpoint", "null") == "null",
+        untrained=_untrained(config),
         figures=[
             (label(name), wanted, name)
             for name, wanted in zip(asked_figures(results), wanted_figures(results), strict=True)
@@ -93,6 +94,18 @@ def _varied(config: Path) -> dict[str, str]:
         return {key: text.removesuffix("...\n").strip() for key, text in texts.items()}
     except (UserError, AttributeError, KeyError, TypeError):
         return {}
+
+
+def _untrained(config: Path) -> bool:
+    """Whether the weights are those that a network of the package has before it is trained. A user's own, which has no
+    name in a configuration but that of where it comes from, has its own."""
+    try:
+        base = read_yaml(config)["base"]
+        never = base.get("checkpoint") is None and base.get("training", "PRAP's") in ("none", None)
+        model = base.get("model", {})
+        return never and _OWN.isdisjoint({*model, model.get("name")})
+    except (UserError, AttributeError, KeyError, TypeError):
+        return False
 
 
 def _chart(results: StudyResults) -> Chart:

@@ -118,7 +118,7 @@ def _limit(given: Any) -> Any:
     if isinstance(given, str):
         match = re.fullmatch(r"\s*(<=|>=)\s*([-+0-9.eE]+)\s*", given)
         try:
-            return Limit(at=match[1], limit=float(match[2])) if match else _no_limit()  # type: ignore[arg-type]
+            return {"at": match[1], "limit": float(match[2])} if match else _no_limit()
         except ValueError:
             return _no_limit()
     return given if isinstance(given, Limit | dict) else _no_limit()
@@ -183,10 +183,10 @@ class StudyConfig(Settings):
             )
         return _whole_names(objectives)
 
-    @field_validator("constraints", mode="before")
+    @field_validator("constraints")  # after the limits, whose complaints name a figure as it was given
     @classmethod
-    def _of_figures(cls, constraints: Any) -> Any:
-        return _whole_names(constraints)
+    def _of_figures(cls, constraints: dict[str, Limit]) -> dict[str, Limit]:
+        return _whole_names(constraints)  # type: ignore[no-any-return]
 
     @model_validator(mode="after")
     def _ends(self) -> Self:

@@ -9,6 +9,7 @@ from prap_pim.results.run import CostFigures, TimingResult
 from prap_pim.results.study import OWN, SHORT, Direction
 
 QUALITY = ("compressed_accuracy", "bit_true_accuracy", "compressed_bits_per_byte", "bit_true_bits_per_byte")
+_LIFE = "endured_inferences"  # no number where nothing is written, as where nobody knows
 BUDGET = "at_budget."  # figures of the plan when layers are replicated to fill the crossbar budget
 
 
@@ -18,13 +19,13 @@ def _of_costs() -> Iterator[str]:
             yield from (f"{name}.{figure}" for figure in TimingResult.model_fields)
         elif name == "energy_breakdown_j":
             yield from (f"{name}.{component}" for component in COMPONENTS)
-        elif field.annotation != list[str]:
+        elif field.annotation != list[str] and name != _LIFE:
             yield name
 
 
 _COST = tuple(_of_costs())
 FIGURES = (*QUALITY, "compute_ratio", "ou_steps", *_COST, *(f"{BUDGET}{name}" for name in ("budget", *_COST)))
-_MORE_IS_BETTER = ("bit_true_accuracy", "compressed_accuracy", "throughput_per_s", "tops_per_w", "endured_inferences")
+_MORE_IS_BETTER = ("bit_true_accuracy", "compressed_accuracy", "throughput_per_s", "tops_per_w")
 
 
 def figure_name(name: str) -> str:
@@ -36,6 +37,11 @@ def figure_name(name: str) -> str:
     whole = SHORT.get(name, name)
     if whole.startswith("metrics."):
         whole = OWN + whole.removeprefix("metrics.")
+    if whole.removeprefix(BUDGET) == _LIFE:
+        raise UserError(
+            f"{name} is no figure for a study: it is no number where a network fits the chip, which writes nothing, or "
+            "where the cells' endurance is not known; give cells_written, of which less is better"
+        )
     if whole not in FIGURES and not whole.startswith(OWN):
         hint = nearest(name, [*SHORT, *FIGURES])
         if not hint.startswith("did"):
