@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -208,3 +209,16 @@ def test_recurrent_layers_and_experts_as_torch_exports_them(tmp_path: Path) -> N
     assert sorted(shapes[0]) == sorted(shapes[1])
     with torch.no_grad():
         torch.testing.assert_close(found.module(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_padding_beyond_all_memory_is_refused(tmp_path: Path) -> None:
+    """Of 2**62 rows on one side alone, which a module of its own makes."""
+    conv = node("Conv", "x w", "y", pads=[2, 1, 0, 1])
+    case = Case([conv], {"w": random(4, 1, 3, 3)}, {"x": random(2, 1, 6, 6)})
+    path = save(case, tmp_path)
+    model = onnx.load(path)
+    (pads,) = [each for each in model.graph.node[0].attribute if each.name == "pads"]
+    pads.ints[0] = 2**62
+    onnx.save(model, path)
+    with pytest.raises(UserError, match=r"model\.onnx: node .*Conv"):
+        capture_onnx(OnnxFile.read(path), case.tensors())

@@ -550,14 +550,14 @@ class _Lowering:
             self.layers[layer.key], self.root[path] = path, layer.module
             self.origins[path] = Origin(f"{path}.weight", module=path, integers=self._integers(node, layer))
         path = self.layers[layer.key]
-        if isinstance(layer.before, nn.Module):
-            pad = f"digital.pad_{i}"
-            self.root[pad] = layer.before
-            x, value = self.graph.create_node("call_module", pad, (x,)), layer.before(value)
-        elif layer.before is not None:
-            function, arguments = layer.before
-            x, value = self.graph.call_function(function, (x, *arguments)), function(value, *arguments)
         try:
+            if isinstance(layer.before, nn.Module):
+                pad = f"digital.pad_{i}"
+                self.root[pad] = layer.before
+                x, value = self.graph.create_node("call_module", pad, (x,)), layer.before(value)
+            elif layer.before is not None:
+                function, arguments = layer.before
+                x, value = self.graph.call_function(function, (x, *arguments)), function(value, *arguments)
             value = self.root[path](value)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{self.file.path}: node {self._label(node)}: {first_line(error)}") from error
