@@ -44,15 +44,15 @@ DARK = (
 def main() -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from real_networks import network  # a folder beside this one, not a package
+    from real_point import answers
 
     net = network("onet")
     given = net.data(net.calibration, net.test, 0)
     model, calibration = net.load(), torch.from_numpy(given.calibration["x"])
-    pictures, faces = torch.from_numpy(given.test["x"]), torch.from_numpy(given.truth)
 
     def accuracy(module: nn.Module) -> float:
-        with torch.no_grad():
-            return ((module(pictures)[-1][:, 1] > 0.5) == faces).double().mean().item()
+        found = answers(module, given, net.batch, threads=1)
+        return net.score(found, found, given.truth)["accuracy"]
 
     found = prap_pim.compress(model, calibration, METHOD, name=net.name)
     kept = accuracy(found.bit_true)

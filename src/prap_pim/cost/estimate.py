@@ -348,7 +348,7 @@ def cost(
     pipelined = Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values()))
     writes, warnings = programming(mapping, chip, table), (*chip.warnings, *([packed] if packed and not lack else []))
     if lack:
-        writes, *seconds = in_turns(network, mapping, counts, chip, table)
+        writes, *seconds = in_turns(writes, network, mapping, counts, chip, table)
         serial, pipelined = (Timing(each, 1 / each) for each in seconds)
         layers = tuple(_written(layer, writes) for layer in layers)
         instances = instances.at_most(chip)

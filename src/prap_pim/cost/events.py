@@ -29,8 +29,8 @@ from prap_pim.cost.schedule import (
     layer_time,
     needed,
     origins_of,
-    ou_step_stages,
     position_seconds,
+    step_fill,
 )
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import ComponentTable
@@ -140,7 +140,6 @@ class _Placed:
         placed, first = mapping.layers[layer.name], mapping.first_tile[layer.name]
         _, beats = position_seconds(counts.busiest, chip, table)
         apart = SHARED + (GATHERING if chip.gathers else ())
-        stages = ou_step_stages(chip, table).values()
         together = tile_positions(layer.positions, np.int64(placed.copies), placed.copies_per_tile)  # in a tile
         share = max(1, counts.rounds) / max(1, int(together))
         home = tuple(first + copy // placed.copies_per_tile * placed.tiles for copy in range(placed.copies))
@@ -159,7 +158,7 @@ class _Placed:
             calls=((layer.name, network.first_positions(layer)), *again),
             reading={key: seconds for key, seconds in beats.items() if key not in apart},
             gathering={key: beats[key] for key in GATHERING} if chip.gathers else {},
-            fill=sum(stages) - max(stages) if beats["crossbars"] else 0.0,
+            fill=step_fill(counts.busiest, chip, table) if beats["crossbars"] else 0.0,
             bus=counts.busiest.merge_bits * share,
             sums=counts.busiest.inter_tile_bits * share - outputs,
             outputs=outputs,

@@ -85,8 +85,7 @@ def time_positions(busiest: Busiest, positions: int, digital_s: float, chip: Chi
     phases = {key: value * positions for key, value in serial.items()} | {"digital": digital_s}
     busy = {key: value * positions for key, value in beats.items()} | {"digital": digital_s}
     bottleneck = max(busy, key=lambda key: busy[key])
-    stages = ou_step_stages(chip, table, busiest).values()
-    fill = sum(stages) - max(stages) if beats["crossbars"] else 0.0
+    fill = step_fill(busiest, chip, table) if beats["crossbars"] else 0.0
     if chip.gathers:
         fill += min(beats["crossbars"], max(beats[key] for key in GATHERING))
     return LayerTime(
@@ -206,6 +205,12 @@ def ou_step_stages(chip: Chip, table: ComponentTable, busiest: Busiest | None = 
         "ADC": rounds * conversion_time(chip, table),
         "shift and add": rounds * table("shift_add", "latency"),
     }
+
+
+def step_fill(busiest: Busiest, chip: Chip, table: ComponentTable) -> float:
+    """Seconds of an OU step's way through its stages, beyond the slowest one."""
+    stages = ou_step_stages(chip, table, busiest).values()
+    return sum(stages) - max(stages)
 
 
 def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float:

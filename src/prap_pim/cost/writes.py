@@ -85,9 +85,15 @@ def programming(mapping: NetworkMapping, chip: Chip, table: ComponentTable) -> W
 
 
 def in_turns(
-    network: Network, mapping: NetworkMapping, counts: Mapping[str, LayerActivity], chip: Chip, table: ComponentTable
+    once: Writes,
+    network: Network,
+    mapping: NetworkMapping,
+    counts: Mapping[str, LayerActivity],
+    chip: Chip,
+    table: ComponentTable,
 ) -> tuple[Writes, float, float]:
-    """Of a network larger than the chip, with the seconds of an inference, serial and pipelined.
+    """Of a network larger than the chip, with the seconds of an inference, serial and pipelined; ``once``: of writing
+    it once (``programming``).
 
     A part of a layer takes as long as the layer, for parts have equally long walks, but has only its share of the
     digital work and of what goes from tile to tile.
@@ -95,7 +101,7 @@ def in_turns(
     Raises:
         UserError: the table does not say what a write takes.
     """
-    once, tiles = programming(mapping, chip, table), chip.max_tiles or 0
+    tiles = chip.max_tiles or 0
     if once.energy_j is None or once.time_s is None:
         needed = ", ".join(name for name in once.unknown if not name.endswith("endurance"))
         lack = mapping.shortage(network, chip)

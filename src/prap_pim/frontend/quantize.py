@@ -20,7 +20,7 @@ from prap_pim.frontend import Captured, Inputs, Output, cut, divergence, judged_
 from prap_pim.frontend.inputs import on_copies
 from prap_pim.hardware.chip import Chip
 from prap_pim.ir.network import Layer
-from prap_pim.ir.plan import INT8, NetworkPlan
+from prap_pim.ir.plan import INT8, NetworkPlan, largest_integer
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -125,12 +125,12 @@ class InputGrid:
     @property
     def least(self) -> int:
         """The lowest integer."""
-        return -(1 << (self.bits - 1))
+        return -self.most - 1
 
     @property
     def most(self) -> int:
         """The highest integer."""
-        return (1 << (self.bits - 1)) - 1
+        return largest_integer(self.bits)
 
     def integers(self, x: Tensor) -> Tensor:
         """int8 activations: x / step, rounded half to even, plus zero, clipped. The one home of this rule."""

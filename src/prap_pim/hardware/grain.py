@@ -55,7 +55,7 @@ class Grain:
         known = list(cls.__dataclass_fields__)
         for name in named:
             if name not in known:
-                raise UserError(f"Grain: unknown key {shown_value(name)} ({nearest(name, known)})")
+                raise UserError(f"unknown key {shown_value(name)} ({nearest(name, known)})")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prap_pim.common.errors import UserError
 from prap_pim.common.parallel import over_ranges
 from prap_pim.ir.network import Layer
-from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, INT8, LayerWeights
+from prap_pim.ir.plan import EXPONENT_MAX, EXPONENT_MIN, INT8, LayerWeights, largest_integer
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -193,10 +193,10 @@ def effective_shape(patterns: PatternSet, reuse: ReuseMap) -> Int32:
 _WHOLE = 1e-3  # how far from a whole number what was divided by its step may be
 
 
-def int8_step(matrix: Float32) -> float:
-    """The real weight that integer 1 stands for: max|W| / 127 (PRAP, step 2), 1 for an all-zero matrix."""
+def shared_step(matrix: Float32, bits: int = INT8) -> float:
+    """The real weight that integer 1 stands for: max|W| / 127 of 8 bits (PRAP, step 2), 1 for an all-zero matrix."""
     largest = float(np.abs(matrix).max(initial=0.0))
-    return largest / 127 if largest > 0 else 1.0
+    return largest / largest_integer(bits) if largest > 0 else 1.0
 
 
 def weight_steps(matrix: Float32, reuse: ReuseMap, bits: int = INT8) -> NDArray[np.float64]:
@@ -206,16 +206,15 @@ def weight_steps(matrix: Float32, reuse: ReuseMap, bits: int = INT8) -> NDArray[
     filter of zeros): one step for all of them destroys networks whose filters differ in size. Filters that reuse one
     another's patterns share one.
     """
-    most = (1 << (bits - 1)) - 1
     if reuse.shares:
-        return np.full(len(matrix), int8_step(matrix) * 127 / most if most < 127 else int8_step(matrix))
+        return np.full(len(matrix), shared_step(matrix, bits))
     largest = np.abs(matrix).max(1, initial=0.0).astype(np.float64)
-    return np.where(largest > 0, largest / most, 1.0)
+    return np.where(largest > 0, largest / largest_integer(bits), 1.0)
 
 
 def layer_steps(layer: Layer, reuse: ReuseMap, bits: int = INT8) -> NDArray[np.float64]:
     """``weight_steps`` of a layer; where its weights are integers of a step already, that step."""
-    steps, most = weight_steps(layer.matrix, reuse, bits), (1 << (bits - 1)) - 1
+    steps, most = weight_steps(layer.matrix, reuse, bits), largest_integer(bits)
     if layer.integers is None or layer.integers.weight_step is None:
         return steps
     own = layer.integers.weight_step.astype(np.float64)

@@ -50,6 +50,11 @@ _ARRAYS = {
 }
 
 
+def largest_integer(bits: int) -> int:
+    """That a signed integer of so many bits can be."""
+    return (1 << (bits - 1)) - 1
+
+
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
     """A layer's weights as patterns and their uses. G row groups, D donors, U uses, O filters, h rows of an OU.
@@ -180,7 +185,7 @@ class LayerWeights:
     @property
     def largest_weight(self) -> int:
         """The largest value that a donor may hold."""
-        return (1 << (self.weight_bits - 1)) - 1
+        return largest_integer(self.weight_bits)
 
     @property
     def groups(self) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.weights import layer_weight, put_weights
 from prap_pim.ir.patterns import PatternSet, ReuseMap, effective_shape, plan_weights
-from prap_pim.ir.plan import INT8, LayerWeights
+from prap_pim.ir.plan import INT8, LayerWeights, largest_integer
 from prap_pim.training import Checkpoint, Hooks, Training, TrainingConfig, run_epochs
 
 Float32 = NDArray[np.float32]
@@ -178,7 +178,7 @@ class _Target:
         largest = float(curvature[target].max(initial=0))
         masks, sources = torch.from_numpy(kept), torch.from_numpy(source.ravel())
         weights = torch.from_numpy(gain), torch.from_numpy(curvature)
-        return _Target(masks, sources, *weights, largest, reuse.shares, (1 << (bits - 1)) - 1)
+        return _Target(masks, sources, *weights, largest, reuse.shares, largest_integer(bits))
 
     def on(self, device: torch.device) -> "_Target":
         """The same where the weights are."""

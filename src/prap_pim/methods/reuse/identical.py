@@ -16,7 +16,7 @@ from prap_pim.common.parallel import over_ranges
 from prap_pim.common.settings import Settings
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
-from prap_pim.ir.patterns import PatternArrays, PatternSet, ReuseMap, int8_step
+from prap_pim.ir.patterns import PatternArrays, PatternSet, ReuseMap, shared_step
 from prap_pim.methods.reuse.base import reuse_method
 
 Int8 = NDArray[np.int8]
@@ -49,7 +49,7 @@ class IdenticalReuse(Settings):
 
 @reuse_method.register
 def _(config: IdenticalReuse, layer: Layer, patterns: PatternSet, grain: Grain) -> ReuseMap:
-    matrix, step = layer.matrix, int8_step(layer.matrix)
+    matrix, step = layer.matrix, shared_step(layer.matrix)
     stored = np.empty(matrix.shape, np.int8)
 
     def quantise(first: int, end: int) -> None:  # as a plan does

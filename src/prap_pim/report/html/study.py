@@ -11,9 +11,9 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.files import write_whole
 from prap_pim.common.notebook import html_table
 from prap_pim.common.settings import read_yaml
-from prap_pim.report.html.drawing import NUMBERS, Chart, Choice, bar_layout, color, safe
+from prap_pim.report.html.drawing import NUMBERS, Chart, Choice, bar_layout, color, room_for_text, safe
 from prap_pim.report.html.frame import config_text, render_page
-from prap_pim.report.quantities import scale
+from prap_pim.report.quantities import Scale, scale
 from prap_pim.report.study import (
     SHOWN,
     asked_figures,
@@ -176,7 +176,7 @@ def _best(
         "marker": {"color": color(0)},
     }
     layout = bar_layout(chips, title, _BAR * len(chips))
-    layout["xaxis"]["range"] = [0, 1.25 * factor * max(values, default=1) or 1]
+    layout["xaxis"]["range"] = room_for_text(values or [1.0], Scale(factor, ""))
     return [bars], layout
 
 
