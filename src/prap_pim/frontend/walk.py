@@ -85,7 +85,10 @@ class Walk:
 
     def _compute(self, node: fx.Node, values: Mapping[fx.Node, Value]) -> Value:
         self._interpreter.env = dict(values)
-        return self._interpreter.run_node(node)
+        try:
+            return self._interpreter.run_node(node)
+        finally:
+            self._interpreter.env = {}  # or it holds on to what is dropped here
 
 
 def cloned(value: Value) -> Value:
