@@ -67,15 +67,18 @@ def test_images_that_are_not_checked_run_on_the_same_device(data: Data) -> None:
     assert [layer.checked for layer in part.layers.values()] == [13 * 6 * 64, 13 * 5]
 
 
-@pytest.mark.flow
-def test_devices_are_numbered_and_do_not_depend_on_their_count_or_the_processes(data: Data) -> None:
+def test_devices_are_numbered_and_do_not_depend_on_their_count(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     three = monte_carlo(*data[:2], VARIED, *data[2:], 3, seed=5, progress=lambda *at: seen.append(at))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert len(set(three.accuracies)) > 1
     assert monte_carlo(*data[:2], VARIED, *data[2:], 2, seed=5).devices == three.devices[:2]
-    assert monte_carlo(*data[:2], VARIED, *data[2:], 3, seed=5, processes=2).devices == three.devices
     assert monte_carlo(*data[:2], VARIED, *data[2:], 3, seed=6).devices != three.devices
+    module, given = import_module("prap_pim.crossbar.montecarlo"), list[int]()
+    monkeypatch.setattr(module, "measure_each", lambda *_, processes: given.append(processes) or iter(()))
+    with pytest.raises(KeyError):  # nothing is found; what is found on several is tested below
+        monte_carlo(*data[:2], VARIED, *data[2:], 3, processes=2)
+    assert given == [2]
 
 
 def test_layers_and_devices_have_errors_of_their_own(data: Data) -> None:

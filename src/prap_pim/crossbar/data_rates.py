@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from prap_pim.common.progress import Steps, unheard
 from prap_pim.crossbar.model import CrossbarModel
 from prap_pim.crossbar.slices import Slices, WeightSlices
-from prap_pim.crossbar.zero_inputs import BYTES_AT_A_TIME, Counter, read_inputs
+from prap_pim.crossbar.zero_inputs import Counter, read_inputs
 from prap_pim.frontend import Captured, Inputs
-from prap_pim.frontend.im2col import Rows
 from prap_pim.frontend.quantize import InputGrid, grid_in
 from prap_pim.ir.network import Layer
 from prap_pim.ir.plan import LayerPlan, NetworkPlan
@@ -58,31 +56,23 @@ def data_rates(
     return {name: of_layer.rates() for name, of_layer in seen.items()}
 
 
-class _Seen:
-    """Of the inputs of one layer: how far each im2col row is raised, and how often none of a row group."""
+class _Seen(Counter):
+    """Of the inputs of one layer: how far each im2col row is raised, too."""
 
     def __init__(self, layer: Layer, plan: LayerPlan, grid: InputGrid, model: CrossbarModel) -> None:
-        self.layer, self.plan, self.grid = layer, plan, grid
-        grain = model.grain.reading(plan.input_bits)
-        self.slices, self.cells = Slices(grain.input_bits, grain.dac_bits), model.weight_slices(plan)
-        self.counter = Counter(layer, plan, grid, grain)
+        super().__init__(layer, plan, grid, model.grain.reading(plan.input_bits))
+        self.cells = model.weight_slices(plan)
         values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int64) + self.slices.offset
         steps = self.slices.width * np.arange(self.slices.count)
         digits = values[:, None] >> steps & self.slices.largest_digit
         self.of_value = np.stack([np.count_nonzero(digits, axis=1), digits.sum(axis=1)])  # [what, value as a byte]
         self.sums = np.zeros((2, layer.rows), np.int64)
-        self.positions = 0
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.counter(module, inputs)
-        x = inputs[0]
-        images = max(1, BYTES_AT_A_TIME // (self.layer.map_positions * self.layer.rows))
-        for part in torch.split(x, images if self.layer.kind == "conv" else len(x)):
-            values = torch.from_numpy(self.grid.integers(part).cpu().numpy().view(np.uint8))
-            by_row = Rows(self.layer, values, self.grid.zero % 256).transposed().numpy()  # [im2col row, position]
-            counts = np.stack([np.bincount(row, minlength=256) for row in by_row])  # [im2col row, value]
-            self.sums += self.of_value @ counts.T
-            self.positions += by_row.shape[1]
+    def count(self, values: NDArray[np.uint8]) -> int:
+        by_row = self.by_row(values, self.grid.zero % 256)
+        counts = np.stack([np.bincount(row, minlength=256) for row in by_row])  # [im2col row, value]
+        self.sums += self.of_value @ counts.T
+        return super().count(values)
 
     def rates(self) -> DataRates:
         plan = self.plan
@@ -99,7 +89,7 @@ class _Seen:
         return DataRates(
             rows=_over(np.where(used, driven[plan.rows], 0.0).sum(axis=1), count * uniform.driven),
             cells=_over(np.bincount(plan.donor_group, of_donor, plan.groups).astype(np.float64), expected),
-            conversions=_over(1 - self.counter.rates(), 1 - idle),
+            conversions=_over(1 - self.zero_rates(), 1 - idle),
         )
 
 

@@ -1,6 +1,7 @@
 """How often nothing drives a row group: the rate at which hardware that looks at the input bits can skip OU steps."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def zero_input_rates(
         for of_layer in [plan.layers[layer.name]]
     }
     read_inputs(captured, plan, images, grain, counters, batch_size, told)
-    return {name: counter.rates() for name, counter in counters.items()}
+    return {name: counter.zero_rates() for name, counter in counters.items()}
 
 
 def read_inputs(
@@ -118,24 +119,24 @@ class Counter:
         for part in torch.split(x, images):
             values = self.grid.integers(part).cpu().numpy()
             self.slices.check(values, f"layer {self.layer.name}: inputs")
-            for flags in self.flags:
-                positions = self._add(flags[values.view(np.uint8)], int(flags[self.grid.zero % 256]))
-            self.positions += positions
+            self.positions += self.count(values.view(np.uint8))
 
-    def _add(self, flags: NDArray[np.uint8], of_zero: int) -> int:
-        """Count 8 steps of a batch, given as the flags of every input and of padding; return the batch's positions."""
-        by_row = Rows(self.layer, torch.from_numpy(flags), of_zero).transposed().numpy()  # [im2col row, position]
-        positions = int(by_row.shape[1])
-        words = np.zeros((len(by_row), -(-positions // 8) * 8), np.uint8)
-        words[:, :positions] = by_row
-        of_layer = words.view(np.uint64)
-        over_ranges(
-            self.plan.groups,
-            lambda first, end: count_driven(of_layer, self.plan.rows, first, end, self.driven),
-        )
+    def count(self, values: NDArray[np.uint8]) -> int:
+        """Count a part of a batch, int8 values as bytes; return its positions."""
+        for flags in self.flags:
+            by_row = self.by_row(flags[values], int(flags[self.grid.zero % 256]))
+            positions: int = by_row.shape[1]
+            words = np.zeros((len(by_row), -(-positions // 8) * 8), np.uint8)
+            words[:, :positions] = by_row
+            over_ranges(self.plan.groups, partial(count_driven, words.view(np.uint64), self.plan.rows, self.driven))
         return positions
 
-    def rates(self) -> NDArray[np.float64]:
+    def by_row(self, values: NDArray[np.uint8], padding: int) -> NDArray[np.uint8]:
+        """[im2col row, position]."""
+        rows: NDArray[np.uint8] = Rows(self.layer, torch.from_numpy(values), padding).transposed().numpy()
+        return rows
+
+    def zero_rates(self) -> NDArray[np.float64]:
         pairs = self.positions * self.slices.count
         return (pairs - self.driven) / pairs
 
@@ -151,7 +152,7 @@ def _flags(slices: Slices) -> NDArray[np.uint8]:
 
 
 @njit(cache=True, nogil=True)
-def count_driven(flags: Uint64, rows: Int32, first: int, end: int, driven: Int64) -> None:
+def count_driven(flags: Uint64, rows: Int32, driven: Int64, first: int, end: int) -> None:
     """Add to driven[g] the bits that are set on any of the rows of row group g, for g in first .. end.
 
     Args:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prap_pim.common.names import shortened
 from prap_pim.report.quality import Quality, qualities
@@ -88,25 +89,24 @@ class Section:
     rows: tuple[Row, ...]
 
 
-def _noise(compared: Comparison) -> str:
+def _noise(method: MethodResult) -> str:
     """Of the output that is worst."""
-    outputs = compared.method.check.outputs if compared.method.check is not None else []
+    outputs = method.check.outputs if method.check is not None else []
     if not outputs:
         return "not measured"
     noise = [output.sqnr_db for output in outputs if output.sqnr_db is not None]
     return f"{min(noise):.1f} dB" if noise else "no difference"
 
 
-def _years(compared: Comparison) -> str:
+def _years(method: MethodResult) -> str:
     """That the cells last."""
-    method = compared.method
     if not method.cells_written:
         return "unlimited"
     return known(method.endured_inferences and method.endured_inferences / (365.25 * 24 * 3600), "")
 
 
-def _changed(compared: Comparison) -> str:
-    outputs = compared.method.check.outputs if compared.method.check is not None else []
+def _changed(method: MethodResult) -> str:
+    outputs = method.check.outputs if method.check is not None else []
     changed = [output.changed for output in outputs if output.changed is not None]
     return percent(max(changed)) if changed else "n/a"
 
@@ -128,104 +128,92 @@ def _bottleneck(method: MethodResult) -> str:
     return f"{name}, {slowest.bottleneck}" if slowest.bottleneck else name
 
 
+_Figures = Mapping[str, Callable[[Any], str]]  # of a method, or of what it is at a budget, by label
+_STORED: _Figures = {
+    "area": lambda m: quantity(m.area_m2, "m2"),
+    "index stored": lambda m: quantity(m.index_stored_bytes, "B"),
+    "index read": lambda m: quantity(m.index_read_bytes, "B"),
+    "partial sums moved": lambda m: quantity(m.partial_sum_bytes, "B"),
+}
+_WORK: _Figures = {
+    "compute ratio": lambda m: significant(m.compute_ratio),
+    "OU steps": lambda m: count(m.ou_steps),
+    "stored cells": lambda m: count(m.stored_cells),
+    "crossbars": lambda m: count(m.crossbars),
+    **_STORED,
+}
+_WRITTEN: _Figures = {
+    "energy, once": lambda m: known(m.programming_j, "J"),
+    "time, once": lambda m: known(m.programming_s, "s"),
+    "turns of an inference": lambda m: count(m.turns),
+    "cells written in an inference": lambda m: count(m.cells_written),
+    "years at an inference a second": _years,
+}
+_SERIAL: _Figures = {"latency, serial": lambda m: quantity(m.serial.latency_s, "s")}
+_PIPELINED: _Figures = {"latency, pipelined": lambda m: quantity(m.pipelined.latency_s, "s")}
+_FLOW: _Figures = {
+    "throughput, serial": lambda m: f"{significant(m.serial.throughput_per_s)} /s",
+    "throughput, pipelined": lambda m: f"{significant(m.pipelined.throughput_per_s)} /s",
+    "energy, without leakage": lambda m: quantity(m.energy_j, "J"),
+    "leakage": lambda m: _power(m.leakage_w),
+    "TOPS/W": lambda m: significant(m.tops_per_w),
+}
+_NAMES: tuple[_Figures, _Figures] = (
+    {"most of it, serial": lambda m: _most(m.serial_breakdown_s)},
+    {"bottleneck, pipelined": _bottleneck},
+)
+_AT_BUDGET: _Figures = {
+    "crossbars used": lambda m: count(m.crossbars),
+    "stored cells": lambda m: count(m.stored_cells),
+    **_STORED,
+    **_SERIAL,
+    **_PIPELINED,
+    **_FLOW,
+}
+_BUDGET_GAINS: _Figures = {
+    "throughput gain": lambda c: times(c.budget_throughput_gain),
+    "throughput gain per area": lambda c: times(c.budget_throughput_gain_per_area),
+}
+_GAINS: _Figures = {
+    "speedup, serial": lambda c: times(c.serial_speedup),
+    "speedup, pipelined": lambda c: times(c.pipelined_speedup),
+    "throughput, pipelined": lambda c: times(c.throughput_gain),
+    "energy gain": lambda c: times(c.energy_gain),
+}
+
+
 def sections(results: Results, bottlenecks: bool = False) -> list[Section]:
     """The table of methods: methods are columns, figures rows; with ``bottlenecks``, rows of names, too."""
-    compared = comparisons(results)
+    methods, compared = results.methods, comparisons(results)
 
-    def row(label: str, text: Callable[[Comparison], str]) -> Row:
-        return Row(label, tuple(text(each) for each in compared))
+    def rows(of: Sequence[Any], figures: _Figures) -> tuple[Row, ...]:
+        return tuple(Row(label, tuple(map(text, of))) for label, text in figures.items())
 
     def worth(of: Quality) -> Section:
-        return Section(
-            of.title,
-            (
-                row("float network", lambda _: of.text(of.before)),
-                row("compressed", lambda c: of.text(of.compressed(c.method))),
-                row("bit-true int8", lambda c: of.text(of.bit_true(c.method))),
-            ),
-        )
+        values: _Figures = {
+            "float network": lambda _: of.text(of.before),
+            "compressed": lambda m: of.text(of.compressed(m)),
+            "bit-true int8": lambda m: of.text(of.bit_true(m)),
+        }
+        return Section(of.title, rows(methods, values))
 
+    checked = "Bit-true against the untouched network, on calibration inputs held back"
+    most, slowest = _NAMES if bottlenecks else ({}, {})
+    at_budget = [method.at_budget for method in methods]
+    budget = f"With {count(at_budget[0].budget)} crossbars, layers replicated to fill them"
+    found = [worth(of) for of in qualities(results)]
+    if any(method.check is not None for method in methods):
+        found.append(Section(checked, rows(methods, {"signal to noise": _noise, "classes changed": _changed})))
     return [
-        *map(worth, qualities(results)),
-        *(
-            [
-                Section(
-                    "Bit-true against the untouched network, on calibration inputs held back",
-                    (row("signal to noise", _noise), row("classes changed", _changed)),
-                )
-            ]
-            if any(method.check is not None for method in results.methods)
-            else []
-        ),
-        Section(
-            "Work and storage",
-            (
-                row("compute ratio", lambda c: significant(c.method.compute_ratio)),
-                row("OU steps", lambda c: count(c.method.ou_steps)),
-                row("stored cells", lambda c: count(c.method.stored_cells)),
-                row("crossbars", lambda c: count(c.method.crossbars)),
-                row("area", lambda c: quantity(c.method.area_m2, "m2")),
-                row("index stored", lambda c: quantity(c.method.index_stored_bytes, "B")),
-                row("index read", lambda c: quantity(c.method.index_read_bytes, "B")),
-                row("partial sums moved", lambda c: quantity(c.method.partial_sum_bytes, "B")),
-            ),
-        ),
-        Section(
-            "Writing the cells",
-            (
-                row("energy, once", lambda c: known(c.method.programming_j, "J")),
-                row("time, once", lambda c: known(c.method.programming_s, "s")),
-                row("turns of an inference", lambda c: count(c.method.turns)),
-                row("cells written in an inference", lambda c: count(c.method.cells_written)),
-                row("years at an inference a second", _years),
-            ),
-        ),
+        *found,
+        Section("Work and storage", rows(methods, _WORK)),
+        Section("Writing the cells", rows(methods, _WRITTEN)),
         Section(
             "Time and energy of one inference",
-            (
-                row("latency, serial", lambda c: quantity(c.method.serial.latency_s, "s")),
-                *([row("most of it, serial", lambda c: _most(c.method.serial_breakdown_s))] if bottlenecks else []),
-                row("latency, pipelined", lambda c: quantity(c.method.pipelined.latency_s, "s")),
-                *([row("bottleneck, pipelined", lambda c: _bottleneck(c.method))] if bottlenecks else []),
-                row("throughput, serial", lambda c: f"{significant(c.method.serial.throughput_per_s)} /s"),
-                row("throughput, pipelined", lambda c: f"{significant(c.method.pipelined.throughput_per_s)} /s"),
-                row("energy, without leakage", lambda c: quantity(c.method.energy_j, "J")),
-                row("leakage", lambda c: _power(c.method.leakage_w)),
-                row("TOPS/W", lambda c: significant(c.method.tops_per_w)),
-            ),
+            rows(methods, {**_SERIAL, **most, **_PIPELINED, **slowest, **_FLOW}),
         ),
-        Section(
-            f"With {count(compared[0].method.at_budget.budget)} crossbars, layers replicated to fill them",
-            (
-                row("crossbars used", lambda c: count(c.method.at_budget.crossbars)),
-                row("stored cells", lambda c: count(c.method.at_budget.stored_cells)),
-                row("area", lambda c: quantity(c.method.at_budget.area_m2, "m2")),
-                row("index stored", lambda c: quantity(c.method.at_budget.index_stored_bytes, "B")),
-                row("index read", lambda c: quantity(c.method.at_budget.index_read_bytes, "B")),
-                row("partial sums moved", lambda c: quantity(c.method.at_budget.partial_sum_bytes, "B")),
-                row("latency, serial", lambda c: quantity(c.method.at_budget.serial.latency_s, "s")),
-                row("latency, pipelined", lambda c: quantity(c.method.at_budget.pipelined.latency_s, "s")),
-                row("throughput, serial", lambda c: f"{significant(c.method.at_budget.serial.throughput_per_s)} /s"),
-                row(
-                    "throughput, pipelined",
-                    lambda c: f"{significant(c.method.at_budget.pipelined.throughput_per_s)} /s",
-                ),
-                row("energy, without leakage", lambda c: quantity(c.method.at_budget.energy_j, "J")),
-                row("leakage", lambda c: _power(c.method.at_budget.leakage_w)),
-                row("TOPS/W", lambda c: significant(c.method.at_budget.tops_per_w)),
-                row("throughput gain", lambda c: times(c.budget_throughput_gain)),
-                row("throughput gain per area", lambda c: times(c.budget_throughput_gain_per_area)),
-            ),
-        ),
-        Section(
-            f"Gain over {compared[0].reference.name}",
-            (
-                row("speedup, serial", lambda c: times(c.serial_speedup)),
-                row("speedup, pipelined", lambda c: times(c.pipelined_speedup)),
-                row("throughput, pipelined", lambda c: times(c.throughput_gain)),
-                row("energy gain", lambda c: times(c.energy_gain)),
-            ),
-        ),
+        Section(budget, rows(at_budget, _AT_BUDGET) + rows(compared, _BUDGET_GAINS)),
+        Section(f"Gain over {methods[0].name}", rows(compared, _GAINS)),
     ]
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
@@ -35,7 +34,7 @@ class Descent:
     def __init__(
         self,
         model: nn.Module,
-        wrapped: _FabricModule,
+        wrapped: nn.Module,
         objective: Objective,
         shards: int | None,
         seed: int,

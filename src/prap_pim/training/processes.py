@@ -8,15 +8,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from prap_pim.common.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _PATIENCE = timedelta(days=365)  # while the first process compresses; one that has ended is noticed at once
 
@@ -34,7 +35,7 @@ class Processes:
     Attributes:
         index: of this process, 0 .. count - 1.
         count: of them all.
-        fabric: where this process computes, and with which precision.
+        arithmetic: what figures depend on, beside the settings: accelerator and precision.
     """
 
     def __init__(self, accelerator: str = "cpu", precision: str = "32-true", devices: int = 1, nodes: int = 1) -> None:
@@ -54,32 +55,39 @@ class Processes:
             accelerator = "cuda" if gpus else "cpu"
         if accelerator == "cuda" and gpus < devices:
             raise UserError(f"{devices} GPUs are asked for with --devices, this machine has {gpus}")
-        self.count = devices * nodes
-        options: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "precision": precision}
+        self.count, self._devices, self._nodes = devices * nodes, devices, nodes
+        self.arithmetic = {"accelerator": accelerator, "precision": precision}
+        self.index: int = self.fabric.global_rank if self.count > 1 else 0
+
+    @cached_property
+    def fabric(self) -> "Fabric":
+        """Where this process computes, and with which precision."""
+        # imported here: that takes seconds, and most processes train nothing
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
+        from prap_pim.training.joined import Joined
+
+        options: dict[str, Any] = {**self.arithmetic, "devices": self._devices}
         if self.count > 1:
-            options |= {"num_nodes": nodes, "strategy": _Joined(), "plugins": [LightningEnvironment()]}
+            options |= {"num_nodes": self._nodes, "strategy": Joined(), "plugins": [LightningEnvironment()]}
         logging.getLogger("lightning_fabric").setLevel(logging.ERROR)  # it tells that it connects
         with warnings.catch_warnings(), _threads_kept():
             warnings.simplefilter("ignore")  # Fabric warns about how its own environment was started
             try:
-                self.fabric = Fabric(**options)
+                fabric = Fabric(**options)
                 if self.count > 1:
-                    self.fabric.launch()
+                    fabric.launch()
                     self._group: Any = distributed.new_group(backend="gloo", timeout=_PATIENCE)
                     atexit.register(self._leave)
             except (RuntimeError, ValueError, OSError) as error:
                 raise UserError(f"the processes cannot be connected: {str(error).splitlines()[0]}") from error
-        self.index: int = self.fabric.global_rank
+        return fabric
 
     @property
     def first(self) -> bool:
         """Whether this process leads."""
         return self.index == 0
-
-    @property
-    def arithmetic(self) -> dict[str, str]:
-        """What figures depend on, beside the settings: accelerator and precision."""
-        return {"accelerator": self.fabric.device.type, "precision": str(self.fabric._precision.precision)}
 
     def tell(self, message: dict[str, Any], attachment: bytes = b"") -> None:
         """From the first process to all others, which ``hear`` it."""
@@ -136,13 +144,6 @@ class Processes:
     def _of(self, values: Tensor) -> Any:
         """Who carries them: gloo what is in main memory, NCCL what is on GPUs."""
         return None if values.is_cuda else self._group
-
-
-class _Joined(DDPStrategy):
-    """Processes that find each other as for data-parallel training; gradients are summed by ``Descent``, in order."""
-
-    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
-        return module
 
 
 @contextmanager

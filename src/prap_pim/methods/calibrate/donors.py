@@ -74,7 +74,7 @@ def choose(patterns: Float32, donors: Float32, worth: Float32, uses: int = 1, st
 
 def _choice(patterns: Float32, donors: Float32, worth: Float32, uses: int, start: Choice | None) -> Choice:
     choice = _room(uses, len(patterns), start)
-    left = _chosen(patterns, donors, worth, choice, start is None)
+    left = _chosen(patterns, donors, worth, choice, _order(uses, start is None))
     return Choice(choice.donor, choice.gain, _saved(patterns, left))
 
 
@@ -103,7 +103,7 @@ def fit(
         the donors, and what the patterns take of them.
     """
     donors, choice = donors.copy(), _room(uses, len(patterns), start)
-    left = _fit(patterns, weight, worth, donors, rounds, choice, start is None)
+    left = _fit(patterns, weight, worth, donors, rounds, choice, _order(uses, start is None))
     return donors, Choice(choice.donor, choice.gain, _saved(patterns, left))
 
 
@@ -192,27 +192,26 @@ def _choose(patterns: Float32, donors: Float32, worth: Float32, choice: _Uses, u
                 best[n] = saved if better else best[n]
                 chosen[n] = index if better else chosen[n]
                 gain[n] = (nearest if product[n] > 0 else -nearest) if better else gain[n]
-        choice.donor[use, first : first + size] = chosen[:size]
-        choice.gain[use, first : first + size] = gain[:size]
+        for n in range(size):  # one by one: to assign a part of an array takes seconds to compile
+            choice.donor[use, first + n] = chosen[n]
+            choice.gain[use, first + n] = gain[n]
+
+
+def _order(uses: int, afresh: bool) -> Int64:
+    """In which uses are chosen, each given the others: ``afresh`` one more at a time, those before it once more."""
+    if not afresh or uses == 1:
+        return np.arange(uses)
+    return np.array([use for last in range(uses) for use in (last, *range(last if last + 1 < uses else uses))])
 
 
 @njit(cache=True, nogil=True)
-def _chosen(patterns: Float32, donors: Float32, worth: Float32, choice: _Uses, afresh: bool) -> Float32:
-    """Every use of ``choice`` chosen anew, given the others; ``afresh``: these one by one, too. Returns what is left of
-    the patterns, float32 [N, h]."""
-    uses = len(choice.donor)
-    if afresh:
-        left = patterns.copy()
-        for latest in range(uses):
-            _choose(left, donors, worth, choice, latest)
-            _add(left, donors, choice, latest, np.float32(-1))
-            for use in range(latest if latest + 1 < uses else 0):
-                _anew(left, donors, worth, choice, use)
-    else:
-        left = _left(patterns, donors, choice)
-    if not afresh or uses > 1:
-        for use in range(uses):
-            _anew(left, donors, worth, choice, use)
+def _chosen(patterns: Float32, donors: Float32, worth: Float32, choice: _Uses, order: Int64) -> Float32:
+    """Uses of ``choice`` chosen anew, given the others. Returns what is left of the patterns, float32 [N, h]."""
+    left = _left(patterns, donors, choice)
+    for use in order:
+        _add(left, donors, choice, use, np.float32(1))
+        _choose(left, donors, worth, choice, use)  # called in one place: compilers copy it into each, which takes long
+        _add(left, donors, choice, use, np.float32(-1))
     return left
 
 
@@ -223,13 +222,6 @@ def _left(patterns: Float32, donors: Float32, choice: _Uses) -> Float32:
     for use in range(len(choice.donor)):
         _add(left, donors, choice, use, np.float32(-1))
     return left
-
-
-@njit(cache=True, nogil=True)
-def _anew(left: Float32, donors: Float32, worth: Float32, choice: _Uses, use: int) -> None:
-    _add(left, donors, choice, use, np.float32(1))
-    _choose(left, donors, worth, choice, use)
-    _add(left, donors, choice, use, np.float32(-1))
 
 
 @njit(cache=True, nogil=True)
@@ -284,13 +276,16 @@ def _shift(left: Float32, users: Int64, gain: Float32, step: Float64) -> None:
 
 @njit(cache=True, nogil=True)
 def _fit(
-    patterns: Float32, weight: Float32, worth: Float32, donors: Float32, rounds: int, choice: _Uses, afresh: bool
+    patterns: Float32, weight: Float32, worth: Float32, donors: Float32, rounds: int, choice: _Uses, order: Int64
 ) -> Float32:
     """Returns what is left of the patterns. Each donor in turn is solved for, the others as they are."""
     count, height = donors.shape
-    left = _chosen(patterns, donors, worth, choice, afresh)
     before = np.inf
-    for _ in range(rounds):
+    for left_rounds in range(rounds, -1, -1):
+        left = _chosen(patterns, donors, worth, choice, order)
+        if left_rounds == 0:
+            break
+        order = np.arange(len(choice.donor))
         start, where = _users(choice.donor, count)
         gain = choice.gain.ravel()
         for k in range(count):
@@ -310,11 +305,11 @@ def _fit(
                 if error[worst] > 0:
                     moved = True
                     error[worst] = 0
-                    donors[k] = left[worst]
+                    for i in range(height):
+                        donors[k, i] = left[worst, i]
         if not moved and total >= before * (1 - _SETTLED):
             break
         before = total
-        left = _chosen(patterns, donors, worth, choice, False)
     return left
 
 

@@ -227,7 +227,8 @@ def _choose_shapes(
                 slot = (slot + 1) % slots
             if place_of[slot] < 0:
                 place_of[slot] = distinct
-                found[distinct] = own
+                for word in range(words):
+                    found[distinct, word] = own[word]
                 frequency[distinct] = 0
                 distinct += 1
             frequency[place_of[slot]] += 1
