@@ -29,7 +29,7 @@ from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.patterns import PatternSet, ReuseMap
-from prap_pim.ir.plan import INT8, LayerWeights, NetworkPlan
+from prap_pim.ir.plan import LayerWeights, NetworkPlan
 from prap_pim.mapping import fewest_crossbars
 from prap_pim.mapping.steps import dense_crossbars
 from prap_pim.methods.calibrate.config import Budgeted
@@ -340,7 +340,11 @@ class MethodStages:
             progress=self.progress,
         )
         calibration = compressed.calibration
-        result = _calibration_result(calibration, self.method, given.count) if calibration is not None else None
+        result = (
+            _calibration_result(calibration, self.method, given.count, self.chip.grain.stored_bits)
+            if calibration is not None
+            else None
+        )
         if result is not None:
             by_outputs = compressed.tuned is not None and compressed.tuned.result.taken > 0
             result = result.model_copy(update={"tuned": tuned is not None or by_outputs})
@@ -358,11 +362,14 @@ class MethodStages:
         if calibration.plans:
             plans = {name: plan.alone() for name, plan in calibration.plans.items()}
             plan = NetworkPlan(self.method.name, plans, dict.fromkeys(plans, 1.0))
-            entry.save(_calibration_result(calibration, self.method, inputs), {_CALIBRATED: plan.packed()})
+            entry.save(
+                _calibration_result(calibration, self.method, inputs, self.chip.grain.stored_bits),
+                {_CALIBRATED: plan.packed()},
+            )
         return calibration
 
 
-def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: int) -> CalibrationResult:
+def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: int, bits: int) -> CalibrationResult:
     assert isinstance(method.reuse, Budgeted)
     layers = [
         AllocationResult(
@@ -370,7 +377,7 @@ def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: 
             sensitivity_nats=layer.sensitivity,
             donors=layer.setting.donors if layer.setting else None,
             kept_positions=layer.setting.positions if layer.setting else None,
-            bits=layer.setting.bits if layer.setting else INT8,
+            bits=layer.setting.bits if layer.setting else bits,
             uses=layer.setting.uses if layer.setting else 1,
             output_error=layer.error,
         )
