@@ -6,16 +6,14 @@ from prap_pim.cost.data import priced_by_data
 from prap_pim.cost.estimate import (
     CostReport,
     LayerCost,
-    PipelinedBy,
     Timing,
     ZeroInput,
     activities,
-    check_timing,
     cost,
-    timed_by_events,
 )
 from prap_pim.cost.phase import Phase, Traced, check_counts, check_phase, of_phase
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, ou_step_stages, pipelined_latency, time_positions
+from prap_pim.cost.timing import PipelinedBy, check_events, check_timing, timed_by_events
 from prap_pim.cost.writes import Writes
 
 __all__ = [
@@ -34,6 +32,7 @@ __all__ = [
     "activity",
     "builds",
     "check_counts",
+    "check_events",
     "check_phase",
     "check_timing",
     "conventions",

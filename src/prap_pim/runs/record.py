@@ -126,6 +126,8 @@ def results_of(
         parameters=network.parameters,
         weights=_origin(config, task),
         zero_input_skipping=config.zero_input_skipping,
+        timing=config.cost.timing,
+        energy_of=config.cost.data,
         **metrics,
         minimize=[name for name in (task.metric.minimize if task.metric else ()) if name in metrics["float_metrics"]],
         chip=ChipResult(
