@@ -1,7 +1,7 @@
 """What a mapped network costs: activity (integer counts) -> schedule (seconds) -> price (joules, square metres)."""
 
 from prap_pim.cost.activity import Busiest, LayerActivity, activity
-from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
+from prap_pim.cost.adc import conventions, conversion_energy, conversion_time, warnings
 from prap_pim.cost.data import priced_by_data
 from prap_pim.cost.estimate import (
     CostReport,
@@ -46,4 +46,5 @@ __all__ = [
     "priced_by_data",
     "time_positions",
     "timed_by_events",
+    "warnings",
 ]

@@ -12,6 +12,7 @@ from prap_pim.common.notebook import html_table
 from prap_pim.common.units import TERA
 from prap_pim.cost.activity import LayerActivity, activation_bytes, activity
 from prap_pim.cost.adc import conventions
+from prap_pim.cost.adc import warnings as adc_warnings
 from prap_pim.cost.price import Instances, area, energy, leakage, total
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency
 from prap_pim.cost.writes import Writes, in_turns, programming
@@ -343,7 +344,10 @@ def cost(
     serial_s = sum(time.serial_s for time in times.values())
     serial = Timing(serial_s, 1 / serial_s)
     pipelined = Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values()))
-    writes, warnings = programming(mapping, chip, table), (*chip.warnings, *([packed] if packed and not lack else []))
+    writes, warnings = (
+        programming(mapping, chip, table),
+        (*adc_warnings(chip, table), *([packed] if packed and not lack else [])),
+    )
     if lack:
         writes, *seconds = in_turns(writes, network, mapping, counts, chip, table)
         serial, pipelined = (Timing(each, 1 / each) for each in seconds)
