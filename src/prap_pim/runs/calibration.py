@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.components import load_table
 from prap_pim.ir.plan import LayerWeights
 from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.layer import Setting
@@ -30,6 +32,15 @@ def result_of_calibration(calibration: Calibration, method: MethodConfig, inputs
     if share is not None:
         limits |= {"asked": share[1]} if share[0] == "compute" else {"budget": dict([share])}
     return CalibrationResult(inputs=inputs, changed=calibration.drop, layers=layers, share=calibration.share, **limits)
+
+
+def prices_of_budget(method: MethodConfig, chip: Chip) -> dict[str, Any]:
+    """What the energies and times depend on that a budget shares out; nothing where it shares out no such."""
+    if not isinstance(method.reuse, Budgeted) or method.reuse.share is None or method.reuse.share[0] == "compute":
+        return {}
+    figures = load_table(chip.components).figures.values()
+    values = chip.model_dump(mode="json", exclude={"name", "description", "components"})
+    return {"prices": {"chip": values, "figures": [[x.component, x.quantity, x.value] for x in figures]}}
 
 
 def calibration_of(result: CalibrationResult, plans: Mapping[str, LayerWeights]) -> Calibration:

@@ -51,7 +51,7 @@ from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.methods.tune import check_tune
 from prap_pim.results.folder import PLAN
 from prap_pim.results.run import CalibrationResult, CheckResult
-from prap_pim.runs.calibration import calibration_of, result_of_calibration
+from prap_pim.runs.calibration import calibration_of, prices_of_budget, result_of_calibration
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.metric import ACCURACY, BITS
 from prap_pim.runs.store import Store
@@ -238,6 +238,7 @@ class MethodStages:
     def depends_on(self) -> dict[str, Any]:
         """All that the compressed network depends on."""
         return {
+            **prices_of_budget(self.method, self.chip),
             "network": key_of(self.network),
             "method": self.method.model_dump(mode="json", exclude={"description"}),
             "quantize": self.config.quantize.model_dump(mode="json"),
