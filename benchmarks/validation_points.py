@@ -3,7 +3,9 @@
 from typing import NamedTuple
 
 SOURCES = {
-    "isaac": "Shafiee et al., ISCA 2016, tables I and IV and text, as quoted",
+    "isaac": "Shafiee et al., ISCA 2016, tables I and IV and text, as quoted. Areas are of the whole preset, whose"
+    " tile has an adder for partial sums at each crossbar and a shift-adder at each ADC; ISAAC's own parts by the table"
+    " alone come within 0.3 % ([checks](cost.md#what-is-checked))",
     "puma": "Ankit et al., ASPLOS 2019; parts from its authors' simulator (Aayush-Ankit/puma-simulator). Its peak of"
     " 52.31 TOPS does not follow from the time of an MVM (31.4 TOPS) and is left out",
     "forms": "Yuan et al., ISCA 2021 (arXiv 2106.09144); converters via hwcomponents-library",

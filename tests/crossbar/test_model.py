@@ -164,6 +164,30 @@ def test_lossless_bits_of_a_chip_are_enough_and_no_fewer(encoding: str) -> None:
     assert (LayerCrossbars(plan, fewer).matmul(x) != integer_matmul(plan, x)).any()
 
 
+@pytest.mark.parametrize("encoding", ["offset", "differential"])
+@pytest.mark.parametrize(("weight_bits", "cell_bits"), [(2, 2), (3, 2), (3, 3), (4, 3), (5, 5), (8, 8), (8, 7)])
+def test_lossless_bits_of_a_column_are_those_of_the_largest_sum(
+    encoding: str, weight_bits: int, cell_bits: int
+) -> None:
+    """Of wide differential cells, which hold magnitudes, a bit less: against all weights, cell by cell."""
+    base = load_chip("isaac-32nm")
+    grain = replace(base.grain, encoding=encoding, weight_bits=weight_bits, cell_bits=cell_bits)
+    chip = base.model_copy(update={"grain": grain})
+    limit = 2 ** (weight_bits - 1)
+    weights = np.arange(-limit + (encoding == "differential"), limit, dtype=np.int8)
+    plan = replace(one_filter_each(np.repeat(weights[:, None], 8, axis=1)), weight_bits=weight_bits)
+    model = CrossbarModel.of(chip)
+    sums = model.weight_slices(plan).levels(plan.donors).sum(axis=-1)  # [weight, column], every row driven
+    assert chip.lossless_adc_bits == int(sums.max()).bit_length()
+    assert model.count_range(plan) == (0, sums.max())
+    x = np.full((1, 8), -1, np.int8)  # every bit of every input is 1
+    exact = CrossbarModel.of(chip, adc_bits=chip.lossless_adc_bits)
+    assert loses_nothing(plan, exact)
+    np.testing.assert_array_equal(LayerCrossbars(plan, exact).matmul(x), integer_matmul(plan, x))
+    fewer = CrossbarModel.of(chip, adc_bits=chip.lossless_adc_bits - 1)
+    assert (LayerCrossbars(plan, fewer).matmul(x) != integer_matmul(plan, x)).any()
+
+
 def one_filter_each(donors: np.ndarray) -> LayerPlan:
     """A row group, a filter for each donor, gain 1."""
     count, height = donors.shape

@@ -38,6 +38,7 @@ RUN: dict[str, Any] = {
     "crossbar_budget": 50,
     "checked_images": 2,
     "zero_input_skipping": False,
+    "cost": {"timing": "formula", "data": "uniform"},
     "methods": [
         {"name": "dense"},
         {

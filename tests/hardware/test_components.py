@@ -2,13 +2,17 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import prap_pim
 from prap_pim.common.errors import UserError
-from prap_pim.cost.adc import conventions, conversion_energy, conversion_time
+from prap_pim.cost.adc import conventions, conversion_energy, conversion_time, warnings
 from prap_pim.cost.price import Instances, area, leakage
 from prap_pim.cost.schedule import ou_step_stages
-from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.hardware.chip import Chip, load_chip, preset_names
 from prap_pim.hardware.components import COMPONENTS, REQUIRED, load_table, table_names
+from prap_pim.results.run import Results
 
 
 @pytest.mark.parametrize("name", table_names())
@@ -124,6 +128,41 @@ def test_laws_of_a_converter(change: dict[str, str], nanoseconds: float, picojou
     table = load_table("isaac-32nm")
     assert conversion_time(chip, table) == pytest.approx(nanoseconds * 1e-9, rel=1e-9)
     assert conversion_energy(chip, table) == pytest.approx(picojoules * 1e-12, rel=1e-9)
+
+
+def test_a_converter_of_two_resolutions_is_warned_of(tmp_path: Path) -> None:
+    """Both are named: whose power it is, of how many bits, beside a resolution of the chip's or the table's own."""
+    chip, table = load_chip("isaac-32nm"), load_table("isaac-32nm")
+    assert warnings(chip, table) == ()
+    published = chip.model_copy(update={"adc_scaling": "as published"})
+    (found,) = warnings(published, table)
+    assert "its ADC of 6 bits is charged as component table isaac-32nm has it for 8 bits (adc_scaling" in found
+    for fits in ({"adc_bits": 8}, {"adc_energy": "power*bits/rate"}):  # of which the second counts the bits
+        assert warnings(published.model_copy(update=fits), table) == ()
+    mixed = tmp_path / "mixed.toml"
+    entries = (
+        'resolution = { value = 5, unit = "bit", source = "x" }',
+        'power = { value = 1, unit = "W", source = "x" }',
+    )
+    for given, borrowed, entry in zip(("resolution", "power"), ("power", "resolution"), entries, strict=True):
+        mixed.write_text(f'borrows = "prap-2023"\n[adc]\n{entry}\n')
+        (found,) = warnings(chip, load_table(mixed))
+        assert f"adc.{given} is its own, adc.{borrowed} is borrowed from prap-2023, whose ADC has 6 bits" in found
+    mixed.write_text('borrows = "prap-2023"\n[adc]\n' + "\n".join(entries))
+    assert warnings(chip, load_table(mixed)) == ()
+    for name in preset_names():
+        preset = load_chip(name)
+        assert warnings(preset, load_table(preset.components)) == preset.warnings
+
+
+def test_the_warning_reaches_reports(tmp_path: Path) -> None:
+    """Of ``estimate`` and of a run."""
+    chip = load_chip("isaac-32nm").model_copy(update={"adc_scaling": "as published"})
+    model, inputs = nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), torch.rand(8, 1, 8, 8)
+    (found,) = prap_pim.estimate(model, inputs, chip=chip).warnings
+    assert "of 6 bits is charged" in found
+    prap_pim.compare(model, inputs, methods=["dense"], chip=chip, output=tmp_path / "r")
+    assert Results.load(tmp_path / "r/results.json").chip.warnings == [found]
 
 
 def test_time_of_a_conversion_by_table(tmp_path: Path) -> None:

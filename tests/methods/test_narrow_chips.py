@@ -97,13 +97,68 @@ def test_bits_of_inputs_may_be_fewer_than_the_chips_layer_by_layer(tmp_path: Pat
 def test_what_a_narrow_chip_cannot() -> None:
     with pytest.raises(UserError, match="its inputs have 1 bits"):
         prap_pim.compress(network(), INPUTS, prap_pim.Dense(), chip=narrow(8, 1))
-    with pytest.raises(UserError, match="calibrated reuse needs a chip whose weights have 8 bits; those of 4x8 have 4"):
-        prap_pim.compress(network(), INPUTS, prap_pim.Calibrated(compute_ratio=0.5), chip=narrow(4, 8))
-    with pytest.raises(UserError, match=r"chip 4x8 has weights of 4 bits, not 8, 6: bits=\[4, 3, 2\]"):
-        prap_pim.compress(network(), INPUTS, prap_pim.LowBit(compute_ratio=0.75), chip=narrow(4, 8))
-    fits = prap_pim.compress(network(), INPUTS, prap_pim.LowBit(bits=[4, 3, 2], compute_ratio=0.75), chip=narrow(4, 8))
-    assert fits.compute_ratio <= 0.75
-    assert {plan.weight_bits for plan in fits.plan.layers.values()} <= {2, 3, 4}
+    with pytest.raises(UserError, match=r"chip 1x8: its weights have 1 bit \(weight_bits\); 2 are needed"):
+        prap_pim.compress(network(), INPUTS, prap_pim.Calibrated(compute_ratio=0.5), chip=narrow(1, 8))
+    with pytest.raises(UserError, match=r"calibrated reuse: chip 4x8 has weights of 4 bits, not 5: bits=\[4, 2\]"):
+        prap_pim.compress(network(), INPUTS, prap_pim.Calibrated(compute_ratio=0.5, bits=[5, 4, 2]), chip=narrow(4, 8))
+    with pytest.raises(UserError, match=r"lowbit: chip 4x8 has weights of 4 bits, not 8: bits=\[2\]"):
+        prap_pim.compress(network(), INPUTS, prap_pim.LowBit(compute_ratio=0.75, bits=[8, 2]), chip=narrow(4, 8))
+
+
+def all_kinds() -> nn.Module:
+    """A convolution, a depthwise one, a pointwise one, a linear layer."""
+    torch.manual_seed(0)
+    body = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU()
+    return nn.Sequential(*body, nn.Conv2d(8, 16, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 64, 10)).eval()
+
+
+BUDGETS = [{"compute_ratio": 0.6}, {"budget": {"energy": 0.7}}]
+
+
+@pytest.mark.parametrize("given", BUDGETS)
+@pytest.mark.parametrize("bits", [2, 4, 7])
+def test_donors_have_at_most_the_chips_bits(bits: int, given: dict[str, object]) -> None:
+    """And so has every layer that keeps its patterns. Budgets are of what the network takes dense on this chip."""
+    chip = narrow(bits, 8)
+    found = prap_pim.compress(all_kinds(), INPUTS, prap_pim.Calibrated(**given), chip=chip)
+    costs = prap_pim.estimate(found, chip=chip)
+    dense = prap_pim.estimate(prap_pim.compress(all_kinds(), INPUTS, prap_pim.Dense(), chip=chip), chip=chip)
+    taken = costs.ou_steps / dense.ou_steps if "compute_ratio" in given else costs.energy_j / dense.energy_j
+    assert 0.4 < taken <= next(iter(BUDGETS[0].values())) + 0.1 * ("budget" in given)
+    random = np.random.default_rng(0)
+    for plan in found.plan.layers.values():
+        assert plan.weight_bits <= bits
+        assert np.abs(plan.donors).max() <= 2 ** (plan.weight_bits - 1) - 1
+        x = random.integers(-128, 128, (7, plan.inputs)).astype(np.int8)
+        groups, fan_in = plan.inputs // plan.fan_in, plan.fan_in
+        cut = x.astype(np.int64).reshape(7, groups, fan_in), plan.weights().reshape(groups, -1, fan_in)
+        wanted = np.einsum("pgi,gfi->pgf", *cut).reshape(7, -1)
+        np.testing.assert_array_equal(LayerCrossbars(plan, CrossbarModel.of(chip)).matmul(x), wanted)
+
+
+@pytest.mark.parametrize(("bits", "offered"), [(2, {2}), (4, {3, 4}), (7, {3, 4, 5, 7})])
+def test_bits_that_nobody_chose_fit_the_chip(bits: int, offered: set[int]) -> None:
+    """7: a layer that keeps all has the chip's."""
+    found = prap_pim.compress(all_kinds(), INPUTS, prap_pim.Calibrated(compute_ratio=0.9), chip=narrow(bits, 8))
+    assert {plan.weight_bits for plan in found.plan.layers.values()} <= offered
+    own = prap_pim.compress(all_kinds(), INPUTS, prap_pim.LowBit(compute_ratio=1.0), chip=narrow(bits, 8))
+    assert {plan.weight_bits for plan in own.plan.layers.values()} == {bits}  # as near as the budget allows
+
+
+def test_a_narrow_chip_does_better_with_calibration_than_by_rounding() -> None:
+    """All of a 4-bit chip's OU steps spent on calibrated reuse: nearer to the network than nearest rounding."""
+    chip = narrow(4, 8)
+    methods = prap_pim.Dense(), prap_pim.Calibrated(compute_ratio=0.9), prap_pim.Calibrated(compute_ratio=0.4)
+    dense, most, few = (prap_pim.compress(network(), INPUTS, each, chip=chip) for each in methods)
+    assert most.check.outputs[0].sqnr_db > dense.check.outputs[0].sqnr_db + 1
+    assert few.check.outputs[0].sqnr_db < most.check.outputs[0].sqnr_db - 3
+
+
+def test_a_layer_left_whole_is_rounded_to_the_chips_bits() -> None:
+    found = prap_pim.compress(network(), INPUTS, prap_pim.Calibrated(compute_ratio=0.6), chip=narrow(4, 8), skip=["0"])
+    assert found.calibration is not None
+    assert [layer.setting is None for layer in found.calibration.layers] == [True, False]
+    assert next(iter(found.plan.layers.values())).weight_bits == 4
 
 
 def test_cells_of_a_simulation_may_have_other_bits() -> None:

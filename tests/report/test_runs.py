@@ -28,7 +28,7 @@ def test_runs_of_one_kind_can_be_compared():
     assert found.alike
     assert found.same
     assert found.sentences == (
-        "These runs have the same chip, network, data, training, seed, zero-input skipping, versions "
+        "These runs have the same chip, network, data, training, seed, zero-input skipping, costing, versions "
         "and crossbar budget.",
     )
     assert [aspect.label for aspect in aspects(two(seed=5)) if aspect.differs] == ["seed"]
@@ -41,6 +41,8 @@ def test_what_differs_is_named_with_what_follows():
     for changes, told, follows in (
         ({"chip": other, "data": "CIFAR-10", "network": "vgg16"}, "chip, network and data", [costs, answers]),
         ({"zero_input_skipping": True}, "zero-input skipping", [costs]),
+        ({"energy_of": "calibration"}, "costing", [costs]),
+        ({"timing": "events"}, "costing", [costs]),
         ({"images": {"test": 1}}, "data", [costs, answers]),
         ({"seed": 5, "weights": "trained longer"}, "training and seed", [answers]),
         ({"versions": {"prap-pim": "0.2.0"}}, "versions", []),

@@ -17,6 +17,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.files import key_of
 from prap_pim.common.settings import Settings
 from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.hardware.components import COMPONENTS
 from prap_pim.results.entries import check_entries
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.stages import MethodStages, depends_on
@@ -221,3 +222,16 @@ def test_of_the_chip_the_operation_unit_is_in_the_key() -> None:
     balanced = keys(calibrated, load_chip("isaac-32nm"))[1]  # over crossbars
     assert [keys(calibrated, other)[1] == balanced for other in (wide, adc, rows)] == [False, True, False]
     assert keys(CONFIG, load_chip("isaac-32nm"), "other data")[0] != before[0]
+
+
+@pytest.mark.parametrize("quantity", ["energy", "latency", "interval"])
+def test_what_is_compressed_to_a_budget_of_the_chip_depends_on_all_of_it(quantity: str, tmp_path: Path) -> None:
+    method = {"name": "c", "reuse": {"kind": "calibrated", "budget": {quantity: 0.5}}}
+    config, chip = {**CONFIG, "methods": [method]}, load_chip("isaac-32nm")
+    table = (COMPONENTS / "isaac-32nm.toml").read_text()
+    (tmp_path / "same.toml").write_text(table)
+    (tmp_path / "other.toml").write_text(table.replace("value = 2e-3", "value = 3e-3", 1))
+    tables = [chip.model_copy(update={"components": str(tmp_path / f"{name}.toml")}) for name in ("same", "other")]
+    others = chip.model_copy(update={"adc_bits": 4}), chip.model_copy(update={"name": "x"}), *tables
+    before = keys(config, chip)[1]
+    assert [keys(config, other)[1] == before for other in others] == [False, True, True, False]

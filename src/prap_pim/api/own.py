@@ -163,7 +163,7 @@ def compare(
         seed: of all that is random.
         progress: told how far things are.
         settings: others of a run's configuration: ``crossbar_budget``, ``checked_images``, ``mapping``, ``quantize``,
-            ``zero_input_skipping``.
+            ``zero_input_skipping``, ``cost`` (such as ``{"timing": "events"}``).
 
     Raises:
         UserError: a mistake; whatever can be known beforehand is checked before the folder is touched.

@@ -65,6 +65,18 @@ def converter_leakage(chip: Chip, table: ComponentTable) -> float:
     return table.of_bits("leakage", chip.adc_bits) if chip.adc_scaling == "by table" else table.leakage("adc")
 
 
+def warnings(chip: Chip, table: ComponentTable) -> tuple[str, ...]:
+    """Of the chip, of its table, and of an ADC that is charged the power of another resolution, one line each."""
+    found = [*chip.warnings, *table.warnings]
+    published = table("adc", "resolution")
+    if (chip.adc_scaling, chip.adc_energy) == ("as published", "power/rate") and chip.adc_bits != published:
+        found.append(
+            f"chip {chip.name}: a conversion of its ADC of {chip.adc_bits} bits is charged as component table "
+            f"{table.name} has it for {published:g} bits (adc_scaling = 'as published')"
+        )
+    return tuple(found)
+
+
 def conventions(chip: Chip, table: ComponentTable) -> tuple[str, ...]:
     """How a conversion is timed and charged, in words, with the figures that come of it; whether sums are gathered."""
     published = f"{table('adc', 'resolution'):g} bits"

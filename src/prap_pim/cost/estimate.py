@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from prap_pim.common.notebook import html_table
 from prap_pim.common.units import TERA
 from prap_pim.cost.activity import LayerActivity, activation_bytes, activity
 from prap_pim.cost.adc import conventions
-from prap_pim.cost.events import simulate
+from prap_pim.cost.adc import warnings as adc_warnings
 from prap_pim.cost.price import Instances, area, energy, leakage, total
 from prap_pim.cost.schedule import LayerTime, builds, layer_time, pipelined_latency
 from prap_pim.cost.writes import Writes, in_turns, programming
@@ -27,7 +26,6 @@ from prap_pim.results.run import above_dense
 
 _YEAR_S = 365.25 * 24 * 3600
 
-PipelinedBy = Literal["formula", "events"]
 ZeroInput = Mapping[str, NDArray[np.float64]]
 
 
@@ -346,7 +344,10 @@ def cost(
     serial_s = sum(time.serial_s for time in times.values())
     serial = Timing(serial_s, 1 / serial_s)
     pipelined = Timing(pipelined_latency(network, times), 1 / max(time.busy_s for time in times.values()))
-    writes, warnings = programming(mapping, chip, table), (*chip.warnings, *([packed] if packed and not lack else []))
+    writes, warnings = (
+        programming(mapping, chip, table),
+        (*adc_warnings(chip, table), *([packed] if packed and not lack else [])),
+    )
     if lack:
         writes, *seconds = in_turns(writes, network, mapping, counts, chip, table)
         serial, pipelined = (Timing(each, 1 / each) for each in seconds)
@@ -402,36 +403,6 @@ def _written(layer: LayerCost, writes: Writes) -> LayerCost:
 
 def _known(value: float | None, unit: str) -> str:
     return "n/a" if value is None else f"{value:.4g} {unit}".rstrip()
-
-
-def check_timing(timing: Any) -> None:
-    """
-    Raises:
-        UserError: there is no such way to time a pipeline.
-    """
-    if timing not in get_args(PipelinedBy):
-        raise UserError(f"there is no timing {timing!r}; pipelines are timed by {' or '.join(get_args(PipelinedBy))}")
-
-
-def timed_by_events(report: CostReport, network: Network, table: ComponentTable | None = None) -> CostReport:
-    """The same with pipelined times that are simulated position by position, messages waiting for one another.
-
-    Args:
-        report: of ``cost``.
-        network: that it is of.
-        table: as for ``cost``.
-
-    Raises:
-        UserError: the package simpy is not installed, or the network is written in turns.
-    """
-    if report.writes.turns > 1:
-        raise UserError("events: a network that is larger than the chip is timed by the formula alone")
-    counts = {layer.name: layer.activity for layer in report.layers}
-    table = table or load_table(report.chip.components)
-    found = simulate(network, report.mapping, counts, report.chip, table)
-    told = "pipelined times are simulated, event by event: messages wait for one another"
-    pipelined = Timing(found.latency_s, 1 / found.interval_s)
-    return replace(report, pipelined=pipelined, conventions=(*report.conventions, told))
 
 
 def _above_dense(network: Network, method: str, layers: Iterable[LayerCost], chip: Chip) -> str:

@@ -117,7 +117,7 @@ class CrossbarModel(Settings):
         """The lowest and the highest count of an ideal bitline, or of the combined bitlines of a weight."""
         weights, driven = self.weight_slices(plan), int(plan.rows.shape[1]) * self.input_slices.largest_digit
         if self.conversions == "per column":
-            return 0, driven * weights.largest_level
+            return 0, driven * weights.highest_stored
         low, high = combined_range(weights.bits, weights.encoding)
         return driven * low, driven * high
 

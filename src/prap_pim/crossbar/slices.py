@@ -96,6 +96,15 @@ class WeightSlices:
         """The highest level of a cell."""
         return (1 << self.width) - 1
 
+    @property
+    def highest_stored(self) -> int:
+        """The highest level that a weight gives a cell: magnitudes of differential weights may have fewer bits."""
+        return (
+            min(self.largest_level, (1 << (self.bits - 1)) - 1)
+            if self.encoding == "differential"
+            else self.largest_level
+        )
+
     def levels(self, weights: NDArray[np.int8]) -> NDArray[np.int64]:
         """int8 [..., h] to the levels of the cells, int64 [..., columns, h]."""
         values = weights.astype(np.int64)[..., None, :]

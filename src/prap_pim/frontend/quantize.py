@@ -81,8 +81,10 @@ class QuantizeConfig(Settings):
         """With the bits of the chip's inputs, where they are fewer than 8 and nothing was said.
 
         Raises:
-            UserError: more were asked for.
+            UserError: more were asked for, or its weights have a single bit.
         """
+        if chip.grain.stored_bits < 2:
+            raise UserError(f"chip {chip.name}: its weights have 1 bit (weight_bits); 2 are needed")
         most, given = min(INT8, chip.grain.input_bits), self.input_bits
         needed = max([2, *(given.values() if isinstance(given, dict) else [given] if given else [])])
         if needed > most:

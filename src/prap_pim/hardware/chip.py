@@ -196,7 +196,8 @@ class Chip(Settings):
     @property
     def lossless_adc_bits(self) -> int:
         """ADC bits that tell apart every sum that the column of an OU can have."""
-        grain, low, high = self.grain, 0, 2**self.grain.cell_bits - 1
+        grain, low = self.grain, 0
+        high = 2 ** min(grain.cell_bits, grain.weight_bits - (grain.encoding == "differential")) - 1  # of one cell
         if self.conversions == "per weight":
             low, high = combined_range(grain.weight_bits, grain.weight_encoding)
         driven = grain.ou_rows * (2**grain.dac_bits - 1)

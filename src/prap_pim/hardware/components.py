@@ -1,7 +1,7 @@
 """Component tables: every figure with its unit and its source, from a TOML file. A missing one is an error."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -81,6 +81,7 @@ class ComponentTable:
 
     name: str
     figures: Mapping[tuple[str, str], UsedFigure]
+    warnings: tuple[str, ...] = ()  # what is allowed but probably not meant, one line each
 
     def __call__(self, component: str, quantity: str) -> float:
         """The value of a figure.
@@ -180,4 +181,19 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
     for quantity in ("rate", "resolution"):
         if figures["adc", quantity].value == 0:
             raise UserError(f"{origin}: adc.{quantity} must be greater than 0")
-    return ComponentTable(origin, figures)
+    return ComponentTable(origin, figures, tuple(_mixed_converter(origin, content.get("adc", {}), lender, lent)))
+
+
+def _mixed_converter(
+    origin: str, own: Mapping[str, object], lender: str | None, lent: Mapping[tuple[str, str], UsedFigure]
+) -> Iterator[str]:
+    """An ADC of a resolution of its own with a power, or a power with a resolution, that is another's."""
+    given, other = {"power", "resolution"} & own.keys(), {"power", "resolution"} - own.keys()
+    if lender is None or not given or not other:
+        return
+    (mine,), (borrowed,) = given, other
+    bits = lent["adc", "resolution"].value
+    yield (
+        f"component table {origin}: adc.{mine} is its own, adc.{borrowed} is borrowed from {lender}, whose ADC has "
+        f"{bits:g} bits: give both"
+    )

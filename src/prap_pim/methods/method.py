@@ -131,6 +131,7 @@ class Calibrated(Method, CalibratedReuse):
         shapes: what the filters of a 3x3 layer that share donors may keep of a kernel: 9 positions (all of it), 8 or 4;
             the budget chooses for each layer. A layer whose OU rows none of them fills keeps all of it.
         bits: of donors, 2 to 8; the budget chooses among them for each layer. Donors of b bits take b / 8 of the OUs.
+            Left out, they are at most the bits of the chip's weights.
         uses: donors, at most, whose sum a filter takes of a row group. A further use costs no OU steps, but a partial
             sum and an index entry.
         balance: for a pipeline of layers, whose interval its slowest layer sets: no layer takes longer than the
@@ -165,7 +166,7 @@ class LowBit(Method, LowBits):
         budget: as for ``Calibrated``.
         max_drop: as for ``Calibrated``.
         bits: 2 to 8, of a weight; the budget chooses among them for each layer. A layer of b bits takes b / 8 of the
-            OUs. No indices are needed.
+            OUs. No indices are needed. Left out, they are at most the bits of the chip's weights.
         balance: as for ``Calibrated``.
         mimic: likewise.
         damping: likewise.

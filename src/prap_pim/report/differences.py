@@ -108,6 +108,7 @@ def aspects(runs: Sequence[NamedRun]) -> list[Aspect]:
         aspect("training", lambda r: r.weights, "answers"),
         aspect("seed", lambda r: str(r.seed), "answers"),
         aspect("zero-input skipping", lambda r: "on" if r.zero_input_skipping else "off", "costs"),
+        aspect("costing", lambda r: f"pipelined times by {r.timing}, energy of {r.energy_of} data", "costs"),
         aspect("versions", lambda r: ", ".join(f"{name} {version}" for name, version in r.versions.items())),
         aspect("crossbar budget", lambda r: count(r.methods[0].at_budget.budget)),
         aspect("methods", lambda r: ", ".join(method.name for method in r.methods)),
@@ -139,6 +140,7 @@ _TOLD = {
     "training": "training",
     "checkpoint": "training",
     "zero_input_skipping": "zero-input skipping",
+    "cost": "costing",
     "crossbar_budget": "crossbar budget",
     "methods": "methods",
 }

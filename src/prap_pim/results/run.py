@@ -338,6 +338,8 @@ class Results(_Frozen):
     parameters: int
     weights: str  # where they come from
     zero_input_skipping: bool  # for all methods alike: OUs whose input bits are all 0 are not read
+    timing: Literal["formula", "events"] = "formula"  # of the pipelined times
+    energy_of: Literal["uniform", "calibration"] = "uniform"  # whose data the energy is that of
     float_accuracy: float | None  # the trained network before compression; 0..1; None: not measured
     float_bits_per_byte: float | None = None  # of the same network; None: no bytes, or not measured
     float_metrics: dict[str, float] = Field(default={})  # of the same network: what else the user's own metric gives

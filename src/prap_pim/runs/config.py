@@ -12,6 +12,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.imports import Import
 from prap_pim.common.settings import Settings, nearest, read_yaml
 from prap_pim.common.texts import shown_value
+from prap_pim.cost import PipelinedBy
 from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.method import METHODS
@@ -58,6 +59,20 @@ def _located(value: Any, root: str) -> Any:
     return value
 
 
+class CostConfig(Settings):
+    """How a plan is costed, where there is a choice.
+
+    Attributes:
+        timing: of the pipelined times, as in ``estimate``: by formula, layer by layer, or by a simulation in which
+            messages of all layers wait for one another ("events").
+        data: whose energy is told: that of uniform data, which is the component table's, or what the calibration inputs
+            and the stored weights take ("calibration").
+    """
+
+    timing: PipelinedBy = "formula"
+    data: Literal["uniform", "calibration"] = "uniform"
+
+
 class MetricConfig(Import):
     """What a network is worth: a function of a module, and of the test data if it takes them.
 
@@ -86,6 +101,7 @@ class RunConfig(Settings):
     crossbar_budget: int | None = Field(default=None, ge=1, le=10**9)  # for every method; None: what dense takes
     checked_images: int | None = Field(default=None, ge=0, le=10**9)  # that go through every cell; None: all
     zero_input_skipping: bool = False  # do not read OUs whose input bits are all 0, for all methods alike
+    cost: CostConfig = CostConfig()
     output: Path = Path("runs/run")
 
     @field_validator("methods", mode="before")
@@ -103,6 +119,12 @@ class RunConfig(Settings):
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise ValueError(f"methods.{index}.name: two methods are called {self.methods[index].name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_energy(self) -> Self:
+        if self.zero_input_skipping and self.cost.data == "calibration":
+            raise ValueError("cost.data: the energy of calibration inputs is that of a chip that skips no zero inputs")
         return self
 
     @staticmethod

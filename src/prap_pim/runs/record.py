@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prap_pim.cost import CostReport, conventions
+from prap_pim.cost import CostReport, conventions, warnings
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
@@ -126,6 +126,8 @@ def results_of(
         parameters=network.parameters,
         weights=_origin(config, task),
         zero_input_skipping=config.zero_input_skipping,
+        timing=config.cost.timing,
+        energy_of=config.cost.data,
         **metrics,
         minimize=[name for name in (task.metric.minimize if task.metric else ()) if name in metrics["float_metrics"]],
         chip=ChipResult(
@@ -134,7 +136,7 @@ def results_of(
             geometry=geometry,
             figures=[Figure(**vars(figure)) for figure in table.figures.values()],
             conventions=list(conventions(chip, table)),
-            warnings=list(chip.warnings),
+            warnings=list(warnings(chip, table)),
             cells_per_crossbar=chip.crossbar_rows * chip.crossbar_columns,
             ous_per_crossbar=chip.ous_per_crossbar,
         ),

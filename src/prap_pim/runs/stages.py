@@ -21,20 +21,20 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of, file_digest, key_of
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
 from prap_pim.common.settings import Settings
-from prap_pim.cost import CostReport, ZeroInput, cost
-from prap_pim.crossbar import CrossbarModel, Metrics, OnCrossbars, compressed_model, zero_input_rates
+from prap_pim.cost import CostReport, ZeroInput, check_events, cost, priced_by_data, timed_by_events
+from prap_pim.crossbar import CrossbarModel, Metrics, OnCrossbars, compressed_model, data_rates, zero_input_rates
 from prap_pim.frontend import Captured
 from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.patterns import PatternSet, ReuseMap
-from prap_pim.ir.plan import INT8, LayerWeights, NetworkPlan
+from prap_pim.ir.plan import LayerWeights, NetworkPlan
+from prap_pim.ir.rates import DataRates
 from prap_pim.mapping import fewest_crossbars
 from prap_pim.mapping.steps import dense_crossbars
 from prap_pim.methods.calibrate.config import Budgeted
-from prap_pim.methods.calibrate.layer import Setting
-from prap_pim.methods.calibrate.network import Allocated, Calibration, check_budget
+from prap_pim.methods.calibrate.network import Calibration, check_budget
 from prap_pim.methods.calibrate.train_donors import train_donors
 from prap_pim.methods.compress import (
     assign,
@@ -50,7 +50,8 @@ from prap_pim.methods.method import settled
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.methods.tune import check_tune
 from prap_pim.results.folder import PLAN
-from prap_pim.results.run import AllocationResult, CalibrationResult, CheckResult
+from prap_pim.results.run import CalibrationResult, CheckResult
+from prap_pim.runs.calibration import calibration_of, prices_of_budget, result_of_calibration
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.metric import ACCURACY, BITS
 from prap_pim.runs.store import Store
@@ -61,6 +62,7 @@ from prap_pim.training.models.own import OnnxNetwork
 DIGITAL = "digital.safetensors"  # of a method's folder beside the plan, as these
 _CALIBRATED = "calibrated.safetensors"
 _ZERO_INPUTS = "zero-inputs.safetensors"
+_DATA_RATES = "data-rates.safetensors"
 _BATCH = 100  # inputs at a time; results do not depend on it
 _PACKAGES = ("prap-pim", "torch", "numpy", "numba", "scikit-learn")
 
@@ -85,6 +87,8 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
         UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
     """
     config.quantize.on(chip).check_names([layer.name for layer in captured.network.layers])
+    if by_events := config.cost.timing == "events":
+        check_events(cost(captured.network, plan_for_costs(captured, chip), chip, config.mapping))
     for method in counted(config.methods, told):
         names = [layer.name for layer in captured.network.layers]
         changed = changed_layers(method, captured.network)
@@ -94,8 +98,10 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
             continue  # what it will find takes no more OUs than the dense plan
         plans = planned(assign(changed, captured.network, chip), captured.network, chip)
         plan = plan_for_costs(captured, chip, method.name, plans)
-        cost(captured.network, plan, chip, config.mapping)
+        own = cost(captured.network, plan, chip, config.mapping)
         cost(captured.network, plan, chip, crossbars=crossbar_budget(config, captured.network, plan, chip))
+        if by_events:
+            check_events(own)
 
 
 def train_network(
@@ -232,6 +238,7 @@ class MethodStages:
     def depends_on(self) -> dict[str, Any]:
         """All that the compressed network depends on."""
         return {
+            **prices_of_budget(self.method, self.chip),
             "network": key_of(self.network),
             "method": self.method.model_dump(mode="json", exclude={"description"}),
             "quantize": self.config.quantize.model_dump(mode="json"),
@@ -278,10 +285,33 @@ class MethodStages:
         budget = crossbar_budget(self.config, network, plan, self.chip) if at_budget else None
         mappings: list[dict[str, Any]] = [{"mode": self.config.mapping}, {"crossbars": budget}]
         reports = [
-            cost(network, plan, self.chip, zero_input=zero_input, **mapping)
+            self._as_asked(cost(network, plan, self.chip, zero_input=zero_input, **mapping), network)
             for mapping in counted(mappings[: 1 + at_budget], phase(self.progress, f"{self.method.name}: costs"))
         ]
         return Costs(reports[0], budget, reports[1] if at_budget else None)
+
+    def _as_asked(self, report: CostReport, network: Network) -> CostReport:
+        """With the times and energies that the configuration asks for."""
+        if self.config.cost.data == "calibration":
+            report = priced_by_data(report, self._data_rates)
+        return timed_by_events(report, network) if self.config.cost.timing == "events" else report
+
+    @cached_property
+    def _data_rates(self) -> dict[str, DataRates]:
+        """How much the calibration inputs drive the crossbars."""
+
+        def measured() -> tuple[Settings, dict[str, bytes]]:
+            told = phase(self.progress, f"{self.method.name}: data")
+            of_layers = data_rates(*self.saved, self.task.calibration, CrossbarModel.of(self.chip), _BATCH, told)
+            arrays = {f"{name}/{what}": x for name, rates in of_layers.items() for what, x in vars(rates).items()}
+            return Settings(), {_DATA_RATES: save_arrays(arrays)}
+
+        self.store.get("data-rates", self.depends_on, Settings, measured)
+        found: dict[str, dict[str, Any]] = {}
+        for name, array in load_arrays(self.store.path / _DATA_RATES).items():
+            layer, what = name.rsplit("/", 1)
+            found.setdefault(layer, {})[what] = array
+        return {layer: DataRates(**arrays) for layer, arrays in found.items()}
 
     def accuracy(self) -> Accuracy:
         """How well the compressed network tells the test labels: in float arithmetic, and on the bit-true crossbars.
@@ -340,7 +370,11 @@ class MethodStages:
             progress=self.progress,
         )
         calibration = compressed.calibration
-        result = _calibration_result(calibration, self.method, given.count) if calibration is not None else None
+        result = (
+            result_of_calibration(calibration, self.method, given.count, self.chip.grain.stored_bits)
+            if calibration is not None
+            else None
+        )
         if result is not None:
             by_outputs = compressed.tuned is not None and compressed.tuned.result.taken > 0
             result = result.model_copy(update={"tuned": tuned is not None or by_outputs})
@@ -353,46 +387,16 @@ class MethodStages:
         before = digest_of(*(layer.weight.tobytes() for layer in captured.network.layers))
         entry = self.store.entry("calibration", {**self.depends_on, "weights": before})
         if (kept := entry.load(CalibrationResult)) is not None:
-            return _calibration(kept, NetworkPlan.load(self.store.path / _CALIBRATED).layers)
+            return calibration_of(kept, NetworkPlan.load(self.store.path / _CALIBRATED).layers)
         calibration = compute()
         if calibration.plans:
             plans = {name: plan.alone() for name, plan in calibration.plans.items()}
             plan = NetworkPlan(self.method.name, plans, dict.fromkeys(plans, 1.0))
-            entry.save(_calibration_result(calibration, self.method, inputs), {_CALIBRATED: plan.packed()})
+            entry.save(
+                result_of_calibration(calibration, self.method, inputs, self.chip.grain.stored_bits),
+                {_CALIBRATED: plan.packed()},
+            )
         return calibration
-
-
-def _calibration_result(calibration: Calibration, method: MethodConfig, inputs: int) -> CalibrationResult:
-    assert isinstance(method.reuse, Budgeted)
-    layers = [
-        AllocationResult(
-            name=layer.name,
-            sensitivity_nats=layer.sensitivity,
-            donors=layer.setting.donors if layer.setting else None,
-            kept_positions=layer.setting.positions if layer.setting else None,
-            bits=layer.setting.bits if layer.setting else INT8,
-            uses=layer.setting.uses if layer.setting else 1,
-            output_error=layer.error,
-        )
-        for layer in calibration.layers
-    ]
-    share = method.reuse.share
-    limits: dict[str, Any] = {"limit": method.reuse.max_drop}
-    if share is not None:
-        limits |= {"asked": share[1]} if share[0] == "compute" else {"budget": dict([share])}
-    return CalibrationResult(inputs=inputs, changed=calibration.drop, layers=layers, share=calibration.share, **limits)
-
-
-def _calibration(result: CalibrationResult, plans: Mapping[str, LayerWeights]) -> Calibration:
-    """What a result and plans tell of; which layers were held back they do not."""
-    settings = [
-        Setting(x.donors, x.kept_positions, x.bits, x.uses) if x.donors is not None else None for x in result.layers
-    ]
-    layers = tuple(
-        Allocated(layer.name, layer.sensitivity_nats, setting, layer.name in plans, layer.output_error)
-        for layer, setting in zip(result.layers, settings, strict=True)
-    )
-    return Calibration(plans, layers, result.changed, (), None, result.share)
 
 
 @dataclass(frozen=True, eq=False)

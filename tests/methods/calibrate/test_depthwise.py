@@ -1,5 +1,6 @@
 """Filters that share nothing: which weights go, against every subset, and the plan of those that stay."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -13,6 +14,7 @@ from prap_pim.frontend import capture
 from prap_pim.frontend.quantize import QuantizeConfig
 from prap_pim.ir.network import Layer
 from prap_pim.methods.calibrate.depthwise import Depthwise
+from prap_pim.methods.calibrate.lowbit import few_weights
 from prap_pim.methods.calibrate.problem import LayerInputs
 from tests.methods.calibrate.networks import GRAIN, compress, plan_ratio
 from tests.reference.calibrate import slow_covariance, slow_kept
@@ -92,13 +94,33 @@ def test_its_plan_has_the_weights_as_int8(kernel: tuple[int, int], count: int):
     layer.weight[:] *= np.array([1, 1000, 1, 1e-3, 1, 0], np.float32).reshape(-1, 1, 1, 1)
     problem = problem_of(layer, 1)
     weights, _ = problem.kept(count)
-    plan = problem.plan(count, GRAIN)
+    plan = few_weights(problem, count, GRAIN)
     assert (plan.filters, plan.fan_in, plan.groups) == (6, kernel[0] * kernel[1], 6 * -(-count // 8))
     assert plan.donors_per_group.tolist() == [1] * plan.groups
     steps = np.abs(weights).max(1) / 127
     np.testing.assert_allclose(plan.step, np.where(steps > 0, steps, 1), rtol=1e-6)
     assert (np.abs(plan.real_weights() - weights) <= 0.5001 * steps[:, None]).all()
     assert (np.count_nonzero(plan.real_weights(), axis=1) <= count).all()
+
+
+@pytest.mark.parametrize(("bits", "count"), [(4, 8), (2, 5), (3, 1)])
+def test_fewer_bits_are_rounded_to_make_good_one_anothers_errors(bits: int, count: int):
+    """Nearer than each weight rounded by itself, with its best step of a thousand."""
+    grain, problem = replace(GRAIN, weight_bits=bits), problem_of(layer_of(6, (3, 3)), 1)
+    plan, (weights, kept) = few_weights(problem, count, grain), problem.kept(count)
+    largest = 2 ** (bits - 1) - 1
+    assert plan.weight_bits == bits
+    assert np.abs(plan.donors).max() <= largest
+    assert not plan.real_weights()[~kept].any()
+    best = np.full(6, np.inf)
+    for scale in np.linspace(0.001, 1, 1000):
+        steps = scale * np.abs(weights).max(1, keepdims=True) / largest
+        error = np.clip(np.rint(weights / steps), -largest, largest) * steps - problem.target
+        best = np.minimum(best, np.einsum("ot,otu,ou->o", error, problem.hessian, error))
+    error = plan.real_weights() - problem.target
+    found = np.einsum("ot,otu,ou->o", error, problem.hessian, error)
+    assert found.sum() < 1.02 * best.sum()
+    assert problem.error(plan.real_weights()) > problem.errors([count])[0]
 
 
 def test_the_metric_is_that_of_a_loop_filter_by_filter():

@@ -156,6 +156,18 @@ def test_a_chip_that_cannot_be_is_a_trial_without_figures(tmp_path: Path):
         ({"space": {"method": ["dense", "parp"]}}, "the base has no method 'parp' (did you mean 'prap'?)"),
         ({"space": {"chip": ["isaac-32n"]}}, "no chip 'isaac-32n' (did you mean 'isaac-32nm'?)"),
         ({"space": {"chip.adc_bits": [4, 40]}}, "chip.adc_bits: must be at most 16"),
+        (
+            {"space": {"chip.crossbars_per_adc": [1, 2, 3]}},
+            "chip.crossbars_per_adc: 3 is possible on no chip: crossbars_per_adc (3) must divide crossbars_per_pe (8)",
+        ),
+        (
+            {"space": {"chip.crossbars_per_adc": [1, 2, 3, 5], "chip.crossbars_per_pe": [4, 6, 8]}},
+            "chip.crossbars_per_adc: 5 is possible on no chip: crossbars_per_adc (5) must divide crossbars_per_pe (8)",
+        ),
+        (
+            {"space": {"chip.grain.ou_rows": [8, 256], "chip.crossbar_rows": {"low": 64, "high": 128, "step": 64}}},
+            "chip.grain.ou_rows: 256 is possible on no chip: an OU of 256 rows does not fit a crossbar of 128 rows",
+        ),
         ({"space": {"chip.grain.ou_rows": ["8"]}}, "ou_rows must be a whole number, not '8'"),
         ({"space": {"methods.prap.reuse.keep": [0.5, 2]}}, "keep: must be at most 1, not 2"),
         ({"space": {"crossbar_budget": {"low": 0, "high": 9}}}, "crossbar_budget: must be at least"),

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from prap_pim.common.settings import Settings
+from prap_pim.hardware.grain import Grain
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 
@@ -107,3 +108,11 @@ class LowBits(_Budget):
 
 
 Budgeted = CalibratedReuse | LowBits
+
+
+def fitting(config: Budgeted, grain: Grain) -> Budgeted:
+    """The settings on a chip: numbers of bits that nobody chose are at most those of its weights."""
+    if config.bits != type(config).model_fields["bits"].default:
+        return config
+    fits = dict.fromkeys(min(each, max(2, grain.stored_bits)) for each in config.bits)
+    return config.model_copy(update={"bits": tuple(fits)})

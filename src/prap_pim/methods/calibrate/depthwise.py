@@ -24,7 +24,6 @@ from prap_pim.ir.plan import LayerWeights
 Float64 = NDArray[np.float64]
 
 _ROWS_AT_ONCE = 1 << 23  # numbers laid out
-_LARGEST = 127
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,17 +135,17 @@ class Depthwise:
     def _cost(self, error: Float64) -> float:
         return float(np.einsum("ot,otu,ou->o", error, self.hessian, error) @ self.weight)
 
-    def plan(self, count: int, grain: Grain) -> LayerWeights:
-        """With ``count`` weights of each filter, int8, each filter's step its own."""
-        return kept_plan(self.layer, *self.kept(count), grain)
 
+def kept_plan(layer: Layer, weights: Float64, kept: NDArray[np.bool_], steps: Float64, grain: Grain) -> LayerWeights:
+    """Of some of each filter's weights, equally many of all.
 
-def kept_plan(layer: Layer, weights: Float64, kept: NDArray[np.bool_], grain: Grain) -> LayerWeights:
-    """Of some of each filter's weights, equally many of all: float64 [O, T], and which are kept, bool [O, T]."""
+    Args:
+        weights: float64 [O, T]; those that are kept are rounded to multiples of ``steps``.
+        kept: bool [O, T].
+        steps: float64 [O], with which the weights fit the bits that the chip stores.
+    """
     filters, taps = weights.shape
     count = int(kept[0].sum())
-    largest = np.abs(weights).max(1)
-    steps = np.where(largest > 0, largest / _LARGEST, 1.0)
     groups = grain.row_groups(count)
     padded = groups * grain.ou_rows
     chosen = np.argsort(~kept, axis=1, kind="stable")[:, :count]  # ascending
@@ -169,6 +168,7 @@ def kept_plan(layer: Layer, weights: Float64, kept: NDArray[np.bool_], grain: Gr
         step=steps.astype(np.float32),
         bias=np.zeros(filters, np.float32),
         convolution_groups=layer.groups,
+        weight_bits=grain.stored_bits,
     )
 
 

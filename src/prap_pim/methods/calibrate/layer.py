@@ -55,6 +55,11 @@ class Setting:
     uses: int = 1
 
 
+def every_pattern(layer: Layer, grain: Grain) -> Setting:
+    """All patterns of a layer, or of each of its groups, in the bits in which the chip stores weights."""
+    return Setting(layer.filters // layer.groups, bits=grain.stored_bits)
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What is to be approximated, and in which metric. O filters, R im2col rows.

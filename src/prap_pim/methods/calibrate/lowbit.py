@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer
 from prap_pim.ir.patterns import ReuseMap, plan_weights
-from prap_pim.ir.plan import LayerWeights
+from prap_pim.ir.plan import INT8, LayerWeights, largest_integer
 from prap_pim.mapping.steps import ou_steps
-from prap_pim.methods.calibrate.depthwise import Depthwise
+from prap_pim.methods.calibrate.depthwise import Depthwise, kept_plan
 from prap_pim.methods.calibrate.hessian import upper_factor
 from prap_pim.methods.calibrate.layer import Setting
 from prap_pim.methods.calibrate.problem import Parts
@@ -62,6 +62,24 @@ def low_bit(problem: Depthwise | Parts, bits: int, grain: Grain) -> LayerWeights
     with np.errstate(over="ignore"):  # the plan tells what is not finite
         matrix = (whole * steps[:, None]).astype(np.float32)
     return plan_weights(layer.name, matrix, patterns, ReuseMap.none(patterns), steps, bits)
+
+
+def few_weights(problem: Depthwise, count: int, grain: Grain) -> LayerWeights:
+    """A layer with ``count`` weights of each filter, each filter's step its own, in the bits that the chip stores.
+
+    int8 weights are rounded one by one, those of fewer bits so that they make good one another's errors.
+    """
+    weights, kept = problem.kept(count)
+    if (bits := grain.stored_bits) == INT8:
+        largest = np.abs(weights).max(1)
+        return kept_plan(
+            problem.layer, weights, kept, np.where(largest > 0, largest / largest_integer(bits), 1.0), grain
+        )
+    size = len(weights), count
+    hessian = problem.hessian[kept[:, :, None] & kept[:, None]].reshape(*size, count)
+    whole, steps, _ = Rounding(weights[kept].reshape(size), hessian).in_bits(bits)
+    weights[kept] = (whole * steps[:, None]).ravel()
+    return kept_plan(problem.layer, weights, kept, steps, grain)
 
 
 def expected(problem: Depthwise | Parts, bits: Sequence[int]) -> list[float]:
@@ -113,7 +131,7 @@ class Rounding:
         """
         count = len(self.target)
         slices = [slice(i, min(count, i + _FILTERS_AT_A_TIME)) for i in range(0, count, _FILTERS_AT_A_TIME)]
-        whole, steps, cost = zip(*(self._some(some, 2 ** (bits - 1) - 1) for some in slices), strict=True)
+        whole, steps, cost = zip(*(self._some(some, largest_integer(bits)) for some in slices), strict=True)
         return np.concatenate(whole), np.concatenate(steps), np.concatenate(cost)
 
     def _some(self, some: slice, largest: int) -> tuple[Float64, Float64, Float64]:

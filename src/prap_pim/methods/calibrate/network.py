@@ -21,10 +21,10 @@ from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.plan import INT8, LayerWeights
 from prap_pim.mapping.steps import dense_crossbars, dense_steps
 from prap_pim.methods.calibrate.allocate import Offer, allocate, filled
-from prap_pim.methods.calibrate.config import Budgeted
+from prap_pim.methods.calibrate.config import Budgeted, fitting
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.layer import Setting, block_count
-from prap_pim.methods.calibrate.lowbit import keeps_all, low_bit
+from prap_pim.methods.calibrate.lowbit import few_weights, keeps_all, low_bit
 from prap_pim.methods.calibrate.prices import Charges, Prices, Steps
 from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
 from prap_pim.methods.calibrate.survey import (
@@ -171,11 +171,7 @@ def check_budget(network: Network, config: Budgeted, chip: Chip, whole: Collecti
         UserError: the budget is less than the least that the layers can take; names those that take most of it. Or
             the chip's weights have too few bits.
     """
-    stored = chip.grain.stored_bits
-    if stored < INT8 and not config.own:
-        raise UserError(
-            f"{config.title} needs a chip whose weights have {INT8} bits; those of {chip.name} have {stored}"
-        )
+    config, stored = fitting(config, chip.grain), chip.grain.stored_bits
     if wide := [str(each) for each in config.bits if each > stored]:
         fits = ", ".join(str(each) for each in config.bits if each <= stored) or f"{stored}"
         raise UserError(
@@ -219,8 +215,9 @@ class _Job:
     ) -> None:
         assert isinstance(request.method.reuse, Budgeted)
         self.captured, self.batches, self.judges = captured, given.batches, given.judges
-        self.config, self.seed, self.quantize = request.method.reuse, request.seed, request.quantize
         self.chip, self.grain = request.chip, request.chip.grain
+        self.config = fitting(request.method.reuse, self.grain)
+        self.seed, self.quantize = request.seed, request.quantize
         self.phase = self._name = request.method.name
         self.untouched, self.progress = untouched, progress
         self.layers = {layer.name: layer for layer in captured.network.layers}
@@ -371,7 +368,7 @@ class _Job:
         def decide(layer: Layer, now: list[Tensor], then: list[Tensor] | None) -> Decision:
             nonlocal shown
             setting = settings.get(layer.name)
-            if setting == Setting(layer.filters // layer.groups):
+            if setting is not None and setting.bits == INT8 and keeps_all(layer, setting):
                 setting = None
             changes = setting is not None or (then is not None and layer.name not in self.untouched)
             later, weight = self.later.get(layer.name, []), self.survey.weights.get(layer.name)
@@ -398,7 +395,7 @@ class _Job:
         elif keeps_all(layer, setting):
             plan = low_bit(problem, setting.bits, self.grain)
         elif isinstance(problem, Depthwise):
-            plan = problem.plan(setting.positions or 0, self.grain)
+            plan = few_weights(problem, setting.positions or 0, self.grain)
         else:
             uses = layer.filters * block_count(next(layer.by_group()), setting.positions, self.grain)
             worth = rate * self.prices.of_use(layer, setting)  # of one use, in nats

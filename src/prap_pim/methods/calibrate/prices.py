@@ -27,7 +27,7 @@ from prap_pim.mapping import map_layer, map_network
 from prap_pim.mapping.steps import dense_steps, ou_steps, ous
 from prap_pim.methods.calibrate.config import Budgeted, Quantity
 from prap_pim.methods.calibrate.depthwise import kept_plan
-from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, most_shapes
+from prap_pim.methods.calibrate.layer import Setting, blocks, donors_together, every_pattern, most_shapes
 from prap_pim.methods.calibrate.lowbit import keeps_all
 from prap_pim.methods.calibrate.problem import shares_nothing
 from prap_pim.methods.calibrate.survey import most_steps
@@ -115,7 +115,7 @@ class Charges(Prices):
         self._cores: dict[Any, tuple[float, int]] = {}
 
     def of(self, layer: Layer, setting: Setting) -> float:
-        dense = Setting(layer.filters // layer.groups)
+        dense = every_pattern(layer, self.chip.grain)
         if setting == dense:
             return self.dense[layer.name]
         return self._in_place(layer, self._of_core(layer, setting), self._core(layer, dense)[0])
@@ -186,7 +186,7 @@ def example(layer: Layer, setting: Setting, grain: Grain, fewer: bool = False) -
     if shares_nothing(layer):
         size = layer.filters, layer.fan_in
         kept = np.broadcast_to(np.arange(layer.fan_in) < (setting.positions or layer.fan_in), size)
-        return kept_plan(layer, np.ones(size), kept, grain)
+        return kept_plan(layer, np.ones(size), kept, np.ones(layer.filters), grain)
     part = next(layer.by_group())
     shapes = 1 if setting.positions is None else min(part.filters, most_shapes(setting, grain))
     rows = []  # of a row group each

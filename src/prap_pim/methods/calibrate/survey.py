@@ -24,7 +24,7 @@ from prap_pim.methods.calibrate.allocate import Offer
 from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.depthwise import Depthwise
 from prap_pim.methods.calibrate.fisher import filter_weights
-from prap_pim.methods.calibrate.layer import Setting, block_count, donors_together, most_ous, shapes_fit
+from prap_pim.methods.calibrate.layer import Setting, block_count, donors_together, every_pattern, most_ous, shapes_fit
 from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_back, shares_nothing
 
 _INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
@@ -207,14 +207,15 @@ class Surveyor:
         how = (_ROWS, seed, 0.0, self.config.damping)
         problem: Depthwise | Parts = given.depthwise(*how) if shares_nothing(layer) else given.parts(*how)
         if isinstance(problem, Depthwise) or self.config.own:
-            plan = lowbit.low_bit(problem, lowbit.PROBE_BITS, self.grain)
+            plan = lowbit.low_bit(problem, min(lowbit.PROBE_BITS, self.grain.stored_bits), self.grain)
             error, errors = problem.error(plan.real_weights()), self._errors_of_own(problem)
         else:
-            probe = Setting(self._full_ous(layer.filters / layer.groups / _PROBE))
+            stored = self.grain.stored_bits
+            probe = Setting(self._full_ous(layer.filters / layer.groups / _PROBE), bits=stored)
             plan, errors = problem.approximated(probe, self.grain, 0), dict(self._errors(layer, problem))
-            error = float(problem.expected(probe, (INT8,), self.grain).item())
+            error = float(problem.expected(probe, (stored,), self.grain).item())
         if not self.config.own:
-            errors[Setting(layer.filters // layer.groups)] = 0.0
+            errors[every_pattern(layer, self.grain)] = self._of_rounding(problem)
         offers = [Offer(s, most_steps(layer, s, self.grain), each) for s, each in errors.items()]
         return mean_taken_back(plan, problem), error, offers
 
@@ -224,8 +225,14 @@ class Surveyor:
         errors = dict(zip(settings, lowbit.expected(problem, [each.bits for each in settings]), strict=True))
         if isinstance(problem, Depthwise):
             fewer = depthwise_settings(problem.layer, self.config, self.grain)
-            errors |= zip(fewer, problem.errors([each.positions or 0 for each in fewer]), strict=True)
+            lost, rounding = problem.errors([each.positions or 0 for each in fewer]), self._of_rounding(problem)
+            errors |= zip(fewer, (each + rounding for each in lost), strict=True)
         return errors
+
+    def _of_rounding(self, problem: Depthwise | Parts) -> float:
+        """The error of all patterns in the bits that the chip stores; that of int8 is not counted."""
+        stored = self.grain.stored_bits
+        return lowbit.expected(problem, [stored])[0] if stored < INT8 else 0.0
 
     def _errors(self, layer: Layer, parts: Parts) -> Iterator[tuple[Setting, float]]:
         """What is offered beside all patterns, and its error: fewer and fewer donors for each shape, bits and uses."""
@@ -233,13 +240,13 @@ class Surveyor:
         rungs = [max(1, round(part.filters / 2**i)) for i in range(part.filters.bit_length())]
         rungs = list(dict.fromkeys(min(-(-r // _LANES) * _LANES, rungs[0]) if r >= _LANES else r for r in rungs))
         for kept in kept_positions(part, self.config, self.grain):
-            most = Setting(0, kept, uses=self.config.uses)
+            most = Setting(0, kept, self.grain.stored_bits, self.config.uses)
             found = [parts.expected(replace(most, donors=rung), bits, self.grain) for rung in rungs]
             for i, every in enumerate(np.moveaxis(np.array(found), 0, -1)):
                 for each, errors in zip(bits, every, strict=True):
                     kind = Setting(0, kept, each, i + 1)
                     for donors, error in _interpolated(rungs, errors, donors_together(self.grain.of_bits(each))):
-                        if kept or each < INT8 or donors < part.filters:
+                        if kept or each < self.grain.stored_bits or donors < part.filters:
                             yield replace(kind, donors=donors), error
 
     def _full_ous(self, donors: float) -> int:

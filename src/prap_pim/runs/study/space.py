@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from math import prod
 from typing import Any
 
 from pydantic import ValidationError
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import complaint, nearest
+from prap_pim.common.texts import shown_value
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.study.config import Choices, Range, StudyConfig
@@ -18,6 +20,7 @@ from prap_pim.runs.study.config import Choices, Range, StudyConfig
 _METHOD = "method"  # which of the base's methods a trial has
 _CHIP = "chip"
 _LABELS = ("name", "layers")  # what an item of a list is called by
+_MOST_CHIPS = 2000  # that are made to see which values are possible
 _FIXED = ("name", "output")  # of no effect on a figure
 
 Path = tuple[str | int, ...]
@@ -85,6 +88,7 @@ class SearchSpace:
                     raise UserError(f"space: {'.'.join(map(str, longer))} is given twice")
         for dimension in self.dimensions:
             self._check(dimension)
+        self._check_chips()
         names = [dimension.name for dimension in self.dimensions]
         if _METHOD not in names and len(self._methods) > 1:
             raise UserError(
@@ -165,6 +169,37 @@ class SearchSpace:
                 if loc == list(path) or grain:
                     raise UserError(f"{where}: {complaint(one)}") from error
 
+    def _check_chips(self) -> None:
+        """Refuse a value with which there is no chip, whatever the chip's other settings are."""
+        varied = [each for each in self.dimensions if any(path[0] == _CHIP for path in each.paths)]
+        every = [_all(each.values) or each.ends for each in varied]
+        if prod(map(len, every)) > _MOST_CHIPS:
+            return
+        left = {(i, j) for i, values in enumerate(every) for j in range(len(values))}
+        reasons: dict[tuple[int, int], str] = {}
+        for places in product(*(range(len(values)) for values in every)):
+            chosen = {path: values[j] for d, values, j in zip(varied, every, places, strict=True) for path in d.paths}
+            try:
+                self._chip(chosen)
+                left -= set(enumerate(places))
+            except UserError as error:
+                reasons |= {place: str(error) for place in enumerate(places)}
+        for i, j in sorted(left):
+            reason = reasons[i, j].removeprefix("chip: ")
+            raise UserError(f"space: {varied[i].name}: {shown_value(every[i][j])} is possible on no chip: {reason}")
+
+    def _chip(self, chosen: Mapping[Path, Any]) -> Chip:
+        """The chip with the values of a trial, by path.
+
+        Raises:
+            UserError: there can be no such chip.
+        """
+        chip = self._chip_values(str(chosen.get((_CHIP,), self.base.chip)))
+        for path, value in chosen.items():
+            if path[0] == _CHIP and len(path) > 1:
+                chip = _with(chip, path[1:], value)
+        return Chip.checked(chip, "chip")
+
     def values_of(self, chosen: Mapping[str, Any]) -> Iterator[Dimension]:
         """Dimensions that a trial has: read one by one while ``chosen``, value by dimension, is filled."""
         for dimension in self.dimensions:
@@ -189,15 +224,13 @@ class SearchSpace:
         """
         chosen = {path: values[d.name] for d in self.dimensions if d.name in values for path in d.paths}
         name = chosen.pop((_METHOD,), self._methods[0])
-        chip_name = str(chosen.pop((_CHIP,), self.base.chip))
-        tree, chip = self._tree, self._chip_values(chip_name)
+        chip, tree = self._chip(chosen), self._tree
+        chip_name = str(chosen.get((_CHIP,), self.base.chip))
         for path, value in chosen.items():
-            if path[0] == _CHIP:
-                chip = _with(chip, path[1:], value)
-            else:
+            if path[0] != _CHIP:
                 tree = _with(tree, path, value)
         tree = {**tree, "chip": chip_name, "methods": [m for m in tree["methods"] if m["name"] == name]}
-        return Point(RunConfig.checked(tree, "run"), Chip.checked(chip, "chip"))
+        return Point(RunConfig.checked(tree, "run"), chip)
 
 
 def _all(values: Choices | Range) -> tuple[Any, ...]:
