@@ -1,4 +1,4 @@
-"""What a run says at a glance, in words and formatted numbers: the terminal and the page tell the same."""
+"""What a run says at a glance, in words and formatted numbers: the terminal and the page show the same."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +64,7 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 
 def _power(watts: float | None) -> str:
-    return "no figure" if watts is None else quantity(watts, "W")
+    return "n/a" if watts is None else quantity(watts, "W")
 
 
 def comparisons(results: Results) -> list[Comparison]:
@@ -114,7 +114,7 @@ def _changed(compared: Comparison) -> str:
 def _most(parts: Mapping[str, float] | None) -> str:
     """The largest of some parts, and its share."""
     if not parts:
-        return "not told"
+        return "n/a"
     name = max(parts, key=lambda part: parts[part])
     return f"{name}, {_share(parts[name], sum(parts.values()))}"
 
@@ -122,7 +122,7 @@ def _most(parts: Mapping[str, float] | None) -> str:
 def _bottleneck(method: MethodResult) -> str:
     """Layer and resource that set the pace where layers overlap."""
     if not method.layers:
-        return "not told"
+        return "n/a"
     slowest = max(method.layers, key=lambda layer: layer.pipelined_latency_s)
     (name,) = shortened([slowest.name])
     return f"{name}, {slowest.bottleneck}" if slowest.bottleneck else name
@@ -150,7 +150,7 @@ def sections(results: Results, bottlenecks: bool = False) -> list[Section]:
         *(
             [
                 Section(
-                    "Bit-true against the untouched network, on calibration inputs held back",
+                    "Bit-true against the original network, on held-back inputs",
                     (row("signal to noise", _noise), row("classes changed", _changed)),
                 )
             ]
@@ -400,7 +400,7 @@ class Exactness:
     def line(self) -> str:
         """For the terminal."""
         if not self.checked:
-            return "no integers were compared: this run proves nothing about the crossbars"
+            return "no integers were compared: this run checks nothing on crossbars"
         found = f"{count(self.checked)} integers compared with the integer matmul, {count(self.mismatches)} mismatches"
         return f"{found}; {self.inputs}" if self.inputs else found
 

@@ -115,7 +115,7 @@ def calibrate(
         request: a method of calibrated reuse; the chip whose OU steps are counted; the seed of which im2col rows are
             looked at where there are more than needed: the same seed gives the same plans.
         whole: names of layers that stay as they are; their OU steps count towards the budget.
-        progress: told after every layer.
+        progress: called after every layer.
 
     Raises:
         UserError: an input is not finite, or the budget is less than the least that layers can take; or ``max_drop`` is
@@ -196,7 +196,7 @@ def check_budget(network: Network, config: Budgeted, chip: Chip, whole: Collecti
     raise UserError(
         f"{asked} of {share:g} is not possible here: with as few "
         f"{'bits' if config.own else 'patterns'} as may be"
-        f"{' in the layers that are not left whole' if whole else ''} it is {np.ceil(least * 1e4) / 1e4:.4f}, "
+        f"{' in the layers that are compressed' if whole else ''} it is {np.ceil(least * 1e4) / 1e4:.4f}, "
         f"most of it in {most}"
     )
 
@@ -229,7 +229,7 @@ class _Job:
         self.prices = prices_of(captured.network, self.config, self.chip)
 
     def look(self) -> None:
-        """Survey the untouched network."""
+        """Survey the original network."""
         self.later = later_calls(self.captured, self.batches)
         self.masks = [padding_mask(batch) for batch in self.batches]
         surveyor = Surveyor(

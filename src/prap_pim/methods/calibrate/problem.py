@@ -65,7 +65,7 @@ class Parts:
 
     @property
     def original_mean(self) -> Float64:
-        """``mean`` in the untouched network."""
+        """``mean`` in the original network."""
         return np.concatenate([np.broadcast_to(p.original_mean, p.problem.target.shape) for p in self.groups])
 
     @property
@@ -109,7 +109,7 @@ def mean_taken_back(plan: LayerWeights, problem: Depthwise | Parts) -> LayerWeig
 
 @dataclass(frozen=True, eq=False)
 class LayerInputs:
-    """What drives a layer now, and what drove it in the untouched network, on the same calibration inputs.
+    """What drives a layer now, and what drove it in the original network, on the same calibration inputs.
 
     Attributes:
         layer: the layer.
@@ -142,7 +142,7 @@ class LayerInputs:
         """
         Args:
             now: the layer's inputs, batch by batch.
-            original: those of the untouched network; None if they are the same.
+            original: those of the original network; None if they are the same.
             later: what further calls of the layer read, originally.
             config: how the grid is found.
             masks: of every batch.

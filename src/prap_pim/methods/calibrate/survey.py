@@ -107,7 +107,7 @@ class Survey:
         sensitivity: divergence of the outputs when a layer alone keeps an eighth of its patterns, by layer name.
         at_probe: the layer's expected relative error then.
         offers: ways to compress each layer, with its relative error as their loss.
-        classes: what the untouched network takes the calibration inputs for; None where no output has classes.
+        classes: what the original network takes the calibration inputs for; None where no output has classes.
         weights: what the error of each filter of a layer counts, where batch norm does not say it (``filter_weights``).
     """
 
@@ -155,7 +155,7 @@ class Surveyor:
     masks: Sequence[Tensor | None]
 
     def survey(self, progress: Progress, phase: str) -> Survey:
-        """Layer after layer, each in the untouched network but for itself.
+        """Layer after layer, each in the original network but for itself.
 
         Raises:
             UserError: what a layer computes overflows, squared; it is named.

@@ -164,16 +164,16 @@ def _gains_at_budget(compared: Sequence[Comparison]) -> Chart:
 
 
 def _gains(id_: str, title: str, note: str, compared: Sequence[Comparison], measures: Sequence[_Measure]) -> Chart:
-    rivals = compared[1:]
+    baselines = compared[1:]
     data: list[dict[str, Any]] = []
     for i, (name, value) in enumerate(measures):
-        gains = [value(each) for each in rivals]
+        gains = [value(each) for each in baselines]
         data.append(
             {
                 "type": "bar",
                 "orientation": "h",
                 "name": name,
-                "y": list(range(len(rivals))),
+                "y": list(range(len(baselines))),
                 "x": [gain if isfinite(gain) else None for gain in gains],
                 "text": list(map(times, gains)),
                 "textposition": "outside",
@@ -181,15 +181,15 @@ def _gains(id_: str, title: str, note: str, compared: Sequence[Comparison], meas
                 "constraintext": "none",
                 "cliponaxis": False,
                 "hovertext": [
-                    f"{safe(each.method.name)}, {name}: {times(g)}" for each, g in zip(rivals, gains, strict=True)
+                    f"{safe(each.method.name)}, {name}: {times(g)}" for each, g in zip(baselines, gains, strict=True)
                 ],
                 "hoverinfo": "text",
                 "marker": {"color": color(i), "pattern": {"shape": _GAIN_HATCHES[i]}},
             }
         )
     largest = max((gain for trace in data for gain in trace["x"] if gain is not None), default=1.0)
-    height = len(rivals) * (_GAP + _GAIN_BAR * len(measures))
-    layout = bar_layout([each.method.name for each in rivals], "gain", height, legend=len(measures))
+    height = len(baselines) * (_GAP + _GAIN_BAR * len(measures))
+    layout = bar_layout([each.method.name for each in baselines], "gain", height, legend=len(measures))
     layout["barmode"] = "group"
     layout["bargap"] = _GAP / (_GAP + _GAIN_BAR * len(measures))
     layout["xaxis"]["range"] = room_for_text([max(1.0, largest)], Scale(1.0, ""))

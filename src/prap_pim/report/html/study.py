@@ -55,7 +55,7 @@ def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
     Args:
         results: what it shows.
         path: where it goes.
-        config: the study's configuration, YAML; what is varied is told from it. Left out if it cannot be read.
+        config: the study's configuration, YAML; says what is varied. Left out if it cannot be read.
 
     Raises:
         UserError: the file cannot be written.
