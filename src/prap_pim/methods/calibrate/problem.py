@@ -19,10 +19,10 @@ from prap_pim.methods.calibrate.layer import Problem, Setting, approximate, expe
 
 Float64 = NDArray[np.float64]
 
-_ROWS_AT_ONCE = 1 << 24  # numbers laid out as im2col rows
+_ROWS_AT_ONCE = 1 << 24  # numbers laid out at a time
 _SAMPLE = 8  # blocks of a layer that are looked at to tell what an offer would give
-_DEPTHWISE_ROWS = 2048  # im2col rows, at most, where a filter has a kernel's weights alone
-_FEW_ROWS = 0.1  # damping, at least, of a layer that has as many inputs as the calibration gives im2col rows
+_DEPTHWISE_ROWS = 2048  # positions, at most, where a filter has a kernel's weights alone
+_FEW_ROWS = 0.1  # damping, at least, of a layer that has as many inputs as the calibration gives positions
 _LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
 
 
@@ -173,7 +173,7 @@ class LayerInputs:
         """What is to be approximated, group by group.
 
         Args:
-            most: im2col rows that are looked at.
+            most: positions that are looked at.
             seed: of which these are.
             mimic, damping: as in ``CalibratedReuse``.
         """

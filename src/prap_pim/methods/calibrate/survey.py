@@ -29,7 +29,7 @@ from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_ba
 
 _INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
 _LEAST_ANSWERS = 16  # where a network is so large that more would take most of the time
-_ROWS = 2048  # im2col rows, at most, of which a layer's first covariance is made
+_ROWS = 2048  # positions, at most, of which a layer's first covariance is made
 _BETWEEN = 4  # offers from one number of donors that is looked at to half of it
 _LANES = 8  # donors: so many fill OUs, whatever their bits
 _GROWS = 1.75  # 1.6 to 2.0 in four layers of MiniLM, by uses and bits
