@@ -61,9 +61,8 @@ def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
         UserError: the file cannot be written.
     """
     chart, by_chip = _chart(results), _chips(results)
-    front = set(results.front)
     varied = _varied(config)
-    rows = [(trial, trial.number in front, *cells_of(results, trial)) for trial in results.trials]
+    rows = [(trial, _outcome(results, trial), *cells_of(results, trial)) for trial in results.trials]
     page = render_page(
         "study.html",
         parts=[("front", "Front"), ("trials", "Trials"), ("study", "Study")],
@@ -71,7 +70,7 @@ def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
         results=results,
         summary=summary(results),
         front_charts=[chart, *by_chip],
-        front=[row for row in sorted(rows, key=lambda row: row[0].number) if row[1]],
+        front=[rows[trial.number] for trial in results.front_trials],
         rows=rows,
         settings=list(zip(headings_of(results), results.space, strict=True)),
         goals=list(zip(map(label, asked_figures(results)), wanted_figures(results), strict=True)),
@@ -84,6 +83,14 @@ def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
         ],
     )
     write_whole(path, page)
+
+
+def _outcome(results: StudyResults, trial: TrialResult) -> str:
+    if trial.reason is not None:
+        return trial.reason
+    if trial.number in results.repeated:
+        return f"same settings as trial {results.repeated[trial.number]}"
+    return "front" if trial.number in results.front else "" if trial.feasible else "misses a constraint"
 
 
 def _varied(config: Path) -> dict[str, str]:
@@ -114,13 +121,12 @@ def _chart(results: StudyResults) -> Chart:
     pairs: list[tuple[str | None, str]] = list(combinations(names, 2)) if len(names) > 1 else [(None, names[0])]
     choices = [Choice(f"{label(x) if x else 'trial'} and {label(y)}", *_points(results, x, y)) for x, y in pairs]
     one = len(choices) == 1
-    hidden = "What seems beaten on the front is better in an objective that is not drawn. " if len(names) > 2 else ""
+    hidden = "Those that look worse here are better in an objective that is not drawn. " if len(names) > 2 else ""
     return Chart(
         "pareto",
         "Trials" if len(names) == 1 else "Pareto front",
-        "Every point is a trial; those of the front have their numbers. No other trial is as good as one of the front "
-        f"in every objective and better in one. {hidden}Drag to zoom, double-click to see all; point at a trial for "
-        "its settings.",
+        "A point is a trial. Diamonds are the front: no other trial is better in one objective without being worse in "
+        f"another. {hidden}Drag to zoom, double-click to see all; point at a trial for its settings.",
         data=choices[0].data if one else [],
         layout=choices[0].layout if one else {},
         kind="Scatter plot",
@@ -143,8 +149,8 @@ def _chips(results: StudyResults) -> list[Chart]:
         Chart(
             "chips",
             "Chips side by side",
-            "Of every chip the trial that is best in this objective, which may be another for each; point at a bar for "
-            "its settings.",
+            "For each chip, its best trial in this objective; of equal ones, one of the front. Point at a bar for its "
+            "settings.",
             data=choices[0].data if one else [],
             layout=choices[0].layout if one else {},
             choosing="" if one else "Objective",
@@ -157,9 +163,13 @@ def _best(
     results: StudyResults, name: str, found: Mapping[str, Sequence[TrialResult]]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Bars: of every chip, the best that it has in one objective; the best chip first."""
-    sign = -1 if results.objectives[name] == "maximize" else 1
-    told = {chip: [t for t in trials if t.figures.get(name) is not None] for chip, trials in found.items()}
-    best = {chip: min(ts, key=lambda t: sign * (t.figures[name] or 0)) for chip, ts in told.items() if ts}
+    sign, front = -1 if results.objectives[name] == "maximize" else 1, set(results.front)
+    known = {chip: [t for t in trials if t.figures.get(name) is not None] for chip, trials in found.items()}
+    best = {
+        chip: min(trials, key=lambda t: (sign * (t.figures[name] or 0), t.number not in front))
+        for chip, trials in known.items()
+        if trials
+    }
     chips = sorted(best, key=lambda chip: sign * (best[chip].figures[name] or 0))
     values = [best[chip].figures[name] or 0 for chip in chips]
     factor, title = _axis(name, results.objectives[name], values)
@@ -182,14 +192,14 @@ def _best(
 
 def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     front = set(results.front)
-    told = [trial for trial in results.trials if trial.reason is None]
+    drawn = [trial for trial in results.trials if trial.reason is None and trial.number not in results.repeated]
     groups = [
-        ("miss a constraint", [trial for trial in told if not trial.feasible], color(3), "x", 7),
-        ("met constraints", [t for t in told if t.feasible and t.number not in front], color(0), "circle", 7),
-        ("front", [trial for trial in told if trial.number in front], color(4), "diamond", 11),
+        ("miss a constraint", [trial for trial in drawn if not trial.feasible], color(3), "x", 7),
+        ("met constraints", [t for t in drawn if t.feasible and t.number not in front], color(0), "circle", 7),
+        ("front", [trial for trial in drawn if trial.number in front], color(4), "diamond", 11),
     ]
     axes = {
-        name: _axis(name, results.objectives[name], [trial.figures[name] or 0 for trial in told])
+        name: _axis(name, results.objectives[name], [trial.figures[name] or 0 for trial in drawn])
         for name in (x, y)
         if name
     }
@@ -200,7 +210,7 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
         across = [trial.number if x is None else (trial.figures[x] or 0) * axes[x][0] for trial in trials]
         data.append(
             {
-                "type": "scattergl" if len(told) > 5000 else "scatter",
+                "type": "scattergl" if len(drawn) > 5000 else "scatter",
                 "mode": "markers",
                 **(_numbered(trials) if name == "front" and len(trials) <= _NUMBERED else {}),
                 "name": name if results.constraints or name == "front" else "other trials",
