@@ -101,5 +101,18 @@ def test_of_equal_trials_of_a_chip_that_of_the_front_is_shown(tmp_path: Path) ->
     assert by_accuracy["data"][0]["hovertext"][0].startswith("trial 1<br>")
 
 
+@pytest.mark.parametrize(("least", "kind"), [(1e-6, "linear"), (1e-8, "log"), (0.0, "linear")])
+def test_small_values_are_not_lost(least: float, kind: str, tmp_path: Path) -> None:
+    text = page(tmp_path, [trial(0, "a", least, 0.5), trial(1, "a", 2e-6, 0.6)])
+    (found,) = re.findall(r'<script type="application/json" id="chart-data">(.*?)</script>', text, re.DOTALL)
+    assert json.loads(found)[0]["layout"]["xaxis"]["type"] == kind
+
+
+@pytest.mark.parametrize(("energy", "said"), [(2e-6, False), (1.0001e-6, True)])
+def test_a_front_whose_rounded_figures_look_dominated_is_explained(energy: float, said: bool, tmp_path: Path) -> None:
+    text = page(tmp_path, [trial(0, "a", 1e-6, 0.5), trial(1, "a", energy, 0.6)], front=[0, 1])
+    assert ("digits that are not shown" in text) == said
+
+
 def test_one_chip_is_beside_no_other(tmp_path: Path) -> None:
     assert "Chips side by side" not in page(tmp_path, [trial(0, "a", 1.0, 0.5), trial(1, "a", 2.0, 0.6)])

@@ -1,7 +1,7 @@
 """The page of a study."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from prap_pim.common.notebook import html_table
 from prap_pim.common.settings import read_yaml
 from prap_pim.report.html.drawing import NUMBERS, Chart, Choice, bar_layout, color, room_for_text, safe
 from prap_pim.report.html.frame import config_text, render_page
-from prap_pim.report.quantities import Scale, scale
+from prap_pim.report.quantities import Scale, scale, spans_decades
 from prap_pim.report.study import (
     SHOWN,
     asked_figures,
@@ -33,6 +33,7 @@ _BASE = ("model", "data", "training", "checkpoint", "chip", "seed")  # of the ru
 
 
 _BAR = 30  # pixels of a bar with the space around it
+_LABELLED = 1000.0  # of an axis, its end over its beginning, where 2 and 5 have room beside 1
 _NUMBERED = 40  # trials of a front whose numbers have room in a chart
 
 
@@ -122,6 +123,7 @@ def _chart(results: StudyResults) -> Chart:
     choices = [Choice(f"{label(x) if x else 'trial'} and {label(y)}", *_points(results, x, y)) for x, y in pairs]
     one = len(choices) == 1
     hidden = "Those that look worse here are better in an objective that is not drawn. " if len(names) > 2 else ""
+    hidden += "Some differ in digits that are not shown. " if _rounded_alike(results) else ""
     return Chart(
         "pareto",
         "Trials" if len(names) == 1 else "Pareto front",
@@ -132,6 +134,17 @@ def _chart(results: StudyResults) -> Chart:
         kind="Scatter plot",
         choosing="" if one else "Objectives",
         choices=[] if one else choices[::-1],
+    )
+
+
+def _rounded_alike(results: StudyResults) -> bool:
+    """Whether a trial of the front looks dominated by another one in the table, whose figures are rounded."""
+    sign = {name: -1 if way == "maximize" else 1 for name, way in results.objectives.items()}
+    values = [{name: sign[name] * (trial.figures[name] or 0) for name in sign} for trial in results.front_trials]
+    texts = [{name: figure_text(name, value) for name, value in each.items()} for each in values]
+    return any(
+        texts[i] != texts[j] and all(texts[i][n] == texts[j][n] or values[i][n] < values[j][n] for n in sign)
+        for i, j in permutations(range(len(values)), 2)
     )
 
 
@@ -233,10 +246,18 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
             "traceorder": "reversed",
         },
         "hoverlabel": {"align": "left", "namelength": -1},
-        "xaxis": {"title": {"text": "trial" if x is None else axes[x][1]}, "automargin": True, "tickformat": NUMBERS},
-        "yaxis": {"title": {"text": axes[y][1]}, "automargin": True, "tickformat": NUMBERS},
+        "xaxis": _drawn("trial" if x is None else axes[x][1], [] if x is None else [t.figures[x] or 0 for t in drawn]),
+        "yaxis": _drawn(axes[y][1], [trial.figures[y] or 0 for trial in drawn]),
     }
     return data, layout
+
+
+def _drawn(title: str, values: Sequence[int | float]) -> dict[str, Any]:
+    """An axis, logarithmic where small values would be lost."""
+    axis = {"title": {"text": title}, "type": "linear", "automargin": True, "tickformat": NUMBERS}
+    if spans_decades(values) and min(values) > 0:
+        axis |= {"type": "log", "dtick": "D2" if max(values) < _LABELLED * min(values) else 1}  # 1, 2, 5, or powers
+    return axis
 
 
 def _numbered(trials: Sequence[TrialResult]) -> dict[str, Any]:
