@@ -102,7 +102,9 @@ def _years(compared: Comparison) -> str:
     method = compared.method
     if not method.cells_written:
         return "unlimited"
-    return known(method.endured_inferences and method.endured_inferences / (365.25 * 24 * 3600), "")
+    if method.endured_inferences is None:
+        return "n/a"
+    return f"{significant(method.endured_inferences / (365.25 * 24 * 3600))} years"
 
 
 def _changed(compared: Comparison) -> str:
@@ -175,9 +177,9 @@ def sections(results: Results, bottlenecks: bool = False) -> list[Section]:
             (
                 row("energy, once", lambda c: known(c.method.programming_j, "J")),
                 row("time, once", lambda c: known(c.method.programming_s, "s")),
-                row("turns of an inference", lambda c: count(c.method.turns)),
-                row("cells written in an inference", lambda c: count(c.method.cells_written)),
-                row("years at an inference a second", _years),
+                row("turns per inference", lambda c: count(c.method.turns)),
+                row("cells written per inference", lambda c: count(c.method.cells_written)),
+                row("cell life at 1 inference/s", _years),
             ),
         ),
         Section(

@@ -35,7 +35,7 @@ _SLIVER = 0.015  # of a method's energy: components below it in every method sha
 
 
 def method_charts(results: Results) -> list[Chart]:
-    """Method against method: gains, latency, energy by component, what the network's answers are worth."""
+    """Methods compared: gains, latency, energy by component, quality of the network's answers."""
     compared = comparisons(results)
     methods = [each.method for each in compared]
     return [
@@ -113,9 +113,9 @@ def allocation_chart(number: int, method: MethodResult) -> Chart:
     del layout["yaxis"]["autorange"]
     return Chart(
         f"budget-{number}",
-        "What each layer got",
-        "Beside the bars: donors that a row group stores, of as many filters. Long bars are layers to which the "
-        "network's outputs are sensitive, or that cost little.",
+        "What the budget gave each layer",
+        "Beside the bars: donors stored in a row group, of its number of filters. Long bars: the network's outputs are "
+        "sensitive to this layer, or it costs little.",
         data,
         layout,
     )
@@ -279,8 +279,8 @@ def _tradeoff(results: Results, compared: Sequence[Comparison]) -> Chart:
     return Chart(
         "tradeoff",
         f"{of.title} against gain",
-        f"Bit-true, each method's mark against its gain over {compared[0].reference.name}. Further right and further "
-        "up is better. The upright axis does not begin at 0.",
+        f"Bit-true, each method's mark against its gain over {compared[0].reference.name}. The best are at the top "
+        "right. The vertical axis does not begin at 0.",
         kind="Scatter plot",
         choosing="Gain",
         choices=[choice(*measure) for measure in measures],
