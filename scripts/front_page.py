@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from drawing import COLOURS, framed, rectangle, text
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from torch import nn
@@ -24,21 +25,8 @@ ROOT = Path(__file__).parents[1]
 DRAWINGS = ROOT / "docs" / "drawings"
 LAYER, FILTERS, GROUPS = "conv2", 14, 8  # what of the plan is drawn
 METHOD = prap_pim.Calibrated(compute_ratio=0.125, bits=[8], uses=1)  # one donor a filter: what a drawing can show
-COLOURS = (("#0072b2", "#56b4e9"), ("#b87a00", "#e69f00"), ("#008060", "#2fc79b"), ("#a8487f", "#d98abb"))
 WIDTH, HEIGHT = 960, 286
 Bars = Sequence[tuple[str, float]]  # a figure and its share of the dense network's
-STYLE = (
-    'text { font: 14px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #1d2130 }'
-    " .card { fill: #fafbfd; stroke: #c8ccd8 } .box { fill: #fff; stroke: #8a90a2 } .free { fill: #e9ebf1 }"
-    " .tip { fill: #5b6275 } .line { stroke: #5b6275; stroke-width: 1.5 } .dense { fill: #a9aebd }"
-    " .soft { fill: #5b6275; font-size: 12.5px } .head { font-weight: 600; font-size: 15px }"
-    " .mid { text-anchor: middle }"
-)
-DARK = (
-    "text { fill: #e6e8f0 } .card { fill: #1e2230; stroke: #454b5e } .box { fill: #262b3b; stroke: #7c8398 }"
-    " .free { fill: #2b3040 } .tip { fill: #a4abc0 } .line { stroke: #a4abc0 } .dense { fill: #666d82 }"
-    " .soft { fill: #a4abc0 }"
-)
 
 
 def main() -> None:
@@ -92,41 +80,24 @@ def donors(layer: prap_pim.LayerPlan) -> tuple[np.ndarray, np.ndarray]:
     return source, shared
 
 
-def drawing(source: np.ndarray, shared: np.ndarray, bars: Bars, accuracy: float, untouched: float) -> str:
+def drawing(source: np.ndarray, shared: np.ndarray, bars: Bars, accuracy: float, float_accuracy: float) -> str:
     """The SVG."""
-    return "\n".join(
+    return framed(
+        WIDTH,
+        HEIGHT,
+        "From a trained network to figures",
+        "Filters of a trained network share weight patterns; only the patterns that are left are stored on crossbars; "
+        "latency, energy and area follow, beside those of the dense network.",
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-            'role="img" aria-labelledby="title description">',
-            '  <title id="title">From a trained network to figures</title>',
-            '  <desc id="description">Filters of a trained network share weight patterns; only the patterns that are '
-            "left are stored on crossbars; latency, energy and area follow, beside those of the dense network.</desc>",
-            f"  <style>{STYLE} {_fills(0)} @media (prefers-color-scheme: dark) {{ {DARK} {_fills(1)} }}</style>",
-            '  <marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
-            '<path class="tip" d="M0 0 L10 5 L0 10 z"/></marker>',
-            f'  <rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8"/>',
             *_network(24),
             *_arrow(158),
             *_patterns(206, source, shared),
             *_arrow(446),
             *_crossbar(494, source),
             *_arrow(674),
-            *_figures(722, bars, accuracy, untouched),
-            "</svg>\n",
-        ]
+            *_figures(722, bars, accuracy, float_accuracy),
+        ],
     )
-
-
-def _fills(theme: int) -> str:
-    return " ".join(f".c{i} {{ fill: {pair[theme]} }}" for i, pair in enumerate(COLOURS))
-
-
-def _text(x: float, y: float, text: str, kind: str = "soft") -> str:
-    return f'  <text x="{x:g}" y="{y:g}" class="{kind}">{text}</text>'
-
-
-def _rectangle(kind: str, x: float, y: float, width: float, height: float, round_: float = 2) -> str:
-    return f'  <rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{round_:g}"/>'
 
 
 def _arrow(x: float) -> Iterator[str]:
@@ -134,48 +105,48 @@ def _arrow(x: float) -> Iterator[str]:
 
 
 def _network(x: float) -> Iterator[str]:
-    yield _text(x, 32, "Trained network", "head")
+    yield text(x, 32, "Trained network", "head")
     for i, name in enumerate(("convolution", "convolution", "attention", "linear")):
-        yield _rectangle("box", x, 56 + 44 * i, 118, 32, 5)
-        yield _text(x + 59, 76 + 44 * i, name, "mid")
-    yield _text(x, 266, "PyTorch or ONNX")
+        yield rectangle("box", x, 56 + 44 * i, 118, 32, 5)
+        yield text(x + 59, 76 + 44 * i, name, "mid")
+    yield text(x, 266, "PyTorch or ONNX")
 
 
 def _patterns(x: float, source: np.ndarray, shared: np.ndarray) -> Iterator[str]:
     """A colour for each donor that serves several filters of a row group."""
-    yield _text(x, 32, "Weight patterns", "head")
+    yield text(x, 32, "Weight patterns", "head")
     for row, (values, several) in enumerate(zip(source, shared, strict=True)):
         seen = list(dict.fromkeys(values[several].tolist()))
         for column, (value, many) in enumerate(zip(values, several, strict=True)):
             kind = f"c{seen.index(value) % len(COLOURS)}" if many else "dense" if value >= 0 else "free"
-            yield _rectangle(kind, x + 16 * column, 56 + 21.5 * row, 13, 18)
-    yield _text(x, 248, "a column: a filter; a colour: a donor")
-    yield _text(x, 266, "that filters take times ±2ᵏ")
+            yield rectangle(kind, x + 16 * column, 56 + 21.5 * row, 13, 18)
+    yield text(x, 248, "a column: a filter; a colour: a donor")
+    yield text(x, 266, "that filters take times ±2ᵏ")
 
 
 def _crossbar(x: float, source: np.ndarray) -> Iterator[str]:
     """Donors of all row groups, one after another, in as many OUs as the dense layer would fill."""
     stored = sum(len(set(row.tolist()) - {-1}) for row in source)
-    yield _text(x, 32, "Crossbars", "head")
-    yield _rectangle("box", x, 52, 158, 176, 5)
+    yield text(x, 32, "Crossbars", "head")
+    yield rectangle("box", x, 52, 158, 176, 5)
     for number in range(source.size):
         row, column = divmod(number, FILTERS)
         kind = "c0" if number < stored else "free"
-        yield _rectangle(kind, x + 5 + 10.7 * column, 58 + 20.8 * row, 8.5, 17)
-    yield _text(x, 248, f"{stored} of {source.size} patterns are")
-    yield _text(x, 266, "stored and computed")
+        yield rectangle(kind, x + 5 + 10.7 * column, 58 + 20.8 * row, 8.5, 17)
+    yield text(x, 248, f"{stored} of {source.size} patterns are")
+    yield text(x, 266, "stored and computed")
 
 
-def _figures(x: float, bars: Bars, accuracy: float, untouched: float) -> Iterator[str]:
-    yield _text(x, 32, "Figures", "head")
+def _figures(x: float, bars: Bars, accuracy: float, float_accuracy: float) -> Iterator[str]:
+    yield text(x, 32, "Figures", "head")
     for row, (name, share) in enumerate(bars):
         y = 56 + 44 * row
-        yield _text(x, y + 9, name)
-        yield _rectangle("free", x, y + 15, 150, 14)
-        yield _rectangle("c2", x, y + 15, round(150 * min(share, 1), 1), 14)
-        yield _text(x + 158, y + 27, f"{100 * share:.0f} %")
-    yield _text(x, 248, "of the dense network's;")
-    yield _text(x, 266, f"accuracy: {100 * accuracy:.1f} %, float {100 * untouched:.1f} %")
+        yield text(x, y + 9, name)
+        yield rectangle("free", x, y + 15, 150, 14)
+        yield rectangle("c2", x, y + 15, round(150 * min(share, 1), 1), 14)
+        yield text(x + 158, y + 27, f"{100 * share:.0f} %")
+    yield text(x, 248, "of the dense network's;")
+    yield text(x, 266, f"accuracy: {100 * accuracy:.1f} %, float {100 * float_accuracy:.1f} %")
 
 
 def photograph(page: Path) -> None:

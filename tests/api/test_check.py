@@ -73,12 +73,10 @@ def test_the_check_is_of_the_bit_true_network(
     signal = (own - own.mean(0)).square().sum()
     assert output.sqnr_db == pytest.approx(10 * float(torch.log10(signal / (own - other).square().sum())))
     assert output.changed == float((own.argmax(1) != other.argmax(1)).double().mean())
-    which = (
-        f"{len(some)} inputs held back for it" if count >= 16 else f"{count} calibration inputs, which it was fitted"
-    )
+    which = f"{len(some)} held-back inputs" if count >= 16 else f"{count} calibration inputs, which it was fitted"
     first, second, third, *_ = found.summary().splitlines()
     assert first.startswith(f"{method}: ")
-    assert second.startswith(f"check: the bit-true network against the untouched one on {which}")
+    assert second.startswith(f"check: the bit-true network against the original on {which}")
     assert third == f"  output 0: {output.sqnr_db:.1f} dB, {output.changed:.1%} of the classes changed"
 
 

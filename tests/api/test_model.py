@@ -698,7 +698,7 @@ def test_what_is_read_in_two_ways_is_left_whole(method: str) -> None:
     x = torch.randn(200, 16)
     found = prap_pim.compress(_ReadTwice(), x, method, compute_ratio=0.9)
     assert found.changed == ("head",)
-    assert f"left whole: {', '.join(layer.name for layer in found.network.layers[:2])}, which read" in found.summary()
+    assert f"left dense: {', '.join(layer.name for layer in found.network.layers[:2])}, which read" in found.summary()
     exact, own = found.bit_true(x), found.model(x)
     assert (exact - own).square().sum() < 0.01 * (exact - exact.mean(0)).square().sum()
 

@@ -1,4 +1,4 @@
-"""The rival methods, slow and obvious, line by line. Written for reading."""
+"""The baseline methods, slow and obvious, line by line. Written for reading."""
 
 from fractions import Fraction
 from math import floor

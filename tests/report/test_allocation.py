@@ -39,7 +39,7 @@ def test_rows_by_hand() -> None:
     assert allocation.rows["layer1.conv"] == ("0.012", "8 of 64", "8", "4 of 9", "0.500", "4.56 %")
     assert allocation.rows["fc"] == ("-", "10 of 10", "8", "all", "0.500", "0.00 %")
     assert allocation.summary == (
-        "200 calibration inputs without labels; 2.50 % of them classified otherwise than by the network itself; "
+        "200 calibration inputs without labels; 2.50 % of them classified differently from the original network; "
         "1 of 20 layers keep all patterns"
     )
     assert allocations(shared_out(limit=0.025))[0].summary == allocation.summary
@@ -58,7 +58,7 @@ def test_what_else_there_is_to_say() -> None:
     assert allocations(shared_out(asked=0.255))[0].summary == f"{first}; {classified}; {whole}"
     assert allocations(shared_out(asked=0.3))[0].summary == (
         f"{first}; {classified}; {whole}; 0.250 of the dense OU steps are used, 0.300 were allowed: "
-        "the rest is less than whole OUs take, or withheld by balance where that is asked for"
+        "the rest is less than a whole OU takes, or kept back by balance if that is on"
     )
     kept = [layer.model_copy(update={"donors": None}) for layer in shared_out().methods[1].calibration.layers]
     assert allocations(shared_out(limit=0.03, layers=kept))[0].summary.endswith(

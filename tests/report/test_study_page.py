@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from prap_pim.results.study import StudyResults, TrialResult
 from tests.report.made_up import EVIL
 
 
-def page(path: Path, trials: list[TrialResult]) -> str:
+def page(path: Path, trials: list[TrialResult], front: Sequence[int] = (0,)) -> str:
     found = StudyResults(
         name="chips",
         command="prap-pim explore",
@@ -23,7 +24,7 @@ def page(path: Path, trials: list[TrialResult]) -> str:
         constraints={"area_m2": "<= 1"},
         space={"chip": "a, b", "keep": "any"},
         trials=trials,
-        front=[0],
+        front=list(front),
     )
     write_study_report(found, path / "report.html", path / "config.yaml")
     return (path / "report.html").read_text()
@@ -78,6 +79,39 @@ def test_the_best_trial_of_each_chip_by_hand(tmp_path: Path) -> None:
 def test_a_network_of_the_package_that_was_not_trained_is_warned_of(base: str, told: bool, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"base: {base}\n")
     assert ("its weights are random" in page(tmp_path, [trial(0, "a", 1.0, 0.5)])) == told
+
+
+def test_a_trial_that_was_proposed_again_is_drawn_once(tmp_path: Path) -> None:
+    trials = [trial(0, "a", 1e-6, 0.5), trial(1, "b", 2e-6, 0.4), trial(2, "c", 3e-6, 0.3)]
+    trials[2] = trials[2].model_copy(update={"values": trials[0].values})
+    text = page(tmp_path, trials)
+    assert "same settings as trial 0" in text
+    (found,) = re.findall(r'<script type="application/json" id="chart-data">(.*?)</script>', text, re.DOTALL)
+    (points,) = [chart for chart in json.loads(found) if chart["id"] == "pareto"]
+    assert {trace["name"]: len(trace["x"]) for trace in points["data"]} == {"front": 1, "met constraints": 1}
+
+
+def test_of_equal_trials_of_a_chip_that_of_the_front_is_shown(tmp_path: Path) -> None:
+    """Put last, so that the order of the trials does not choose it."""
+    equal = trial(0, "a", 3e-6, 0.5), trial(1, "a", 1e-6, 0.5)
+    text = page(tmp_path, [*equal, trial(2, "b", 2e-6, 0.4)], front=[1])
+    (found,) = re.findall(r'<script type="application/json" id="chart-data">(.*?)</script>', text, re.DOTALL)
+    (chips,) = [chart for chart in json.loads(found) if chart["id"] == "chips"]
+    by_accuracy = next(each for each in chips["choices"] if each["label"] == "accuracy")
+    assert by_accuracy["data"][0]["hovertext"][0].startswith("trial 1<br>")
+
+
+@pytest.mark.parametrize(("least", "kind"), [(1e-6, "linear"), (1e-8, "log"), (0.0, "linear")])
+def test_small_values_are_not_lost(least: float, kind: str, tmp_path: Path) -> None:
+    text = page(tmp_path, [trial(0, "a", least, 0.5), trial(1, "a", 2e-6, 0.6)])
+    (found,) = re.findall(r'<script type="application/json" id="chart-data">(.*?)</script>', text, re.DOTALL)
+    assert json.loads(found)[0]["layout"]["xaxis"]["type"] == kind
+
+
+@pytest.mark.parametrize(("energy", "said"), [(2e-6, False), (1.0001e-6, True)])
+def test_a_front_whose_rounded_figures_look_dominated_is_explained(energy: float, said: bool, tmp_path: Path) -> None:
+    text = page(tmp_path, [trial(0, "a", 1e-6, 0.5), trial(1, "a", energy, 0.6)], front=[0, 1])
+    assert ("digits that are not shown" in text) == said
 
 
 def test_one_chip_is_beside_no_other(tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def test_what_sets_the_time_is_named():
         section.rows for section in sections(nothing, True) if section.title == "Time and energy of one inference"
     ]
     assert [row.values for row in rows if row.label in ("most of it, serial", "bottleneck, pipelined")] == [
-        ("not told",),
-        ("not told",),
+        ("n/a",),
+        ("n/a",),
     ]
 
 

@@ -139,7 +139,7 @@ def test_everything_shows_them(finished: Path, capsys: pytest.CaptureFixture[str
     assert "12 calibration inputs without labels" in " ".join(shown.split())
     found = [method.calibration for method in results.methods if method.calibration is not None]
     told = any(calibration.changed is not None for calibration in found)  # not where all bytes are as good as equal
-    assert ("of their bytes classified otherwise" in " ".join(shown.split())) == told
+    assert ("of their bytes classified differently" in " ".join(shown.split())) == told
     assert re.search(r"SHA-256 [0-9a-f]{64}", results.data)
     rows = list(csv.DictReader((finished / "comparison.csv").read_text().splitlines()))
     for row, method in zip(rows, results.methods, strict=True):

@@ -218,7 +218,7 @@ def one_of_two(index: int, port: int, folder: Path) -> None:
             (folder / name).write_text("\n".join(case(folder / f"{name}-two", processes)))
             processes.tell({})
             continue
-        while (heard := processes.hear())[0]:
+        while (heard := processes.receive())[0]:
             task, structure = heard
             network = model()
             with torch.no_grad():

@@ -129,12 +129,12 @@ class Compression:
 
     @property
     def check(self) -> CheckResult:
-        """How far the bit-true outputs are from the untouched model's, on inputs that were held back for it."""
+        """How far the bit-true outputs are from the original model's, on inputs that were held back for it."""
         return self._compressed.check
 
     @property
     def compute_ratio(self) -> float:
-        """OU steps of one inference over those of the uncompressed model, layers that were left whole included."""
+        """OU steps of one inference over those of the uncompressed model, layers that were left dense included."""
         return compute_ratio(self.network, self.plan, self.chip.grain)
 
     @cached_property
@@ -168,7 +168,7 @@ class Compression:
             seed: of their errors.
             minimize: names of those numbers of which less is better.
             processes: as for ``monte_carlo``; more than one need a function that is defined at the top of a module.
-            progress: told after every device.
+            progress: called after every device.
 
         Raises:
             UserError: a setting is wrong, or ``evaluate`` raises or gives no finite number.
@@ -369,7 +369,7 @@ class Compression:
     def _left_whole(self) -> str:
         """Layers that were not compressed although nobody asked for that."""
         names = ", ".join(self._original.read_twice)
-        return names and f"left whole: {names}, which read one parameter in several ways, as x @ w and x @ w.T do"
+        return names and f"left dense: {names}, which read one parameter in several ways, as x @ w and x @ w.T do"
 
     @property
     def _costed(self) -> str:
@@ -418,7 +418,7 @@ def compress(
         quantize: how the int8 grids of activations are found (``QuantizeConfig``), such as ``{"zero_point": False}``.
         tune: train what is compressed to the model's own outputs, without labels: so many steps, or settings of
             ``Tune``, such as ``{"steps": 300, "inputs": 32}``. None: it is not trained.
-        progress: told after every layer; None: nobody is.
+        progress: called after every layer; None: nobody is.
         options: further settings of a method that is given by its name, such as ``keep`` of "similar".
 
     Raises:

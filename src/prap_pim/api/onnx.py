@@ -71,7 +71,7 @@ def compress_onnx(
         batch_axes: where inputs have their batch, by name; None: nowhere, the input is given once. What is not named is
             inferred (``read_inputs``).
         tune: as for ``prap_pim.compress``.
-        progress: told after every layer.
+        progress: called after every layer.
 
     Raises:
         UserError: a file is not what it should be, or the model cannot be compressed as asked; nothing is written.

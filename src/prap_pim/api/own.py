@@ -161,7 +161,7 @@ def compare(
         skip: as for ``compress``.
         name: what the run and its network are called; the model's class if empty.
         seed: of all that is random.
-        progress: told how far things are.
+        progress: called as the work proceeds.
         settings: others of a run's configuration: ``crossbar_budget``, ``checked_images``, ``mapping``, ``quantize``,
             ``zero_input_skipping``, ``cost`` (such as ``{"timing": "events"}``).
 
@@ -270,7 +270,7 @@ def explore(
             than one needs ``if __name__ == "__main__"``.
         scheduler: instead: address of a Dask scheduler, as tcp://host:port, whose workers run the trials.
         allow_imports: whether code that the configuration names may run (``model: {import: ...}``).
-        progress: told how far things are.
+        progress: called as the work proceeds.
         study: settings of a study by name: ``space``, ``objectives``, ``constraints``, ``sampler``, ``trials``, ... A
             number of ``evaluate`` is the objective ``metrics.NAME``; "accuracy" is short for that of that name.
 

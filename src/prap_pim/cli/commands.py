@@ -354,11 +354,11 @@ def replay(arguments: SimpleNamespace) -> None:
         for network, by_method in gains.items():
             title = f"{network} on {arguments.preset}: gains over dense, from {source}"
             print_gains(title, by_method, known.get(network, {}), basis, Output())
-        print(f"The paper's claim, over every rival and explained: prap-pim reproduce {arguments.preset}")
+        print(f"The paper's claim, over every baseline and explained: prap-pim reproduce {arguments.preset}")
 
 
 def reproduce(arguments: SimpleNamespace) -> None:
-    """What a paper's method gains over each rival, from published ratios and from real mappings, beside its claim."""
+    """What a paper's method gains over each baseline, from published ratios and real mappings, beside its claim."""
     from prap_pim.methods.published import claim
     from prap_pim.replay.explained import explain, verdict
     from prap_pim.replay.mapped import mapped_inferences

@@ -130,7 +130,7 @@ class Imported:
 
 @contextlib.contextmanager
 def running(what: str) -> Iterator[None]:
-    """A user's code: what it prints goes to stderr, and what it raises is told of in one line.
+    """A user's code: what it prints goes to stderr, and what it raises becomes one line.
 
     Raises:
         UserError: it raised an error, or ended the program.

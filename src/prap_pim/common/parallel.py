@@ -34,8 +34,8 @@ def over_ranges(count: int, work: Callable[[int, int], object]) -> None:
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
-    """Processes that are started meanwhile ignore Ctrl-C until they are ready to end without a word."""
+def ignoring_interrupts() -> Iterator[None]:
+    """Processes that are started meanwhile ignore Ctrl-C (SIGINT) until they set a handler of their own."""
     if threading.current_thread() is not threading.main_thread():  # elsewhere signals cannot be set
         yield
         return

@@ -1,4 +1,4 @@
-"""How far things are, told to whoever shows it."""
+"""Progress of long work, reported to a callback."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
@@ -8,16 +8,16 @@ _T = TypeVar("_T")
 
 
 def unheard(done: int, total: int) -> None:
-    """Tells nobody."""
+    """Reports to nobody."""
 
 
 def phase(progress: Callable[[str, int, int, str], object], name: str) -> Steps:
-    """One phase of a longer work, told without a note."""
+    """One phase of a longer work, reported without a note."""
     return lambda done, total: progress(name, done, total, "")
 
 
 def counted(items: Sequence[_T], told: Steps) -> Iterator[_T]:
-    """The items one by one; ``told`` hears of every one before it is taken up, and of the end."""
+    """The items one by one; ``told`` is called before each, and at the end."""
     for done, item in enumerate(items):
         told(done, len(items))
         yield item
@@ -25,7 +25,7 @@ def counted(items: Sequence[_T], told: Steps) -> Iterator[_T]:
 
 
 class Progress(Protocol):
-    """What is told, after every step, about how far something is."""
+    """A callback after every step of long work."""
 
     def __call__(self, phase: str, done: int, total: int, note: str) -> None:
         """``done`` of ``total`` steps of ``phase`` are done; ``note`` says where it stands, in a few words."""

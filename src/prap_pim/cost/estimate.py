@@ -166,7 +166,7 @@ class CostReport:
         if self.turns > 1:
             rows += [
                 ("turns", f"{self.turns:,}"),
-                ("cells written in an inference", f"{self.cells_written:,}"),
+                ("cells written per inference", f"{self.cells_written:,}"),
                 ("inferences until cells wear out", _known(self.endured_inferences, "")),
             ]
         caption = f"{self.network} ({self.method}) on {self.chip.name}, for one inference"

@@ -43,7 +43,7 @@ def crossbar_matmul(plan: LayerPlan, inputs: Int8, grain: Grain, adc_bits: int) 
 
     Args:
         plan: the layer; its row groups have at most ``grain.ou_rows`` rows.
-        inputs: int8 [positions, plan.inputs], im2col rows.
+        inputs: int8 [positions, im2col rows].
         grain: geometry of the OU and bits of cells, weights, inputs and DAC.
         adc_bits: the ADC has the codes 0..2**adc_bits - 1 and clips what is above.
 
@@ -228,7 +228,7 @@ class LayerCrossbars:
         """The layer's accumulators.
 
         Args:
-            inputs: int8 [positions, plan.inputs], im2col rows.
+            inputs: int8 [positions, im2col rows].
             first: number of the first position. Read noise depends on the seed and a position's number alone.
 
         Returns:

@@ -40,7 +40,7 @@ def data_rates(
         inputs: calibration inputs [N, ...], N > 0, or batches of them as the model takes them.
         model: bits of inputs, DACs and cells, and how weights are encoded.
         batch_size: inputs at a time.
-        told: how many batches are done.
+        told: called with the batches done and all of them.
 
     Returns:
         by layer name.

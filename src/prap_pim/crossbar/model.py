@@ -1,4 +1,4 @@
-"""How a plan becomes cells and how these are read: everything that the bit-true model can be told."""
+"""How a plan becomes cells and how these are read: all settings of the bit-true model."""
 
 from typing import Annotated, Any, Literal
 

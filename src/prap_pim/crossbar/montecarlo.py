@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.notebook import html_table
-from prap_pim.common.parallel import cores, deaf, end_with_parent
+from prap_pim.common.parallel import cores, end_with_parent, ignoring_interrupts
 from prap_pim.common.progress import unheard
 from prap_pim.common.settings import nearest
 from prap_pim.crossbar.model import CrossbarModel
@@ -248,7 +248,7 @@ def measure_each(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _start, (shared, max(1, cores() // processes)))
     try:
-        with deaf():
+        with ignoring_interrupts():
             numbers = {pool.submit(_one_of_many, trial): number for number, trial in enumerate(trials)}
         for future in as_completed(numbers):
             try:

@@ -64,7 +64,7 @@ class SimulationReport:
 
     @property
     def quality(self) -> Quality:
-        """How well labels are told, where there are labels."""
+        """How well labels are predicted, where there are labels."""
         return Quality(self.metrics["accuracy"], self.metrics["nats"])
 
     @property

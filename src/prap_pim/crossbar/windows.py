@@ -11,7 +11,7 @@ from prap_pim.ir.network import Layer
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """The im2col rows of a batch where they lie: row r of position n is ``inputs[base[n] + offset[r]]``.
+    """A batch's im2col layout where its values lie: im2col row r of position n is ``inputs[base[n] + offset[r]]``.
 
     Attributes:
         inputs: int8 [any].
@@ -25,7 +25,7 @@ class Windows:
 
     @staticmethod
     def of_matrix(rows: NDArray[np.int8]) -> "Windows":
-        """Of im2col rows [positions, rows] that are laid out."""
+        """Of a layout [positions, im2col rows]."""
         positions, count = rows.shape
         base = np.arange(positions, dtype=np.int64) * count
         return Windows(np.ascontiguousarray(rows).ravel(), base, np.arange(count, dtype=np.int64))

@@ -49,7 +49,7 @@ def zero_input_rates(
         images: calibration inputs [N, ...], N > 0, or batches of them as the model takes them.
         grain: bits of inputs and DAC.
         batch_size: images at a time.
-        told: how many batches are done.
+        told: called with the batches done and all of them.
 
     Returns:
         by layer name, float64 [row groups of the layer's plan], in 0..1.

@@ -66,7 +66,7 @@ def moved(norm: _BatchNorm, before: Statistics, after: Statistics) -> tuple[Tens
 
     Args:
         norm: a batch norm with running statistics.
-        before: of its inputs in the untouched network.
+        before: of its inputs in the original network.
         after: of its inputs in the compressed one, on the same calibration inputs.
     """
     assert norm.running_mean is not None

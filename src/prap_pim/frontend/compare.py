@@ -100,7 +100,7 @@ def judged(
         weights: what an output counts, by name; 0 leaves it out, and what is not named counts 1.
         known: that the outputs have classes, however they look.
         fewer: what it gives for fewer inputs: where classes or channels are then fewer, the batch is not in front, and
-            nothing can be told of that output.
+            nothing is known of that output.
 
     Raises:
         UserError: there is no output with values or classes for every input, or ``weights`` names none, or is wrong.

@@ -23,7 +23,7 @@ def batches(inputs: Tensor, batch_size: int) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Quality:
-    """How well labels are told.
+    """How well labels are predicted.
 
     Attributes:
         accuracy: share of the labels that have the greatest output, 0..1.
@@ -89,7 +89,7 @@ class InMemory:
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """How well a network tells labels: "accuracy" and "nats", as ``Quality``.
+    """How well a network predicts labels: "accuracy" and "nats", as ``Quality``.
 
     Attributes:
         pairs: inputs and labels, one at least.
@@ -124,13 +124,13 @@ def logits(given: Any) -> Tensor:
 
 @torch.inference_mode()
 def evaluate_pairs(model: nn.Module, pairs: Pairs, batch_size: int = 256, told: Steps = unheard) -> Quality:
-    """How well a model tells labels.
+    """How well a model predicts labels.
 
     Args:
         model: left in the mode (training or evaluation) in which it was.
         pairs: inputs and labels.
         batch_size: inputs at a time; the result depends on it at most by rounding.
-        told: how many batches are done.
+        told: called with the batches done and all of them.
     """
     modes = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device

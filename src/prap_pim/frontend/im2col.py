@@ -1,4 +1,4 @@
-"""The im2col rows of a layer's inputs: what drives its crossbars, one row for each output position."""
+"""A layer's inputs laid out as im2col: what drives its crossbars at each output position."""
 
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -11,7 +11,7 @@ from prap_pim.ir.network import Layer
 
 
 class Rows:
-    """The im2col rows of a batch, of which some are laid out at a time.
+    """Positions of a batch, of which some are laid out at a time.
 
     Args:
         layer: its kernel, stride, padding and dilation count.
@@ -57,7 +57,7 @@ class Rows:
 def rows_of_pairs(
     layer: Layer, places: Sequence[tuple[Tensor, Tensor, Tensor]], fills: tuple[int, int], most: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """im2col rows of two inputs of a layer at the same places, of several batches at a time.
+    """Positions of two inputs of a layer at the same places, of several batches at a time.
 
     Args:
         layer: as for ``Rows``.
@@ -90,7 +90,7 @@ def _merged(held: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def positions_of(layer: Layer, x: Tensor) -> int:
-    """im2col rows of a batch: output positions of all its inputs."""
+    """Output positions of all inputs of a batch."""
     if layer.kind == "linear":
         return x.numel() // layer.rows
     return len(x) * prod(layer.output_map(x.shape[2:]))

@@ -162,7 +162,7 @@ def input_grids(
         inputs: calibration inputs [N, ...], or batches of them.
         batch_size: inputs at a time, of one tensor.
         config: how they are found.
-        told: how many batches are done.
+        told: called with the batches done and all of them.
 
     Returns:
         grids by layer name; a step of 1 for an input that is always 0.
@@ -269,7 +269,7 @@ class SeenInputs:
         """
         Args:
             x: [N, C, *map] for a convolution, [..., C] for a linear layer.
-            keep: whether some positions are kept; the range alone is told without.
+            keep: whether some positions are kept, or the range alone.
 
         Raises:
             UserError: it holds NaN or infinity.

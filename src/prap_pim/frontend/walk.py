@@ -99,7 +99,7 @@ def cloned(value: Value) -> Value:
 
 
 class Probe(Walk):
-    """A walk of some inputs through the untouched network that can tell what other values of a node would lead to.
+    """A walk of some inputs through the original network that can tell what other values of a node would lead to.
 
     Batch norms after that node move by what these change, as after compression.
 

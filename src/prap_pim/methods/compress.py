@@ -37,7 +37,7 @@ _COVARIANCES = 5  # matrices as large as a layer's covariance, at one time
 _LIVE = 3  # activations as large as the largest: before and after a node, in two networks
 _LEAST_SQUARES = 2  # the norm that ranges have unless another one is better
 _SAME_DB = 60.0  # that a network gives the same again
-_MOST_LOST = 1e9  # times what a layer gives: more is told as that
+_MOST_LOST = 1e9  # times what a layer gives: more is reported as that
 _NAMED = 3  # layers that a message names
 
 
@@ -50,7 +50,7 @@ class Compressed:
         plan: of all layers, those that were left whole as their dense plans.
         changed: names of the layers that were compressed.
         calibration: how calibrated reuse shared its budget out; None for another method.
-        check: how far the outputs are from the untouched network's.
+        check: how far the outputs are from the original network's.
         equalised: where channels were equalised before.
         request: what was asked for.
         quantize: how the grids of the activations were found: as asked, the choice of ranges made if it was left open.
@@ -150,7 +150,7 @@ Remember = Callable[[Captured, Callable[[], Calibration]], Calibration]  # gives
 
 @kept_memory()
 def compress_network(
-    untouched: Captured,
+    original: Captured,
     given: "CalibrationInputs",
     request: Request,
     *,
@@ -162,29 +162,29 @@ def compress_network(
     """Apply a method to a network.
 
     Args:
-        untouched: the network; it is not changed.
+        original: the network; it is not changed.
         given: inputs for calibrated reuse, for the int8 grids of the activations, and for what compression changes at
             batch norms, whatever the method.
         request: what to do.
         tuning: training that follows; None: one-shot.
         remember: keeps a finished calibration.
         checkpoints: where an interrupted label-free tuning is kept, as for ``tune``.
-        progress: told after every layer.
+        progress: called after every layer.
 
     Raises:
         UserError: the method cannot handle a layer, or the inputs are of no use.
     """
     method, chip = request.method, request.chip
-    changed = changed_layers(method, untouched.network)
-    request.quantize.check_names([layer.name for layer in untouched.network.layers])
+    changed = changed_layers(method, original.network)
+    request.quantize.check_names([layer.name for layer in original.network.layers])
     check_tune(method, changed)
     reusing = method.reuse if isinstance(method.reuse, Budgeted) else None
-    check_memory(untouched.network, given, changed if reusing is not None else ())
+    check_memory(original.network, given, changed if reusing is not None else ())
     if tuning is None:
-        captured, equal = equalised(untouched, given.batches, request.quantize)
+        captured, equal = equalised(original, given.batches, request.quantize)
         prepared = captured
     else:  # training goes on with the channels that it began with
-        captured, equal, prepared = tuning.start(), (), untouched
+        captured, equal, prepared = tuning.start(), (), original
     quantize = settled(captured, given.batches, given.judges, request.quantize)
     ranges = phase(progress, f"{method.name}: ranges of inputs")
     calibration = None
@@ -203,7 +203,7 @@ def compress_network(
         network = with_plans(captured, given, planned(assignments, captured.network, chip), quantize, ranges)
     tuned = None
     if method.tune is not None:
-        tuned = tune(untouched, captured, network, given, request, progress, checkpoints)
+        tuned = tune(original, captured, network, given, request, progress, checkpoints)
         network = tuned.network
     after = captured.with_module(network.module)
     plan = whole_plan(method.name, after, network, chip)
@@ -212,7 +212,7 @@ def compress_network(
         errors = {}
     elif tuned is not None:
         errors = None
-    check = checked(untouched, prepared, after, plan, given, chip, errors)
+    check = checked(original, prepared, after, plan, given, chip, errors)
     if tuned is not None:
         check = check.model_copy(update={"tuning": tuned.result})
     changed_names = tuple(network.plans)
@@ -297,7 +297,7 @@ def checked(
     chip: Chip,
     errors: Mapping[str, float] | None = None,
 ) -> CheckResult:
-    """Compare the bit-true network with the untouched one.
+    """Compare the bit-true network with the original one.
 
     Args:
         original, compressed: the networks; ``plan`` is of the second.
@@ -305,7 +305,7 @@ def checked(
         given: its inputs.
         chip: whose crossbars compute.
         errors: each layer's relative output error, on what it reads in the compressed network. None: measured on what
-            it reads in the untouched one.
+            it reads in the original one.
     """
     batches, judges = given.held or given.batches, given.judges
     found, losses = Comparison(judges), {layer.name: _Loss() for layer in original.network.layers if errors is None}
@@ -322,7 +322,7 @@ def checked(
     try:
         for batch in batches:
             wanted = judged_outputs(on_copies(original.module, batch), name)
-            if hooks and prepared is not original:  # the hooks have not heard of this batch
+            if hooks and prepared is not original:  # the hooks have not seen this batch
                 on_copies(prepared.module, batch)
             found.add(wanted, judged_outputs(on_copies(bit_true, batch), name))
     finally:
@@ -345,13 +345,13 @@ def checked(
 
 
 class _Loss:
-    """The error that a layer with new weights makes by itself, on what the untouched network gives it to read."""
+    """The error that a layer with new weights makes by itself, on what the original network gives it to read."""
 
     def __init__(self) -> None:
         self._noise, self._signal = 0.0, Spread()
 
     def add(self, changed: nn.Module, layer: nn.Module, given: tuple[Tensor, ...], own: Tensor) -> None:
-        """A hook on the untouched layer."""
+        """A hook on the original layer."""
         self._noise += float((own - changed(given[0])).square().sum(dtype=torch.float64))
         self._signal.add(own, 1 if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) else -1)
 
@@ -381,7 +381,7 @@ def changed_layers(method: MethodConfig, network: Network) -> dict[str, tuple[Pr
 def assign(
     settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip, told: Steps = unheard
 ) -> dict[str, tuple[PatternSet, ReuseMap]]:
-    """What pruning and reuse decide, for the layers of ``settings``; ``told`` hears how many are done."""
+    """What pruning and reuse decide, for the layers of ``settings``; ``told`` is called with the number done."""
     assignments = {}
     for layer in counted([layer for layer in network.layers if layer.name in settings], told):
         pruning, reusing = settings[layer.name]

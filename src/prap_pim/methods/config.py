@@ -26,7 +26,7 @@ class LayerRule(Settings):
 
 
 class Tune(Settings):
-    """Label-free tuning of a compressed network: it is trained to give the untouched network's outputs.
+    """Label-free tuning of a compressed network: it is trained to give the original network's outputs.
 
     Attributes:
         steps: of gradient descent.

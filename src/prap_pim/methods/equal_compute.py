@@ -1,4 +1,4 @@
-"""Settings with which a method does a given share of the dense network's OU steps: rivals at equal compute.
+"""Settings with which a method does a given share of the dense network's OU steps: baselines at equal compute.
 
 Each method has one number a layer that sets how much it computes. The number moves in levels: a layer of O filters can
 have 1 .. O donors in a block, and ORC can leave a filter 1 .. ceil(rows / ou_rows) OUs. All layers get the same share

@@ -140,8 +140,8 @@ class Calibrated(Method, CalibratedReuse):
         passes: over all row groups of a layer after the first one.
         mimic: how far each layer makes good what the layers before it have changed, 0 (not at all) to 1. What is made
             good on a few inputs is in part peculiar to them: half of it loses less on others.
-        damping: added to the covariance of a layer's inputs, in its mean diagonal; where a layer sees few im2col rows,
-            at least a tenth of its inputs over its rows.
+        damping: added to the covariance of a layer's inputs, in its mean diagonal; where a layer sees few positions,
+            at least a tenth of its inputs over its positions.
         fisher: exponent of the squared gradient of the outputs' loss by which a filter's error counts where no batch
             norm says it, 0 (all count the same; nothing is differentiated) to 1.
         update_weight: what adding up one partial sum counts, in OU steps: a filter does without a row group that would

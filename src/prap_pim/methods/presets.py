@@ -71,7 +71,7 @@ _METHODS = {
     "similar": _Method(
         "patterns similar up to a power of two computed once: PRAP's step 2 alone", _no_pruning, _similar
     ),
-    "structured+identical": _Method("both (after RePIM): the joint rival of the paper", _structured, _identical),
+    "structured+identical": _Method("both (after RePIM): the joint baseline of the paper", _structured, _identical),
     "prap": _Method("pattern pruning and reuse of similar patterns", _pattern, _similar),
 }
 

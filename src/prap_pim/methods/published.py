@@ -53,7 +53,7 @@ class Claim(Settings):
 
     Attributes:
         method: the paper's.
-        over: the rival that we take for that best one.
+        over: the baseline that we take for that best one.
         speedup, energy_gain: of the method over it.
         source: where the paper says so, and of what.
     """

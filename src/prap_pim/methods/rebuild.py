@@ -81,7 +81,7 @@ class Rebuilt:
 
 @torch.no_grad()
 def later_calls(captured: Captured, batches: Sequence[tuple[Tensor, ...]]) -> dict[str, list[Tensor]]:
-    """What layers that are called again read in their further calls, in the untouched network, by layer name."""
+    """What layers that are called again read in their further calls, in the original network, by layer name."""
     again = {node.layer for node in captured.network if isinstance(node, Call)}
     later: dict[str, list[Tensor]] = {}
     if not again:
@@ -111,7 +111,7 @@ def rebuilt(captured: Captured, batches: Sequence[tuple[Tensor, ...]], decide: D
     Args:
         captured: the network; it is not changed.
         batches: calibration inputs.
-        decide: given a layer, its inputs in the changed network and those in the untouched one, batch by batch (None
+        decide: given a layer, its inputs in the changed network and those in the original one, batch by batch (None
             while nothing is changed, or of an expert, to which other rows may come now), says what becomes of it. A
             layer that is called again is decided on once.
     """

@@ -80,7 +80,7 @@ class CalibrationInputs:
         """
         Args:
             divisible: whether the network takes any number of inputs at a time: few where its activations are large.
-            classes: whether its outputs are known to have classes; else that is told from how they look.
+            classes: whether its outputs are known to have classes; else that is judged by their values.
 
         Raises:
             UserError: there are none, or the method counts an output that the network does not have.

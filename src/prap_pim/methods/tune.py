@@ -1,4 +1,4 @@
-"""Label-free tuning: what a compressed network is made of is trained to give the untouched network's outputs.
+"""Label-free tuning: what a compressed network is made of is trained to give the original network's outputs.
 
 Who takes which donor with which gain stays as it is. Donors (rounded in every forward pass, their gradient passes
 through: Bengio et al., 2013), the filters' steps, biases and norms are trained by Adam on the calibration inputs
@@ -40,7 +40,7 @@ from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
 Float32 = NDArray[np.float32]
 
 _ACTIVATIONS = 1 << 28  # that a backward pass may hold at a time: more inputs than make so many are taken in parts
-_KEPT = 1 << 28  # values of the untouched network's outputs that are kept; others are computed whenever they are needed
+_KEPT = 1 << 28  # values of the original network's outputs that are kept; others are computed whenever they are needed
 _EVERY = 20  # steps from one checkpoint to the next
 _LOOKS = 10  # at how good the network is on the inputs that are held back
 _MUCH_MORE = 1.2  # times the least loss: too large steps
@@ -66,7 +66,7 @@ class Tuned:
 
 
 def tune(
-    untouched: Captured,
+    original: Captured,
     captured: Captured,
     network: Rebuilt,
     given: CalibrationInputs,
@@ -74,15 +74,15 @@ def tune(
     progress: Progress,
     checkpoints: Path | None = None,
 ) -> Tuned:
-    """Train a compressed network to the outputs of the untouched one.
+    """Train a compressed network to the outputs of the original one.
 
     Args:
-        untouched: whose outputs are wanted.
-        captured: the network that was compressed; its graph is the untouched one's.
+        original: whose outputs are wanted.
+        captured: the network that was compressed; its graph is the original one's.
         network: compressed; it is not changed.
         given: inputs to train on, and those that tell whether it has become better.
         request: the method, its ``tune``, and the seed of the order of inputs.
-        progress: told after every step.
+        progress: called after every step.
         checkpoints: a folder in which an interrupted tuning is kept and gone on with; None: it is not.
 
     Raises:
@@ -91,8 +91,8 @@ def tune(
     config = request.method.tune
     assert config is not None
     work = _Network(captured, network, request)
-    training = _Examples.of(untouched, given.batches, given, config)
-    held = _Examples.of(untouched, given.held, given, config)
+    training = _Examples.of(original, given.batches, given, config)
+    held = _Examples.of(original, given.held, given, config)
     before = training.divergence(work), held.divergence(work)
     taken = _descend(work, training, held, config, request, progress, checkpoints)
     after = training.divergence(work), held.divergence(work)
@@ -240,13 +240,13 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class _Examples:
-    """Inputs, and what the untouched network gives for them.
+    """Inputs, and what the original network gives for them.
 
     Attributes:
         judges: how outputs are judged.
-        network: the untouched one.
+        network: the original one.
         parts: all inputs, as many at a time as may be computed.
-        wanted: what the untouched network gives for each part; None: to be computed anew.
+        wanted: what the original network gives for each part; None: to be computed anew.
         sizes: of each output that is judged, over all parts: classes, or squares of values about their means.
         most: inputs at a time; None: parts are not to be cut.
     """
@@ -260,17 +260,17 @@ class _Examples:
 
     @staticmethod
     def of(
-        untouched: Captured, batches: Sequence[tuple[Tensor, ...]], given: CalibrationInputs, config: Tune
+        original: Captured, batches: Sequence[tuple[Tensor, ...]], given: CalibrationInputs, config: Tune
     ) -> "_Examples":
         most = None
         if given.divisible:
-            at_a_time = _ACTIVATIONS // sum(node.output_elements for node in untouched.network)
+            at_a_time = _ACTIVATIONS // sum(node.output_elements for node in original.network)
             most = max(1, min(at_a_time, config.inputs))
         parts = list(_parts(batches, most))
         wanted: list[tuple[Tensor, ...] | None] = []
         spreads, answers, room = [Spread() for _ in given.judges], [0 for _ in given.judges], _KEPT
         for part in parts:
-            found, mask = _outputs_of(untouched, part), padding_mask(part)
+            found, mask = _outputs_of(original, part), padding_mask(part)
             for i, output in enumerate(given.judges):
                 own = _answered(output, found[output.place], mask)
                 spreads[i].add(own, output.axis)
@@ -279,7 +279,7 @@ class _Examples:
             wanted.append(found if room >= 0 else None)
         every = zip(given.judges, answers, spreads, strict=True)
         sizes = [float(n) if output.kind == "classes" else spread.total for output, n, spread in every]
-        return _Examples(given.judges, untouched, parts, wanted, sizes, most)
+        return _Examples(given.judges, original, parts, wanted, sizes, most)
 
     @property
     def count(self) -> int:
@@ -345,7 +345,7 @@ def _parts(batches: Sequence[tuple[Tensor, ...]], most: int | None) -> Iterator[
 
 
 def _mixed(batch: tuple[Tensor, ...], share: float, rng: np.random.Generator) -> tuple[Tensor, ...]:
-    """Some inputs with others in them: few inputs then show more of what the untouched network does.
+    """Some inputs with others in them: few inputs then show more of what the original network does.
 
     Real numbers are averaged with random weights (Zhang et al., "mixup", ICLR 2018; for teachers: Beyer et al., CVPR
     2022), whole numbers, such as tokens, taken from the one or the other place by place, where neither is padding.

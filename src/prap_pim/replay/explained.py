@@ -1,7 +1,7 @@
 """Why a method gains less from real mappings than from published ratios: one cause after another put in its place.
 
-Both give a layer's seconds by what takes them, and its joules. So what a method gains over a rival can be followed from
-the ratios to the mapping: each step takes one part of both from the mapping, and the rest still from the ratios.
+Both give a layer's seconds by what takes them, and its joules. So what a method gains over a baseline can be followed
+from the ratios to the mapping: each step takes one part of both from the mapping, and the rest still from the ratios.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ _REST = "between tiles, digital work"
 
 @dataclass(frozen=True)
 class Step:
-    """What a method gains over a rival once everything up to here is as in the mapping; means of the networks.
+    """What a method gains over a baseline once everything up to here is as in the mapping; means of the networks.
 
     Attributes:
         cause: what is taken from the mapping at this step.
@@ -45,22 +45,22 @@ class Step:
     gain: Gain
 
 
-def explain(preset: str, mapped: Mapping[str, Mapping[str, Inference]], method: str, rival: str) -> list[Step]:
+def explain(preset: str, mapped: Mapping[str, Mapping[str, Inference]], method: str, baseline: str) -> list[Step]:
     """The way from published ratios to real mappings.
 
     Args:
         preset: of published settings.
         mapped: inferences by network and method (``mapped_inferences``).
-        method, rival: the gain of which over which.
+        method, baseline: the gain of which over which.
 
     Returns:
         The steps; the first is the gain from published ratios, the last that from mappings.
     """
-    weights = [_COMPUTED.format(each) for each in (method, rival)]
+    weights = [_COMPUTED.format(each) for each in (method, baseline)]
     ways = [
         [
             _way(preset, network, method, by_method[method], weights, ()),
-            _way(preset, network, rival, by_method[rival], weights[1:], weights[:1]),
+            _way(preset, network, baseline, by_method[baseline], weights[1:], weights[:1]),
         ]
         for network, by_method in mapped.items()
     ]

@@ -56,7 +56,7 @@ def mapped_inferences(
         networks: of the preset; none means all.
         methods: of the replay's; none means all.
         seed: of the weights.
-        progress: told how far things are.
+        progress: called as the work proceeds.
 
     Raises:
         UserError: there is no such preset, network or method.

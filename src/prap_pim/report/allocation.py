@@ -37,7 +37,7 @@ def _allocation(method: MethodResult, judged: str) -> Allocation:
     if calibration.tuned:
         parts.append("before the donors were trained")
     if calibration.changed is not None:
-        parts.append(f"{percent(calibration.changed)} of {judged} classified otherwise than by the network itself")
+        parts.append(f"{percent(calibration.changed)} of {judged} classified differently from the original network")
     whole = sum(layer.donors is None for layer in calibration.layers)
     parts.append(f"{whole} of {len(layers)} layers keep all patterns")
     if unused := unused_budget(method.compute_ratio, calibration.asked):

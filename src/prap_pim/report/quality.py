@@ -72,7 +72,7 @@ def kind_of(metric: str) -> Kind:
 
 
 def qualities(results: Results) -> list[Quality]:
-    """All that the run measures, what is told first before the others; accuracy if there is nothing."""
+    """All that the run measures, the most important first; accuracy if there is nothing."""
     of_bytes = Quality(
         "bits_per_byte",
         "Bits per byte",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prap_pim.common import units
 
 NOT_AVAILABLE = "n/a"  # stands for NaN, as in a ratio to zero
+_LINEAR = 30  # of positive values, the largest over the smallest: beyond, an axis is logarithmic
 _MINUS = "−"  # of numbers that people read; a hyphen is shorter than the + of others, and ends a line
 
 _PREFIXES = (
@@ -69,6 +70,12 @@ def scale(values: Iterable[float], unit: str, digits: int = 3) -> Scale:
     prefixes = [(prefix, size) for prefix, size in _PREFIXES if power == 1 or size <= 1]
     prefix, size = next((p for p in prefixes if largest >= least * p[1] ** power), prefixes[-1])
     return Scale(float(f"1e{-power * round(math.log10(size))}"), prefix + symbol + rest)
+
+
+def spans_decades(values: Iterable[float]) -> bool:
+    """Whether the small ones would be lost on a linear axis."""
+    positive = [value for value in values if value > 0 and math.isfinite(value)]
+    return bool(positive) and max(positive) > _LINEAR * min(positive)
 
 
 def quantity(value: float, unit: str, digits: int = 3) -> str:

@@ -34,7 +34,7 @@ def unit(figure: str) -> str:
 def figure_text(figure: str, value: int | float | None) -> str:
     """A figure with its unit: "1.23 ms", "97.5 %"."""
     if value is None:
-        return "no figure"
+        return "n/a"
     kind = unit(figure)
     if kind == "%":
         return percent(value)

@@ -1,4 +1,4 @@
-"""What a run says at a glance, in words and formatted numbers: the terminal and the page tell the same."""
+"""What a run says at a glance, in words and formatted numbers: the terminal and the page show the same."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +65,7 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 
 def _power(watts: float | None) -> str:
-    return "no figure" if watts is None else quantity(watts, "W")
+    return "n/a" if watts is None else quantity(watts, "W")
 
 
 def comparisons(results: Results) -> list[Comparison]:
@@ -102,7 +102,9 @@ def _years(method: MethodResult) -> str:
     """That the cells last."""
     if not method.cells_written:
         return "unlimited"
-    return known(method.endured_inferences and method.endured_inferences / (365.25 * 24 * 3600), "")
+    if method.endured_inferences is None:
+        return "n/a"
+    return f"{significant(method.endured_inferences / (365.25 * 24 * 3600))} years"
 
 
 def _changed(method: MethodResult) -> str:
@@ -114,7 +116,7 @@ def _changed(method: MethodResult) -> str:
 def _most(parts: Mapping[str, float] | None) -> str:
     """The largest of some parts, and its share."""
     if not parts:
-        return "not told"
+        return "n/a"
     name = max(parts, key=lambda part: parts[part])
     return f"{name}, {_share(parts[name], sum(parts.values()))}"
 
@@ -122,7 +124,7 @@ def _most(parts: Mapping[str, float] | None) -> str:
 def _bottleneck(method: MethodResult) -> str:
     """Layer and resource that set the pace where layers overlap."""
     if not method.layers:
-        return "not told"
+        return "n/a"
     slowest = max(method.layers, key=lambda layer: layer.pipelined_latency_s)
     (name,) = shortened([slowest.name])
     return f"{name}, {slowest.bottleneck}" if slowest.bottleneck else name
@@ -145,9 +147,9 @@ _WORK: _Figures = {
 _WRITTEN: _Figures = {
     "energy, once": lambda m: known(m.programming_j, "J"),
     "time, once": lambda m: known(m.programming_s, "s"),
-    "turns of an inference": lambda m: count(m.turns),
-    "cells written in an inference": lambda m: count(m.cells_written),
-    "years at an inference a second": _years,
+    "turns per inference": lambda m: count(m.turns),
+    "cells written per inference": lambda m: count(m.cells_written),
+    "cell life at 1 inference/s": _years,
 }
 _SERIAL: _Figures = {"latency, serial": lambda m: quantity(m.serial.latency_s, "s")}
 _PIPELINED: _Figures = {"latency, pipelined": lambda m: quantity(m.pipelined.latency_s, "s")}
@@ -197,7 +199,7 @@ def sections(results: Results, bottlenecks: bool = False) -> list[Section]:
         }
         return Section(of.title, rows(methods, values))
 
-    checked = "Bit-true against the untouched network, on calibration inputs held back"
+    checked = "Bit-true against the original network, on held-back inputs"
     most, slowest = _NAMES if bottlenecks else ({}, {})
     at_budget = [method.at_budget for method in methods]
     budget = f"With {count(at_budget[0].budget)} crossbars, layers replicated to fill them"
@@ -388,7 +390,7 @@ class Exactness:
     def line(self) -> str:
         """For the terminal."""
         if not self.checked:
-            return "no integers were compared: this run proves nothing about the crossbars"
+            return "no integers were compared: this run checks nothing on crossbars"
         found = f"{count(self.checked)} integers compared with the integer matmul, {count(self.mismatches)} mismatches"
         return f"{found}; {self.inputs}" if self.inputs else found
 

@@ -14,7 +14,7 @@ _MOST_CHANGED = 0.1  # of the classes: more is said in a warning
 _LEAST_DB = 10.0  # of outputs without classes: less is said in a warning
 _WIDTH = 80  # characters of a line
 _TINY = 1e-9
-_USED = 0.97  # of a budget of OU steps: less is told
+_USED = 0.97  # of a budget of OU steps: less is reported
 
 
 class _Frozen(Saved):
@@ -40,7 +40,7 @@ class ChipResult(_Frozen):
     figures: list[Figure]
     conventions: list[str]  # how a conversion is timed and charged, in words
     warnings: list[str]  # about the chip itself, such as an ADC too small for its OU
-    cells_per_crossbar: int | None = None  # None: written before this was told, as with every None below of that kind
+    cells_per_crossbar: int | None = None  # None: an older file, as with every None below of that kind
     ous_per_crossbar: int | None = None
 
 
@@ -133,15 +133,15 @@ class CalibrationResult(_Frozen):
     inputs: int
     changed: float | None  # share of them classified otherwise than by the network itself, 0..1; None: no classes
     limit: float | None  # of that share, where one was asked for
-    asked: float | None = None  # compute ratio, where one was asked for; None also: written before this was told
+    asked: float | None = None  # compute ratio, where one was asked for; None also: an older file
     budget: dict[str, float] | None = None  # what else was limited, to which share of the dense network's
     share: float | None = None  # what is taken of what was limited
-    tuned: bool = False  # donors were trained afterwards, with labels or without: what is told here was found before
+    tuned: bool = False  # donors were trained afterwards, with labels or without: these were found before
     layers: list[AllocationResult]
 
 
 class OutputCheck(_Frozen):
-    """An output of the bit-true network beside the untouched network's."""
+    """An output of the bit-true network beside the original network's."""
 
     name: str
     sqnr_db: float | None  # signal to noise; None: no difference
@@ -183,13 +183,13 @@ class TuningResult(_Frozen):
 
 
 class CheckResult(_Frozen):
-    """How far a finished, bit-true network's outputs are from the untouched network's."""
+    """How far a finished, bit-true network's outputs are from the original network's."""
 
     inputs: int  # that were looked at
     held_back: bool  # whether compression has not seen them; there were too few otherwise
     outputs: list[OutputCheck]  # every one that counts
     worst: dict[str, float]  # layers that lost most: relative error of their outputs; none where training went on
-    varies: bool = False  # whether the untouched network gives other outputs again for the same inputs
+    varies: bool = False  # whether the original network gives other outputs again for the same inputs
     tuning: TuningResult | None = None  # without labels, before this check
 
     @property
@@ -200,9 +200,9 @@ class CheckResult(_Frozen):
     @property
     def findings(self) -> list[str]:
         """What was found of each output, in words."""
-        which = "inputs held back for it" if self.held_back else "calibration inputs, which it was fitted to"
+        which = "held-back inputs" if self.held_back else "calibration inputs, which it was fitted to"
         found = wrap(self.tuning.told, _WIDTH, subsequent_indent="  ") if self.tuning is not None else []
-        found.append(f"check: the bit-true network against the untouched one on {self.inputs:,} {which}")
+        found.append(f"check: the bit-true network against the original on {self.inputs:,} {which}")
         for output in self.outputs:
             noise = "no difference" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
             classes = "" if output.changed is None else f", {output.changed:.1%} of the classes changed"
@@ -214,8 +214,8 @@ class CheckResult(_Frozen):
         """What is wrong and what to try; empty if all outputs are near enough."""
         if self.varies:
             return (
-                "warning: the untouched network gives other outputs each time for the same inputs, so what is told of "
-                "the outputs is in part that. Does it draw random numbers? Compress it without them"
+                "warning: the original network gives other outputs each time for the same inputs, which is part of the "
+                "difference above. Does it draw random numbers? Compress it without them"
             )
         far = ", ".join(output.name for output in self.outputs if output.too_far)
         worst = zip(shortened(list(self.worst)), self.worst.values(), strict=True)
@@ -251,12 +251,12 @@ def unused_budget(used: float, asked: float | None) -> str:
         return ""
     return (
         f"{used:#.3g} of the dense OU steps are used, {asked:#.3g} were allowed: "
-        "the rest is less than whole OUs take, or withheld by balance where that is asked for"
+        "the rest is less than a whole OU takes, or kept back by balance if that is on"
     )
 
 
 def spent_budget(quantity: str, asked: float, taken: float) -> str:
-    """What is taken of a budget of energy or time, in words; nothing of one of OU steps, which is told everywhere."""
+    """What is taken of a budget of energy or time, in words; nothing of one of OU steps, which is shown everywhere."""
     if quantity == "compute":
         return ""
     over = "" if taken <= asked * (1 + _TINY) else ": it could not be met"
@@ -274,7 +274,7 @@ class MethodResult(CostFigures):
     bit_true_bits_per_byte: float | None = None
     compressed_metrics: dict[str, float] = Field(default={})  # what else the user's own metric gives, by name
     bit_true_metrics: dict[str, float] = Field(default={})
-    checked_images: int | None = None  # test inputs that went through every cell; None: written before this was told
+    checked_images: int | None = None  # test inputs that went through every cell; None: an older file
     compute_ratio: float  # OU steps / OU steps of the dense plan on the same chip
     ou_steps: int
     serial_breakdown_s: dict[str, float] | None = None  # by what takes the time; sums to the serial latency
@@ -333,7 +333,7 @@ class Results(_Frozen):
     data: str
     inputs: Literal["images", "sequences", "inputs"] = "images"
     images: dict[str, int]  # how many inputs, by split
-    classes: int | None = None  # that the network tells apart, or tokens; None: written before this was told
+    classes: int | None = None  # that the network tells apart, or tokens; None: an older file
     network: str
     parameters: int
     weights: str  # where they come from

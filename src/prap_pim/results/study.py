@@ -1,5 +1,7 @@
 """What a study leaves in study.json: every trial with its figures, and which of them none other is better than."""
 
+import json
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -83,6 +85,13 @@ class StudyResults(Settings, Saved):
         if any(not 0 <= number < len(self.trials) for number in self.front):
             raise ValueError("the front names a trial that is not there")
         return self
+
+    @cached_property
+    def repeated(self) -> dict[int, int]:
+        """Numbers of trials that were proposed again, with that of the first trial of the same settings."""
+        first: dict[str, int] = {}
+        found = {t.number: first.setdefault(json.dumps(t.values, sort_keys=True), t.number) for t in self.trials}
+        return {number: earlier for number, earlier in found.items() if number != earlier}
 
     @property
     def front_trials(self) -> list[TrialResult]:

@@ -91,7 +91,7 @@ class RunConfig(Settings):
     data: DataConfig = DigitsConfig()
     model: ModelConfig = ResNetConfig()
     checkpoint: Path | None = None  # start from these weights instead of random ones
-    metric: MetricConfig | None = None  # None: how well the labels of the test data are told
+    metric: MetricConfig | None = None  # None: how well the labels of the test data are predicted
     loss: Import | None = None  # None: the cross-entropy of the labels
     training: Annotated[TrainingConfig | None, BeforeValidator(_schedule)] = PRAP_2023
     methods: tuple[MethodConfig, ...] = Field(min_length=1)

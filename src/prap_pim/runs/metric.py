@@ -1,4 +1,4 @@
-"""What networks are worth: how well they tell labels, or what a user's own function gives, checked."""
+"""What networks are worth: how well they predict labels, or what a user's own function gives, checked."""
 
 import inspect
 import math
@@ -25,7 +25,7 @@ PERPLEXITY = "perplexity"
 
 @dataclass(frozen=True, eq=False)
 class LabelMetric:
-    """How well labels of a test part are told: accuracy; of bytes bits per byte, too, of other tokens perplexity."""
+    """How well test labels are predicted: accuracy; of bytes also bits per byte, of other tokens perplexity."""
 
     pairs: Pairs
     of: Literal["classes", "bytes", "tokens"]
@@ -52,7 +52,7 @@ class LabelMetric:
 
 @dataclass(frozen=True, eq=False)
 class OwnMetric:
-    """A user's function of a module, checked: whatever it raises or gives is told of in one line.
+    """A user's function of a module, checked: whatever it raises or returns wrongly becomes one line.
 
     Attributes:
         function: of a module that is called as the model is; gives a number, or numbers by name.

@@ -1,4 +1,4 @@
-"""The whole flow, one stage a line: train, compress, quantise, map, cost, prove, report."""
+"""The whole flow, one stage a line: train, compress, quantise, map, cost, check, report."""
 
 import copy
 import logging
@@ -59,7 +59,7 @@ def run(
         output: the run folder.
         command: how the user called it, for the report.
         resume: go on with the run in the folder, from its last checkpoint; it ends as an undisturbed run would.
-        progress: told how far things are.
+        progress: called as the work proceeds.
         processes: who trains; this one is the first and does all the rest, the others call ``assist``. None: one,
             on the CPU.
         task: the network and what it is for; None: as the configuration says, which names no code.
@@ -194,9 +194,9 @@ def assist(config: RunConfig, processes: Processes, task: Task) -> None:
     """What every process but the first does in a run: train along, until there is nothing left to train.
 
     Raises:
-        UserError: a mistake of the user, which the first process will have told; or the first process has ended.
+        UserError: a mistake of the user, which the first process reports; or the first process has ended.
     """
-    while (heard := processes.hear())[0]:
+    while (heard := processes.receive())[0]:
         begun, structure = heard
         model = task.first()  # weights come from the first process
         if structure:

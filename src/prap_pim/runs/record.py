@@ -158,7 +158,7 @@ def _origin(config: RunConfig, task: Task) -> str:
         start = "the user's own"
     known = config.checkpoint is not None or (task.own and not task.random)
     if config.training is None:
-        return start if known else f"{start}, never trained: this run tells costs, not accuracy"
+        return start if known else f"{start}, never trained: this run reports costs only, not accuracy"
     if config.training.compress_at == 0:
         return f"{start}; methods are fine-tuned for {config.training.epochs} epochs"
     return f"{start}, trained for {config.training.epochs} epochs"

@@ -103,7 +103,7 @@ def simulate(
         crossbars: a device; or settings of ``CrossbarModel`` over those of the chip, as ``{"adc_bits": 4}``, or a YAML
             file of them; None: the chip's own crossbars.
         allow_imports: whether code that the run's configuration names may run (``model: {import: ...}``).
-        progress: told how far things are.
+        progress: called as the work proceeds.
         request: ``methods`` (names; default: all), ``samples`` (the first so many test images), ``devices`` (5),
             ``seed``, ``sweep`` (as ``{"quantity": "sigma", "values": [0, 0.1]}``; or "adc-bits", "fault-rate"),
             ``processes`` (at once; more than 1 needs ``if __name__ == "__main__"`` in a script; default: 1) and
@@ -137,7 +137,7 @@ def simulate_run(
         request: what to measure.
         crossbars: what they are like.
         command: how the user called it, for the report.
-        progress: told how far things are.
+        progress: called as the work proceeds.
         allow_imports, task: as for ``reopen``.
 
     Returns:

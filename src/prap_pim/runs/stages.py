@@ -81,7 +81,7 @@ def at_equal_compute(config: RunConfig, captured: Captured, chip: Chip) -> RunCo
 def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unheard) -> None:
     """Walk through every method on the untrained network (``Task.graph``): a mistake shows before hours of training.
 
-    ``told`` hears how many methods are done.
+    ``told`` is called with the methods done.
 
     Raises:
         UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
@@ -172,7 +172,7 @@ class Compression(Settings):
 
 
 class Accuracy(Settings):
-    """How well a compressed network tells the test labels; None: its weights were never trained, or are not of text.
+    """How well a compressed network predicts the test labels; None: its weights were never trained, or are not of text.
 
     ``layers`` counts the integers of the bit-true network as ``LayerResult`` does.
     """
@@ -216,7 +216,7 @@ class MethodStages:
         trained: trains it, if that is not done: ``train_network``.
         place: the store for what stages find, by the key of the compressed network (``depends_on``); the plan and the
             checkpoints of fine-tuning are in its folder, too.
-        progress: told how far things are.
+        progress: called as the work proceeds.
         processes: who trains.
     """
 
@@ -314,7 +314,7 @@ class MethodStages:
         return {layer: DataRates(**arrays) for layer, arrays in found.items()}
 
     def accuracy(self) -> Accuracy:
-        """How well the compressed network tells the test labels: in float arithmetic, and on the bit-true crossbars.
+        """How well the compressed network predicts the test labels: in float arithmetic, and on the bit-true crossbars.
 
         It is the same for all ADCs that can count what an OU's rows sum to.
         """
@@ -357,11 +357,11 @@ class MethodStages:
         is trained to the end, as does a method that changes no layer.
         """
         trained, branch = self.trained()
-        untouched, method = self.task.graph.with_state(trained.state_dict()), self.method
-        given = CalibrationInputs.of(untouched, self.task.calibration, method, classes=self.task.has_labels)
-        tuned = branch if method.finetune and changed_layers(method, untouched.network) else None
+        original, method = self.task.graph.with_state(trained.state_dict()), self.method
+        given = CalibrationInputs.of(original, self.task.calibration, method, classes=self.task.has_labels)
+        tuned = branch if method.finetune and changed_layers(method, original.network) else None
         compressed = compress_network(
-            untouched,
+            original,
             given,
             Request(method, self.chip, self.config.seed, self.config.quantize),
             tuning=_Tuned(self, copy.deepcopy(trained), tuned) if tuned is not None else None,

@@ -186,7 +186,7 @@ class Task:
 
         Args:
             trained: as ``first``, trained; None: it is not trained at all.
-            told: how many batches are done.
+            told: called with the batches done and all of them.
         """
         metric = self.metric
         assert metric is not None

@@ -48,7 +48,7 @@ class Descent:
         self.batches = objective.batches()  # in an epoch
 
     def losses(self, epoch: int) -> Generator[float, None, None]:
-        """The loss of each batch of an epoch, whose gradient is in the first process's parameters while it is told.
+        """The loss of each batch of an epoch, whose gradient is in the first process's parameters while it is yielded.
 
         Raises:
             Lost: a process cannot be reached.

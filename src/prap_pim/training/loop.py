@@ -156,7 +156,7 @@ def train_along(
 
     Args:
         model: built as the first process's; its weights come from there.
-        task: what the first process told when it began.
+        task: what the first process sent when it began.
         Others as for ``train``.
 
     Raises:

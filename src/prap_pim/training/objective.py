@@ -223,7 +223,7 @@ def objective_of(given: Split, config: TrainingConfig, loss: Loss) -> OfExamples
 
 
 def of_user(loss: Any) -> Loss:
-    """A user's loss, checked: whatever it raises or gives is told of in one line.
+    """A user's loss, checked: whatever it raises or returns wrongly becomes one line.
 
     Raises:
         UserError: it is no function (model, batch).

@@ -90,7 +90,7 @@ class Processes:
         return self.index == 0
 
     def tell(self, message: dict[str, Any], attachment: bytes = b"") -> None:
-        """From the first process to all others, which ``hear`` it."""
+        """From the first process to all others, which ``receive`` it."""
         if self.count > 1:
             text = json.dumps(message).encode()
             sizes = torch.tensor([len(text), len(attachment)])
@@ -98,8 +98,8 @@ class Processes:
                 distributed.broadcast(sizes, 0, self._group)
                 distributed.broadcast(torch.frombuffer(bytearray(text + attachment), dtype=torch.uint8), 0, self._group)
 
-    def hear(self) -> tuple[dict[str, Any], bytes]:
-        """What the first process tells, however long that takes.
+    def receive(self) -> tuple[dict[str, Any], bytes]:
+        """What the first process sends, however long that takes.
 
         Raises:
             Lost: it cannot be reached.

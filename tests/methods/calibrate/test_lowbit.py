@@ -243,7 +243,7 @@ def test_a_limit_of_changes_is_kept(normed: Captured) -> None:
 def test_a_ratio_out_of_reach_is_one_line(normed: Captured) -> None:
     with pytest.raises(UserError, match=r"0\.2 is not possible here: with as few bits as may be it is 0\.2"):
         check_budget(normed.network, LowBits(compute_ratio=0.2), load_chip("isaac-32nm"), ())
-    with pytest.raises(UserError, match="with as few bits as may be in the layers that are not left whole it is 0"):
+    with pytest.raises(UserError, match="with as few bits as may be in the layers that are compressed it is 0"):
         check_budget(normed.network, LowBits(compute_ratio=0.3), load_chip("isaac-32nm"), ("conv3",))
     check_budget(normed.network, LowBits(compute_ratio=0.3), load_chip("isaac-32nm"), ())
 

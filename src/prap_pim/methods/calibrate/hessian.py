@@ -17,7 +17,7 @@ _EXACT_ROWS = 1024  # 1024 * 128 * 128 = 2**24: float32 holds every sum of so ma
 
 
 class Moments:
-    """Sums over im2col rows x of the compressed network and y of the original one, at the same places.
+    """Sums over positions x of the compressed network and y of the original one, at the same places.
 
     Attributes:
         count: rows so far.

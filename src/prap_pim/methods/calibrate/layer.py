@@ -1,4 +1,4 @@
-"""One layer: row group after row group as few donors as told, each later one making good the errors of those before.
+"""One layer: row group after row group as few donors as allowed, each later one making good the errors of those before.
 
 The output error of filter o is e H e^T, e the error of its weights and H the covariance of its inputs (Hassibi and
 Stork, NeurIPS 1993). Row groups are taken in order and the later ones are first taken to be free (as GPTQ does for

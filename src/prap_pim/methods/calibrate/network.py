@@ -42,7 +42,7 @@ from prap_pim.methods.prune import dense_weights
 from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
 from prap_pim.methods.request import CalibrationInputs, Request
 
-_ROWS = 32768  # im2col rows, at most, on which a layer's donors are chosen
+_ROWS = 32768  # positions, at most, on which a layer's donors are chosen
 _SLACK = 0.01  # of the budget: more must not be left over for want of an offer
 _PRICINGS = 3  # allocations, each with the price of a use that the one before has found
 _TRIES = 3  # compressions, each with a budget corrected by what the one before has taken
@@ -112,10 +112,10 @@ def calibrate(
     Args:
         captured: the network; it is not changed.
         given: calibration inputs; what a layer's error does to the outputs is measured on the first 64 or so.
-        request: a method of calibrated reuse; the chip whose OU steps are counted; the seed of which im2col rows are
+        request: a method of calibrated reuse; the chip whose OU steps are counted; the seed of which positions are
             looked at where there are more than needed: the same seed gives the same plans.
         whole: names of layers that stay as they are; their OU steps count towards the budget.
-        progress: told after every layer.
+        progress: called after every layer.
 
     Raises:
         UserError: an input is not finite, or the budget is less than the least that layers can take; or ``max_drop`` is
@@ -192,7 +192,7 @@ def check_budget(network: Network, config: Budgeted, chip: Chip, whole: Collecti
     raise UserError(
         f"{asked} of {share:g} is not possible here: with as few "
         f"{'bits' if config.own else 'patterns'} as may be"
-        f"{' in the layers that are not left whole' if whole else ''} it is {np.ceil(least * 1e4) / 1e4:.4f}, "
+        f"{' in the layers that are compressed' if whole else ''} it is {np.ceil(least * 1e4) / 1e4:.4f}, "
         f"most of it in {most}"
     )
 
@@ -226,7 +226,7 @@ class _Job:
         self.prices = prices_of(captured.network, self.config, self.chip)
 
     def look(self) -> None:
-        """Survey the untouched network."""
+        """Survey the original network."""
         self.later = later_calls(self.captured, self.batches)
         self.masks = [padding_mask(batch) for batch in self.batches]
         surveyor = Surveyor(

@@ -19,10 +19,10 @@ from prap_pim.methods.calibrate.layer import Problem, Setting, approximate, expe
 
 Float64 = NDArray[np.float64]
 
-_ROWS_AT_ONCE = 1 << 24  # numbers laid out as im2col rows
+_ROWS_AT_ONCE = 1 << 24  # numbers laid out at a time
 _SAMPLE = 8  # blocks of a layer that are looked at to tell what an offer would give
-_DEPTHWISE_ROWS = 2048  # im2col rows, at most, where a filter has a kernel's weights alone
-_FEW_ROWS = 0.1  # damping, at least, of a layer that has as many inputs as the calibration gives im2col rows
+_DEPTHWISE_ROWS = 2048  # positions, at most, where a filter has a kernel's weights alone
+_FEW_ROWS = 0.1  # damping, at least, of a layer that has as many inputs as the calibration gives positions
 _LEAST_WEIGHT = 1e-6  # of a filter's error, relative to the greatest
 
 
@@ -65,7 +65,7 @@ class Parts:
 
     @property
     def original_mean(self) -> Float64:
-        """``mean`` in the untouched network."""
+        """``mean`` in the original network."""
         return np.concatenate([np.broadcast_to(p.original_mean, p.problem.target.shape) for p in self.groups])
 
     @property
@@ -109,7 +109,7 @@ def mean_taken_back(plan: LayerWeights, problem: Depthwise | Parts) -> LayerWeig
 
 @dataclass(frozen=True, eq=False)
 class LayerInputs:
-    """What drives a layer now, and what drove it in the untouched network, on the same calibration inputs.
+    """What drives a layer now, and what drove it in the original network, on the same calibration inputs.
 
     Attributes:
         layer: the layer.
@@ -142,7 +142,7 @@ class LayerInputs:
         """
         Args:
             now: the layer's inputs, batch by batch.
-            original: those of the untouched network; None if they are the same.
+            original: those of the original network; None if they are the same.
             later: what further calls of the layer read, originally.
             config: how the grid is found.
             masks: of every batch.
@@ -173,7 +173,7 @@ class LayerInputs:
         """What is to be approximated, group by group.
 
         Args:
-            most: im2col rows that are looked at.
+            most: positions that are looked at.
             seed: of which these are.
             mimic, damping: as in ``CalibratedReuse``.
         """

@@ -29,7 +29,7 @@ from prap_pim.methods.calibrate.problem import LayerInputs, Parts, mean_taken_ba
 
 _INPUTS = 64  # on which what a layer's error does to the outputs is measured, about
 _LEAST_ANSWERS = 16  # where a network is so large that more would take most of the time
-_ROWS = 2048  # im2col rows, at most, of which a layer's first covariance is made
+_ROWS = 2048  # positions, at most, of which a layer's first covariance is made
 _BETWEEN = 4  # offers from one number of donors that is looked at to half of it
 _LANES = 8  # donors: so many fill OUs, whatever their bits
 _GROWS = 1.75  # 1.6 to 2.0 in four layers of MiniLM, by uses and bits
@@ -107,7 +107,7 @@ class Survey:
         sensitivity: divergence of the outputs when a layer alone keeps an eighth of its patterns, by layer name.
         at_probe: the layer's expected relative error then.
         offers: ways to compress each layer, with its relative error as their loss.
-        classes: what the untouched network takes the calibration inputs for; None where no output has classes.
+        classes: what the original network takes the calibration inputs for; None where no output has classes.
         weights: what the error of each filter of a layer counts, where batch norm does not say it (``filter_weights``).
     """
 
@@ -155,7 +155,7 @@ class Surveyor:
     masks: Sequence[Tensor | None]
 
     def survey(self, progress: Progress, phase: str) -> Survey:
-        """Layer after layer, each in the untouched network but for itself.
+        """Layer after layer, each in the original network but for itself.
 
         Raises:
             UserError: what a layer computes overflows, squared; it is named.

@@ -255,7 +255,7 @@ def pareto(study: StudyResults) -> Table:
         (trial.number, ON_THE_FRONT if trial.number in front else DOMINATED if trial.feasible else MISSES, *values)
         for trial in study.trials
         for values in [[trial.figures.get(name) for name in study.objectives]]
-        if trial.reason is None and None not in values
+        if trial.reason is None and None not in values and trial.number not in study.repeated
     )
     if not rows:
         raise UserError(f"no trial of the study {study.name} has figures")

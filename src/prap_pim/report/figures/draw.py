@@ -24,11 +24,10 @@ from prap_pim.report.figures.frame import (
     mark_style,
     number,
     short,
-    spans_decades,
     tick_numbers,
 )
 from prap_pim.report.figures.table import Column, Table, shown
-from prap_pim.report.quantities import quantity, significant
+from prap_pim.report.quantities import quantity, significant, spans_decades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 FONT = 7.5  # points: at least 7 also where a page's width is 7 inches
 LINE = 0.12  # inches from one line of text to the next
 _LEGEND = 0.15  # inches: a legend's row
-_LINEAR = 30  # of positive values, the largest over the smallest: beyond, an axis is logarithmic
 _HATCHES = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "||||", "++++")  # seven colours, eight hatches: 56
 _DASHES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 _MARKERS = (("o", 1.0), ("s", 0.95), ("D", 0.9), ("^", 1.1), ("v", 1.1), ("P", 1.15), ("X", 1.15), ("*", 1.6))  # alike
@@ -79,12 +78,6 @@ def mark_style(index: int, size: float = 4) -> dict[str, Any]:
 def dashes(index: int) -> Any:
     """Of the line of the series with this number."""
     return _DASHES[index % len(_DASHES)]
-
-
-def spans_decades(values: Iterable[float]) -> bool:
-    """Whether the small ones would be lost on a linear axis."""
-    positive = [value for value in values if value > 0 and isfinite(value)]
-    return bool(positive) and max(positive) > _LINEAR * min(positive)
 
 
 def logarithmic(axes: "Axes", along: Literal["x", "y"], values: Iterable[float]) -> float:

@@ -35,7 +35,7 @@ _SLIVER = 0.015  # of a method's energy: components below it in every method sha
 
 
 def method_charts(results: Results) -> list[Chart]:
-    """Method against method: gains, latency, energy by component, what the network's answers are worth."""
+    """Methods compared: gains, latency, energy by component, quality of the network's answers."""
     compared = comparisons(results)
     methods = [each.method for each in compared]
     return [
@@ -113,9 +113,9 @@ def allocation_chart(number: int, method: MethodResult) -> Chart:
     del layout["yaxis"]["autorange"]
     return Chart(
         f"budget-{number}",
-        "What each layer got",
-        "Beside the bars: donors that a row group stores, of as many filters. Long bars are layers to which the "
-        "network's outputs are sensitive, or that cost little.",
+        "What the budget gave each layer",
+        "Beside the bars: donors stored in a row group, of its number of filters. Long bars: the network's outputs are "
+        "sensitive to this layer, or it costs little.",
         data,
         layout,
     )
@@ -164,16 +164,16 @@ def _gains_at_budget(compared: Sequence[Comparison]) -> Chart:
 
 
 def _gains(id_: str, title: str, note: str, compared: Sequence[Comparison], measures: Sequence[_Measure]) -> Chart:
-    rivals = compared[1:]
+    baselines = compared[1:]
     data: list[dict[str, Any]] = []
     for i, (name, value) in enumerate(measures):
-        gains = [value(each) for each in rivals]
+        gains = [value(each) for each in baselines]
         data.append(
             {
                 "type": "bar",
                 "orientation": "h",
                 "name": name,
-                "y": list(range(len(rivals))),
+                "y": list(range(len(baselines))),
                 "x": [gain if isfinite(gain) else None for gain in gains],
                 "text": list(map(times, gains)),
                 "textposition": "outside",
@@ -181,15 +181,15 @@ def _gains(id_: str, title: str, note: str, compared: Sequence[Comparison], meas
                 "constraintext": "none",
                 "cliponaxis": False,
                 "hovertext": [
-                    f"{safe(each.method.name)}, {name}: {times(g)}" for each, g in zip(rivals, gains, strict=True)
+                    f"{safe(each.method.name)}, {name}: {times(g)}" for each, g in zip(baselines, gains, strict=True)
                 ],
                 "hoverinfo": "text",
                 "marker": {"color": color(i), "pattern": {"shape": _GAIN_HATCHES[i]}},
             }
         )
     largest = max((gain for trace in data for gain in trace["x"] if gain is not None), default=1.0)
-    height = len(rivals) * (_GAP + _GAIN_BAR * len(measures))
-    layout = bar_layout([each.method.name for each in rivals], "gain", height, legend=len(measures))
+    height = len(baselines) * (_GAP + _GAIN_BAR * len(measures))
+    layout = bar_layout([each.method.name for each in baselines], "gain", height, legend=len(measures))
     layout["barmode"] = "group"
     layout["bargap"] = _GAP / (_GAP + _GAIN_BAR * len(measures))
     layout["xaxis"]["range"] = room_for_text([max(1.0, largest)], Scale(1.0, ""))
@@ -279,8 +279,8 @@ def _tradeoff(results: Results, compared: Sequence[Comparison]) -> Chart:
     return Chart(
         "tradeoff",
         f"{of.title} against gain",
-        f"Bit-true, each method's mark against its gain over {compared[0].reference.name}. Further right and further "
-        "up is better. The upright axis does not begin at 0.",
+        f"Bit-true, each method's mark against its gain over {compared[0].reference.name}. The best are at the top "
+        "right. The vertical axis does not begin at 0.",
         kind="Scatter plot",
         choosing="Gain",
         choices=[choice(*measure) for measure in measures],

@@ -72,7 +72,7 @@ def write_report(
         results: of the run.
         folder: of the run; plans and configuration are read there, what is missing is left out.
         path: where to write; None: the folder's report.
-        progress: told how far things are.
+        progress: called as the work proceeds.
         reuse: method and layer of the reuse maps that the page is to hold; empty: as much of all as there is room for.
 
     Raises:

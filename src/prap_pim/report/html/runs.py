@@ -127,7 +127,7 @@ def _tradeoff(runs: Sequence[NamedRun]) -> list[Chart]:
         Chart(
             "runs-tradeoff",
             f"{first.title} against cost",
-            "A mark for every method. Further up and further left is better. The upright axis does not begin at 0.",
+            "A mark for every method. The best are at the top left. The vertical axis does not begin at 0.",
             kind="Scatter plot",
             choosing="Cost",
             choices=[choice(2, "s"), choice(3, "s"), choice(5, "J")],

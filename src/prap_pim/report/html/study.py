@@ -1,7 +1,7 @@
 """The page of a study."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from prap_pim.common.notebook import html_table
 from prap_pim.common.settings import read_yaml
 from prap_pim.report.html.drawing import NUMBERS, Chart, Choice, bar_layout, color, room_for_text, safe
 from prap_pim.report.html.frame import config_text, render_page
-from prap_pim.report.quantities import Scale, scale
+from prap_pim.report.quantities import Scale, scale, spans_decades
 from prap_pim.report.study import (
     SHOWN,
     asked_figures,
@@ -33,6 +33,7 @@ _BASE = ("model", "data", "training", "checkpoint", "chip", "seed")  # of the ru
 
 
 _BAR = 30  # pixels of a bar with the space around it
+_LABELLED = 1000.0  # of an axis, its end over its beginning, where 2 and 5 have room beside 1
 _NUMBERED = 40  # trials of a front whose numbers have room in a chart
 
 
@@ -55,15 +56,14 @@ def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
     Args:
         results: what it shows.
         path: where it goes.
-        config: the study's configuration, YAML; what is varied is told from it. Left out if it cannot be read.
+        config: the study's configuration, YAML; says what is varied. Left out if it cannot be read.
 
     Raises:
         UserError: the file cannot be written.
     """
     chart, by_chip = _chart(results), _chips(results)
-    front = set(results.front)
     varied = _varied(config)
-    rows = [(trial, trial.number in front, *cells_of(results, trial)) for trial in results.trials]
+    rows = [(trial, _outcome(results, trial), *cells_of(results, trial)) for trial in results.trials]
     page = render_page(
         "study.html",
         parts=[("front", "Front"), ("trials", "Trials"), ("study", "Study")],
@@ -71,7 +71,7 @@ def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
         results=results,
         summary=summary(results),
         front_charts=[chart, *by_chip],
-        front=[row for row in sorted(rows, key=lambda row: row[0].number) if row[1]],
+        front=[rows[trial.number] for trial in results.front_trials],
         rows=rows,
         settings=list(zip(headings_of(results), results.space, strict=True)),
         goals=list(zip(map(label, asked_figures(results)), wanted_figures(results), strict=True)),
@@ -84,6 +84,14 @@ def write_study_report(results: StudyResults, path: Path, config: Path) -> None:
         ],
     )
     write_whole(path, page)
+
+
+def _outcome(results: StudyResults, trial: TrialResult) -> str:
+    if trial.reason is not None:
+        return trial.reason
+    if trial.number in results.repeated:
+        return f"same settings as trial {results.repeated[trial.number]}"
+    return "front" if trial.number in results.front else "" if trial.feasible else "misses a constraint"
 
 
 def _varied(config: Path) -> dict[str, str]:
@@ -114,18 +122,29 @@ def _chart(results: StudyResults) -> Chart:
     pairs: list[tuple[str | None, str]] = list(combinations(names, 2)) if len(names) > 1 else [(None, names[0])]
     choices = [Choice(f"{label(x) if x else 'trial'} and {label(y)}", *_points(results, x, y)) for x, y in pairs]
     one = len(choices) == 1
-    hidden = "What seems beaten on the front is better in an objective that is not drawn. " if len(names) > 2 else ""
+    hidden = "Those that look worse here are better in an objective that is not drawn. " if len(names) > 2 else ""
+    hidden += "Some differ in digits that are not shown. " if _rounded_alike(results) else ""
     return Chart(
         "pareto",
         "Trials" if len(names) == 1 else "Pareto front",
-        "Every point is a trial; those of the front have their numbers. No other trial is as good as one of the front "
-        f"in every objective and better in one. {hidden}Drag to zoom, double-click to see all; point at a trial for "
-        "its settings.",
+        "A point is a trial. Diamonds are the front: no other trial is better in one objective without being worse in "
+        f"another. {hidden}Drag to zoom, double-click to see all; point at a trial for its settings.",
         data=choices[0].data if one else [],
         layout=choices[0].layout if one else {},
         kind="Scatter plot",
         choosing="" if one else "Objectives",
         choices=[] if one else choices[::-1],
+    )
+
+
+def _rounded_alike(results: StudyResults) -> bool:
+    """Whether a trial of the front looks dominated by another one in the table, whose figures are rounded."""
+    sign = {name: -1 if way == "maximize" else 1 for name, way in results.objectives.items()}
+    values = [{name: sign[name] * (trial.figures[name] or 0) for name in sign} for trial in results.front_trials]
+    texts = [{name: figure_text(name, value) for name, value in each.items()} for each in values]
+    return any(
+        texts[i] != texts[j] and all(texts[i][n] == texts[j][n] or values[i][n] < values[j][n] for n in sign)
+        for i, j in permutations(range(len(values)), 2)
     )
 
 
@@ -143,8 +162,8 @@ def _chips(results: StudyResults) -> list[Chart]:
         Chart(
             "chips",
             "Chips side by side",
-            "Of every chip the trial that is best in this objective, which may be another for each; point at a bar for "
-            "its settings.",
+            "For each chip, its best trial in this objective; of equal ones, one of the front. Point at a bar for its "
+            "settings.",
             data=choices[0].data if one else [],
             layout=choices[0].layout if one else {},
             choosing="" if one else "Objective",
@@ -157,9 +176,13 @@ def _best(
     results: StudyResults, name: str, found: Mapping[str, Sequence[TrialResult]]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Bars: of every chip, the best that it has in one objective; the best chip first."""
-    sign = -1 if results.objectives[name] == "maximize" else 1
-    told = {chip: [t for t in trials if t.figures.get(name) is not None] for chip, trials in found.items()}
-    best = {chip: min(ts, key=lambda t: sign * (t.figures[name] or 0)) for chip, ts in told.items() if ts}
+    sign, front = -1 if results.objectives[name] == "maximize" else 1, set(results.front)
+    known = {chip: [t for t in trials if t.figures.get(name) is not None] for chip, trials in found.items()}
+    best = {
+        chip: min(trials, key=lambda t: (sign * (t.figures[name] or 0), t.number not in front))
+        for chip, trials in known.items()
+        if trials
+    }
     chips = sorted(best, key=lambda chip: sign * (best[chip].figures[name] or 0))
     values = [best[chip].figures[name] or 0 for chip in chips]
     factor, title = _axis(name, results.objectives[name], values)
@@ -182,14 +205,14 @@ def _best(
 
 def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     front = set(results.front)
-    told = [trial for trial in results.trials if trial.reason is None]
+    drawn = [trial for trial in results.trials if trial.reason is None and trial.number not in results.repeated]
     groups = [
-        ("miss a constraint", [trial for trial in told if not trial.feasible], color(3), "x", 7),
-        ("met constraints", [t for t in told if t.feasible and t.number not in front], color(0), "circle", 7),
-        ("front", [trial for trial in told if trial.number in front], color(4), "diamond", 11),
+        ("miss a constraint", [trial for trial in drawn if not trial.feasible], color(3), "x", 7),
+        ("met constraints", [t for t in drawn if t.feasible and t.number not in front], color(0), "circle", 7),
+        ("front", [trial for trial in drawn if trial.number in front], color(4), "diamond", 11),
     ]
     axes = {
-        name: _axis(name, results.objectives[name], [trial.figures[name] or 0 for trial in told])
+        name: _axis(name, results.objectives[name], [trial.figures[name] or 0 for trial in drawn])
         for name in (x, y)
         if name
     }
@@ -200,7 +223,7 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
         across = [trial.number if x is None else (trial.figures[x] or 0) * axes[x][0] for trial in trials]
         data.append(
             {
-                "type": "scattergl" if len(told) > 5000 else "scatter",
+                "type": "scattergl" if len(drawn) > 5000 else "scatter",
                 "mode": "markers",
                 **(_numbered(trials) if name == "front" and len(trials) <= _NUMBERED else {}),
                 "name": name if results.constraints or name == "front" else "other trials",
@@ -223,10 +246,18 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
             "traceorder": "reversed",
         },
         "hoverlabel": {"align": "left", "namelength": -1},
-        "xaxis": {"title": {"text": "trial" if x is None else axes[x][1]}, "automargin": True, "tickformat": NUMBERS},
-        "yaxis": {"title": {"text": axes[y][1]}, "automargin": True, "tickformat": NUMBERS},
+        "xaxis": _drawn("trial" if x is None else axes[x][1], [] if x is None else [t.figures[x] or 0 for t in drawn]),
+        "yaxis": _drawn(axes[y][1], [trial.figures[y] or 0 for trial in drawn]),
     }
     return data, layout
+
+
+def _drawn(title: str, values: Sequence[int | float]) -> dict[str, Any]:
+    """An axis, logarithmic where small values would be lost."""
+    axis = {"title": {"text": title}, "type": "linear", "automargin": True, "tickformat": NUMBERS}
+    if spans_decades(values) and min(values) > 0:
+        axis |= {"type": "log", "dtick": "D2" if max(values) < _LABELLED * min(values) else 1}  # 1, 2, 5, or powers
+    return axis
 
 
 def _numbered(trials: Sequence[TrialResult]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ def waterfall_charts(results: Results) -> list[Chart]:
 
     Pipelined latency is left out: what overlaps does not add up.
     """
-    first, *rivals = results.methods
-    if not rivals:
+    first, *baselines = results.methods
+    if not baselines:
         return []
     kinds: tuple[tuple[str, str, str, _Parts], ...] = (
         ("energy-components", "Energy, by component", "J", lambda m: _spaced(m.energy_breakdown_j)),
@@ -43,7 +43,7 @@ def waterfall_charts(results: Results) -> list[Chart]:
             f"One inference. From {first.name} down to the chosen method: − saves, + costs more.",
             kind="Waterfall chart",
             chooser=CHOOSER,
-            choices=[_waterfall(first, rival, parts, unit) for rival in rivals],
+            choices=[_waterfall(first, baseline, parts, unit) for baseline in baselines],
         )
         for id_, title, unit, parts in kinds
         if all(parts(method) for method in results.methods)

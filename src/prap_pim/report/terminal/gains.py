@@ -1,4 +1,4 @@
-"""Gains over dense on a terminal, beside those from elsewhere, and of a method over its rivals."""
+"""Gains over dense on a terminal, beside those from elsewhere, and of a method over its baselines."""
 
 from collections.abc import Mapping
 
@@ -32,7 +32,7 @@ def print_gains(
 
 
 def print_over(title: str, method: str, gains: Mapping[str, Mapping[str, Gain]], console: Console) -> None:
-    """Print a table: a rival a row; what a method gains over it in each network and on the average, time and energy.
+    """Print a table: a baseline a row; what a method gains over it in each network and on the average, time and energy.
 
     Args:
         title: of the table.
@@ -42,11 +42,11 @@ def print_over(title: str, method: str, gains: Mapping[str, Mapping[str, Gain]],
     """
     headings = ("over", *gains, "mean")
     rows = []
-    for rival in next(iter(gains.values())):
-        if rival != method:
-            found = [by_method[method].over(by_method[rival]) for by_method in gains.values()]
+    for baseline in next(iter(gains.values())):
+        if baseline != method:
+            found = [by_method[method].over(by_method[baseline]) for by_method in gains.values()]
             cells = (f"{each.speedup:.2f} / {each.energy_gain:.2f}" for each in (*found, mean(found)))
-            rows.append((rival, *cells))
+            rows.append((baseline, *cells))
     print_table(console, headings, rows, title)
 
 

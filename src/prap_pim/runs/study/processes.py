@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.parallel import deaf, end_with_parent
+from prap_pim.common.parallel import end_with_parent, ignoring_interrupts
 from prap_pim.common.progress import Progress
 from prap_pim.runs.study.config import StudyConfig
 from prap_pim.runs.study.folder import join_study
@@ -36,7 +36,7 @@ def in_processes(
     Args:
         count: of processes.
         config, folder, kind, finished: the study, and how many of its trials have finished.
-        progress: told after every trial and every step of one.
+        progress: called after every trial and every step of one.
 
     Raises:
         UserError: something that is no trial's fault; or processes die again and again.
@@ -47,7 +47,7 @@ def in_processes(
     def start() -> None:
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(theirs, config, folder, kind), daemon=True)
-        with deaf():
+        with ignoring_interrupts():
             process.start()
         theirs.close()
         running[ours] = process

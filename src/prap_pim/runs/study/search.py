@@ -52,7 +52,7 @@ class Proposal:
     Attributes:
         number: of the trial.
         values: of the settings of the space, by name.
-        notes: what Optuna's sampler wants to be told about the trial later.
+        notes: what Optuna's sampler needs to know of the trial later.
     """
 
     number: int

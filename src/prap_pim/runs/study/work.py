@@ -37,7 +37,7 @@ def work(search: Search, folder: StudyFolder, locks: Locks, run: Run, progress: 
         folder: where results are kept.
         locks: a trial is the process's that has its lock, until it has finished or the process has died.
         run: how to run trials that are ours; it takes them one by one, as it has room.
-        progress: told after every trial of ours.
+        progress: called after every trial of ours.
 
     Raises:
         UserError: something that is no trial's fault, such as a full disk; all that has finished is kept.
