@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import re
@@ -17,7 +18,10 @@ from random import Random
 import yaml
 
 from tests.fuzz import server
-from tests.fuzz.formats import FORMATS, TRAINED, Case
+from tests.fuzz.case import Case
+from tests.fuzz.configurations import RUN, RUN_IT, STUDY, TRAINED
+from tests.fuzz.formats import FORMATS
+from tests.fuzz.models import COMPRESS, calibration, network
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def main() -> int:
     asked = given.parse_args()
     os.environ.pop("PRAP_PIM_TRACEBACK", None)
     with tempfile.TemporaryDirectory() as folder:
-        fuzz = Fuzz(Path(folder), _finished(Path(folder)), asked.seed, asked.kept)
+        fuzz = Fuzz(Path(folder), prepared(Path(folder)), asked.seed, asked.kept)
         if asked.only:
             kind, _, number = asked.only.rpartition(":")
             print(outcome := fuzz.one(kind, int(number), keep=True))
@@ -93,31 +97,34 @@ def main() -> int:
         return int(fuzz.all(asked.count, asked.format or list(FORMATS), asked.verbose) > 0)
 
 
-def _finished(root: Path) -> Path:
-    """A finished run, made in a child: once autograd has run, a process can no longer be forked."""
+def prepared(root: Path) -> Path:
+    """The folder of a finished run, and all that children need loaded: imports, kernels, templates.
+
+    Every command is called once in this process, but for training: once autograd has run, it can no longer be forked.
+    """
     place = root / "finished"
     place.mkdir()
-    (place / "c.yaml").write_text(yaml.safe_dump(TRAINED))
-    load()
-    outcome = server.run(Case("", {}, ("run", "c.yaml", "--output", "run", "--quiet")), place)
+    _once(Case("", {"c.yaml": yaml.safe_dump(RUN).encode()}, RUN_IT))
+    trained = Case("", {"c.yaml": yaml.safe_dump(TRAINED).encode()}, RUN_IT)
+    trained.put(place, Path())
+    outcome = server.run(trained, place)
     if outcome.code or outcome.error:
         raise SystemExit(f"the run that all begins with failed: {outcome}")
-    return place / "run"
+    quiet = ("--quiet", "--processes", "1")
+    wrong = ("--set", "device.variation.sigma=0.1", "--samples", "2", "--devices", "1")
+    _once(Case("", {}, ("simulate", "run", *wrong, *quiet), run=True), place / "out")
+    _once(Case("", {}, ("plot", "run", "--figure", "energy", "--output", "f.csv", "--quiet"), run=True), place / "out")
+    _once(Case("", {"s.yaml": yaml.safe_dump(STUDY).encode()}, ("explore", "s.yaml", "--output", "out", *quiet)))
+    _once(Case("", {"m.onnx": network().SerializeToString(), "d.npz": calibration()}, COMPRESS))
+    gc.freeze()  # a collection in a child would write to every page of this process, and so copy it
+    return place / "out"
 
 
-def load() -> None:
-    """All that the commands import when they are called."""
-    import prap_pim.api.onnx
-    import prap_pim.cli.commands
-    import prap_pim.report.figures
-    import prap_pim.report.html.runs
-    import prap_pim.report.terminal.runs
-    import prap_pim.runs.simulate
-    import prap_pim.runs.study
-    import prap_pim.runs.study.trial  # noqa: F401
-
-    with contextlib.suppress(ImportError):
-        import sklearn.datasets  # noqa: F401
+def _once(case: Case, finished: Path = Path()) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        case.put(Path(), finished)
+        if code := case():
+            raise SystemExit(f"{case.command} failed: exit {code}")
 
 
 if __name__ == "__main__":

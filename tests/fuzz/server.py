@@ -2,6 +2,7 @@
 
 import os
 import resource
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def run(work: Callable[[], int], place: Path) -> Outcome:
     child = os.fork()
     if child == 0:
         _child(work, place)
-    code = _waited(child, begun + SECONDS)
+    code = _waited(child)
     seconds = time.monotonic() - begun
     error = (place / "stderr").read_text("utf-8", "replace")
     return Outcome(code, seconds, error, _wrong(code, error))
@@ -64,17 +65,11 @@ def _child(work: Callable[[], int], place: Path) -> None:
         os._exit(code)
 
 
-def _waited(child: int, until: float) -> int:
-    pause = 0.002
-    while time.monotonic() < until:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(pause)
-        pause = min(0.05, pause * 1.5)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return -signal.SIGKILL
+def _waited(child: int) -> int:
+    with os.fdopen(os.pidfd_open(child)) as ended:
+        if not select.select([ended], [], [], SECONDS)[0]:
+            os.killpg(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _wrong(code: int, error: str) -> str:

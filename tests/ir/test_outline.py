@@ -1,6 +1,7 @@
 """A plan's file with its network's shapes: what it holds, and files that lie."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,11 @@ def test_a_file_that_lies_about_its_network_is_answered(
     save_file(tensors, path, metadata=header | {"network": json.dumps(told)})
     with pytest.raises(UserError, match=answer):
         prap_pim.estimate(NetworkPlan.load(path))
+
+
+def test_a_plan_of_more_weights_than_memory_holds_is_refused_before_they_are_made(tmp_path: Path) -> None:
+    found = saved(tmp_path / "plan").plan
+    last = list(found.layers)[-1]
+    wide = {**found.layers, last: replace(found.layers[last], inputs=2**50)}
+    with pytest.raises(UserError, match="the network of the plan needs about 25,165,824"):
+        replace(found, layers=wide).network()

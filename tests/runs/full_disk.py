@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.fuzz import server
-from tests.fuzz.__main__ import load
+from tests.fuzz.__main__ import prepared
 from tests.runs.kills import COMMANDS, begun
 
 _MOST = 16 << 10  # KiB: enough for all of them
@@ -38,10 +38,10 @@ def tried(name: str, size: int, root: Path, base: Path | None) -> str:
 def main() -> int:
     os.environ.pop("PRAP_PIM_TRACEBACK", None)
     count = int(sys.argv[1])
-    load()
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
+        prepared(root)
         base = begun("base", root, None)
         assert server.run(COMMANDS["run"].work, base).code == 0
         for name in _NAMES:

@@ -18,15 +18,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import yaml
 from safetensors.numpy import load_file
 
 from prap_pim.__main__ import main as prap_pim
 from prap_pim.common.errors import UserError
 from tests.fuzz import server
-from tests.fuzz.__main__ import load
-from tests.fuzz.formats import STUDY, TRAINED, network
+from tests.fuzz.__main__ import prepared
+from tests.fuzz.configurations import STUDY, TRAINED
+from tests.fuzz.models import calibration, network
 
 _MOMENTS = (0.0, 0.001, 0.01, 0.1, 0.4)  # seconds from a file to the kill, at most
 _CONFIG: dict[str, Any] = {
@@ -144,7 +144,7 @@ def begun(name: str, root: Path, base: Path | None) -> Path:
     (place / "c.yaml").write_text(yaml.safe_dump(_CONFIG))
     (place / "s.yaml").write_text(yaml.safe_dump({**STUDY, "trials": 4}))
     (place / "m.onnx").write_bytes(network().SerializeToString())
-    np.savez(place / "d.npz", x=np.random.default_rng(0).standard_normal((8, 1, 6, 6), np.float32))
+    (place / "d.npz").write_bytes(calibration())
     if base is not None:
         shutil.copytree(base / "out", place / "out")
     return place
@@ -181,9 +181,9 @@ def tried(name: str, count: int, root: Path, base: Path | None) -> tuple[int, st
 def main() -> int:
     os.environ.pop("PRAP_PIM_TRACEBACK", None)
     count, failed = int(sys.argv[1]), 0
-    load()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
+        prepared(root)
         base = begun("base", root, None)
         assert server.run(COMMANDS["run"].work, base).code == 0
         for name in sys.argv[2:] or COMMANDS:

@@ -23,6 +23,7 @@ from safetensors.numpy import save
 
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import check_plain, path_of, write_where_asked
+from prap_pim.common.memory import check_room
 from prap_pim.ir.network import Network
 from prap_pim.ir.outline import Outline
 
@@ -333,10 +334,12 @@ class NetworkPlan:
         """The network that the plan computes: its weights are the plan's, batch norm's factor included.
 
         Raises:
-            UserError: the plan was made without the network's shapes, or they do not fit.
+            UserError: the plan was made without the network's shapes, or they do not fit, or memory does not hold it.
         """
         if self.outline is None:
             raise UserError("the plan was saved without its model's shapes: estimate(model, example, plan=plan)")
+        sizes = (plan.filters * plan.fan_in for plan in self.layers.values())
+        check_room(8 * sum(sizes), "the network of the plan")  # float64
         weights = {name: plan.real_weights() for name, plan in self.layers.items()}
         return self.outline.network(weights, {name: plan.bias for name, plan in self.layers.items()})
 
