@@ -79,5 +79,5 @@ def test_a_plan_of_more_weights_than_memory_holds_is_refused_before_they_are_mad
     found = saved(tmp_path / "plan").plan
     last = list(found.layers)[-1]
     wide = {**found.layers, last: replace(found.layers[last], inputs=2**50)}
-    with pytest.raises(UserError, match="the network of the plan needs about 25,165,824"):
+    with pytest.raises(UserError, match="a layer of the plan needs about"):
         replace(found, layers=wide).network()

@@ -37,13 +37,14 @@ class ExactLayer(nn.Module):
         path: what computes the integers (``ExactProduct.path``).
     """
 
-    def __init__(self, layer: Layer, plan: LayerPlan, grid: InputGrid, model: CrossbarModel) -> None:
+    def __init__(self, layer: Layer, plan: LayerPlan, grid: InputGrid, model: CrossbarModel, kept: bool = True) -> None:
         """
         Args:
             layer: geometry; its weights are not read.
             plan: what is stored and computed.
             grid: what the int8 inputs stand for.
             model: what the plan must fit; of its losses this layer knows nothing.
+            kept: whether the integer weights are kept from call to call, or made anew each time.
 
         Raises:
             UserError: the plan is of a layer of another size, or does not fit the model.
@@ -55,7 +56,7 @@ class ExactLayer(nn.Module):
                 f"its plan {plan.filters} of {plan.inputs}"
             )
         check_fit(plan, model)
-        self.layer, self.plan, self.grid, self.model = layer, plan, grid, model
+        self.layer, self.plan, self.grid, self.model, self._kept = layer, plan, grid, model, kept
         self.scale = torch.from_numpy(plan.step.astype(np.float64) * (grid.step * 2.0**-plan.fraction_bits))
         of_zero = plan.weights().sum(1, dtype=np.int64) * grid.zero
         self.bias = torch.from_numpy(plan.bias - self.scale.numpy() * of_zero)
@@ -76,6 +77,8 @@ class ExactLayer(nn.Module):
         apart = x if self.layer.kind == "conv" else x.reshape(math.prod(leading), x.shape[-1])
         size = self._at_a_time
         parts = [self._compute(part, i * size) for i, part in enumerate(torch.split(apart, size))]
+        if not self._kept:
+            self.__dict__.pop("product", None)
         y = parts[0] if len(parts) == 1 else torch.cat(parts)
         return y if self.layer.kind == "conv" else y.reshape(*leading, y.shape[-1])
 

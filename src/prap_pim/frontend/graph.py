@@ -4,8 +4,9 @@ import copy
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isqrt, prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.rows import merge_rows
-from prap_pim.ir.network import Call, DigitalOp, Float32, Integers, Layer, Network, shared_out
+from prap_pim.ir.network import Call, DigitalOp, Float32, Integers, Layer, Network, StoredWeight, shared_out
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ class Captured:
     def rebuild(self, layers: Mapping[str, nn.Module]) -> nn.Module:
         """A deep copy in eval mode where each named layer, with its folded batch norm, is replaced by a given module.
 
-        Layers that are not named stay as they are. The given modules are put in, not copied.
+        Layers that are not named stay as they are. The given modules are put in, not copied; the weights of the layers
+        that they replace are not copied either.
 
         Raises:
             UserError: there is no such layer.
@@ -214,7 +216,8 @@ class Captured:
         for name in layers:
             if name not in known:
                 raise UserError(f"network {self.network.name} has no layer {name}")
-        module = copy.deepcopy(self.module)
+        replaced = (p for name in layers for p in self.module.get_submodule(name).parameters())
+        module = copy.deepcopy(self.module, {id(parameter): parameter for parameter in replaced})
         norms = {self.folded[name] for name in layers if name in self.folded}
         for node in list(module.graph.nodes):
             if node.op == "call_module" and node.target in norms:
@@ -383,7 +386,7 @@ class _Builder:
         layer = Layer(
             name=name,
             kind="conv" if conv else "linear",
-            weight=_float32(module.weight),
+            weight=_weight_of(module.weight),
             filter_scale=scale,
             filter_bias=bias,
             input_shape=self._shape(name, node.all_input_nodes[0], conv),
@@ -562,8 +565,14 @@ def _float64(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
     return tensor.detach().cpu().double().numpy()
 
 
+def _weight_of(tensor: Tensor) -> Float32:
+    """Where it lies, if it is float32 there, or read anew each time: a large model is not stored twice."""
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    stored = StoredWeight(tuple(tensor.shape), partial(_float32, tensor.detach()))
+    return cast(Float32, stored) if half else _float32(tensor)
+
+
 def _float32(tensor: Tensor) -> Float32:
-    """Where it lies, if it is float32 there: a large model is not stored twice."""
     return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
 
 

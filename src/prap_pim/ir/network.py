@@ -1,8 +1,9 @@
 """A network as the hardware sees it: matrices on crossbars, digital work between them, and the data flow. No torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,49 @@ class Integers:
 
 
 @dataclass(frozen=True, eq=False)
+class StoredWeight:
+    """A weight that is kept in half precision, or in a file: float32 only while it is worked on.
+
+    It is read as an array is (shape, parts, ``reshape``, any function of NumPy), and anew each time.
+
+    Attributes:
+        shape: as of an array.
+        read: gives it, float32.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], Float32]
+    dtype = np.dtype(np.float32)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.read(), dtype)
+
+    def __getitem__(self, part: Any) -> Any:
+        return self.read()[part]
+
+    def reshape(self, *shape: Any) -> Float32:
+        """The array in another shape."""
+        return self.read().reshape(*shape)
+
+    def tobytes(self) -> bytes:
+        """The array's bytes."""
+        return self.read().tobytes()
+
+
+@dataclass(frozen=True, eq=False)
 class Layer:
     """A matrix that lives on crossbars: ``y = filter_scale * (weight * x) + filter_bias``, * a convolution or product.
 
@@ -38,7 +82,7 @@ class Layer:
     Attributes:
         name: module path, unique in the network.
         kind: "conv" (of any number of spatial dimensions) or "linear".
-        weight: float32 [O, C / groups, *kernel] or [O, C].
+        weight: float32 [O, C / groups, *kernel] or [O, C]; may be a ``StoredWeight``.
         filter_scale: float32 [O].
         filter_bias: float32 [O].
         stride: of the convolution, one for each spatial dimension (1 where left out); empty for a linear layer.

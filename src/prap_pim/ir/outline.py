@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings
-from prap_pim.ir.network import Call, DigitalOp, Layer, Network
+from prap_pim.ir.network import Call, DigitalOp, Layer, Network, StoredWeight
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 _Size = Annotated[int, Field(ge=1, lt=2**31)]
@@ -73,7 +74,7 @@ class Outline(Settings):
         """The outline of a network."""
         return Outline(name=network.name, nodes=tuple(_node(each) for each in network))
 
-    def network(self, weights: Mapping[str, NDArray[np.float64]], biases: Mapping[str, NDArray[np.float32]]) -> Network:
+    def network(self, weights: Mapping[str, StoredWeight], biases: Mapping[str, NDArray[np.float32]]) -> Network:
         """The network with other weights.
 
         Args:
@@ -112,7 +113,7 @@ def _node(node: Layer | Call | DigitalOp) -> _LayerOutline | _CallOutline | _Dig
 def _layer(
     outline: _LayerOutline,
     values: dict[str, Any],
-    weights: Mapping[str, NDArray[np.float64]],
+    weights: Mapping[str, StoredWeight],
     biases: Mapping[str, NDArray[np.float32]],
 ) -> Layer:
     name, shape = outline.name, outline.weight_shape
@@ -120,7 +121,7 @@ def _layer(
         raise UserError(f"layer {name} has no plan")
     if len(shape) < 2 or weights[name].shape != (shape[0], prod(shape[1:])):
         raise UserError(f"layer {name}: a plan of {weights[name].shape} weights does not fit its shape {shape}")
-    weight = weights[name].astype(np.float32).reshape(shape)
+    weight: Any = StoredWeight(tuple(shape), partial(weights[name].reshape, shape))
     layer = Layer(weight=weight, filter_scale=np.ones(shape[0], np.float32), filter_bias=biases[name], **values)
     given, made = layer.input_shape, layer.output_shape
     if layer.kind == "conv":

@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import check_plain, path_of, write_where_asked
 from prap_pim.common.memory import check_room
-from prap_pim.ir.network import Network
+from prap_pim.ir.network import Network, StoredWeight
 from prap_pim.ir.outline import Outline
 
 EXPONENT_MIN = -8  # PRAP, step 2: a scale is a multiple of 2**-8
@@ -234,6 +234,10 @@ class LayerWeights:
         """The weights as real numbers, float64 [O, fan_in]: ``weights()`` times ``step``."""
         return self.weights() * (self.step[:, None].astype(np.float64) * 2.0**-self.fraction_bits)
 
+    def float32_weights(self) -> NDArray[np.float32]:
+        """``real_weights()`` in float32."""
+        return self.real_weights().astype(np.float32)
+
     def scaled(self, filter_scale: NDArray[np.float32], filter_bias: NDArray[np.float32]) -> "LayerPlan":
         """On crossbars: ``step`` times ``filter_scale``, and ``filter_bias``, float32 [O], as ``Layer`` has them."""
         arrays: dict[str, Any] = {key: getattr(self, key) for key in _ARRAYS}
@@ -338,9 +342,9 @@ class NetworkPlan:
         """
         if self.outline is None:
             raise UserError("the plan was saved without its model's shapes: estimate(model, example, plan=plan)")
-        sizes = (plan.filters * plan.fan_in for plan in self.layers.values())
-        check_room(8 * sum(sizes), "the network of the plan")  # float64
-        weights = {name: plan.real_weights() for name, plan in self.layers.items()}
+        largest = max((plan.filters * plan.fan_in for plan in self.layers.values()), default=0)
+        check_room(8 * largest, "a layer of the plan")  # float64, made of one layer at a time
+        weights = {n: StoredWeight((p.filters, p.fan_in), p.float32_weights) for n, p in self.layers.items()}
         return self.outline.network(weights, {name: plan.bias for name, plan in self.layers.items()})
 
     def digest(self) -> str:

@@ -1,6 +1,6 @@
 """A captured network compressed one-shot by any method: what the pipeline, the library and ONNX files share."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -38,6 +38,7 @@ _LIVE = 3  # activations as large as the largest: before and after a node, in tw
 _LEAST_SQUARES = 2  # the norm that ranges have unless another one is better
 _SAME_DB = 60.0  # that a network gives the same again
 _MOST_LOST = 1e9  # times what a layer gives: more is reported as that
+_MOST_KEPT = 1 << 28  # weights that are kept as integers; of a larger network each call makes a layer's anew
 _NAMED = 3  # layers that a message names
 
 
@@ -187,7 +188,7 @@ def compress_network(
         captured, equal, prepared = tuning.start(), (), original
     quantize = settled(captured, given.batches, given.judges, request.quantize)
     ranges = phase(progress, f"{method.name}: ranges of inputs")
-    calibration = None
+    calibration, told = None, phase(progress, f"{method.name}: layers")
     if reusing is not None:
         whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
         settled_request = replace(request, quantize=quantize)
@@ -196,11 +197,13 @@ def compress_network(
         if tuning is not None:
             captured, plans = tuning.donors(network.plans)
             network = replace(with_plans(captured, given, {}, quantize, ranges), plans=plans)
+    elif tuning is not None:
+        assignments = dict(assigned(changed, captured.network, chip, told))
+        captured = tuning.towards(assignments)
+        network = with_plans(captured, given, planned(assignments.items(), captured.network, chip), quantize, ranges)
     else:
-        assignments = assign(changed, captured.network, chip, phase(progress, f"{method.name}: layers"))
-        if tuning is not None:
-            captured = tuning.towards(assignments)
-        network = with_plans(captured, given, planned(assignments, captured.network, chip), quantize, ranges)
+        plans = planned(assigned(changed, captured.network, chip, told), captured.network, chip)
+        network = with_plans(captured, given, plans, quantize, ranges)
     tuned = None
     if method.tune is not None:
         tuned = tune(original, captured, network, given, request, progress, checkpoints)
@@ -246,13 +249,14 @@ def check_memory(network: Network, given: CalibrationInputs, calibrated: Collect
 
 
 def planned(
-    assignments: Mapping[str, tuple[PatternSet, ReuseMap]], network: Network, chip: Chip
+    assignments: Iterable[tuple[str, tuple[PatternSet, ReuseMap]]], network: Network, chip: Chip
 ) -> dict[str, LayerWeights]:
-    """Plans of the layers that pruning and reuse have decided on, of int8 weights or as few bits as the chip's have."""
+    """Plans of the layers that pruning and reuse have decided on, of int8 weights or as few bits as the chip's have;
+    one after the other, as they are assigned."""
     layers, bits = {layer.name: layer for layer in network.layers}, chip.grain.stored_bits
     return {
         name: plan_weights(name, layers[name].matrix, patterns, reuse, layer_steps(layers[name], reuse, bits), bits)
-        for name, (patterns, reuse) in assignments.items()
+        for name, (patterns, reuse) in assignments
     }
 
 
@@ -363,10 +367,10 @@ class _Loss:
 
 def bit_true_network(captured: Captured, plan: NetworkPlan, chip: Chip) -> nn.Module:
     """The network with every layer's integers computed exactly as the crossbars do, activations int8."""
-    model = CrossbarModel.of(chip)
+    model, kept = CrossbarModel.of(chip), captured.network.parameters <= _MOST_KEPT
     return captured.rebuild(
         {
-            layer.name: ExactLayer(layer, plan.layers[layer.name], grid_in(plan, layer.name), model)
+            layer.name: ExactLayer(layer, plan.layers[layer.name], grid_in(plan, layer.name), model, kept)
             for layer in captured.network.layers
         }
     )
@@ -378,16 +382,14 @@ def changed_layers(method: MethodConfig, network: Network) -> dict[str, tuple[Pr
     return {name: setting for name, setting in settings.items() if setting != (NoPruning(), NoReuse())}
 
 
-def assign(
+def assigned(
     settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip, told: Steps = unheard
-) -> dict[str, tuple[PatternSet, ReuseMap]]:
-    """What pruning and reuse decide, for the layers of ``settings``; ``told`` is called with the number done."""
-    assignments = {}
+) -> Iterator[tuple[str, tuple[PatternSet, ReuseMap]]]:
+    """What pruning and reuse decide, for the layers of ``settings``, by name; ``told`` hears how many are done."""
     for layer in counted([layer for layer in network.layers if layer.name in settings], told):
         pruning, reusing = settings[layer.name]
         patterns = prune(pruning, layer, chip.grain)
-        assignments[layer.name] = patterns, reuse(reusing, layer, patterns, chip.grain)
-    return assignments
+        yield layer.name, (patterns, reuse(reusing, layer, patterns, chip.grain))
 
 
 def whole_plan(name: str, captured: Captured, network: Rebuilt, chip: Chip) -> NetworkPlan:
