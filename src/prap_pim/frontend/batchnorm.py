@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 _CANCELS = 1e-3  # of the mean square: a smaller variance has lost digits that float32 has no more
+_ROWS = 1 << 16  # that are squared at a time
 _SMALL = 1e-3  # of a running variance: a smaller variance on the calibration inputs says little of a ratio
 
 
@@ -44,7 +45,7 @@ def _of_one(x: Tensor) -> tuple[Tensor, Tensor]:
     count = x.numel() // x.shape[1]
     if x.ndim == 2 or x.stride(1) == 1:  # channels last
         flat = x.movedim(1, -1).reshape(count, -1)
-        sums, squares = flat.sum(0), flat.square().sum(0)
+        sums, squares = flat.sum(0), torch.stack([x.square().sum(0) for x in torch.split(flat, _ROWS)]).double().sum(0)
     else:
         flat = x.flatten(2)
         sums, squares = flat.sum(2).double().sum(0), torch.linalg.vector_norm(flat, dim=2).double().square().sum(0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from prap_pim.common.errors import UserError, one_line
-from prap_pim.frontend.inputs import Inputs, call, constants, filled, outputs, tensors
+from prap_pim.frontend.inputs import Inputs, call, constants, few, filled, outputs, tensors
 from prap_pim.frontend.plain import plain_copy
 
 
@@ -46,7 +46,8 @@ class Called(nn.Module):
     def as_model(network: nn.Module, model: nn.Module, batch: Inputs, name: str) -> "Called":
         """A network that is called as ``model``, which it was captured from with ``batch``."""
         with torch.no_grad():
-            like = call(plain_copy(model, name), tree_map(copied, batch))
+            plain = plain_copy(model, name)
+            like = call(plain, tree_map(copied, few(plain, batch, name)))
         signature = model._signature if isinstance(model, Called) else inspect.signature(model.forward)
         return Called(network, signature, batch, like, name)
 

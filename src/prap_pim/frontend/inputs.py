@@ -87,6 +87,7 @@ def cut(batches: "Tensor | Sequence[Inputs]", size: int, name: str) -> list[tupl
     return [tensors(batch, name) for batch in batches]
 
 
+_ENOUGH = 2  # inputs to trace a model with
 _BATCH = 64  # inputs of a tensor at a time
 
 
@@ -177,6 +178,22 @@ def call(model: nn.Module, batch: Inputs) -> Any:
     if isinstance(batch, Tensor):
         return model(batch)
     return model(**batch) if isinstance(batch, Mapping) else model(*batch)
+
+
+def few(model: nn.Module, batch: Inputs, name: str) -> Inputs:
+    """The first inputs of a batch, if the model takes so few: enough where only shapes and types matter."""
+    first = tensors(batch, name)[0]
+    if len(first) <= _ENOUGH:
+        return batch
+
+    def cut_short(leaf: Any) -> Any:
+        return leaf[:_ENOUGH].clone() if isinstance(leaf, Tensor) and has_batch(leaf, first) else leaf
+
+    try:
+        call(model, tree_map(cut_short, batch))
+    except Exception:  # it is told of the whole
+        return batch
+    return tree_map(cut_short, batch)
 
 
 def outputs(value: Any, name: str) -> tuple[Tensor, ...]:

@@ -26,6 +26,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 _INPUTS = 32  # with which ranges are compared by what they do to the network's outputs, about
+_AT_ONCE = 1 << 23  # values that are rounded
 _VALUES = 1 << 19  # of a layer's input that are looked at, about
 _POSITIONS = 512  # and positions, at least
 _SHARES = [2 ** (-i / 4) for i in range(17)]  # of the largest magnitude, down to a sixteenth: ranges that are tried
@@ -136,7 +137,11 @@ class InputGrid:
 
     def integers(self, x: Tensor) -> Tensor:
         """int8 activations: x / step, rounded half to even, plus zero, clipped. The one home of this rule."""
-        return (x / self.step).round_().add_(self.zero).clamp_(self.least, self.most).to(torch.int8)
+        found, parts = torch.empty_like(x, dtype=torch.int8), 1 + x.numel() // _AT_ONCE
+        both = ((each if each.ndim else each[None]).tensor_split(parts) for each in (found, x.detach()))
+        for own, part in zip(*both, strict=True):
+            own.copy_((part / self.step).round_().add_(self.zero).clamp_(self.least, self.most))
+        return found
 
     def rounded(self, x: Tensor) -> Tensor:
         """The values of the grid that x becomes, of the type of x."""

@@ -21,6 +21,7 @@ from prap_pim.frontend.inputs import (
     Inputs,
     call,
     doubled,
+    few,
     has_batch,
     not_of_one_size,
     of_arrays,
@@ -32,9 +33,6 @@ from prap_pim.frontend.inputs import (
 )
 from prap_pim.frontend.plain import plain_copy
 from prap_pim.frontend.rows import merge_rows
-
-_ENOUGH = 2  # inputs to trace a model with
-
 
 _NORMS = nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm  # their weights stay digital
 
@@ -89,7 +87,7 @@ def capture(
     tensors(example, name)  # says what it needs
     model = plain_copy(model, name)
     with torch.no_grad():
-        example = _few(model, example, name)
+        example = few(model, example, name)
         flat = tensors(example, name)
         batch = len(flat[0])
         try:
@@ -217,22 +215,6 @@ def _cloned(batch: Inputs) -> Inputs:
 def _alone(batch: Inputs) -> Inputs:
     """A tensor that is the only argument, as itself."""
     return batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 and isinstance(batch[0], Tensor) else batch
-
-
-def _few(model: nn.Module, example: Inputs, name: str) -> Inputs:
-    """The first inputs, if the model takes so few: only shapes and types matter."""
-    first = tensors(example, name)[0]
-    if len(first) <= _ENOUGH:
-        return example
-
-    def few(leaf: Any) -> Any:
-        return leaf[:_ENOUGH].clone() if isinstance(leaf, Tensor) and has_batch(leaf, first) else leaf
-
-    try:
-        call(model, tree_map(few, example))
-    except Exception:  # it is told of the whole
-        return example
-    return tree_map(few, example)
 
 
 def _varying(example: Sequence[Tensor], others: Sequence[Sequence[Tensor]]) -> list[set[int]]:
