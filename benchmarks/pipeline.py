@@ -21,7 +21,7 @@ from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.hardware.components import load_table
 from prap_pim.ir.network import Network
 from prap_pim.ir.plan import NetworkPlan
-from prap_pim.methods.compress import assigned, changed_layers, plan_for_costs, planned
+from prap_pim.methods.compress import assignments_of, changed_layers, plan_for_costs, planned
 from prap_pim.methods.method import Dense, Prap, config_of
 from prap_pim.training.models import ModelConfig, build
 
@@ -39,7 +39,7 @@ def planned_by(model: dict[str, Any], size: int, method: str, chip: Chip) -> tup
     captured = capture(module, torch.zeros(2, 3, size, size), "network")
     config = config_of(METHODS[method], captured, chip, ())
     changed = changed_layers(config, captured.network)
-    plans = planned(assigned(changed, captured.network, chip), captured.network, chip) if method != "dense" else {}
+    plans = planned(assignments_of(changed, captured.network, chip)) if method != "dense" else {}
     return captured.network, plan_for_costs(captured, chip, method, plans)
 
 

@@ -40,6 +40,7 @@ NOT_GIVEN = {
     "python benchmarks/architectures.py --write docs/any-model.md": LONG,
     "python benchmarks/accumulate.py": LONG,
     "python benchmarks/scale.py --methods calibrated": LONG,
+    "python benchmarks/large.py": LONG,
     "python benchmarks/explore.py": LONG,
     "python benchmarks/function.py": LONG,
     "python benchmarks/methods.py": LONG,

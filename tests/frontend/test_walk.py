@@ -2,7 +2,7 @@
 
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from prap_pim.frontend.quantize import InputGrid
 from prap_pim.frontend.weights import sharing_weights
 from prap_pim.ir.network import Layer
 from prap_pim.methods.prune import dense_weights
-from prap_pim.methods.rebuild import Decision, rebuilt
+from prap_pim.methods.rebuild import Decision, Reading, rebuilt
 from tests.methods.calibrate.networks import GRAIN, Normed, Odd, captured_of, images
 
 
@@ -274,7 +274,10 @@ class Scaled:
     def __init__(self, captured: Captured, name: str, factor: float) -> None:
         self.captured, self.name, self.factor = captured, name, factor
 
-    def __call__(self, layer: Layer, now: list[Tensor], then: list[Tensor] | None) -> Decision:
+    def __call__(self, readings: Sequence[Reading]) -> Iterator[Decision]:
+        yield from (self.of(reading.layer, reading.now) for reading in readings)
+
+    def of(self, layer: Layer, now: list[Tensor]) -> Decision:
         largest = max(float(x.abs().max()) for x in now)
         grid = InputGrid(largest / 127 or 1.0)
         if layer.name != self.name:

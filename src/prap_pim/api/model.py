@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from prap_pim.api.saved import (
     unpack_batch,
     write_folder,
 )
+from prap_pim.common.cluster import here, tasks_on
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import path_of
 from prap_pim.common.names import shortened
@@ -86,6 +88,7 @@ from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.run import CheckResult, above_dense, unused_budget
 from prap_pim.runs.crossbars import Crossbars
 from prap_pim.runs.metric import OwnMetric
+from prap_pim.runs.stages import versions
 
 _PLAN, _MODEL, _CAPTURED, _EXAMPLE = (f"{name}.safetensors" for name in ("plan", "model", "captured", "example"))
 
@@ -392,6 +395,7 @@ def compress(
     name: str = "",
     quantize: QuantizeConfig | Mapping[str, Any] | None = None,
     tune: Tune | Mapping[str, Any] | int | None = None,
+    scheduler: str | None = None,
     progress: Progress | None = quiet,
     **options: Any,
 ) -> Compression:
@@ -418,6 +422,8 @@ def compress(
         quantize: how the int8 grids of activations are found (``QuantizeConfig``), such as ``{"zero_point": False}``.
         tune: train what is compressed to the model's own outputs, without labels: so many steps, or settings of
             ``Tune``, such as ``{"steps": 300, "inputs": 32}``. None: it is not trained.
+        scheduler: address of a Dask scheduler, as tcp://host:port, whose workers compress layers that do not depend on
+            one another (``prap-pim[cluster]``); the plan is the same. None: this process does.
         progress: called after every layer; None: nobody is.
         options: further settings of a method that is given by its name, such as ``keep`` of "similar".
 
@@ -440,7 +446,8 @@ def compress(
     request = Request(config, on_chip, seed, QuantizeConfig.given(quantize))
     try:
         inputs = CalibrationInputs.of(captured, batches, config)
-        found = compress_network(captured, inputs, request, progress=progress)
+        with nullcontext(here) if scheduler is None else tasks_on(scheduler, versions) as tasks:
+            found = compress_network(captured, inputs, request, progress=progress, tasks=tasks)
     except RuntimeError as error:
         raise _of_one_size(batches, name, error) from error
     several = bool(one_of_each_size(batches, name))

@@ -113,6 +113,11 @@ class LayerWeights:
         for complaint in self._broken_rules():
             raise UserError(f"plan of {self.name}: {complaint}")
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for key in _ARRAYS:  # which pickle gives back as arrays that can be written to
+            getattr(self, key).flags.writeable = False
+
     def _broken_rules(self) -> Iterator[str]:
         if self.inputs < 1:
             yield "a layer has at least one input"

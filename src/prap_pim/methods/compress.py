@@ -1,6 +1,6 @@
 """A captured network compressed one-shot by any method: what the pipeline, the library and ONNX files share."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prap_pim.common.cluster import Tasks, here
 from prap_pim.common.errors import UserError
 from prap_pim.common.memory import available_memory, kept_memory
 from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unheard
@@ -19,6 +20,7 @@ from prap_pim.frontend import Captured, Comparison, Spread, judged_outputs, on_c
 from prap_pim.frontend.equalize import Equalised, equalised
 from prap_pim.frontend.quantize import InputGrid, QuantizeConfig, grid_in, grid_of, settled
 from prap_pim.hardware.chip import Chip
+from prap_pim.hardware.grain import Grain
 from prap_pim.ir.network import Layer, Network
 from prap_pim.ir.outline import Outline
 from prap_pim.ir.patterns import PatternSet, ReuseMap, layer_steps, plan_weights
@@ -27,7 +29,16 @@ from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.network import Calibration, calibrate
 from prap_pim.methods.config import AnyReuse, MethodConfig
 from prap_pim.methods.prune import NoPruning, PruneConfig, prune
-from prap_pim.methods.rebuild import Decision, Rebuilt, channel_means, later_calls, left_whole, output_means, rebuilt
+from prap_pim.methods.rebuild import (
+    Decision,
+    Reading,
+    Rebuilt,
+    channel_means,
+    later_calls,
+    left_whole,
+    output_means,
+    rebuilt,
+)
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.methods.reuse import NoReuse, reuse
 from prap_pim.methods.tune import Tuned, check_tune, tune
@@ -159,6 +170,7 @@ def compress_network(
     remember: Remember = lambda captured, compute: compute(),
     checkpoints: Path | None = None,
     progress: Progress = quiet,
+    tasks: Tasks = here,
 ) -> Compressed:
     """Apply a method to a network.
 
@@ -171,6 +183,7 @@ def compress_network(
         remember: keeps a finished calibration.
         checkpoints: where an interrupted label-free tuning is kept, as for ``tune``.
         progress: called after every layer.
+        tasks: where the work on layers is done that do not depend on one another.
 
     Raises:
         UserError: the method cannot handle a layer, or the inputs are of no use.
@@ -192,17 +205,20 @@ def compress_network(
     if reusing is not None:
         whole = [layer.name for layer in captured.network.layers if layer.name not in changed]
         settled_request = replace(request, quantize=quantize)
-        calibration = remember(captured, lambda: calibrate(captured, given, settled_request, whole, progress))
+        calibration = remember(captured, lambda: calibrate(captured, given, settled_request, whole, progress, tasks))
         network = calibration.rebuilt or with_plans(captured, given, calibration.plans, quantize)
         if tuning is not None:
-            captured, plans = tuning.donors(network.plans)
-            network = replace(with_plans(captured, given, {}, quantize, ranges), plans=plans)
+            captured, trained = tuning.donors(network.plans)
+            network = replace(with_plans(captured, given, {}, quantize, ranges), plans=trained)
     elif tuning is not None:
-        assignments = dict(assigned(changed, captured.network, chip, told))
-        captured = tuning.towards(assignments)
-        network = with_plans(captured, given, planned(assignments.items(), captured.network, chip), quantize, ranges)
+        named = counted(assignments_of(changed, captured.network, chip), told)
+        patterns = {each.layer.name: each.patterns() for each in named}
+        captured = tuning.towards(patterns)
+        layers, bits = {layer.name: layer for layer in captured.network.layers}, chip.grain.stored_bits
+        plans = {name: _plan_of(layers[name], *each, bits) for name, each in patterns.items()}
+        network = with_plans(captured, given, plans, quantize, ranges)
     else:
-        plans = planned(assigned(changed, captured.network, chip, told), captured.network, chip)
+        plans = planned(assignments_of(changed, captured.network, chip), told, tasks)
         network = with_plans(captured, given, plans, quantize, ranges)
     tuned = None
     if method.tune is not None:
@@ -248,16 +264,41 @@ def check_memory(network: Network, given: CalibrationInputs, calibrated: Collect
         )
 
 
-def planned(
-    assignments: Iterable[tuple[str, tuple[PatternSet, ReuseMap]]], network: Network, chip: Chip
-) -> dict[str, LayerWeights]:
-    """Plans of the layers that pruning and reuse have decided on, of int8 weights or as few bits as the chip's have;
-    one after the other, as they are assigned."""
-    layers, bits = {layer.name: layer for layer in network.layers}, chip.grain.stored_bits
-    return {
-        name: plan_weights(name, layers[name].matrix, patterns, reuse, layer_steps(layers[name], reuse, bits), bits)
-        for name, (patterns, reuse) in assignments
-    }
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """A layer and what is done to it, by itself: a task."""
+
+    layer: Layer
+    pruning: PruneConfig
+    reusing: AnyReuse
+    grain: Grain
+
+    def patterns(self) -> tuple[PatternSet, ReuseMap]:
+        """What pruning and reuse decide."""
+        patterns = prune(self.pruning, self.layer, self.grain)
+        return patterns, reuse(self.reusing, self.layer, patterns, self.grain)
+
+    def plan(self) -> LayerWeights:
+        """Of int8 weights or as few bits as the chip's have."""
+        return _plan_of(self.layer, *self.patterns(), self.grain.stored_bits)
+
+
+def assignments_of(
+    settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip
+) -> list[Assignment]:
+    """What is to be done to the layers of ``settings``."""
+    return [Assignment(x, *settings[x.name], chip.grain) for x in network.layers if x.name in settings]
+
+
+def planned(assignments: Sequence[Assignment], told: Steps = unheard, tasks: Tasks = here) -> dict[str, LayerWeights]:
+    """Their plans, by layer; ``told`` hears how many are done."""
+    layers = counted([each.layer.name for each in assignments], told)
+    return dict(zip(layers, tasks(Assignment.plan, assignments), strict=True))
+
+
+def _plan_of(layer: Layer, patterns: PatternSet, reuse: ReuseMap, bits: int) -> LayerWeights:
+    steps = layer_steps(layer, reuse, bits)
+    return plan_weights(layer.name, layer.matrix, patterns, reuse, steps, bits)
 
 
 def with_plans(
@@ -275,9 +316,6 @@ def with_plans(
     later = later_calls(captured, given.batches)
 
     def decide(layer: Layer, now: list[Tensor], then: list[Tensor] | None) -> Decision:
-        nonlocal done
-        done += 1
-        told(done, count)
         plan, grid = plans.get(layer.name), grid_of(layer, [*now, *later.get(layer.name, [])], quantize)
         takes_bias = layer.name not in captured.folded and captured.origins[layer.name].takes_bias
         if plan is None or not takes_bias or plan.bias.any():
@@ -288,7 +326,14 @@ def with_plans(
         given = output_means(layer, plan.real_weights(), channel_means(layer, now))
         return Decision(replace(plan, bias=(wanted - given).astype(np.float32)), grid)
 
-    return rebuilt(captured, given.batches, decide)
+    def each(readings: Sequence[Reading]) -> Iterator[Decision]:
+        nonlocal done
+        for reading in readings:
+            done += 1
+            told(done, count)
+            yield decide(*reading)
+
+    return rebuilt(captured, given.batches, each)
 
 
 @torch.no_grad()
@@ -380,16 +425,6 @@ def changed_layers(method: MethodConfig, network: Network) -> dict[str, tuple[Pr
     """The layers that a method does not leave whole, with their settings."""
     settings = method.layer_settings(network)
     return {name: setting for name, setting in settings.items() if setting != (NoPruning(), NoReuse())}
-
-
-def assigned(
-    settings: Mapping[str, tuple[PruneConfig, AnyReuse]], network: Network, chip: Chip, told: Steps = unheard
-) -> Iterator[tuple[str, tuple[PatternSet, ReuseMap]]]:
-    """What pruning and reuse decide, for the layers of ``settings``, by name; ``told`` hears how many are done."""
-    for layer in counted([layer for layer in network.layers if layer.name in settings], told):
-        pruning, reusing = settings[layer.name]
-        patterns = prune(pruning, layer, chip.grain)
-        yield layer.name, (patterns, reuse(reusing, layer, patterns, chip.grain))
 
 
 def whole_plan(name: str, captured: Captured, network: Rebuilt, chip: Chip) -> NetworkPlan:

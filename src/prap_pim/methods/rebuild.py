@@ -1,9 +1,9 @@
 """A network taken through once, layer by layer, with new weights put in: the one way in which any method does it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from prap_pim.frontend import Captured, Pair, Walk
+from prap_pim.frontend.graph import raw_name
 from prap_pim.frontend.quantize import InputGrid
 from prap_pim.frontend.rows import take_rows
 from prap_pim.frontend.weights import put_own_weights, sharing_weights
@@ -20,6 +21,10 @@ from prap_pim.ir.plan import LayerWeights
 from prap_pim.methods.prune import dense_weights
 
 Float64 = NDArray[np.float64]
+
+_IN_PLACE = frozenset(
+    {"setitem", *(f"i{name}" for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "concat"))}
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,22 @@ class Decision:
     grid: InputGrid
 
 
-Decide = Callable[[Layer, list[Tensor], list[Tensor] | None], Decision]
+class Reading(NamedTuple):
+    """A layer and what it reads.
+
+    Attributes:
+        layer: to decide on.
+        now: its inputs in the changed network, batch by batch.
+        then: those in the original one; None while nothing is changed, or of an expert, to which other rows may come
+            now.
+    """
+
+    layer: Layer
+    now: list[Tensor]
+    then: list[Tensor] | None
+
+
+Decide = Callable[[Sequence[Reading]], Iterable[Decision]]
 
 
 def channel_means(layer: Layer, inputs: Sequence[Tensor]) -> Float64:
@@ -111,9 +131,8 @@ def rebuilt(captured: Captured, batches: Sequence[tuple[Tensor, ...]], decide: D
     Args:
         captured: the network; it is not changed.
         batches: calibration inputs.
-        decide: given a layer, its inputs in the changed network and those in the original one, batch by batch (None
-            while nothing is changed, or of an expert, to which other rows may come now), says what becomes of it. A
-            layer that is called again is decided on once.
+        decide: given layers that read the same inputs, and so do not depend on one another, says what becomes of each.
+            A layer that is called again is decided on once.
     """
     module = sharing_weights(captured.module)
     pair = Pair(captured.module, module, batches)
@@ -121,6 +140,7 @@ def rebuilt(captured: Captured, batches: Sequence[tuple[Tensor, ...]], decide: D
     plans: dict[str, LayerWeights] = {}
     grids: dict[str, InputGrid] = {}
     means: dict[str, Float64] = {}
+    modules = dict(module.named_modules(remove_duplicate=False))
     *_, last = (x for x in pair.nodes() if x.target in layers or pair.after.norm(x) is not None)
     for node in pair.nodes():
         name = str(node.target)
@@ -130,11 +150,14 @@ def rebuilt(captured: Captured, batches: Sequence[tuple[Tensor, ...]], decide: D
         if name not in grids:
             comparable = pair.differ and node.all_input_nodes[0].target is not take_rows  # routing may have changed
             now, then = pair.after.inputs(node), pair.before.inputs(node) if comparable else None
-            decision = decide(layers[name], now, then)
-            grids[name], means[name] = decision.grid, channel_means(layers[name], now)
-            if decision.plan is not None:
-                plans[name] = decision.plan
-                put_own_weights(module, name, decision.plan)
+            alike = _reading_alike(node, modules) if pair.differ else [name]
+            together = [layers[each] for each in dict.fromkeys(alike) if each in layers and each not in grids]
+            every = decide([Reading(layer, now, then) for layer in together])
+            for layer, decision in zip(together, every, strict=True):
+                grids[layer.name], means[layer.name] = decision.grid, channel_means(layer, now)
+                if decision.plan is not None:
+                    plans[layer.name] = decision.plan
+                    put_own_weights(module, layer.name, decision.plan)
         if node is last:  # nobody reads what it gives
             break
         if pair.differ or name in plans:
@@ -142,3 +165,22 @@ def rebuilt(captured: Captured, batches: Sequence[tuple[Tensor, ...]], decide: D
         else:
             pair.run(node)
     return Rebuilt(module, {name: plans[name] for name in layers if name in plans}, grids, means)
+
+
+def _reading_alike(node: fx.Node, modules: Mapping[str, nn.Module]) -> Iterator[str]:
+    """What calls of modules, that of a node and later ones, read the same, as far as nothing before them works in
+    place."""
+    source, after = node.all_input_nodes[0], node
+    while after.op != "output" and not _in_place(after, modules):
+        if after.op == "call_module" and after.all_input_nodes[:1] == [source]:
+            yield str(after.target)
+        after = after.next
+
+
+def _in_place(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(modules[str(node.target)], "inplace", False))
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.is_mutable
+    name = raw_name(node)
+    return bool(node.kwargs.get("inplace")) or name in _IN_PLACE or (name.endswith("_") and not name.startswith("_"))

@@ -37,7 +37,7 @@ from prap_pim.methods.calibrate.config import Budgeted
 from prap_pim.methods.calibrate.network import Calibration, check_budget
 from prap_pim.methods.calibrate.train_donors import train_donors
 from prap_pim.methods.compress import (
-    assigned,
+    assignments_of,
     changed_layers,
     compress_network,
     plan_for_costs,
@@ -96,7 +96,7 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
         if isinstance(method.reuse, Budgeted):
             check_budget(captured.network, method.reuse, chip, set(names) - set(changed))
             continue  # what it will find takes no more OUs than the dense plan
-        plans = planned(assigned(changed, captured.network, chip), captured.network, chip)
+        plans = planned(assignments_of(changed, captured.network, chip))
         plan = plan_for_costs(captured, chip, method.name, plans)
         own = cost(captured.network, plan, chip, config.mapping)
         cost(captured.network, plan, chip, crossbars=crossbar_budget(config, captured.network, plan, chip))

@@ -1,13 +1,8 @@
 """Studies on a Dask cluster: a real scheduler and workers in processes of their own."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,38 +10,8 @@ import pytest
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import quiet
 from prap_pim.runs.study import run_study
+from tests.cluster import ROOT, scheduler, worker
 from tests.runs.study.analytic import SLOW, Analytic, runs, study
-
-ROOT = Path(__file__).parents[3]
-
-
-@contextmanager
-def started(*command: str, folder: Path, seconds: float = 0) -> Iterator["subprocess.Popen[bytes]"]:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", SLOW: str(seconds)}
-    where = {"cwd": folder, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-m", *command], **where)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def scheduler(folder: Path) -> Iterator[str]:
-    told = folder / "scheduler.json"
-    options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(told))
-    with started("distributed.cli.dask_scheduler", *options, folder=folder):
-        limit = time.monotonic() + 120
-        while not told.exists() or not told.read_text().strip():
-            assert time.monotonic() < limit
-            time.sleep(0.05)
-        yield json.loads(told.read_text())["address"]
-
-
-def worker(address: str, folder: Path, seconds: float = 0):
-    options = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--host", "127.0.0.1")
-    return started("distributed.cli.dask_worker", address, *options, folder=folder, seconds=seconds)
 
 
 def test_two_workers_find_what_one_process_finds_also_if_one_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -54,6 +19,7 @@ def test_two_workers_find_what_one_process_finds_also_if_one_is_killed(tmp_path:
     config = study(sampler="nsga2", trials=24, batch=6)
     one = run_study(config, Path("one"), "test", False, 1, None, quiet, Analytic)
     killed: list[int] = []
+    slow = {SLOW: "0.2"}
 
     def kill_one(phase: str, done: int, total: int, note: str) -> None:
         """When a few trials are done, in the midst of the next one."""
@@ -64,7 +30,7 @@ def test_two_workers_find_what_one_process_finds_also_if_one_is_killed(tmp_path:
             killed.append(int(Path("two/runs.log").read_text().splitlines()[-1].split()[0]))
             os.kill(killed[0], signal.SIGKILL)
 
-    with scheduler(tmp_path) as address, worker(address, tmp_path, 0.2), worker(address, tmp_path, 0.2):
+    with scheduler(tmp_path) as address, worker(address, tmp_path, **slow), worker(address, tmp_path, **slow):
         two = run_study(config, Path("two"), "test", False, None, address, kill_one, Analytic)
         assert two == one
         lines = Path("two/runs.log").read_text().splitlines()
@@ -84,7 +50,7 @@ def test_two_workers_find_what_one_process_finds_also_if_one_is_killed(tmp_path:
 
 
 def test_no_scheduler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("prap_pim.runs.study.cluster._ANSWER", 1)
+    monkeypatch.setattr("prap_pim.common.cluster._ANSWER", 1)
     with pytest.raises(UserError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 ") as error:
         run_study(study(trials=2), tmp_path / "s", "test", False, None, "tcp://127.0.0.1:1", quiet, Analytic)
     assert "\n" not in str(error.value)

@@ -658,13 +658,19 @@ class SamePad(nn.Module):
 
 
 _INSTANCE = fx.GraphModule({}, fx.Graph())
+_SCOPES = "pkg.torch.onnx.name_scopes"  # in the metadata of a node: the modules around it, and what was called
 
 
 def _module_name(node: NodeProto, which: int = 1) -> str:
-    """Of the module that a product was exported from: its weight has it, or the node, with the operator after it."""
+    """Of the module that a product was exported from: its weight has it, or what torch's exporter says of the node, or
+    the node, with the operator after it."""
     weight = node.input[which]
     of_weight = re.sub(r"[._]weight$", "", weight)
-    return of_weight if of_weight != weight else re.sub(rf"[/._]{node.op_type}$", "", node.name) or weight
+    if of_weight != weight:
+        return of_weight
+    said = next((each.value for each in node.metadata_props if each.key == _SCOPES), "")
+    *_, scope, _ = ["", "", *re.findall(r"'([^']*)'", said)]  # "['', 'encoder', 'encoder.linear1', 'linear_2']"
+    return scope or re.sub(rf"[/._]{node.op_type}$", "", node.name) or weight
 
 
 def _word(text: str) -> str:

@@ -1,14 +1,14 @@
 """A whole network: one budget shared out by what each layer's error does, and layer after layer compressed in order."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import log2
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from prap_pim.common.cluster import Tasks, here
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress, quiet
 from prap_pim.common.settings import nearest
@@ -39,7 +39,7 @@ from prap_pim.methods.calibrate.survey import (
     weighed,
 )
 from prap_pim.methods.prune import dense_weights
-from prap_pim.methods.rebuild import Decision, Rebuilt, later_calls, left_whole, rebuilt
+from prap_pim.methods.rebuild import Decision, Reading, Rebuilt, later_calls, left_whole, rebuilt
 from prap_pim.methods.request import CalibrationInputs, Request
 
 _ROWS = 32768  # positions, at most, on which a layer's donors are chosen
@@ -106,6 +106,7 @@ def calibrate(
     request: Request,
     whole: Collection[str] = (),
     progress: Progress = quiet,
+    tasks: Tasks = here,
 ) -> Calibration:
     """Compress a network to a budget by calibrated reuse.
 
@@ -116,6 +117,7 @@ def calibrate(
             looked at where there are more than needed: the same seed gives the same plans.
         whole: names of layers that stay as they are; their OU steps count towards the budget.
         progress: called after every layer.
+        tasks: where the work on layers is done that do not depend on one another.
 
     Raises:
         UserError: an input is not finite, or the budget is less than the least that layers can take; or ``max_drop`` is
@@ -125,7 +127,7 @@ def calibrate(
     for name in whole:
         if name not in names:
             raise UserError(f"there is no layer {name!r} to leave whole ({nearest(name, names)})")
-    job = _Job(captured, given, request, frozenset(whole), progress)
+    job = _Job(captured, given, request, frozenset(whole), progress, tasks)
     config = job.config
     check_budget(captured.network, config, request.chip, whole)
     job.look()
@@ -212,6 +214,7 @@ class _Job:
         request: Request,
         untouched: frozenset[str],
         progress: Progress,
+        tasks: Tasks,
     ) -> None:
         assert isinstance(request.method.reuse, Budgeted)
         self.captured, self.batches, self.judges = captured, given.batches, given.judges
@@ -219,7 +222,7 @@ class _Job:
         self.config = fitting(request.method.reuse, self.grain)
         self.seed, self.quantize = request.seed, request.quantize
         self.phase = self._name = request.method.name
-        self.untouched, self.progress = untouched, progress
+        self.untouched, self.progress, self.tasks = untouched, progress, tasks
         self.layers = {layer.name: layer for layer in captured.network.layers}
         free = (layer.name for layer in captured.network.layers if reducible(layer, self.config, self.grain))
         self.free = frozenset(free) - untouched
@@ -240,6 +243,7 @@ class _Job:
             self.free,
             self.later,
             self.masks,
+            self.tasks,
         )
         self.survey: Survey = surveyor.survey(self.progress, self.phase)
         self.nats = self.survey.nats
@@ -363,53 +367,38 @@ class _Job:
             held_back: see ``Calibration``.
         """
         found: dict[str, Allocated] = {}
-        shown = 0
 
-        def decide(layer: Layer, now: list[Tensor], then: list[Tensor] | None) -> Decision:
-            nonlocal shown
-            setting = settings.get(layer.name)
-            if setting is not None and setting.bits == INT8 and keeps_all(layer, setting):
-                setting = None
-            changes = setting is not None or (then is not None and layer.name not in self.untouched)
-            later, weight = self.later.get(layer.name, []), self.survey.weights.get(layer.name)
-            given = LayerInputs.of(layer, now, then, later, self.quantize, self.masks, weight)
-            plan, error = self._compressed(given, setting, rate) if changes else (None, 0.0)
-            found[layer.name] = Allocated(
-                layer.name, self.survey.sensitivity.get(layer.name), setting, plan is not None, error
-            )
-            shown += 1
-            self.progress(f"{self.phase}: layers", shown, len(self.layers), f"{layer.name}, error {error:.2%}")
-            return Decision(plan, given.grid)
+        def decide(readings: Sequence[Reading]) -> Iterator[Decision]:
+            work = [self._work(reading, settings.get(reading.layer.name), rate) for reading in readings]
+            done = self.tasks(compressed, work)
+            for each, (plan, error) in zip(work, done, strict=True):
+                name = each.given.layer.name
+                sensitivity = self.survey.sensitivity.get(name)
+                found[name] = Allocated(name, sensitivity, each.setting, plan is not None, error)
+                note = f"{name}, error {error:.2%}"
+                self.progress(f"{self.phase}: layers", len(found), len(self.layers), note)
+                yield Decision(plan, each.given.grid)
 
         network = rebuilt(self.captured, self.batches, decide)
         layers = tuple(found[name] for name in self.layers)
         return Calibration(network.plans, layers, self._drop(network), held_back, network)
 
-    def _compressed(self, given: LayerInputs, setting: Setting | None, rate: float) -> tuple[LayerWeights, float]:
-        """A layer's plan and its error."""
-        layer = given.layer
-        how = (_ROWS, [self.seed, list(self.layers).index(layer.name)], self.config.mimic, self.config.damping)
-        problem: Depthwise | Parts = given.depthwise(*how) if shares_nothing(layer) else given.parts(*how)
-        if setting is None:
-            plan = self._whole(layer, problem)
-        elif keeps_all(layer, setting):
-            plan = low_bit(problem, setting.bits, self.grain)
-        elif isinstance(problem, Depthwise):
-            plan = few_weights(problem, setting.positions or 0, self.grain)
-        else:
+    def _work(self, reading: Reading, setting: Setting | None, rate: float) -> "Work":
+        """What is to be done to a layer."""
+        layer, then = reading.layer, reading.then
+        if setting is not None and setting.bits == INT8 and keeps_all(layer, setting):
+            setting = None
+        changes = setting is not None or (then is not None and layer.name not in self.untouched)
+        later, weight = self.later.get(layer.name, []), self.survey.weights.get(layer.name)
+        given = LayerInputs.of(layer, reading.now, then, later, self.quantize, self.masks, weight)
+        price = 0.0
+        if setting is not None and not keeps_all(layer, setting) and not shares_nothing(layer):
             uses = layer.filters * block_count(next(layer.by_group()), setting.positions, self.grain)
             worth = rate * self.prices.of_use(layer, setting)  # of one use, in nats
-            price = min(worth / self.nats[layer.name], _MOST_PRICE / uses) * problem.energy  # no layer goes dark
-            plan = problem.priced(price).approximated(setting, self.grain, self.config.passes)
-        if layer.name not in self.captured.folded and self.captured.origins[layer.name].takes_bias:
-            plan = mean_taken_back(plan, problem)
-        return plan, problem.error(plan.real_weights())
-
-    def _whole(self, layer: Layer, problem: "Depthwise | Parts") -> LayerWeights:
-        """All patterns: with weights that make good what earlier layers have changed, or its own if they do better."""
-        wanted = problem.target.reshape(layer.weight.shape).astype(np.float32)
-        plans = dense_weights(layer, self.grain), dense_weights(replace(layer, weight=wanted), self.grain)
-        return min(plans, key=lambda plan: problem.error(plan.real_weights()))
+            price = min(worth / self.nats[layer.name], _MOST_PRICE / uses)  # no layer goes dark
+        takes_bias = layer.name not in self.captured.folded and self.captured.origins[layer.name].takes_bias
+        seed = self.seed, list(self.layers).index(layer.name)
+        return Work(given, changes, setting, price, takes_bias, seed, self.config, self.grain)
 
     def _drop(self, network: Rebuilt) -> float | None:
         """See ``Calibration``."""
@@ -424,3 +413,55 @@ class _Job:
         found = classes_of(self.judges, (judged_outputs(each, self.captured.network.name) for each in outcome))
         assert found is not None
         return float((found != self.survey.classes).double().mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What is to be done to one layer, by itself: a task.
+
+    Attributes:
+        given: what drives it.
+        changes: whether its weights change at all.
+        setting: None: all patterns are kept.
+        price: what a use must save, in shares of the layer's energy.
+        takes_bias: whether the mean of its error can be taken back.
+        seed: of which im2col rows are looked at.
+        config, grain: as for ``calibrate``.
+    """
+
+    given: LayerInputs
+    changes: bool
+    setting: Setting | None
+    price: float
+    takes_bias: bool
+    seed: tuple[int, int]
+    config: Budgeted
+    grain: Grain
+
+
+def compressed(work: Work) -> tuple[LayerWeights | None, float]:
+    """A layer's plan, None of one that does not change, and its error."""
+    if not work.changes:
+        return None, 0.0
+    layer, setting = work.given.layer, work.setting
+    how = (_ROWS, work.seed, work.config.mimic, work.config.damping)
+    problem: Depthwise | Parts = work.given.depthwise(*how) if shares_nothing(layer) else work.given.parts(*how)
+    if setting is None:
+        plan = _whole(layer, problem, work.grain)
+    elif keeps_all(layer, setting):
+        plan = low_bit(problem, setting.bits, work.grain)
+    elif isinstance(problem, Depthwise):
+        plan = few_weights(problem, setting.positions or 0, work.grain)
+    else:
+        priced = problem.priced(work.price * problem.energy)
+        plan = priced.approximated(setting, work.grain, work.config.passes)
+    if work.takes_bias:
+        plan = mean_taken_back(plan, problem)
+    return plan, problem.error(plan.real_weights())
+
+
+def _whole(layer: Layer, problem: Depthwise | Parts, grain: Grain) -> LayerWeights:
+    """All patterns: with weights that make good what earlier layers have changed, or its own if they do better."""
+    wanted = problem.target.reshape(layer.weight.shape).astype(np.float32)
+    plans = dense_weights(layer, grain), dense_weights(replace(layer, weight=wanted), grain)
+    return min(plans, key=lambda plan: problem.error(plan.real_weights()))

@@ -1,5 +1,6 @@
 """What each layer's error does to the network's outputs, and what each way to compress it would leave of an error."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prap_pim.common.cluster import Tasks, here
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import Progress
 from prap_pim.frontend import Captured, Output, Probe, Walk, classes_of, divergence, judged_outputs
@@ -141,6 +143,7 @@ class Surveyor:
         free: names of the layers that may be compressed.
         later: what layers that are called again read then, by name.
         masks: of every batch (``capture.padding_mask``).
+        tasks: where layers are looked at.
     """
 
     captured: Captured
@@ -153,6 +156,7 @@ class Surveyor:
     free: frozenset[str]
     later: Mapping[str, Sequence[Tensor]]
     masks: Sequence[Tensor | None]
+    tasks: Tasks = here
 
     def survey(self, progress: Progress, phase: str) -> Survey:
         """Layer after layer, each in the original network but for itself.
@@ -169,10 +173,11 @@ class Surveyor:
         sensitivity: dict[str, float] = {}
         at_probe: dict[str, float] = {}
         offers: dict[str, list[Offer]] = {}
-        for node in walk.nodes():
+        found = self.tasks(looked_at, self._looks(walk, layers, weights))
+        for node in probe.nodes():
             layer = layers.get(str(node.target)) if node.op == "call_module" else None
             if layer is not None and layer.name not in offers:
-                plan, error, offers[layer.name] = self._looked_at(layer, walk.inputs(node), weights.get(layer.name))
+                plan, error, offers[layer.name] = next(found)
                 changed = weight_module(self.captured.module.get_submodule(layer.name), plan)
                 sensitivity[layer.name] = self._diverged(probe.wanted, probe.from_here(node, changed))
                 at_probe[layer.name] = max(error, _TINY)
@@ -182,9 +187,10 @@ class Surveyor:
                         "overflows: give inputs of a smaller size"
                     )
                 progress(f"{phase}: sensitivity", len(offers), len(layers), layer.name)
-            walk.run(node)
-            if len(offers) < len(layers):
-                probe.run(node)
+            if len(offers) == len(layers):
+                break
+            probe.run(node)
+        deque(found, 0)  # the walk goes on to its end
         name = self.captured.network.name
         classes = classes_of(self.judges, (judged_outputs(outcome, name) for outcome in walk.outcome))
         return Survey(sensitivity, at_probe, offers, classes, weights)
@@ -197,62 +203,93 @@ class Surveyor:
             self.judges, ((judged_outputs(own, name), judged_outputs(other, name)) for own, other in pairs)
         )
 
-    def _looked_at(
-        self, layer: Layer, inputs: list[Tensor], weight: NDArray[np.float64] | None
-    ) -> tuple[LayerWeights, float, list[Offer]]:
-        """A layer as it is probed, its error then, and its offers."""
-        later = self.later.get(layer.name, [])
-        given = LayerInputs.of(layer, inputs, None, later, self.quantize, self.masks, weight)
-        seed = [self.seed, [each.name for each in self.captured.network.layers].index(layer.name)]
-        how = (_ROWS, seed, 0.0, self.config.damping)
-        problem: Depthwise | Parts = given.depthwise(*how) if shares_nothing(layer) else given.parts(*how)
-        if isinstance(problem, Depthwise) or self.config.own:
-            plan = lowbit.low_bit(problem, min(lowbit.PROBE_BITS, self.grain.stored_bits), self.grain)
-            error, errors = problem.error(plan.real_weights()), self._errors_of_own(problem)
-        else:
-            stored = self.grain.stored_bits
-            probe = Setting(self._full_ous(layer.filters / layer.groups / _PROBE), bits=stored)
-            plan, errors = problem.approximated(probe, self.grain, 0), dict(self._errors(layer, problem))
-            error = float(problem.expected(probe, (stored,), self.grain).item())
-        if not self.config.own:
-            errors[every_pattern(layer, self.grain)] = self._of_rounding(problem)
-        offers = [Offer(s, most_steps(layer, s, self.grain), each) for s, each in errors.items()]
-        return mean_taken_back(plan, problem), error, offers
+    def _looks(
+        self, walk: Walk, layers: Mapping[str, Layer], weights: Mapping[str, NDArray[np.float64]]
+    ) -> Iterator["Look"]:
+        """All layers, as the walk comes to them."""
+        names = [layer.name for layer in self.captured.network.layers]
+        seen: set[str] = set()
+        for node in walk.nodes():
+            name = str(node.target)
+            if node.op == "call_module" and name in layers and name not in seen:
+                seen.add(name)
+                later, how = self.later.get(name, []), (self.quantize, self.masks, weights.get(name))
+                given = LayerInputs.of(layers[name], walk.inputs(node), None, later, *how)
+                yield Look(given, (self.seed, names.index(name)), self.config, self.grain)
+            walk.run(node)
 
-    def _errors_of_own(self, problem: Depthwise | Parts) -> dict[Setting, float]:
-        """What is offered to filters that store patterns of their own, and its error."""
-        settings = lowbit.own_settings(problem.layer, self.config.bits)
-        errors = dict(zip(settings, lowbit.expected(problem, [each.bits for each in settings]), strict=True))
-        if isinstance(problem, Depthwise):
-            fewer = depthwise_settings(problem.layer, self.config, self.grain)
-            lost, rounding = problem.errors([each.positions or 0 for each in fewer]), self._of_rounding(problem)
-            errors |= zip(fewer, (each + rounding for each in lost), strict=True)
-        return errors
 
-    def _of_rounding(self, problem: Depthwise | Parts) -> float:
-        """The error of all patterns in the bits that the chip stores; that of int8 is not counted."""
-        stored = self.grain.stored_bits
-        return lowbit.expected(problem, [stored])[0] if stored < INT8 else 0.0
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A layer that is looked at by itself: a task.
 
-    def _errors(self, layer: Layer, parts: Parts) -> Iterator[tuple[Setting, float]]:
-        """What is offered beside all patterns, and its error: fewer and fewer donors for each shape, bits and uses."""
-        part, bits = next(layer.by_group()), self.config.bits
-        rungs = [max(1, round(part.filters / 2**i)) for i in range(part.filters.bit_length())]
-        rungs = list(dict.fromkeys(min(-(-r // _LANES) * _LANES, rungs[0]) if r >= _LANES else r for r in rungs))
-        for kept in kept_positions(part, self.config, self.grain):
-            most = Setting(0, kept, self.grain.stored_bits, self.config.uses)
-            found = [parts.expected(replace(most, donors=rung), bits, self.grain) for rung in rungs]
-            for i, every in enumerate(np.moveaxis(np.array(found), 0, -1)):
-                for each, errors in zip(bits, every, strict=True):
-                    kind = Setting(0, kept, each, i + 1)
-                    for donors, error in _interpolated(rungs, errors, donors_together(self.grain.of_bits(each))):
-                        if kept or each < self.grain.stored_bits or donors < part.filters:
-                            yield replace(kind, donors=donors), error
+    Attributes:
+        given: what drives it.
+        seed: of which im2col rows are looked at.
+        config, grain: as for ``calibrate``.
+    """
 
-    def _full_ous(self, donors: float) -> int:
-        """Donors, at least one, that fill whole OUs."""
-        together = donors_together(self.grain)
-        return max(1, round(donors / together)) * together
+    given: LayerInputs
+    seed: tuple[int, int]
+    config: Budgeted
+    grain: Grain
+
+
+def looked_at(look: Look) -> tuple[LayerWeights, float, list[Offer]]:
+    """A layer as it is probed, its error then, and its offers."""
+    layer, config, grain = look.given.layer, look.config, look.grain
+    how = (_ROWS, look.seed, 0.0, config.damping)
+    problem: Depthwise | Parts = look.given.depthwise(*how) if shares_nothing(layer) else look.given.parts(*how)
+    if isinstance(problem, Depthwise) or config.own:
+        plan = lowbit.low_bit(problem, min(lowbit.PROBE_BITS, grain.stored_bits), grain)
+        error, errors = problem.error(plan.real_weights()), _errors_of_own(problem, config, grain)
+    else:
+        probe = Setting(_full_ous(layer.filters / layer.groups / _PROBE, grain), bits=grain.stored_bits)
+        plan, errors = problem.approximated(probe, grain, 0), dict(_errors(problem, config, grain))
+        error = float(problem.expected(probe, (grain.stored_bits,), grain).item())
+    if not config.own:
+        errors[every_pattern(layer, grain)] = _of_rounding(problem, grain)
+    offers = [Offer(setting, most_steps(layer, setting, grain), each) for setting, each in errors.items()]
+    return mean_taken_back(plan, problem), error, offers
+
+
+def _errors_of_own(problem: Depthwise | Parts, config: Budgeted, grain: Grain) -> dict[Setting, float]:
+    """What is offered to filters that store patterns of their own, and its error."""
+    settings = lowbit.own_settings(problem.layer, config.bits)
+    errors = dict(zip(settings, lowbit.expected(problem, [each.bits for each in settings]), strict=True))
+    if isinstance(problem, Depthwise):
+        fewer = depthwise_settings(problem.layer, config, grain)
+        lost, rounding = problem.errors([each.positions or 0 for each in fewer]), _of_rounding(problem, grain)
+        errors |= zip(fewer, (each + rounding for each in lost), strict=True)
+    return errors
+
+
+def _of_rounding(problem: Depthwise | Parts, grain: Grain) -> float:
+    """The error of all patterns in the bits that the chip stores; that of int8 is not counted."""
+    stored = grain.stored_bits
+    return lowbit.expected(problem, [stored])[0] if stored < INT8 else 0.0
+
+
+def _errors(parts: Parts, config: Budgeted, grain: Grain) -> Iterator[tuple[Setting, float]]:
+    """What is offered beside all patterns, and its error: fewer and fewer donors for each shape, bits and uses."""
+    part, bits = next(parts.layer.by_group()), config.bits
+    rungs = [max(1, round(part.filters / 2**i)) for i in range(part.filters.bit_length())]
+    rungs = list(dict.fromkeys(min(-(-r // _LANES) * _LANES, rungs[0]) if r >= _LANES else r for r in rungs))
+    for kept in kept_positions(part, config, grain):
+        most = Setting(0, kept, grain.stored_bits, config.uses)
+        found = [parts.expected(replace(most, donors=rung), bits, grain) for rung in rungs]
+        for i, every in enumerate(np.moveaxis(np.array(found), 0, -1)):
+            for each, errors in zip(bits, every, strict=True):
+                kind = Setting(0, kept, each, i + 1)
+                for donors, error in _interpolated(rungs, errors, donors_together(grain.of_bits(each))):
+                    if kept or each < grain.stored_bits or donors < part.filters:
+                        yield replace(kind, donors=donors), error
+
+
+def _full_ous(donors: float, grain: Grain) -> int:
+    """Donors, at least one, that fill whole OUs."""
+    together = donors_together(grain)
+    return max(1, round(donors / together)) * together
 
 
 def _interpolated(rungs: Sequence[int], errors: NDArray[np.float64], together: int) -> Iterator[tuple[int, float]]:

@@ -7,7 +7,7 @@ another one by the scheduler.
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,31 +24,6 @@ from prap_pim.runs.study.folder import Locks, StudyFolder, join_study
 from prap_pim.runs.study.search import Proposal, Search
 from prap_pim.runs.study.trial import Evaluate
 from prap_pim.runs.study.work import Kind, attempt, work
-
-_ANSWER = 20  # seconds that a scheduler has to answer and workers to come
-
-
-@contextmanager
-def connected(address: str) -> Iterator[Any]:
-    """A client of a Dask scheduler that has workers.
-
-    Raises:
-        UserError: the extra ``cluster`` is not installed, no scheduler answers, or it has no workers.
-    """
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise UserError("--scheduler needs Dask: pip install 'prap-pim[cluster]'") from error
-    try:
-        client = Client(address, timeout=_ANSWER, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise UserError(f"no Dask scheduler answers at {address} ({' '.join(str(error).split())})") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_ANSWER)
-        except TimeoutError as error:
-            raise UserError(f"the Dask scheduler at {address} has no workers") from error
-        yield client
 
 
 def on_cluster(

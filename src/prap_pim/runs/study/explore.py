@@ -124,7 +124,8 @@ def run_study(
     with ExitStack() as stack:
         client = None
         if scheduler is not None:  # before there is a folder
-            from prap_pim.runs.study.cluster import connected, on_cluster
+            from prap_pim.common.cluster import connected
+            from prap_pim.runs.study.cluster import on_cluster
 
             client = stack.enter_context(connected(scheduler))
         folder, locks = stack.enter_context(open_study(output, config.resolved(), manifest, resume))
