@@ -74,11 +74,9 @@ def test_a_part_to_test_with_is_taken(held: str, tmp_path: Path) -> None:
 
 def test_names_of_pictures_need_be_no_text(tmp_path: Path) -> None:
     folder = folders(tmp_path / "pictures", {"": 60})
-    plain = load(ImagesConfig(folder=folder, size=8, calibration=9, test=6), 0)
+    plain = everything(load(ImagesConfig(folder=folder, size=8, calibration=9, test=6), 0))
     (folder / "class 2").rename(folder / os.fsdecode(b"class \xff"))
-    odd = load(ImagesConfig(folder=folder, size=8, calibration=9, test=6), 0)
-    assert everything(odd) == everything(plain)
-    assert odd.train.digest != plain.train.digest  # names count
+    assert everything(load(ImagesConfig(folder=folder, size=8, calibration=9, test=6), 0)) == plain
 
 
 def test_pictures_are_scaled_and_cut(tmp_path: Path) -> None:
