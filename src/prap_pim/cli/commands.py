@@ -50,6 +50,11 @@ def config_file(arguments: SimpleNamespace) -> Path:
     return path
 
 
+def _as_called() -> str:
+    """The command as results keep it: in names of files, bytes that are no text are replaced."""
+    return shlex.join(["prap-pim", *sys.argv[1:]]).encode("utf-8", "replace").decode()
+
+
 def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: bool = False) -> int:
     from prap_pim.cli import launch
     from prap_pim.common.settings import read_yaml
@@ -73,7 +78,7 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
         if methods is not None:
             config = config.only(methods)
         folder = arguments.output if arguments.output is not None else config.output
-        command = shlex.join(["prap-pim", *sys.argv[1:]])
+        command = _as_called()
         try:
             root = pipeline.started_in(folder, arguments.resume)
             task = load_task(config.located(root), arguments.allow_imports)
@@ -108,7 +113,7 @@ def explore(arguments: SimpleNamespace) -> None:
 
         config = StudyConfig.checked(values, str(place))
         folder = arguments.output if arguments.output is not None else config.output
-        command = shlex.join(["prap-pim", *sys.argv[1:]])
+        command = _as_called()
         how = arguments.resume, arguments.processes, arguments.scheduler
         results = run_study(config, folder, command, *how, progress, Stages(arguments.allow_imports))
     _show_study(arguments, folder / "report.html", results)
@@ -232,7 +237,7 @@ def simulate(arguments: SimpleNamespace) -> None:
         given = {key: value for key, value in options.items() if value is not None}
         request = Request.checked(given, "simulate")
         crossbars = Crossbars.read(arguments.device, arguments.overrides)
-        command = shlex.join(["prap-pim", *sys.argv[1:]])
+        command = _as_called()
         how = command, progress, arguments.allow_imports
         _, simulation = simulate_run(arguments.folder, request, crossbars, *how)
     if arguments.json:

@@ -144,7 +144,7 @@ def digest_of(*parts: bytes | str) -> str:
     """SHA-256, in hexadecimal."""
     total = hashlib.sha256()
     for part in parts:
-        total.update(part.encode() if isinstance(part, str) else part)
+        total.update(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part)  # of names of files
     return total.hexdigest()
 
 

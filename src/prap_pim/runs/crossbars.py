@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from prap_pim.common.errors import UserError
+from prap_pim.common.errors import UserError, printable
 from prap_pim.common.settings import Settings, nearest, read_yaml, with_overrides
 from prap_pim.common.texts import parse_yaml
 from prap_pim.crossbar import PUBLISHED_VARIATIONS, CrossbarModel, Device
@@ -80,13 +80,13 @@ class Crossbars:
         """
         sources = {}
         if file is not None:
-            sources = dict.fromkeys(_flat(read_yaml(file)), file.name)
+            sources = dict.fromkeys(_flat(read_yaml(file)), printable(file.name))
         given = read_yaml(file, overrides) if file is not None else with_overrides({}, overrides)
         for override in overrides:
             key = override.partition("=")[0]
             sources |= dict.fromkeys((name for name in _flat(given) if _within(name, key)), "--set")
         told = [override.removeprefix("device.") for override in overrides]
-        return Crossbars(given, sources, ", ".join([*([file.stem] if file is not None else []), *told]))
+        return Crossbars(given, sources, ", ".join([*([printable(file.stem)] if file is not None else []), *told]))
 
     @staticmethod
     def of(by: "Device | Mapping[str, Any] | str | Path | None") -> "Crossbars":

@@ -46,6 +46,13 @@ def test_there_is_no_file(tmp_path: Path) -> None:
     assert "it is no plain file" in refused(tmp_path / "pipe")
 
 
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """Neither onnx nor onnxruntime can open it."""
+    path = tmp_path / os.fsdecode(b"m\xff.onnx")
+    path.write_bytes(save(dense(), tmp_path).read_bytes())
+    assert "must be UTF-8 text" in refused(path)
+
+
 @pytest.mark.parametrize("name", ["tied", "control flow"])
 def test_a_truncated_file(name: str, tmp_path: Path) -> None:
     """Whatever its length: refused, or it was whole without what is missing (nothing here is)."""

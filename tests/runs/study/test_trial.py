@@ -151,6 +151,8 @@ def test_a_chip_that_cannot_be_is_a_trial_without_figures(tmp_path: Path):
         ({"space": {"methods.prap.reuse.kep": [0.5]}}, "'kep' is unknown (did you mean 'keep'?)"),
         ({"space": {"methods.prap.exceptions.clasifier.reuse": [0.5]}}, "(did you mean 'classifier'?)"),
         ({"space": {"seed.x": [1]}}, "nothing is below 'seed'"),
+        ({"space": {"": [1]}}, "a setting's name is empty"),
+        ({"space": {"chip.adc_bits, ": [4]}}, "a setting's name is empty"),
         ({"space": {"name": ["x"]}}, "name has no effect on a figure"),
         ({"space": {"methods.prap.name": ["x"]}}, "methods.prap.name has no effect on a figure"),
         ({"space": {"method": ["dense", "parp"]}}, "the base has no method 'parp' (did you mean 'prap'?)"),

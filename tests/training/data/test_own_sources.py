@@ -1,5 +1,6 @@
 """Pictures in folders, data sets on disk, text: read one by one, as NumPy and PIL alone would read them."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,13 @@ def test_a_part_to_test_with_is_taken(held: str, tmp_path: Path) -> None:
     assert (len(splits.train), len(splits.calibration), len(splits.test)) == (24, 6, 12)
     numbers = colours(splits.test.take(torch.arange(12))[0])
     assert sorted(numbers) == list(range(30, 42))
+
+
+def test_names_of_pictures_need_be_no_text(tmp_path: Path) -> None:
+    folder = folders(tmp_path / "pictures", {"": 60})
+    plain = everything(load(ImagesConfig(folder=folder, size=8, calibration=9, test=6), 0))
+    (folder / "class 2").rename(folder / os.fsdecode(b"class \xff"))
+    assert everything(load(ImagesConfig(folder=folder, size=8, calibration=9, test=6), 0)) == plain
 
 
 def test_pictures_are_scaled_and_cut(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The file may come from anyone. Nothing outside of its folder is opened, nothing 
 no valid model ends in one line.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -131,6 +132,8 @@ class OnnxFile:
         Raises:
             UserError: it is missing, truncated, no valid model, too old, or it refers to something outside its folder.
         """
+        if str(path).encode("utf-8", "replace") != os.fsencode(path):  # onnx's checker and onnxruntime open no other
+            raise UserError(f"cannot read {path}: the name of an ONNX file must be UTF-8 text, its folder's too")
         try:
             check_plain(path)
             model = onnx.load_model(path, load_external_data=False)

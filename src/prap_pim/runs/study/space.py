@@ -108,6 +108,8 @@ class SearchSpace:
         """Where a setting is in the tree; of a chip: below "chip"."""
         if setting in (_METHOD, _CHIP):
             return (setting,)
+        if not setting:
+            raise UserError("space: a setting's name is empty")
         tree: Any = {**self._tree, _METHOD: None, _CHIP: self._chip_values(self.base.chip)}
         path: Path = ()
         rest = setting
