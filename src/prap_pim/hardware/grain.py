@@ -58,13 +58,13 @@ class Grain:
                 raise UserError(f"unknown key {shown_value(name)} ({nearest(name, known)})")
         return super().__new__(cls)
 
-    @classmethod
-    def given(cls, value: Any) -> Any:
+    @staticmethod
+    def given(value: Any) -> Any:
         """Settings by name, for pydantic to check: what is wrong is a ValueError."""
         if not isinstance(value, dict):
             return value
         try:
-            return cls(**{str(key): number for key, number in value.items()})
+            return Grain(**{str(key): number for key, number in value.items()})
         except UserError as error:
             raise ValueError(str(error)) from error
 
