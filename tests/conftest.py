@@ -28,16 +28,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "thorough"))
 TESTS = Path(__file__).parent
 # Folders of nothing but flows; elsewhere a flow is marked where it is.
 FLOWS = [TESTS / name for name in ("benchmarks", "cli", "docs", "runs")]
+# In turn for two workers: one compiles kernels, which the other, busy with pages, later finds compiled.
+FIRST = ("api/test_own.py", "docs/test_site.py", "runs/test_calibrated_run.py", "report/test_browser.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the flows, and put files that hold some first: what takes long does not begin last."""
+    """Mark the flows, and put files that hold some first: what takes long does not begin last. Of these, ``FIRST``."""
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()) or any(folder in item.path.parents for folder in FLOWS):
             item.add_marker("flow")
     long = {item.path for item in items if item.get_closest_marker("flow")}
-    items.sort(key=lambda item: item.path not in long)
+    first = {TESTS / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: (first.get(item.path, len(FIRST)), item.path not in long))
 
 
 @pytest.fixture(scope="module")

@@ -361,18 +361,9 @@ def test_a_killed_run_goes_on(here: Path) -> None:
     config["training"] |= {"shards": 3}
     config["data"] |= {"arguments": {"images": 300}}
     (here / "own.yaml").write_text(yaml.safe_dump(config))
-    command = [
-        sys.executable,
-        "-m",
-        "prap_pim",
-        "run",
-        "own.yaml",
-        "--allow-imports",
-        "--quiet",
-        "--accelerator",
-        "cpu",
-    ]
-    subprocess.run([*command, "--output", "undisturbed"], check=True)
+    cpu = ("--accelerator", "cpu")
+    command = [sys.executable, "-m", "prap_pim", "run", "own.yaml", "--allow-imports", "--quiet", *cpu]
+    assert run(config, here / "undisturbed", *cpu) == 0
     begun = subprocess.Popen([*command, "--output", "killed", "--devices", "3"], start_new_session=True)
     deadline = time.monotonic() + 300
     while not list((here / "killed").glob("checkpoints/epoch-*")):
@@ -383,7 +374,7 @@ def test_a_killed_run_goes_on(here: Path) -> None:
     begun.wait()
     time.sleep(0.5)  # its processes end with it
     assert not (here / "killed/results.json").exists()
-    subprocess.run([*command, "--output", "killed", "--resume"], check=True)
+    assert run(config, here / "killed", "--resume", *cpu) == 0
     assert plans(here / "killed") == plans(here / "undisturbed")
     killed, undisturbed = (json.loads((here / name / "results.json").read_text()) for name in ("killed", "undisturbed"))
     assert killed | {"command": ""} == undisturbed | {"command": ""}

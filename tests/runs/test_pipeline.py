@@ -20,6 +20,7 @@ from prap_pim.__main__ import main
 from prap_pim.hardware.chip import CHIPS
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.run import Results
+from prap_pim.training import torch_threads
 from tests.folders import as_earlier
 
 TINY = {
@@ -296,7 +297,8 @@ def test_killed_in_training_and_fine_tuning_ends_the_same(config: Path, finished
             kills += 1
         process.communicate()
     assert kills == len(marks)
-    finish(start(config, folder))
+    with torch_threads(2):
+        assert resume(config, folder) == 0
     assert figures(folder) == figures(finished)
     assert not list(folder.rglob("*.part"))
 
@@ -362,7 +364,7 @@ def test_interrupted_by_the_keyboard(config: Path, finished: Path, tmp_path: Pat
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.decode().strip() == "prap-pim: interrupted; go on with --resume"
-    finish(start(config, tmp_path / "r"))
+    assert resume(config, tmp_path / "r") == 0
     assert figures(tmp_path / "r") == figures(finished)
 
 
@@ -412,7 +414,7 @@ def test_missing_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
-def test_a_full_disk(config: Path, tmp_path: Path):
+def test_a_full_disk(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A disk of 300 KiB holds the start of a run and no more."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -420,11 +422,10 @@ def test_a_full_disk(config: Path, tmp_path: Path):
     if mounted.returncode:
         pytest.skip("cannot mount a small disk here")
     try:
-        process = start(config, disk / "r")
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 2
-        assert "No space left on device" in errors.decode()
-        assert errors.decode().count("\n") == 1
+        assert resume(config, disk / "r") == 2
+        errors = capsys.readouterr().err
+        assert "No space left on device" in errors
+        assert errors.count("\n") == 1
         assert not list(disk.rglob("*.part"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -1,4 +1,4 @@
-"""Names that are too long for a table."""
+"""Names that are too long for a table, and names that are taken."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -50,3 +50,13 @@ def _around(name: str, start: int, end: int, most: int) -> str:
     start, end = max(_HEAD, start - _AROUND), min(len(name) - _HEAD, end + _AROUND)
     short = name[:_HEAD] + _GAP + name[start:end] + _GAP + name[-_HEAD:]
     return short if start < end and len(short) < len(name) else name
+
+
+def untaken(asked: str, taken: set[str], mark: str) -> str:
+    """A name, with ``mark`` and a number behind it where that is taken; now it is."""
+    name, count = asked, 1
+    while name in taken:
+        count += 1
+        name = f"{asked}{mark}{count}"
+    taken.add(name)
+    return name

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prap_pim.common.errors import UserError
 from prap_pim.common.settings import Settings
 from prap_pim.crossbar.device import Device
 from prap_pim.crossbar.slices import Slices, WeightSlices
@@ -74,15 +73,7 @@ class CrossbarModel(Settings):
             fields["conversions"] = chip.conversions
         return CrossbarModel.checked({**fields, **changes}, f"crossbars of chip {chip.name}")
 
-    @field_validator("grain", mode="before")
-    @classmethod
-    def _grain(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        try:
-            return Grain(**value)
-        except (TypeError, UserError) as error:
-            raise ValueError(str(error)) from error
+    _grain = field_validator("grain", mode="before")(Grain.given)
 
     @model_validator(mode="after")
     def _encodable(self) -> "CrossbarModel":

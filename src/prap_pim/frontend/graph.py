@@ -15,6 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prap_pim.common.errors import UserError
+from prap_pim.common.names import untaken
 from prap_pim.frontend.rows import merge_rows
 from prap_pim.ir.network import Call, DigitalOp, Float32, Integers, Layer, Network, StoredWeight, shared_out
 
@@ -294,7 +295,7 @@ class _Builder:
         kind, macs = "input" if node.op == "placeholder" else _op_name(node, called), _macs(node, called) // self.batch
         weights, reads = self._digital_weights(node, called, kind, macs)
         op = DigitalOp(
-            name=self._unique(node.meta.get(LEFT_DIGITAL, name)),
+            name=untaken(node.meta.get(LEFT_DIGITAL, name), self.taken, ":"),
             op=kind,
             input_elements=sum(self._elements(source) for source in node.all_input_nodes if self.sources[source]),
             output_elements=self._elements(node),
@@ -343,14 +344,6 @@ class _Builder:
             return self.loads[node] * prod(_tensors(node)[0].shape[1:])
         return self._numbers(node) // self.batch
 
-    def _unique(self, name: str) -> str:
-        candidate, count = name, 1
-        while candidate in self.taken:
-            count += 1
-            candidate = f"{name}:{count}"
-        self.taken.add(candidate)
-        return candidate
-
     def _is_matrix(self, node: fx.Node) -> bool:
         return node.op == "call_module" and isinstance(self.modules[str(node.target)], nn.Linear | CONVS)
 
@@ -367,7 +360,7 @@ class _Builder:
         calls = [other for other in self.calls if self.modules[str(other.target)] is module]
         if calls[0] is not node:
             again = Call(
-                name=self._unique(name),
+                name=untaken(name, self.taken, ":"),
                 layer=str(calls[0].target),
                 positions=self._positions(node, module),
                 output_elements=self._elements(node),

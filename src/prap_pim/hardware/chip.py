@@ -110,15 +110,7 @@ class Chip(Settings):
     intra_tile_bits_per_s: Rate
     inter_tile_bits_per_s: Rate
 
-    @field_validator("grain", mode="before")
-    @classmethod
-    def _grain(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        try:
-            return Grain(**{str(key): number for key, number in value.items()})
-        except UserError as error:
-            raise ValueError(str(error)) from error
+    _grain = field_validator("grain", mode="before")(Grain.given)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Chip":

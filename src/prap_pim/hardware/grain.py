@@ -58,6 +58,16 @@ class Grain:
                 raise UserError(f"unknown key {shown_value(name)} ({nearest(name, known)})")
         return super().__new__(cls)
 
+    @staticmethod
+    def given(value: Any) -> Any:
+        """Settings by name, for pydantic to check: what is wrong is a ValueError."""
+        if not isinstance(value, dict):
+            return value
+        try:
+            return Grain(**{str(key): number for key, number in value.items()})
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
     def __post_init__(self) -> None:
         for name, most in _MOST.items():
             value = getattr(self, name)

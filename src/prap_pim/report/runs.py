@@ -46,7 +46,7 @@ def _cells(each: Comparison, of: Quality) -> _Cells:
     value = of.bit_true(method)
     unit = {"share": "", "bits": " bits/byte"}.get(of.kind, f" {of.title}") if value is not None else ""
     quality = (of.text(value) + unit, value)
-    gains = (each.serial_speedup, each.pipelined_speedup, each.energy_gain, each.budget_throughput_gain)
+    gains = (each.serial_speedup, each.pipelined_speedup, each.energy_gain, each.at_budget.throughput_gain)
     return [
         quality,
         (significant(method.compute_ratio), method.compute_ratio),

@@ -8,15 +8,15 @@ from typing import Any
 from prap_pim.common.names import shortened
 from prap_pim.report.quality import Quality, qualities
 from prap_pim.report.quantities import bits, count, known, percent, quantity, relative, significant, times, words
-from prap_pim.results.run import LayerResult, MethodResult, Results
+from prap_pim.results.run import CostFigures, LayerResult, MethodResult, Results
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A method beside the reference on the same chip. A ratio above 1 says that the method is better; NaN: no ratio."""
+class Gains:
+    """Figures beside those of the reference. A ratio above 1 says that they are better; NaN: no ratio."""
 
-    reference: MethodResult
-    method: MethodResult
+    reference: CostFigures
+    method: CostFigures
 
     @property
     def serial_speedup(self) -> float:
@@ -34,30 +34,27 @@ class Comparison:
         return _ratio(self.method.pipelined.throughput_per_s, self.reference.pipelined.throughput_per_s)
 
     @property
+    def throughput_gain_per_area(self) -> float:
+        """The same for each square metre: copies bring buffers and links with them."""
+        return self.throughput_gain * _ratio(self.reference.area_m2, self.method.area_m2)
+
+    @property
     def energy_gain(self) -> float:
         """Reference energy / energy."""
         return _ratio(self.reference.energy_j, self.method.energy_j)
 
-    @property
-    def budget_throughput_gain(self) -> float:
-        """Throughput / reference throughput, pipelined, both filling the same number of crossbars."""
-        mine, other = self.method.at_budget.pipelined, self.reference.at_budget.pipelined
-        return _ratio(mine.throughput_per_s, other.throughput_per_s)
+
+@dataclass(frozen=True)
+class Comparison(Gains):
+    """A method beside the reference on the same chip."""
+
+    reference: MethodResult
+    method: MethodResult
 
     @property
-    def budget_throughput_gain_per_area(self) -> float:
-        """The same for each square metre: copies bring buffers and links with them."""
-        return self.budget_throughput_gain * _ratio(self.reference.at_budget.area_m2, self.method.at_budget.area_m2)
-
-    @property
-    def budget_serial_speedup(self) -> float:
-        """Reference latency / latency, nothing overlapping, both filling the same number of crossbars."""
-        return _ratio(self.reference.at_budget.serial.latency_s, self.method.at_budget.serial.latency_s)
-
-    @property
-    def budget_energy_gain(self) -> float:
-        """Reference energy / energy, both filling the same number of crossbars."""
-        return _ratio(self.reference.at_budget.energy_j, self.method.at_budget.energy_j)
+    def at_budget(self) -> Gains:
+        """Both filling the same number of crossbars."""
+        return Gains(self.reference.at_budget, self.method.at_budget)
 
 
 def _ratio(numerator: float, denominator: float) -> float:
@@ -173,8 +170,8 @@ _AT_BUDGET: _Figures = {
     **_FLOW,
 }
 _BUDGET_GAINS: _Figures = {
-    "throughput gain": lambda c: times(c.budget_throughput_gain),
-    "throughput gain per area": lambda c: times(c.budget_throughput_gain_per_area),
+    "throughput gain": lambda c: times(c.at_budget.throughput_gain),
+    "throughput gain per area": lambda c: times(c.at_budget.throughput_gain_per_area),
 }
 _GAINS: _Figures = {
     "speedup, serial": lambda c: times(c.serial_speedup),
@@ -345,10 +342,10 @@ def headline(results: Results) -> Headline:
                 instead(*(quantity(m.pipelined.latency_s, "s") for m in (method, reference))),
             ),
             Card(
-                times(last.budget_throughput_gain),
+                times(last.at_budget.throughput_gain),
                 "throughput at equal crossbars",
                 f"pipelined, each with {count(method.at_budget.budget)} crossbars; "
-                f"{times(last.budget_throughput_gain_per_area)} per mm²",
+                f"{times(last.at_budget.throughput_gain_per_area)} per mm²",
             ),
             Card(
                 times(last.energy_gain),

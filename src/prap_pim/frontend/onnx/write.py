@@ -15,6 +15,7 @@ from torch import nn
 
 from prap_pim.common.errors import UserError, shown
 from prap_pim.common.files import write_whole
+from prap_pim.common.names import untaken
 from prap_pim.frontend.onnx.file import Array, Branch, Place, first_line, is_apart, mark_apart, put, put_inside
 from prap_pim.frontend.onnx.graphs import inner_graphs, reads
 from prap_pim.frontend.onnx.lower import OnnxCapture
@@ -250,12 +251,7 @@ class _Rewriting:
         put(tensor, array)
 
     def _free(self, asked: str) -> str:
-        name, count = asked, 1
-        while name in self.names:
-            count += 1
-            name = f"{asked}_{count}"
-        self.names.add(name)
-        return name
+        return untaken(asked, self.names, "_")
 
     def _unused(self) -> set[str]:
         """Values that nothing reads."""

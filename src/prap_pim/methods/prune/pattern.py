@@ -180,6 +180,50 @@ def _equal(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> bool:
 
 
 @njit(cache=True, nogil=True)
+def _shape_of(value: Float32, kept: int, shape: NDArray[np.uint64]) -> None:
+    """The shape of the ``kept`` largest values, of equals those that come first."""
+    shape[:] = 0
+    for i in range(len(value)):
+        rank = 0  # positions that come before i
+        for j in range(len(value)):
+            rank += (value[j] > value[i]) | ((value[j] == value[i]) & (j < i))
+        if rank < kept:
+            shape[len(shape) - 1 - i // 64] |= np.uint64(1) << np.uint64(i % 64)
+
+
+@njit(cache=True, nogil=True)
+def _most_frequent(found: NDArray[np.uint64], frequency: NDArray[np.int64], largest_first: bool) -> int:
+    """The shape that most filters have, of equals the smallest or the largest; -1: no frequency is above 0."""
+    best = -1
+    for s in range(len(frequency)):
+        if frequency[s] == 0:
+            continue
+        if best < 0 or frequency[s] > frequency[best]:
+            best = s
+        elif frequency[s] == frequency[best]:
+            word = 0
+            while found[s, word] == found[best, word]:
+                word += 1
+            if (found[s, word] > found[best, word]) == largest_first:
+                best = s
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _retaining_most(importance: Float32, candidates: Int32, choice: Int32) -> None:
+    """For each filter the candidate [shape, kept] whose positions matter most to it; the first of equals."""
+    for o in range(len(importance)):
+        most = np.float32(-1)
+        for k in range(len(candidates)):
+            retained = np.float32(0)
+            for i in candidates[k]:
+                retained += importance[o, i]
+            if retained > most:
+                most = retained
+                choice[o] = k
+
+
+@njit(cache=True, nogil=True)
 def _choose_shapes(
     kernels: Float32,
     group: int,
@@ -201,7 +245,6 @@ def _choose_shapes(
     importance = np.empty((filters, positions), np.float32)
     found = np.empty((filters, words), np.uint64)  # distinct shapes
     frequency = np.empty(filters, np.int64)
-    own = np.empty(words, np.uint64)
     slots = 1
     while slots < 2 * filters:
         slots *= 2
@@ -215,55 +258,27 @@ def _choose_shapes(
             for c in range(block * group, min((block + 1) * group, channels)):
                 for i in range(positions):
                     value[i] += abs(kernels[o, c, i])
-            own[:] = 0
-            for i in range(positions):
-                rank = 0  # positions that come before i
-                for j in range(positions):
-                    rank += (value[j] > value[i]) | ((value[j] == value[i]) & (j < i))
-                if rank < kept:
-                    own[words - 1 - i // 64] |= np.uint64(1) << np.uint64(i % 64)
+            own = found[distinct]  # where it stays if it is a new one
+            _shape_of(value, kept, own)
             slot = _first_slot(own, slots)
             while place_of[slot] >= 0 and not _equal(found[place_of[slot]], own):
                 slot = (slot + 1) % slots
             if place_of[slot] < 0:
                 place_of[slot] = distinct
-                for word in range(words):
-                    found[distinct, word] = own[word]
                 frequency[distinct] = 0
                 distinct += 1
             frequency[place_of[slot]] += 1
 
-        count = min(distinct, candidates.shape[1])
-        counts[block] = count
-        for k in range(count):
-            best = -1
-            for s in range(distinct):
-                if frequency[s] == 0:  # already a candidate
-                    continue
-                if best < 0 or frequency[s] > frequency[best]:
-                    best = s
-                elif frequency[s] == frequency[best]:
-                    word = 0
-                    while found[s, word] == found[best, word]:
-                        word += 1
-                    if (found[s, word] > found[best, word]) == largest_first:
-                        best = s
-            frequency[best] = 0
+        counts[block] = min(distinct, candidates.shape[1])
+        for k in range(counts[block]):
+            best = _most_frequent(found, frequency[:distinct], largest_first)
+            frequency[best] = 0  # a candidate now
             n = 0
             for i in range(positions):
                 if found[best, words - 1 - i // 64] >> np.uint64(i % 64) & np.uint64(1):
                     candidates[block, k, n] = i
                     n += 1
-
-        for o in range(filters):
-            most = np.float32(-1)
-            for k in range(count):
-                retained = np.float32(0)
-                for i in candidates[block, k]:
-                    retained += importance[o, i]
-                if retained > most:
-                    most = retained
-                    choice[o, block] = k
+        _retaining_most(importance, candidates[block, : counts[block]], choice[:, block])
 
 
 @njit(cache=True, nogil=True)

@@ -75,11 +75,11 @@ def speedup(runs: Sequence[Run]) -> Table:
             (Column("pipelined_speedup", "speedup, pipelined", "gain"), lambda c: c.pipelined_speedup),
             (
                 Column("throughput_gain_at_budget", "throughput, equal crossbars", "gain"),
-                lambda c: c.budget_throughput_gain,
+                lambda c: c.at_budget.throughput_gain,
             ),
             (
                 Column("throughput_gain_per_area_at_budget", "throughput, equal area", "gain"),
-                lambda c: c.budget_throughput_gain_per_area,
+                lambda c: c.at_budget.throughput_gain_per_area,
             ),
         ),
     )

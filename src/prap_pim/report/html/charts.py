@@ -155,10 +155,10 @@ def _gains_at_budget(compared: Sequence[Comparison]) -> Chart:
         "with them, which the gain per mm² counts. The line is at 1: longer bars are better.",
         compared,
         (
-            ("throughput, pipelined", lambda each: each.budget_throughput_gain),
-            ("throughput per mm²", lambda each: each.budget_throughput_gain_per_area),
-            ("speedup, serial", lambda each: each.budget_serial_speedup),
-            ("energy", lambda each: each.budget_energy_gain),
+            ("throughput, pipelined", lambda each: each.at_budget.throughput_gain),
+            ("throughput per mm²", lambda each: each.at_budget.throughput_gain_per_area),
+            ("speedup, serial", lambda each: each.at_budget.serial_speedup),
+            ("energy", lambda each: each.at_budget.energy_gain),
         ),
     )
 
@@ -244,7 +244,7 @@ def _tradeoff(results: Results, compared: Sequence[Comparison]) -> Chart:
     measures: tuple[_Measure, ...] = (
         ("energy gain", lambda each: each.energy_gain),
         ("throughput gain at equal chip", lambda each: each.throughput_gain),
-        ("throughput gain at equal crossbars", lambda each: each.budget_throughput_gain),
+        ("throughput gain at equal crossbars", lambda each: each.at_budget.throughput_gain),
     )
 
     def choice(name: str, value: Callable[[Comparison], float]) -> Choice:

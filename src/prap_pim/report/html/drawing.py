@@ -59,6 +59,9 @@ class Chart:
     chooser: str = ""
 
 
+LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}  # above the plot
+
+
 def bar_layout(labels: Sequence[str], axis: str, height: int, legend: int = 0) -> dict[str, Any]:
     """Horizontal bars in so many pixels, the first on top; ``legend``: its entries, above the bars.
 
@@ -72,15 +75,7 @@ def bar_layout(labels: Sequence[str], axis: str, height: int, legend: int = 0) -
         "meta": {"short": [label(name, _SHORT_LENGTH) for name in labels], "legend": legend},
         "dragmode": False,
         "showlegend": legend > 0,
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "bottom",
-            "traceorder": "normal",
-            "maxheight": 1,  # of the plot: else a long one is scrolled
-        },
+        "legend": {**LEGEND, "traceorder": "normal", "maxheight": 1},  # of the plot: else a long one is scrolled
         "hoverlabel": {"align": "left", "namelength": -1},
         "xaxis": {
             "title": {"text": axis},

@@ -11,7 +11,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.common.files import write_whole
 from prap_pim.common.notebook import html_table
 from prap_pim.common.settings import read_yaml
-from prap_pim.report.html.drawing import NUMBERS, Chart, Choice, bar_layout, color, room_for_text, safe
+from prap_pim.report.html.drawing import LEGEND, NUMBERS, Chart, Choice, bar_layout, color, room_for_text, safe
 from prap_pim.report.html.frame import config_text, render_page
 from prap_pim.report.quantities import Scale, scale, spans_decades
 from prap_pim.report.study import (
@@ -237,14 +237,7 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
     layout = {
         "height": 460,
         "margin": {"l": 8, "r": 8, "t": 36, "b": 8},
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "bottom",
-            "traceorder": "reversed",
-        },
+        "legend": {**LEGEND, "traceorder": "reversed"},
         "hoverlabel": {"align": "left", "namelength": -1},
         "xaxis": _drawn("trial" if x is None else axes[x][1], [] if x is None else [t.figures[x] or 0 for t in drawn]),
         "yaxis": _drawn(axes[y][1], [trial.figures[y] or 0 for trial in drawn]),

@@ -126,7 +126,7 @@ def _print_summary(results: Results, console: Console) -> None:
         ("speedup\nserial", lambda each: times(each.serial_speedup)),
         ("speedup\npipelined", lambda each: times(each.pipelined_speedup)),
         ("energy\ngain", lambda each: times(each.energy_gain)),
-        ("throughput\nat budget", lambda each: times(each.budget_throughput_gain)),
+        ("throughput\nat budget", lambda each: times(each.at_budget.throughput_gain)),
     ]
     of = qualities(results)[0]
     if any(of.bit_true(method) is not None for method in results.methods):
