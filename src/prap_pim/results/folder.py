@@ -22,6 +22,7 @@ from prap_pim.results.run import MethodResult, Results
 from prap_pim.results.study import STUDY, StudyResults
 
 PLAN = "plan.safetensors"  # of a method's folder
+TABLES = "components"  # the folder of the user's own component tables
 _LOCK = ".lock"
 _OF_METHODS = ("*.json", "*.safetensors")  # what finished results rest on; checkpoints are in a folder of their own
 
@@ -136,7 +137,7 @@ class RunFolder:
         manifest, before = self.read_manifest(), place.exists()
         files = manifest.files if before and isinstance(results, Results) else None  # as they were when it finished
         if files is None:
-            paths = [self.config, *([self.chip] if self.chip.exists() else []), *self._of_methods()]
+            paths = [self.config, *([self.chip] if self.chip.exists() else []), *self._of_methods(), *self._tables()]
             files = {path.relative_to(self.path).as_posix(): file_digest(path) for path in paths}
         update: dict[str, Any] = {"files": {**files, place.name: digest_of(text)}, "coming": {}}
         if isinstance(results, Results):
@@ -150,6 +151,9 @@ class RunFolder:
         write_whole(place, text)
         if before:
             self.write_manifest(manifest)
+
+    def _tables(self) -> list[Path]:
+        return sorted(self.path.glob(f"{TABLES}/*"))
 
     def _of_methods(self) -> list[Path]:
         return sorted(path for pattern in _OF_METHODS for path in self.path.glob(f"methods/*/{pattern}"))
