@@ -351,7 +351,7 @@ def refuse_foreign(folder: RunFolder) -> None:
         raise UserError(f"cannot use the output folder {folder.path}: {error.strerror or error}") from error
     if others:
         raise UserError(
-            f"the output folder {folder.path} is not empty and holds no {folder.kind}: choose another with --output"
+            f"the output folder {folder.path} is not empty and holds no {folder.kind}: choose another output (--output)"
         )
 
 
@@ -389,18 +389,19 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
             return
     if difference:
         raise UserError(
-            f"the output folder {folder.path} holds another {folder.kind} ({difference}): choose another with --output"
+            f"the output folder {folder.path} holds another {folder.kind} ({difference}): "
+            "choose another output (--output)"
         )
     if not resume:
         raise UserError(
             f"the output folder {folder.path} holds this {folder.kind} already: "
-            "go on with --resume, or choose another with --output"
+            "go on with --resume (resume=True), or choose another output (--output)"
         )
     if not known:
         if any(not _is_ours(path, folder.config.name) for path in folder.path.iterdir()):
             raise UserError(
                 f"{folder.manifest} is missing, which says what the {folder.kind} was begun with: "
-                "choose another folder with --output"
+                "choose another output (--output)"
             )
         folder.write_manifest(manifest)  # killed between the two files
         return
@@ -413,7 +414,7 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
         if changed:
             raise UserError(
                 f"the {folder.kind} in {folder.path} was begun with {what} {changed[0]}: "
-                "its figures would differ; choose another folder with --output"
+                "its figures would differ; choose another output (--output)"
             )
     for key, value in before.arithmetic.items():
         if manifest.arithmetic.get(key) != value:

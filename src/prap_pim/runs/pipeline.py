@@ -102,11 +102,11 @@ def run(
                 _compute(config, command, task, chip, folder, progress, processes)
             except Diverged as error:
                 write_whole(folder.diverged, f"{error}\n")
-                raise Diverged(f"{error}; with that, --resume begins anew in {output}") from error
+                raise Diverged(f"{error}; with that, the same call (--resume) begins anew in {output}") from error
         elif not _as_measured(config, task, folder):
             why = "its figures would differ"
             what = "has finished with another evaluate or minimize"
-            raise UserError(f"the run in {output} {what}: {why}; choose another folder with --output")
+            raise UserError(f"the run in {output} {what}: {why}; choose another output (--output)")
         processes.tell({})
         return folder.read_results()
 
