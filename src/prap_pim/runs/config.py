@@ -36,18 +36,27 @@ def _schedule(value: Any) -> Any:
     return value
 
 
-_SAYS_NOTHING = {"name", "description", "finetune"}  # of a method's settings: with these alone it changes nothing
+_DECIDES = {"prune", "reuse", "compute_ratio", "preset", "method"}  # of a method's settings: it may change a layer
 
 
-def _refuse_method(name: Any) -> None:
+def _refuse_method(item: dict[str, Any]) -> None:
     """
     Raises:
-        PydanticCustomError: a method that changes nothing has a name that is, or is nearly, that of another than dense.
+        PydanticCustomError: a method has no settings, so that it would change nothing, and a name that says otherwise.
     """
-    close = difflib.get_close_matches(str(name)[:40], METHODS, n=1, cutoff=0.75)
-    if name != "dense" and close:
-        hint = "give its prune and reuse, or a compute_ratio or preset" if close[0] == name else nearest(name, close)
-        raise PydanticCustomError("preset", f"{shown_value(name)} has no settings and would be dense ({hint})")
+    name, rules = item.get("name"), item.get("exceptions")
+    rules = rules if isinstance(rules, list | tuple) else ()
+    if any(isinstance(each, dict) and _DECIDES & each.keys() for each in (item, *rules)):
+        return
+    if not isinstance(name, str) or name.startswith("dense"):
+        return
+    close = difflib.get_close_matches(name[:40], METHODS, n=1, cutoff=0.75)
+    hint = (
+        "give its prune and reuse, or a compute_ratio or preset"
+        if name in METHODS or not close
+        else nearest(name, close)
+    )
+    raise PydanticCustomError("preset", f"{shown_value(name)} has no settings and would be dense ({hint})")
 
 
 def _located(value: Any, roots: Sequence[Path]) -> Any:
@@ -115,8 +124,8 @@ class RunConfig(Settings):
     @classmethod
     def _presets(cls, methods: Any, info: ValidationInfo) -> Any:
         for item in methods if isinstance(methods, list | tuple) else ():
-            if isinstance(item, dict) and set(item) <= _SAYS_NOTHING:
-                _refuse_method(item.get("name"))
+            if isinstance(item, dict):
+                _refuse_method(item)
         model = info.data.get("model")  # absent if it is wrong itself, which is complained of first
         return with_presets(methods, model) if model is not None else methods
 
