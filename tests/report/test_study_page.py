@@ -72,8 +72,9 @@ def test_the_best_trial_of_each_chip_by_hand(tmp_path: Path) -> None:
         ("{model: {import: 'nets:make'}, training: none}", False),
         ("{model: {name: onnx, onnx: net.onnx}, training: none}", False),
         ("{model: {transformers: folder}, training: none}", False),
-        ("{model: {timm: vit}, training: none}", False),
-        ("{model: {torchvision: vgg16}, training: none}", False),
+        ("{model: {timm: vit}, training: none}", True),  # nothing is fetched
+        ("{model: {name: torchvision, torchvision: vgg16}, training: none}", True),
+        ("{model: {timm: vit}, training: none, checkpoint: vit.safetensors}", False),
     ],
 )
 def test_a_network_of_the_package_that_was_not_trained_is_warned_of(base: str, told: bool, tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ def test_a_run_that_diverges_can_be_mended(here: Path, capsys: Any) -> None:
     assert run(wrong, here / "run") == 2
     said = capsys.readouterr().err.strip()
     assert "lower learning_rate (now 1e+06)" in said
-    assert said.endswith(f"with that, --resume begins anew in {here / 'run'}")
+    assert said.endswith(f"with that, the same call (--resume) begins anew in {here / 'run'}")
     assert run(config, here / "run") == 2  # not without --resume
     assert run({**config, "seed": 1}, here / "run", "--resume") == 2  # nor with another run
     assert run(config, here / "run", "--resume") == 0

@@ -169,6 +169,12 @@ def test_a_network_by_name_with_a_checkpoint(
         (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(values))
         assert main(["run", str(tmp_path / "wrong.yaml"), "--output", str(tmp_path / "wrong")]) == 2
         assert message in capsys.readouterr().err
+    broken = RuntimeError("operator torchvision::nms does not exist")
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.import_module", lambda name: (_ for _ in ()).throw(broken))
+        assert main(["run", str(tmp_path / "own.yaml"), "--output", str(tmp_path / "missing")]) == 2
+    said = f"{library} does not fit the torch that is installed: operator torchvision::nms does not exist"
+    assert said in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, library, None)
     assert main(["run", str(tmp_path / "own.yaml"), "--output", str(tmp_path / "missing")]) == 2

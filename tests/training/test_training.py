@@ -1,12 +1,14 @@
 """Base training: hand-computed steps, and the same bits whether or not it was interrupted."""
 
 from collections.abc import Callable
+from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.evaluate import evaluate
@@ -15,6 +17,7 @@ from prap_pim.training.checkpoint import CheckpointFolder
 from prap_pim.training.data import AffineAugment, Examples
 from prap_pim.training.loop import _advice, _layout
 from prap_pim.training.models import GPTConfig, ResNetConfig, build
+from prap_pim.training.objective import Loader
 
 STILL = AffineAugment(rotation=0, shift=0, scale=0, noise=0)
 SHORT = TrainingConfig(epochs=4, compress_at=2, batch_size=6)
@@ -240,6 +243,36 @@ def test_divergence_is_told_and_leaves_no_checkpoint(tmp_path: Path) -> None:
     config = config.model_copy(update={"learning_rate": 3e38, "batch_size": 20, "weight_decay": 100.0})
     with pytest.raises(UserError, match="diverged in epoch 1"):
         train(tiny_model(), Training(tiny_examples(), config, 0, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("inputs", "the first batch holds values that are not finite"),
+        ("weights", "weights 0.weight are not finite"),
+        ("large", r"layer 0 gives values that are not finite; those of the first batch reach 1e\+38"),
+        ("loss", "all layers give finite values, those of the first batch reach 1: look at the loss itself"),
+    ],
+)
+def test_a_loss_that_is_never_finite_is_not_blamed_on_the_learning_rate(what: str, said: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    inputs = torch.ones(8, 4)
+    if what == "inputs":
+        inputs[3, 2] = nan
+    elif what == "weights":
+        model[0].weight.data[1, 1] = inf
+    elif what == "large":
+        inputs[0] = 1e38
+        model[0].weight.data *= 1e3
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return model(batch).mean() * (0.0 / torch.zeros(()) if what == "loss" else 1.0)
+
+    batches = Loader.of([inputs], "the loader")
+    with pytest.raises(UserError, match=f"the loss is (nan|inf|-inf) before any step: {said}"):
+        train(model, Training(batches, SHORT, 0, tmp_path, loss=loss))
     assert not list(tmp_path.iterdir())
 
 

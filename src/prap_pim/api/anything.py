@@ -43,7 +43,7 @@ def data_settings(text: str, tokenizer: Path | None) -> dict[str, Any]:
     if not Path(text).exists():
         raise UserError(f"--calibration: there is no file or folder {text}")
     if Path(text).is_dir():
-        return {"name": "images", "folder": text}
+        return {"name": "images", "folder": text, "train": 1, "test": 1}  # the others may calibrate
     check_plain(Path(text))
     return {"name": "text", "files": [text], "tokenizer": tokenizer and str(tokenizer)}
 

@@ -69,8 +69,10 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
         place = config_file(arguments)
         values = read_yaml(place, arguments.overrides)
         # imported here: torch takes seconds, and --help should not wait for it
+        from prap_pim.results.folder import RunFolder
         from prap_pim.runs import pipeline
         from prap_pim.runs.config import RunConfig
+        from prap_pim.runs.places import roots_of
         from prap_pim.runs.task import load_task
         from prap_pim.training import Lost, Processes
 
@@ -80,8 +82,8 @@ def run(arguments: SimpleNamespace, methods: list[str] | None = None, details: b
         folder = arguments.output if arguments.output is not None else config.output
         command = _as_called()
         try:
-            root = pipeline.started_in(folder, arguments.resume)
-            task = load_task(config.located(root), arguments.allow_imports)
+            roots = roots_of(RunFolder(folder)) if arguments.resume else ()
+            task = load_task(config.located(roots), arguments.allow_imports)
             processes = Processes(asked.accelerator, asked.precision, asked.devices, asked.nodes)
             if not processes.first:
                 pipeline.assist(config, processes, task)

@@ -41,7 +41,7 @@ def connected(address: str) -> Iterator[Any]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise UserError("--scheduler needs Dask: pip install 'prap-pim[cluster]'") from error
+        raise UserError("a scheduler (--scheduler) needs Dask: pip install 'prap-pim[cluster]'") from error
     try:
         client = Client(address, timeout=_ANSWER, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

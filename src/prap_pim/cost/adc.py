@@ -1,5 +1,7 @@
 """What one conversion costs, under the conventions that a chip chooses. The same for every method."""
 
+from pathlib import Path
+
 from prap_pim.common.units import NANO, PICO
 from prap_pim.hardware.chip import LAWS, Chip
 from prap_pim.hardware.components import ComponentTable
@@ -72,7 +74,7 @@ def warnings(chip: Chip, table: ComponentTable) -> tuple[str, ...]:
     if (chip.adc_scaling, chip.adc_energy) == ("as published", "power/rate") and chip.adc_bits != published:
         found.append(
             f"chip {chip.name}: a conversion of its ADC of {chip.adc_bits} bits is charged as component table "
-            f"{table.name} has it for {published:g} bits (adc_scaling = 'as published')"
+            f"{Path(table.name).name} has it for {published:g} bits (adc_scaling = 'as published')"
         )
     return tuple(found)
 

@@ -181,7 +181,15 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
     for quantity in ("rate", "resolution"):
         if figures["adc", quantity].value == 0:
             raise UserError(f"{origin}: adc.{quantity} must be greater than 0")
-    return ComponentTable(origin, figures, tuple(_mixed_converter(origin, content.get("adc", {}), lender, lent)))
+    return ComponentTable(
+        origin,
+        figures,
+        tuple(
+            _mixed_converter(
+                path.name.removesuffix(".toml") if origin in names else path.name, content.get("adc", {}), lender, lent
+            )
+        ),
+    )
 
 
 def _mixed_converter(

@@ -22,6 +22,7 @@ from prap_pim.results.run import MethodResult, Results
 from prap_pim.results.study import STUDY, StudyResults
 
 PLAN = "plan.safetensors"  # of a method's folder
+TABLES = "components"  # the folder of the user's own component tables
 _LOCK = ".lock"
 _OF_METHODS = ("*.json", "*.safetensors")  # what finished results rest on; checkpoints are in a folder of their own
 
@@ -136,7 +137,7 @@ class RunFolder:
         manifest, before = self.read_manifest(), place.exists()
         files = manifest.files if before and isinstance(results, Results) else None  # as they were when it finished
         if files is None:
-            paths = [self.config, *([self.chip] if self.chip.exists() else []), *self._of_methods()]
+            paths = [self.config, *([self.chip] if self.chip.exists() else []), *self._of_methods(), *self._tables()]
             files = {path.relative_to(self.path).as_posix(): file_digest(path) for path in paths}
         update: dict[str, Any] = {"files": {**files, place.name: digest_of(text)}, "coming": {}}
         if isinstance(results, Results):
@@ -150,6 +151,9 @@ class RunFolder:
         write_whole(place, text)
         if before:
             self.write_manifest(manifest)
+
+    def _tables(self) -> list[Path]:
+        return sorted(self.path.glob(f"{TABLES}/*"))
 
     def _of_methods(self) -> list[Path]:
         return sorted(path for pattern in _OF_METHODS for path in self.path.glob(f"methods/*/{pattern}"))
@@ -347,7 +351,7 @@ def refuse_foreign(folder: RunFolder) -> None:
         raise UserError(f"cannot use the output folder {folder.path}: {error.strerror or error}") from error
     if others:
         raise UserError(
-            f"the output folder {folder.path} is not empty and holds no {folder.kind}: choose another with --output"
+            f"the output folder {folder.path} is not empty and holds no {folder.kind}: choose another output (--output)"
         )
 
 
@@ -385,18 +389,19 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
             return
     if difference:
         raise UserError(
-            f"the output folder {folder.path} holds another {folder.kind} ({difference}): choose another with --output"
+            f"the output folder {folder.path} holds another {folder.kind} ({difference}): "
+            "choose another output (--output)"
         )
     if not resume:
         raise UserError(
             f"the output folder {folder.path} holds this {folder.kind} already: "
-            "go on with --resume, or choose another with --output"
+            "go on with --resume (resume=True), or choose another output (--output)"
         )
     if not known:
         if any(not _is_ours(path, folder.config.name) for path in folder.path.iterdir()):
             raise UserError(
                 f"{folder.manifest} is missing, which says what the {folder.kind} was begun with: "
-                "choose another folder with --output"
+                "choose another output (--output)"
             )
         folder.write_manifest(manifest)  # killed between the two files
         return
@@ -409,7 +414,7 @@ def claim(folder: RunFolder, config: dict[str, Any], manifest: Manifest, resume:
         if changed:
             raise UserError(
                 f"the {folder.kind} in {folder.path} was begun with {what} {changed[0]}: "
-                "its figures would differ; choose another folder with --output"
+                "its figures would differ; choose another output (--output)"
             )
     for key, value in before.arithmetic.items():
         if manifest.arithmetic.get(key) != value:

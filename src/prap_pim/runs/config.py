@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -35,28 +36,43 @@ def _schedule(value: Any) -> Any:
     return value
 
 
-_SAYS_NOTHING = {"name", "description", "finetune"}  # of a method's settings: with these alone it changes nothing
+_DECIDES = {"prune", "reuse", "compute_ratio", "preset", "method"}  # of a method's settings: it may change a layer
 
 
-def _refuse_method(name: Any) -> None:
+def _refuse_method(item: dict[str, Any]) -> None:
     """
     Raises:
-        PydanticCustomError: a method that changes nothing has a name that is, or is nearly, that of another than dense.
+        PydanticCustomError: a method has no settings, so that it would change nothing, and a name that says otherwise.
     """
-    close = difflib.get_close_matches(str(name)[:40], METHODS, n=1, cutoff=0.75)
-    if name != "dense" and close:
-        hint = "give its prune and reuse, or a compute_ratio or preset" if close[0] == name else nearest(name, close)
-        raise PydanticCustomError("preset", f"{shown_value(name)} has no settings and would be dense ({hint})")
+    name, rules = item.get("name"), item.get("exceptions")
+    rules = rules if isinstance(rules, list | tuple) else ()
+    if any(isinstance(each, dict) and _DECIDES & each.keys() for each in (item, *rules)):
+        return
+    if not isinstance(name, str) or name.startswith("dense"):
+        return
+    close = difflib.get_close_matches(name[:40], METHODS, n=1, cutoff=0.75)
+    hint = (
+        "give its prune and reuse, or a compute_ratio or preset"
+        if name in METHODS or not close
+        else nearest(name, close)
+    )
+    raise PydanticCustomError("preset", f"{shown_value(name)} has no settings and would be dense ({hint})")
 
 
-def _located(value: Any, root: str) -> Any:
-    """Paths that are not here but in ``root``, named there."""
+def _located(value: Any, roots: Sequence[Path]) -> Any:
+    """Paths that are not here but in one of ``roots``, named there."""
     if isinstance(value, Path):
-        return Path(root) / value if not value.exists() and (Path(root) / value).exists() else value
+        return next((place for place in (value, *(root / value for root in roots)) if place.exists()), value)
     if isinstance(value, Settings):
-        fields = {name: _located(getattr(value, name), root) for name in type(value).model_fields}
+        fields = {name: _located(getattr(value, name), roots) for name in type(value).model_fields}
         return value.model_copy(update=fields)
-    return value
+    return tuple(_located(each, roots) for each in value) if isinstance(value, tuple) else value
+
+
+def _holds(root: Path, part: Import) -> bool:
+    """Whether a user's module is in a directory."""
+    module = part.function.partition(":")[0].partition(".")[0]
+    return (root / module).is_dir() or (root / f"{module}.py").is_file()
 
 
 class CostConfig(Settings):
@@ -108,8 +124,8 @@ class RunConfig(Settings):
     @classmethod
     def _presets(cls, methods: Any, info: ValidationInfo) -> Any:
         for item in methods if isinstance(methods, list | tuple) else ():
-            if isinstance(item, dict) and set(item) <= _SAYS_NOTHING:
-                _refuse_method(item.get("name"))
+            if isinstance(item, dict):
+                _refuse_method(item)
         model = info.data.get("model")  # absent if it is wrong itself, which is complained of first
         return with_presets(methods, model) if model is not None else methods
 
@@ -154,18 +170,17 @@ class RunConfig(Settings):
         parts = {"model": self.model, "data": self.data, "metric": self.metric, "loss": self.loss}
         return {where: part for where, part in parts.items() if isinstance(part, Import)}
 
-    def located(self, root: str) -> "RunConfig":
-        """The same, with files that are not here but in ``root``, the directory that a run was started in, named there.
+    def located(self, roots: Sequence[Path]) -> "RunConfig":
+        """The same, with files that are not here but in one of ``roots`` named there.
 
         The user's own modules are looked for there, too.
         """
-        if not root:
-            return self
-        if self.imports and root not in sys.path:
-            sys.path.append(root)
-        parts = {name: _located(getattr(self, name), root) for name in ("data", "model", "checkpoint")}
+        for root in roots:
+            if str(root) not in sys.path and any(_holds(root, part) for part in self.imports.values()):
+                sys.path.append(str(root))
+        parts = {name: _located(getattr(self, name), roots) for name in ("data", "model", "checkpoint")}
         if self.chip.endswith(".toml"):
-            parts["chip"] = str(_located(Path(self.chip), root))
+            parts["chip"] = str(_located(Path(self.chip), roots))
         return self.model_copy(update=parts)
 
     def resolved(self) -> dict[str, Any]:

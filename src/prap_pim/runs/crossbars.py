@@ -140,7 +140,7 @@ class Crossbars:
             return {**self.given, "device": {**device, "stuck_on": stuck_on, "stuck_off": value - stuck_on}}
         variation = device.get("variation")
         if variation is not None and not (isinstance(variation, dict) and "sigma" in variation):
-            raise UserError("--sweep sigma: the device's variation is not lognormal, it has no sigma")
+            raise UserError("sweep of sigma: the device's variation is not lognormal, it has no sigma")
         if value == 0:
             return {**self.given, "device": {**device, "variation": None, "write_verify": None}}
         return {**self.given, "device": {**device, "variation": {"kind": "lognormal", "sigma": value}}}

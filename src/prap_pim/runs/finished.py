@@ -14,6 +14,7 @@ from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.folder import RunFolder, open_finished
 from prap_pim.results.run import Results
 from prap_pim.runs.config import RunConfig
+from prap_pim.runs.places import chip_digest, roots_of
 from prap_pim.runs.stages import saved_method
 from prap_pim.runs.task import Task, load_task
 from prap_pim.training.data import Splits
@@ -80,13 +81,16 @@ def _opened(path: Path, allow_imports: bool, task: Task | None) -> Iterator[Fini
     with open_finished(path) as folder:
         results, manifest = folder.read_results(), folder.read_manifest()
         config = RunConfig.checked(read_yaml(folder.config), str(folder.config))
-        config = config.located(manifest.started_in)
+        roots = roots_of(folder)
+        config = config.located(roots)
         without = config.model_copy(update={"checkpoint": None})
         task = task or load_task(without, allow_imports)
         kept = folder.chip
         chip = Chip.checked(read_json(kept), str(kept)) if kept.exists() else load_chip(config.chip)
-        inputs = {"data": task.data_digest, "chip": digest_of(chip.model_dump_json())}
+        inputs, before = {"data": task.data_digest, "chip": chip_digest(chip)}, dict(manifest.inputs)
+        if before.get("chip") == digest_of(chip.model_dump_json()):  # as earlier versions noted it
+            before["chip"] = inputs["chip"]
         for what in inputs:
-            if inputs[what] != manifest.inputs.get(what):
+            if inputs[what] != before.get(what):
                 raise UserError(f"the run in {path} was made with other content of {what}")
         yield FinishedRun(folder, config, results, task, chip, inputs)

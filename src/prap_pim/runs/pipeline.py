@@ -12,7 +12,7 @@ import torch
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import key_of, write_whole
 from prap_pim.common.progress import Progress, phase
-from prap_pim.hardware.chip import Chip, load_chip
+from prap_pim.hardware.chip import Chip
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.methods.calibrate.train_donors import tie
 from prap_pim.report.comparison import write_comparison
@@ -21,6 +21,7 @@ from prap_pim.results.folder import PLAN, Manifest, RunFolder, open_run
 from prap_pim.results.run import MethodResult, Results
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.metric import FloatQuality, OwnMetric
+from prap_pim.runs.places import chip_of, keep_chip, roots_of
 from prap_pim.runs.record import result_of, results_of
 from prap_pim.runs.stages import (
     MethodStages,
@@ -70,9 +71,10 @@ def run(
             file of a finished run is damaged that cannot be computed again; others are, and named in a warning.
     """
     processes, named = processes or Processes(), config
-    config = config.located(started_in(output, resume))
+    roots = roots_of(RunFolder(output)) if resume else ()
+    config = config.located(roots)
     task = task or load_task(config)
-    chip = chip or load_chip(config.chip)
+    chip = chip or chip_of(config, RunFolder(output), roots)
     if config.training is not None:
         count = len(task.train) if isinstance(task.train, Examples | Streamed) else None
         check_shards(config.training, count, processes.count)
@@ -95,16 +97,16 @@ def run(
         if damage is not None:
             _logger.warning("%s; what it holds is computed again", damage)
         if damage is not None or not folder.results.exists():
-            write_whole(folder.chip, chip.model_dump_json(indent=1) + "\n")
+            keep_chip(chip, folder)
             try:
                 _compute(config, command, task, chip, folder, progress, processes)
             except Diverged as error:
                 write_whole(folder.diverged, f"{error}\n")
-                raise Diverged(f"{error}; with that, --resume begins anew in {output}") from error
+                raise Diverged(f"{error}; with that, the same call (--resume) begins anew in {output}") from error
         elif not _as_measured(config, task, folder):
             why = "its figures would differ"
             what = "has finished with another evaluate or minimize"
-            raise UserError(f"the run in {output} {what}: {why}; choose another folder with --output")
+            raise UserError(f"the run in {output} {what}: {why}; choose another output (--output)")
         processes.tell({})
         return folder.read_results()
 
@@ -124,13 +126,6 @@ def _kept(folder: RunFolder) -> Results | None:
         folder.read_manifest().check_file(folder.path, folder.results.name)
         return Results.load(folder.results)
     return None
-
-
-def started_in(output: Path, resume: bool) -> str:
-    """Where the run in a folder was started that is to be gone on with; empty: there is none."""
-    folder = RunFolder(output)
-    begun = resume and folder.config.exists() and folder.manifest.exists()
-    return folder.read_manifest().started_in if begun else ""
 
 
 def _compute(

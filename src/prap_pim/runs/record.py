@@ -20,6 +20,7 @@ from prap_pim.results.run import (
 )
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.metric import FloatQuality
+from prap_pim.runs.places import by_name
 from prap_pim.runs.stages import (
     Accuracy,
     Compression,
@@ -107,7 +108,7 @@ def results_of(
     methods: list[MethodResult],
 ) -> Results:
     """All of a run; ``quality`` is the float network's, where that was measured."""
-    geometry = chip.model_dump(mode="json", exclude={"name", "description", "grain"})
+    geometry = by_name(chip).model_dump(mode="json", exclude={"name", "description", "grain"})
     geometry = {key: _shown(value) for key, value in (geometry | vars(chip.grain)).items() if value is not None}
     table, network = load_table(chip.components), task.graph.network
     counts = task.counts | ({"test": quality.inputs} if quality and quality.inputs else {})

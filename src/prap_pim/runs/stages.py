@@ -54,6 +54,7 @@ from prap_pim.results.run import CalibrationResult, CheckResult
 from prap_pim.runs.calibration import calibration_of, prices_of_budget, result_of_calibration
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.metric import ACCURACY, BITS
+from prap_pim.runs.places import chip_digest
 from prap_pim.runs.store import Store
 from prap_pim.runs.task import Task
 from prap_pim.training import Checkpoint, Processes, Training, train
@@ -482,7 +483,7 @@ def crossbar_budget(config: RunConfig, network: Network, plan: NetworkPlan, chip
 def digests(config: RunConfig, task: Task, chip: Chip) -> dict[str, str]:
     """Digests of what the configuration only names, so that a run is not resumed with something else."""
     found = {
-        "chip": digest_of(chip.model_dump_json()),
+        "chip": chip_digest(chip),
         "component figures": digest_of(repr(sorted(load_table(chip.components).figures.items()))),
         "data": task.data_digest,
         **task.digests,

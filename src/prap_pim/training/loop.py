@@ -16,7 +16,7 @@ from prap_pim.common.progress import Progress, quiet
 from prap_pim.training.checkpoint import Checkpoint, CheckpointFolder
 from prap_pim.training.config import TrainingConfig, learning_rate
 from prap_pim.training.descent import Descent, check_shards
-from prap_pim.training.objective import Loss, Objective, OfExamples, Split, cross_entropy, objective_of
+from prap_pim.training.objective import Loss, OfExamples, OfLoader, Split, cross_entropy, objective_of, out_of_range
 from prap_pim.training.processes import Processes
 
 _MOMENTUM = "momentum_buffer"  # what torch's SGD calls it
@@ -123,6 +123,9 @@ def run_epochs(
         hooks.before_epoch(epoch)
         with closing(descent.losses(epoch)) as losses:
             for i, loss in enumerate(losses):
+                if i == 0 and epoch == current.epoch and not isfinite(loss):
+                    why = out_of_range(model, objective, processes.fabric.device)
+                    raise UserError(f"{training.phase}: the loss is {loss:g} before any step: {why}")
                 rate = learning_rate(config, epoch + i / descent.batches)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -175,7 +178,7 @@ def train_along(
 
 def _descent(
     model: nn.Module, examples: Split, config: TrainingConfig, seed: int, processes: Processes, loss: Loss
-) -> tuple[Descent, Objective]:
+) -> tuple[Descent, OfExamples | OfLoader]:
     layout, objective = _layout(model), objective_of(examples, config, loss)
     if isinstance(objective, OfExamples):
         check_shards(config, len(examples), processes.count)

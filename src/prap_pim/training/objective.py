@@ -222,6 +222,40 @@ def objective_of(given: Split, config: TrainingConfig, loss: Loss) -> OfExamples
     return OfLoader(given, loss) if isinstance(given, Loader) else OfExamples(given, config, loss)
 
 
+def out_of_range(model: nn.Module, objective: OfExamples | OfLoader, device: torch.device) -> str:
+    """Why the loss of a first batch is not finite, as far as that can be seen: in its inputs, layers or weights."""
+    generator = torch.Generator().manual_seed(0)
+    batch = next(objective.epoch(generator))
+    given = objective.examples.take(batch) if isinstance(objective, OfExamples) else batch
+    values = [leaf for leaf in tree_flatten(given)[0] if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    if not all(bool(value.isfinite().all()) for value in values):
+        return "the first batch holds values that are not finite"
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            return f"weights {name} are not finite"
+    found: list[str] = []
+
+    def look(name: str, outcome: Any) -> None:
+        leaves = (leaf for leaf in tree_flatten(outcome)[0] if isinstance(leaf, Tensor) and leaf.is_floating_point())
+        if not found and not all(bool(leaf.isfinite().all()) for leaf in leaves):
+            found.append(name)
+
+    hooks = [
+        part.register_forward_hook(lambda _, __, outcome, name=name: look(name, outcome))
+        for name, part in model.named_modules()
+        if name and not any(part.children())
+    ]
+    try:
+        objective.loss(model, batch, generator, device)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    largest = max((float(value.abs().max()) for value in values if value.numel()), default=0.0)
+    if found:
+        return f"layer {found[0]} gives values that are not finite; those of the first batch reach {largest:.3g}"
+    return f"all layers give finite values, those of the first batch reach {largest:.3g}: look at the loss itself"
+
+
 def of_user(loss: Any) -> Loss:
     """A user's loss, checked: whatever it raises or returns wrongly becomes one line.
 

@@ -143,6 +143,34 @@ def test_a_data_set_of_pictures(tmp_path: Path) -> None:
     assert sorted(colours(both.test.take(torch.arange(9))[0])) == list(range(30, 39))
 
 
+@pytest.mark.parametrize(
+    ("there", "given", "sizes", "warned"),
+    [
+        (30, {}, (12, 12, 6), True),  # a fifth is tested with; half of the rest
+        (30, {"train": 1, "test": 1}, (1, 28, 1), True),
+        (100, {"train": 5, "test": 6}, (5, 89, 6), False),
+        (9, {"calibration": 2, "test": 1}, (6, 2, 1), False),  # as it is said
+    ],
+)
+def test_few_pictures_calibrate_as_far_as_they_go(
+    there: int,
+    given: dict[str, int],
+    sizes: tuple[int, ...],
+    warned: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pictures = ImagesConfig(folder=folders(tmp_path / "few", {"": there}), size=8, **given)
+    rows_ = DatasetsConfig(path=saved(tmp_path / "set", rows(tmp_path, 0, there)), size=8, **given)
+    for config in (pictures, *([rows_] if given.get("test") else [])):
+        caplog.clear()
+        splits = load(config, 0)
+        assert (len(splits.train), len(splits.calibration), len(splits.test)) == sizes
+        assert [f"leaves {sizes[1]} pictures to calibrate with; 64 or more" in x for x in caplog.messages] == [
+            True
+        ] * warned
+
+
 def test_a_data_set_of_text(tmp_path: Path) -> None:
     path = saved(tmp_path / "text", {"text": ["abcdefghij"] * 40})
     splits = load(DatasetsConfig(path=path, input="text", length=11), 0)
@@ -168,6 +196,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "images", "folder": "nowhere"}, "there is no folder nowhere"),
     ({"name": "images", "folder": "empty"}, "must have a folder of pictures for each of two classes or more"),
     ({"name": "images", "folder": "few", "calibration": 9}, "too few for 9 to calibrate and 1 to train"),
+    (
+        {"name": "images", "folder": "few", "train": 6},
+        "few has 5 pictures .* too few for 1 to calibrate and 6 to train",
+    ),
     ({"name": "images", "folder": "odd"}, "class 'class 2' is not in both val and train"),
     ({"name": "images", "folder": "broken", "size": 8, "calibration": 1, "test": 1}, "cannot read broken/"),
     ({"name": "text", "files": ["nowhere.txt"]}, "cannot read nowhere.txt"),

@@ -67,7 +67,9 @@ def read_inputs(
     batched = {each.proto.name: each for each in given if each.axis is not None}
     counts = [each.array.shape[each.axis] for each in batched.values() if each.axis is not None]
     if any(count != total for count in counts):
-        hint = "an input that is given once, or has its batch on another axis: --batch-axis NAME=none or NAME=AXIS"
+        hint = (
+            "one that is given once or has its batch on another axis: --batch-axis NAME=none or NAME=AXIS (batch_axes)"
+        )
         raise UserError(f"{path}: its arrays hold {', '.join(map(str, counts))} inputs, not as many ({hint})")
     called = as_called(file, {name: each.axis for name, each in batched.items() if each.axis}, once)
     fixed = called.batch
@@ -204,7 +206,7 @@ def _axis(path: Path, each: _Given, total: int, batch: int | None, name: str) ->
     where = f"axes {' and '.join(map(str, holds))} hold" if holds else "none of its axes holds"
     raise UserError(
         f"{path}: array {input_name} is {shape}, and {where} the {total} inputs: name the batch's, --batch-axis "
-        f"{input_name}=AXIS, or say that it is given once, {input_name}=none"
+        f"(batch_axes) {input_name}=AXIS, or say that it is given once, {input_name}=none"
     )
 
 

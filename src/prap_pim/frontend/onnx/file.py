@@ -123,7 +123,9 @@ class OnnxFile:
         found = {shape[axis] for shape, axis in given.values() if axis < len(shape)} - {None}
         if len(found) > 1:
             both = " and ".join(str(size) for size in sorted(found, key=str))
-            raise UserError(f"{self.path}: its inputs have batches of {both}; that must be one batch (--batch-axis)")
+            raise UserError(
+                f"{self.path}: its inputs have batches of {both}; that must be one batch (--batch-axis, batch_axes)"
+            )
         return next(iter(found), None)
 
     @staticmethod

@@ -28,7 +28,7 @@ from prap_pim.report.study import (
 )
 from prap_pim.results.study import StudyResults, TrialResult
 
-_OWN = {"given", "import", "onnx", "transformers", "timm", "torchvision"}  # kinds of networks of a user's own
+_WITH_WEIGHTS = {"given", "import", "onnx", "transformers"}  # kinds of networks that bring their own
 _BASE = ("model", "data", "training", "checkpoint", "chip", "seed")  # of the run that is varied
 
 
@@ -105,13 +105,13 @@ def _varied(config: Path) -> dict[str, str]:
 
 
 def _untrained(config: Path) -> bool:
-    """Whether the weights are those that a network of the package has before it is trained. A user's own, which has no
-    name in a configuration but that of where it comes from, has its own."""
+    """Whether the weights are those that a network of the package, of timm or torchvision has before it is trained. A
+    user's own, which has no name in a configuration but that of where it comes from, has its own."""
     try:
         base = read_yaml(config)["base"]
         never = base.get("checkpoint") is None and base.get("training", "PRAP's") in ("none", None)
         model = base.get("model", {})
-        return never and _OWN.isdisjoint({*model, model.get("name")})
+        return never and _WITH_WEIGHTS.isdisjoint({*model, model.get("name")})
     except (UserError, AttributeError, KeyError, TypeError):
         return False
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import digest_of, read_json
 from prap_pim.common.settings import nearest
-from prap_pim.training.data.pictures import Pictures
+from prap_pim.training.data.pictures import Pictures, to_calibrate
 from prap_pim.training.data.splits import Examples, Splits, Streamed, load, stratified_order
 from prap_pim.training.data.text import Windows
 
@@ -52,9 +52,11 @@ def _(config: DatasetsConfig, seed: int) -> Splits:
     order = stratified_order(labels, generator)
     held = 0 if test is not None else min(config.test, len(order) // _SHARE)
     rest = order[held:]
-    calibration, training = rest[: config.calibration], rest[config.calibration :][: config.train]
-    if not len(training):
-        few = f"too few for {config.calibration:,} to calibrate with"
+    most = DatasetsConfig.model_fields["calibration"].default
+    count = to_calibrate(config.calibration, most, config.train, len(rest), config.path)
+    calibration, training = rest[:count], rest[count:][: config.train]
+    if not count or not len(training):
+        few = f"too few for {count or 1:,} to calibrate with"
         raise UserError(f"data: {config.path} has {len(rest):,} pictures, {few}")
     looked = train.streamed(config, calibration)
     if test is not None:

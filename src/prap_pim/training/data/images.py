@@ -14,11 +14,12 @@ from torch import Tensor
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of
 from prap_pim.common.memory import check_room
-from prap_pim.training.data.pictures import Pictures
+from prap_pim.training.data.pictures import Pictures, to_calibrate
 from prap_pim.training.data.splits import Examples, Splits, Streamed, load, stratified_order
 
 _KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 _HELD = ("val", "valid", "validation", "test")  # what the folder to test with may be called
+_CALIBRATION = 320  # pictures to calibrate with, if there are as many
 _SHARE = 5  # one in so many is tested with where nothing says which
 
 
@@ -29,14 +30,15 @@ class ImagesConfig(Pictures):
     Attributes:
         folder: of these.
         train: pictures; None: all that calibration leaves.
-        calibration: pictures, taken from those to train on.
+        calibration: pictures, taken from those to train on; where nobody says how many and there are few, half of
+            these, or what ``train`` leaves.
         test: pictures; None: all of its folder, or a fifth of one that is split.
     """
 
     name: Literal["images"] = "images"
     folder: Path
     train: int | None = Field(default=None, ge=1)
-    calibration: int = Field(default=320, ge=1)
+    calibration: int = Field(default=_CALIBRATION, ge=1)
     test: int | None = Field(default=None, ge=1)
 
 
@@ -60,10 +62,11 @@ def _(config: ImagesConfig, seed: int) -> Splits:
         order = stratified_order(labels, generator)
         count = config.test or max(1, len(files) // _SHARE)
         test, rest = ([files[i] for i in order[:count]], labels[order[:count]]), order[count:]
-    calibration, training = rest[: config.calibration], rest[config.calibration :][: config.train]
-    if not len(training) or len(calibration) < config.calibration or len(training) < (config.train or 1):
+    count = to_calibrate(config.calibration, _CALIBRATION, config.train, len(rest), root)
+    calibration, training = rest[:count], rest[count:][: config.train]
+    if not count or not len(training) or len(calibration) < count or len(training) < (config.train or 1):
         raise UserError(
-            f"data: {root} has {len(rest):,} pictures to train and calibrate with, too few for {config.calibration:,} "
+            f"data: {root} has {len(rest):,} pictures to train and calibrate with, too few for {count or 1:,} "
             f"to calibrate and {config.train or 1:,} to train"
         )
     check_room(

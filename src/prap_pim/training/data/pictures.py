@@ -1,5 +1,6 @@
 """Pictures as a network reads them: resized, cut, normalised."""
 
+import logging
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +14,9 @@ from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import check_plain
 from prap_pim.common.settings import Settings
 
+_logger = logging.getLogger(__name__)
+
+_FEW = 64  # pictures to calibrate with: fewer are warned of
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's networks want it
 
 
@@ -57,3 +61,21 @@ class Pictures(Settings):
         if self.grey:
             mean, deviation = mean.mean(), deviation.mean()
         return ((values - mean) / deviation).contiguous()
+
+
+def to_calibrate(asked: int, most: int, train: int | None, there: int, where: Path) -> int:
+    """How many of the pictures that are not tested with to calibrate with.
+
+    Args:
+        asked: by the configuration.
+        most: which it has where nobody said it: then, of few pictures, half, or what training leaves.
+        train: pictures to train with; None: the rest.
+        there: pictures.
+        where: they are from, for the warning that they are few.
+    """
+    if asked != most or there >= asked + (train or 1):
+        return asked
+    count = max(0, there - (train or -(-there // 2)))
+    if count < _FEW:
+        _logger.warning("data: %s leaves %d pictures to calibrate with; %d or more are better", where, count, _FEW)
+    return count

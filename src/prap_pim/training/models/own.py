@@ -116,6 +116,8 @@ def _package(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise UserError(f"model: {extra} is not installed: pip install 'prap-pim[{extra}]'") from error
+    except RuntimeError as error:  # torchvision, which timm needs, is built for one version of torch and its devices
+        raise UserError(f"model: {extra} does not fit the torch that is installed: {one_line(error)}") from error
 
 
 class OnnxNetwork(nn.Module):
