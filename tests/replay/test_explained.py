@@ -93,7 +93,7 @@ def test_of_real_mappings() -> None:
     assert largest(steps) == steps[1]
     assert verdict(steps, PRAP)[0] == f"Most of the difference: patterns computed: {PRAP}."
     gain = steps[-1].gain
-    assert f"What holds: {gain.speedup:.2f}x in time and {gain.energy_gain:.2f}x in energy" in verdict(steps, PRAP)[1]
+    assert f"What remains: {gain.speedup:.2f}x in time and {gain.energy_gain:.2f}x in energy" in verdict(steps, PRAP)[1]
     assert "zero after training" in verdict(steps, PRAP)[-1]
     assert "zero after training" not in verdict(steps, RIVAL)[-1]
     assert steps[-1].gain == mapped["resnet18"][PRAP].gain_over(mapped["resnet18"][RIVAL])
