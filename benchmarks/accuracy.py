@@ -12,7 +12,7 @@ the folders of a method whose code has changed. The figures of every point are k
 repository, to which each run adds its own: the page is written from there.
 
 The ratio is OU steps over those of the dense network, first and last layer whole for every method, as in the paper.
-Rivals get one share for all layers that meets the ratio (``prap_pim.methods.equal_compute``); where a method cannot,
+Baselines get one share for all layers that meets the ratio (``prap_pim.methods.equal_compute``); where a method cannot,
 there is no point. Batch norm moves by what a method changes, measured on calibration images.
 """
 
@@ -239,7 +239,7 @@ PRAP = {
 }
 
 
-def rival(family: Family, case: Case, ratio: Fraction) -> dict[str, Any]:
+def baseline(family: Family, case: Case, ratio: Fraction) -> dict[str, Any]:
     """A method, one-shot, with one share for all layers."""
     ends = (case.task.first, case.task.last)
     settings = at_compute_ratio(family, case.trained[0], load_chip(CHIPS[0]), float(ratio), ends)
@@ -260,7 +260,7 @@ def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
     if not found:
         raise UserError("out of reach of each variant")
     best = max(found, key=lambda variant: found[variant])
-    return rival(PRAP[best], case, ratio) | {"finetune": True, "description": best}
+    return baseline(PRAP[best], case, ratio) | {"finetune": True, "description": best}
 
 
 def calibrated(case: Case, ratio: Fraction, finetune: bool, more: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -274,11 +274,11 @@ def calibrated(case: Case, ratio: Fraction, finetune: bool, more: dict[str, Any]
 
 
 LINES: dict[str, Callable[[Case, Fraction], dict[str, Any]]] = {
-    "similar": partial(rival, similar(NoPruning())),
-    **{name: partial(rival, family) for name, family in PRAP.items()},
+    "similar": partial(baseline, similar(NoPruning())),
+    **{name: partial(baseline, family) for name, family in PRAP.items()},
     "prap-tuned": tuned_prap,
-    "identical": partial(rival, IDENTICAL),
-    "orc": partial(rival, ORC),
+    "identical": partial(baseline, IDENTICAL),
+    "orc": partial(baseline, ORC),
     "lowbit": partial(calibrated, finetune=False, more={"kind": "lowbit"}),
     "lowbit-tuned": partial(calibrated, finetune=True, more={"kind": "lowbit"}),
     "calibrated": partial(calibrated, finetune=False),

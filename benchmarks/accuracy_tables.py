@@ -97,8 +97,8 @@ def _section(table: Table, network: str, chips: Sequence[str]) -> str:
         [line, *(_spread(table.get((network, line, ratio), []), seeds=seeds) for ratio in ratios), crossings[line][0]]
         for line in lines
     ]
-    rivals = [crossings[line] for line in lines if line not in TUNED and line != METHOD]
-    over = _over(crossings.get(METHOD), rivals)
+    baselines = [crossings[line] for line in lines if line not in TUNED and line != METHOD]
+    over = _over(crossings.get(METHOD), baselines)
     rows.append([f"{METHOD} / best baseline", *("" for _ in ratios), over])
     text = f"{_about(table[network, 'dense', Fraction(1)])}\n\n"
     again = _trained_again([point for key, each in table.items() if key[0] == network for point in each])
@@ -178,8 +178,8 @@ def _crossing(table: Table, network: str, line: str) -> tuple[str, float | None]
     return f"< {float(down[-1]):.3f}", float(down[-1])
 
 
-def _over(own: tuple[str, float | None] | None, rivals: Sequence[tuple[str, float | None]]) -> str:
-    known = [ratio for _, ratio in rivals if ratio is not None]
+def _over(own: tuple[str, float | None] | None, baselines: Sequence[tuple[str, float | None]]) -> str:
+    known = [ratio for _, ratio in baselines if ratio is not None]
     if own is None or own[1] is None or not known:
         return "-"
     return f"{'< ' if own[0].startswith('<') else ''}{own[1] / min(known):.2f}"

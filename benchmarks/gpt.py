@@ -9,7 +9,7 @@ A point is a run of the package (``prap_pim.runs.pipeline.run``) in a folder of 
 example with one method. All points of a seed start from the checkpoints of one training run. Killed? The same command
 goes on, and takes finished points as they are: remove the folders of a method whose code has changed.
 
-The ratio is OU steps over those of the dense network; all linear layers are compressed. Rivals get one share for all
+The ratio is OU steps over those of the dense network; all linear layers are compressed. Baselines get one share for all
 layers that meets the ratio (``prap_pim.methods.equal_compute``); where a method cannot, there is no point.
 """
 
@@ -154,7 +154,7 @@ def figures(results: Results, line: str, ratio: Fraction) -> Point:
 PRUNED = similar(PatternPruning(pointwise_group=16))  # half of the inputs; a group of 8 prunes nothing: that is similar
 
 
-def rival(family: Family, case: Case, ratio: Fraction) -> dict[str, Any]:
+def baseline(family: Family, case: Case, ratio: Fraction) -> dict[str, Any]:
     """A method, one-shot, with one share for all layers."""
     settings = at_compute_ratio(family, case.network(), load_chip(case.config(DENSE).chip), float(ratio))
     rules = [
@@ -173,7 +173,7 @@ def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
     if not found:
         raise UserError("out of reach, with and without pruning")
     best, family = found[min(found)]
-    return rival(family, case, ratio) | {"finetune": True, "description": best}
+    return baseline(family, case, ratio) | {"finetune": True, "description": best}
 
 
 def calibrated(case: Case, ratio: Fraction, finetune: bool, kind: str = "calibrated") -> dict[str, Any]:
@@ -182,10 +182,10 @@ def calibrated(case: Case, ratio: Fraction, finetune: bool, kind: str = "calibra
 
 
 LINES: dict[str, Callable[[Case, Fraction], dict[str, Any]]] = {
-    "similar": partial(rival, similar(NoPruning())),
-    "identical": partial(rival, IDENTICAL),
-    "orc": partial(rival, ORC),
-    "prap": partial(rival, PRUNED),
+    "similar": partial(baseline, similar(NoPruning())),
+    "identical": partial(baseline, IDENTICAL),
+    "orc": partial(baseline, ORC),
+    "prap": partial(baseline, PRUNED),
     "prap-tuned": tuned_prap,
     "lowbit": partial(calibrated, finetune=False, kind="lowbit"),
     "lowbit-tuned": partial(calibrated, finetune=True, kind="lowbit"),

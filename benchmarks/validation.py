@@ -165,7 +165,7 @@ def forms() -> Subject:
     chip = load_chip("forms-32nm")
     stages = ou_step_stages(chip, load_table("forms-32nm"))
     one = full(chip, 128, 32)
-    rival = chip_of("isaac-32nm", ou_rows=128, ou_columns=128, cell_bits=2, weight_bits=8, input_bits=16, adc_bits=8)
+    baseline = chip_of("isaac-32nm", ou_rows=128, ou_columns=128, cell_bits=2, weight_bits=8, input_bits=16, adc_bits=8)
     table = load_table("forms-32nm")
     return Subject(
         "FORMS, `forms-32nm`",
@@ -182,7 +182,7 @@ def forms() -> Subject:
             ),
             Figure(
                 "power efficiency over ISAAC's",
-                full(rival, 128, 32).energy() / one.energy(),
+                full(baseline, 128, 32).energy() / one.energy(),
                 1.93,
                 "B",
                 "predicted",

@@ -428,5 +428,5 @@ def test_wrong_losses_and_loaders_are_told_of_in_one_line(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="batches must be pairs"):
         prap_pim.finetune(model, [randn(6, 1, 8, 8)], output=tmp_path / "alone", **how)
     model[2].weight.requires_grad_(False)
-    with pytest.raises(UserError, match="layer 2 is frozen, or takes no part in the loss: leave it whole"):
+    with pytest.raises(UserError, match="layer 2 is frozen, or takes no part in the loss: leave it dense"):
         prap_pim.finetune(model, pairs(), loss=squared, output=tmp_path / "frozen", **how)

@@ -155,7 +155,7 @@ def test_a_compressed_model_is_served() -> None:
     ("given", "message"),
     [
         ({"phase": "train"}, "there is no phase 'train'; phases are prefill, decode"),
-        ({"context": 8}, "context and batch are of a phase"),
+        ({"context": 8}, "context and batch need a phase"),
         ({"phase": "decode", "context": 0}, "context must be a whole number from 1 on, not 0"),
         ({"phase": "decode", "batch": 1.5}, r"batch must be a whole number from 1 on, not 1\.5"),
     ],

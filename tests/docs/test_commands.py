@@ -37,6 +37,7 @@ NOT_GIVEN = {
     "python benchmarks/real.py --cached --write docs/real.md": LONG,
     "python benchmarks/validation.py --write docs/validation.md": "tests/benchmarks/test_validation.py does",
     "python benchmarks/calibrate.py": LONG,
+    "python scripts/method_drawings.py": "writes the drawings of this repository; test_drawings.py compares them",
     "python benchmarks/architectures.py --write docs/any-model.md": LONG,
     "python benchmarks/accumulate.py": LONG,
     "python benchmarks/scale.py --methods calibrated": LONG,

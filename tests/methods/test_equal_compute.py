@@ -142,5 +142,5 @@ def test_what_is_out_of_reach_is_said() -> None:
         at_compute_ratio(SIMILAR, network, CHIP, 0.01)
     with pytest.raises(UserError, match=r"0\.9 is out of reach: .* to 0\.4\d+$"):  # 4 of 9 positions
         at_compute_ratio(PRAP, network, CHIP, 0.9)
-    with pytest.raises(UserError, match="out of reach"):  # what is left whole counts
+    with pytest.raises(UserError, match="out of reach"):  # what is left dense counts
         at_compute_ratio(SIMILAR, network, CHIP, 0.3, whole={"conv2", "conv4"})

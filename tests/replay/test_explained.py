@@ -75,7 +75,7 @@ def test_first_layer_and_classifier_are_a_cause_of_their_own() -> None:
 
 
 def test_patterns_that_are_computed_are_counted_in_the_ratios_first() -> None:
-    """Half as many patterns in every layer of the rival: as if that were its published ratio."""
+    """Half as many patterns in every layer of the baseline: as if that were its published ratio."""
     fewer = [layer.computed / 2 for layer in by_ratios()[RIVAL].layers]
     mapped = by_ratios() | {RIVAL: inference("prap-2023", "resnet18", RIVAL, fewer)}
     assert list(changes(mapped)) == [f"patterns computed: {RIVAL}"]
@@ -93,7 +93,7 @@ def test_of_real_mappings() -> None:
     assert largest(steps) == steps[1]
     assert verdict(steps, PRAP)[0] == f"Most of the difference: patterns computed: {PRAP}."
     gain = steps[-1].gain
-    assert f"What holds: {gain.speedup:.2f}x in time and {gain.energy_gain:.2f}x in energy" in verdict(steps, PRAP)[1]
+    assert f"What remains: {gain.speedup:.2f}x in time and {gain.energy_gain:.2f}x in energy" in verdict(steps, PRAP)[1]
     assert "zero after training" in verdict(steps, PRAP)[-1]
     assert "zero after training" not in verdict(steps, RIVAL)[-1]
     assert steps[-1].gain == mapped["resnet18"][PRAP].gain_over(mapped["resnet18"][RIVAL])

@@ -106,7 +106,9 @@ def test_of_equal_trials_of_a_chip_that_of_the_front_is_shown(tmp_path: Path) ->
 def test_small_values_are_not_lost(least: float, kind: str, tmp_path: Path) -> None:
     text = page(tmp_path, [trial(0, "a", least, 0.5), trial(1, "a", 2e-6, 0.6)])
     (found,) = re.findall(r'<script type="application/json" id="chart-data">(.*?)</script>', text, re.DOTALL)
-    assert json.loads(found)[0]["layout"]["xaxis"]["type"] == kind
+    layout = json.loads(found)[0]["layout"]
+    assert layout["xaxis"]["type"] == kind
+    assert layout["yaxis"]["autorangeoptions"] == {"clipmax": 100.0}  # %
 
 
 @pytest.mark.parametrize(("energy", "said"), [(2e-6, False), (1.0001e-6, True)])

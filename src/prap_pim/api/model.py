@@ -503,7 +503,7 @@ def estimate(
     on_chip, skip, example = chip_of(chip, model, plan), _names(skip), of_arrays(example)
     check_timing(timing)
     if phase is None and (context is not None or batch != 1):
-        raise UserError('context and batch are of a phase: give phase="prefill" or phase="decode"')
+        raise UserError('context and batch need a phase: give phase="prefill" or phase="decode"')
     if phase is not None:
         if timing == "events" or data is not None:
             raise UserError('timing="events" and data are of a whole network: leave phase out')

@@ -193,7 +193,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def as_stored(compressed: Compressed, chip: Chip, biases: bool = False) -> nn.Module:
-    """The compressed network with what the crossbars hold, int8 times a step, also of layers that are left whole.
+    """The compressed network with what the crossbars hold, int8 times a step, also of layers that are left dense.
 
     Args:
         biases: whether the biases of these are the plan's, too, which take back the mean of what rounding changes;

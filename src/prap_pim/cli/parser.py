@@ -314,13 +314,16 @@ _add(
     "compress",
     "compress the weights of a model on calibration inputs, without labels or training",
     [
-        click.Argument(["model"], type=FILE, help="an ONNX file, a folder of transformers, or {...} as model: has it"),
+        click.Argument(
+            ["model"], type=FILE, help="an ONNX file, a folder of transformers, or {...} as under model: of a run"
+        ),
         _option(
             "--calibration",
             type=FILE,
             required=True,
             metavar="FILE",
-            help="npz file (an array [N, ...] per input), folder of pictures by class, text file, or {...} as data:",
+            help="npz file (an array [N, ...] per input), folder of pictures by class, text file, or {...} as under "
+            "data: of a run",
         ),
         _option(
             "-o",
@@ -328,7 +331,7 @@ _add(
             type=FILE,
             required=True,
             metavar="FILE",
-            help="the compressed ONNX model, or the folder of another",
+            help="the compressed ONNX model, or a folder for a PyTorch model",
         ),
         _option("--checkpoint", type=FILE, metavar="FILE", help="weights of a model that is made by name or function"),
         _option("--tokenizer", type=FOLDER, metavar="FOLDER", help="of transformers, for a text file (else bytes)"),
@@ -353,7 +356,7 @@ _add(
             help="calibrated or lowbit, instead of both: share of inputs that may change class",
         ),
         _set("another setting of the method, as keep=0.25 of similar, quantize.KEY of int8 inputs, or tune.KEY"),
-        _option("--skip", multiple=True, metavar="NAME", help="leave this layer as it is; * and ? match several"),
+        _option("--skip", multiple=True, metavar="NAME", help="leave this layer dense; * and ? match several"),
         _option(
             "--batch-axis",
             "batch_axes",

@@ -348,7 +348,7 @@ class LayerCrossbars:
                 conductance = np.where(used, device.program(levels, largest, seed), 0.0)
                 noise = device.read_noise * conductance
             if not (np.abs(conductance) <= _LARGEST).all() or not (noise <= _LARGEST).all():
-                raise UserError(f"layer {plan.name}: variation or read noise is beyond all reason, over 2**24 levels")
+                raise UserError(f"layer {plan.name}: variation or read noise is too large, over 2**24 levels")
             if device.has_wires:
                 unit = device.on_resistance_ohm * (largest + device.off(largest))  # ohm of a conductance of one level
                 wires = device.row_wire_ohm / unit, device.column_wire_ohm / unit

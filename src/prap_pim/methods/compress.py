@@ -59,7 +59,7 @@ class Compressed:
 
     Attributes:
         captured: the network with the compressed weights, and the statistics of batch norm that these bring.
-        plan: of all layers, those that were left whole as their dense plans.
+        plan: of all layers, those that were left dense as their dense plans.
         changed: names of the layers that were compressed.
         calibration: how calibrated reuse shared its budget out; None for another method.
         check: how far the outputs are from the original network's.
@@ -254,7 +254,7 @@ def check_memory(network: Network, given: CalibrationInputs, calibrated: Collect
     if widest is not None and covariances > free:
         raise UserError(
             f"layer {widest.name}: the covariance of its {widest.fan_in:,} inputs takes {covariances / 2**30:.1f} GiB, "
-            f"{free / 2**30:.1f} GiB are free: leave it whole with skip={widest.name!r}"
+            f"{free / 2**30:.1f} GiB are free: leave it dense with skip={widest.name!r}"
         )
     activations = 4 * _LIVE * given.count * max(node.output_elements for node in network)
     if covariances + activations > free:

@@ -77,7 +77,7 @@ class MethodConfig(Settings):
         if self.compute_ratio is not None:
             rules = ((rule.prune, rule.reuse) for rule in self.exceptions)
             if any(each != (NoPruning(), NoReuse()) for each in ((self.prune, self.reuse), *rules)):
-                raise ValueError("compute_ratio decides how to prune and reuse: exceptions can only leave layers whole")
+                raise ValueError("compute_ratio decides how to prune and reuse: exceptions can only leave layers dense")
         return self
 
     @model_validator(mode="before")
@@ -103,7 +103,7 @@ class MethodConfig(Settings):
             if self.prune != NoPruning():
                 raise ValueError(f"{self.reuse.title} {self.reuse.prunes}: leave prune out")
             if any((rule.prune, rule.reuse) != (NoPruning(), NoReuse()) for rule in self.exceptions):
-                raise ValueError(f"{self.reuse.title} has one budget: an exception can only leave layers whole")
+                raise ValueError(f"{self.reuse.title} has one budget: an exception can only leave layers dense")
         return self
 
     def layer_settings(self, network: Network) -> dict[str, tuple[PruneConfig, AnyReuse]]:

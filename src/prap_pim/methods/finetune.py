@@ -126,7 +126,7 @@ class Drawn(Hooks):
             self._targets = [(weight, target.on(weight.device)) for weight, target in self._targets]
         for name, (weight, target) in zip(self._assignments, self._targets, strict=True):
             if weight.grad is None:
-                raise UserError(f"layer {name} is frozen, or takes no part in the loss: leave it whole")
+                raise UserError(f"layer {name} is frozen, or takes no part in the loss: leave it dense")
             current = _matrix(weight)
             slope = target.estimate(current).neg_().add_(current).mul_(target.curvature_up_to(steepest))
             weight.grad += slope.reshape(weight.shape)

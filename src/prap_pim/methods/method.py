@@ -21,7 +21,7 @@ _Config = TypeVar("_Config", bound=Settings)
 
 
 class Method(Settings):
-    """What to do to the layers of a network; the same to all that are not left whole."""
+    """What to do to the layers of a network; the same to all that are not left dense."""
 
     name: ClassVar[str]
     decides: ClassVar[str] = ""  # the settings that say how much it computes
@@ -67,7 +67,7 @@ class Method(Settings):
         Args:
             network: its layers.
             chip: decides what an OU holds.
-            whole: names of the layers that are left as they are.
+            whole: names of the layers that are left dense.
 
         Raises:
             UserError: the compute ratio is out of reach.
@@ -346,7 +346,7 @@ def method_of(method: "str | Method | MethodConfig", settings: Mapping[str, Any]
 
 
 def config_of(method: Method | MethodConfig, captured: Captured, chip: Chip, skip: Collection[str]) -> MethodConfig:
-    """A method as the configuration for one network, with layers that are left whole.
+    """A method as the configuration for one network, with layers that are left dense.
 
     Args:
         skip: names of layers, of modules that hold them, or patterns with * and ?.

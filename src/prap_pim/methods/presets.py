@@ -85,7 +85,7 @@ def method_settings(preset: str, method: str, model: ModelConfig) -> dict[str, t
         model: the network; it may be narrower or wider than the published one, as settings are shares.
 
     Returns:
-        pruning and reuse by layer name, in the order of the network. A layer whose published share is 1 is left whole.
+        pruning and reuse by layer name, in the order of the network. A layer whose published share is 1 is left dense.
 
     Raises:
         UserError: there is no such preset or method, or the preset has no settings for the network.

@@ -72,15 +72,15 @@ def verdict(steps: Sequence[Step], method: str) -> list[str]:
     most, last = largest(steps), steps[-1].gain
     found = [
         f"Most of the difference: {most.cause}.",
-        f"What holds: {_told(last.speedup)} in time and {_told(last.energy_gain)} in energy, with as many patterns",
-        "  computed as the settings say.",
+        f"What remains: {_times(last.speedup)} in time and {_times(last.energy_gain)} in energy, if as many patterns",
+        "  are computed as the settings say.",
     ]
     if most.cause == _COMPUTED.format(method):
-        found.append("  The rest of the gain: patterns zero after training, as in the authors' networks.")
+        found.append("  The rest of the published gain needs patterns that are zero after training.")
     return found
 
 
-def _told(gain: float) -> str:
+def _times(gain: float) -> str:
     return f"{gain:.2f}x" if gain >= 1 else f"{gain:.2f}x (a loss)"
 
 

@@ -75,9 +75,9 @@ def test_a_mistake_is_one_line(reuse: dict[str, Any], message: str):
         ({"prune": {"kind": "pattern"}}, "calibrated reuse prunes by itself (reuse.shapes): leave prune out"),
         (
             {"exceptions": [{"layers": "a"}, {"layers": "b", "reuse": {"kind": "similar", "keep": 0.5}}]},
-            "calibrated reuse has one budget: an exception can only leave layers whole",
+            "calibrated reuse has one budget: an exception can only leave layers dense",
         ),
-        ({"exceptions": [{"layers": "b", "prune": {"kind": "pattern"}}]}, "an exception can only leave layers whole"),
+        ({"exceptions": [{"layers": "b", "prune": {"kind": "pattern"}}]}, "an exception can only leave layers dense"),
         ({"exceptions": [{"layers": "b", "reuse": REUSE}]}, "exceptions.b.reuse"),
     ],
 )

@@ -13,7 +13,7 @@ from prap_pim.ir.patterns import ReuseMap, plan_weights
 from prap_pim.mapping import map_layer
 from prap_pim.methods.prune import NoPruning, OrcPruning, PruneConfig, prune
 from tests.layers import layer_of, weights
-from tests.reference.rivals import slow_orc_rows
+from tests.reference.baselines import slow_orc_rows
 from tests.strategies import examples
 
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from prap_pim.hardware.grain import Grain
 from prap_pim.methods.prune import PruneConfig, StructuredPruning, prune
 from tests.layers import layer_of, weights
-from tests.reference.rivals import slow_structured_rows
+from tests.reference.baselines import slow_structured_rows
 from tests.strategies import examples
 
 

@@ -9,7 +9,7 @@ from prap_pim.ir.patterns import PatternSet, ReuseMap, plan_weights
 from prap_pim.methods.prune import NoPruning, OrcPruning, PatternPruning, StructuredPruning, prune
 from prap_pim.methods.reuse import IdenticalReuse, ReuseConfig, reuse
 from tests.layers import layer_of, weights
-from tests.reference.rivals import slow_identical_sources
+from tests.reference.baselines import slow_identical_sources
 from tests.strategies import examples
 
 PRUNE = [

@@ -60,7 +60,7 @@ class Allocated:
     Attributes:
         name: the layer.
         sensitivity: divergence of the network's outputs (nats of classes, relative squared error of values) when this
-            layer alone keeps an eighth of its patterns, or as few weights as it may; None for one that is left whole.
+            layer alone keeps an eighth of its patterns, or as few weights as it may; None for one that is left dense.
         setting: donors and shapes; None for a layer that keeps all.
         changed: whether its weights are others than they were: it has fewer donors, or it keeps all its patterns and
             makes good with them what earlier layers have changed.

@@ -216,6 +216,12 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
         for name in (x, y)
         if name
     }
+
+    def of(name: str) -> dict[str, Any]:
+        values = [trial.figures[name] or 0 for trial in drawn]
+        share = unit(name) in ("%", "") and all(0 <= value <= 1 for value in values)
+        return _drawn(axes[name][1], values, axes[name][0] if share else None)
+
     data = []
     for name, trials, shade, mark, size in groups:
         if not trials:
@@ -231,25 +237,28 @@ def _points(results: StudyResults, x: str | None, y: str) -> tuple[list[dict[str
                 "y": [(trial.figures[y] or 0) * axes[y][0] for trial in trials],
                 "hovertext": [_hover(results, trial) for trial in trials],
                 "hoverinfo": "text",
+                "cliponaxis": False,  # a share of 1 lies on the border
                 "marker": {"color": shade, "symbol": mark, "size": size},
             }
         )
     layout = {
         "height": 460,
-        "margin": {"l": 8, "r": 8, "t": 36, "b": 8},
-        "legend": {**LEGEND, "traceorder": "reversed"},
+        "margin": {"l": 8, "r": 8, "t": 60, "b": 8},
+        "legend": {**LEGEND, "y": 1.06, "traceorder": "reversed"},  # above the numbers of trials on the border
         "hoverlabel": {"align": "left", "namelength": -1},
-        "xaxis": _drawn("trial" if x is None else axes[x][1], [] if x is None else [t.figures[x] or 0 for t in drawn]),
-        "yaxis": _drawn(axes[y][1], [trial.figures[y] or 0 for trial in drawn]),
+        "xaxis": _drawn("trial", []) if x is None else of(x),
+        "yaxis": of(y),
     }
     return data, layout
 
 
-def _drawn(title: str, values: Sequence[int | float]) -> dict[str, Any]:
-    """An axis, logarithmic where small values would be lost."""
+def _drawn(title: str, values: Sequence[int | float], end: float | None = None) -> dict[str, Any]:
+    """An axis, logarithmic where small values would be lost; ``end``: of shares, beyond which there is nothing."""
     axis = {"title": {"text": title}, "type": "linear", "automargin": True, "tickformat": NUMBERS}
     if spans_decades(values) and min(values) > 0:
         axis |= {"type": "log", "dtick": "D2" if max(values) < _LABELLED * min(values) else 1}  # 1, 2, 5, or powers
+    elif end is not None:
+        axis["autorangeoptions"] = {"clipmax": end}
     return axis
 
 

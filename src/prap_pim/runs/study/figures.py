@@ -39,14 +39,14 @@ def figure_name(name: str) -> str:
         whole = OWN + whole.removeprefix("metrics.")
     if whole.removeprefix(BUDGET) == _LIFE:
         raise UserError(
-            f"{name} is no figure for a study: it is no number where a network fits the chip, which writes nothing, or "
+            f"{name} cannot be asked for in a study: it is n/a where a network fits the chip, which writes nothing, or "
             "where the cells' endurance is not known; give cells_written, of which less is better"
         )
     if whole not in FIGURES and not whole.startswith(OWN):
         hint = nearest(name, [*SHORT, *FIGURES])
         if not hint.startswith("did"):
             hint = f"allowed: {', '.join(SHORT)}, and those of results.json, as energy_j or serial.latency_s"
-        raise UserError(f"there is no figure {name!r} ({hint})")
+        raise UserError(f"unknown figure {name!r} ({hint})")
     return whole
 
 

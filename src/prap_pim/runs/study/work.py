@@ -87,7 +87,7 @@ def attempt(config: StudyConfig, proposal: Proposal, evaluate: Evaluate) -> Tria
         for name in config.asked:
             value = figures.get(name)
             if value is None or not math.isfinite(value):
-                raise UserError(f"there is no figure {name} of this point")
+                raise UserError(f"this point has no figure {name}")
     except UserError as error:
         if isinstance(error.__cause__, OSError):
             raise
