@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import prap_pim
 from prap_pim.common.errors import UserError
 from prap_pim.cost import cost
 from prap_pim.crossbar import CrossbarModel, ExactLayer
@@ -157,8 +158,46 @@ def test_rows_chosen_by_their_values_are_no_inputs_of_a_layer(
 ) -> None:
     """Whatever their number is in the example: other inputs have another one."""
     x = torch.tensor(signs)[:, None] * row(2).abs()
-    with pytest.raises(UserError, match=r"^layer fc: which rows it reads depends on values, as in x\[mask\]; let it"):
+    with pytest.raises(UserError, match=r" fc: which rows it reads depends on values, as in x\[mask\]; let it"):
         capture(kind(forward), {"image": x} if kind is Exported else x, "net")
+
+
+class Routed(nn.Module):
+    """Two experts, each of which reads the rows that are given to it, and a layer behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)) for _ in range(2))
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, which = torch.zeros_like(x), (x[:, 0] > 0).long()
+        for i, expert in enumerate(self.experts):
+            mask = which == i
+            out[mask] = expert(x[mask])
+        return self.last(out)
+
+
+def test_experts_over_chosen_rows_can_be_skipped_and_are_listed() -> None:
+    """One row each of the two in the example: so many multiplications are digital."""
+    x = torch.tensor([[1.0], [-1.0]]) * row(2).abs()
+    names = [f"experts.{i}.{j}" for i in range(2) for j in (0, 2)]
+    with pytest.raises(UserError, match=f"as a whole: {', '.join(names)}: which rows it reads depends"):
+        capture(Routed(), x, "net")
+    model = Routed().eval()
+    captured = capture(model, x, "net", skip=["experts"])
+    assert [layer.name for layer in captured.network.layers] == ["last"]
+    assert list(captured.unsupported) == names
+    experts = {op.name: (op.weights, op.macs) for op in captured.network.digital if op.name in names}
+    assert experts == dict.fromkeys(names, (24, 12))  # half a row of each input
+    whole = 4 * 24 + 12
+    assert captured.network.on_crossbars == Share(12 / whole, 12 / (2 * 24 + 12))
+    for more in (row(5), row(5).abs()):
+        with torch.no_grad():
+            torch.testing.assert_close(captured.module(more.clone()), model(more))
+    found = prap_pim.compress(model, row(40), "calibrated", compute_ratio=1.0, skip="experts")
+    assert found.changed == ()
+    assert "not mapped: experts.0.0: which rows" in found.summary()
 
 
 def _written(self: Model, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from prap_pim.common.errors import UserError, shown
 from prap_pim.common.files import check_writable
 from prap_pim.common.progress import Progress, counted, phase, quiet
 from prap_pim.cost import CostReport, cost
-from prap_pim.frontend import Spread, decibel
+from prap_pim.frontend import Spread, decibel, on_copies
 from prap_pim.frontend.onnx.calibration import read_inputs
 from prap_pim.frontend.onnx.file import Array, OnnxFile
 from prap_pim.frontend.onnx.lower import OnnxCapture, alike, capture_onnx, run_file
@@ -24,7 +24,7 @@ from prap_pim.frontend.quantize import QuantizeConfig, grid_in
 from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.ir.network import Layer
-from prap_pim.methods.compress import Compressed, compress_network, plan_for_costs
+from prap_pim.methods.compress import Compressed, bit_true_network, compress_network, plan_for_costs
 from prap_pim.methods.config import Tune, with_tune
 from prap_pim.methods.method import Method, config_of, given_once, method_of
 from prap_pim.methods.prune import dense_weights
@@ -32,6 +32,7 @@ from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.onnx import CostSummary, LayerSummary, OnnxSummary, OutputSummary
 
 _EXAMPLE = 2  # inputs that the shapes are found with
+_LEAST_DB = 10.0  # of a bit-true file: where rounding comes out otherwise once, an input differs by one step
 _TOGETHER = 64  # inputs, at most, that small batches are put together to
 
 
@@ -99,11 +100,12 @@ def compress_onnx(
     costs = [cost(found.captured.network, each, on_chip) for each in costing]
     before = run_file(file, counted(batches, phase(progress, "outputs before")))
     module = as_stored(compressed, on_chip)
-    files = write_onnx(found, module, output)
+    files, exact = write_onnx(found, module, output), None
     try:
         if bit_true is not None:
             grids = {layer.name: grid_in(compressed.plan, layer.name) for layer in found.captured.network.layers}
             files = (*files, *write_onnx(found, as_stored(compressed, on_chip, biases=True), bit_true, grids=grids))
+            exact = _as_the_crossbars(file, bit_true, compressed, on_chip, batches[0])
         written = replace(OnnxFile.read(output), axes=file.axes, once=file.once)
         after = run_file(written, counted(batches, phase(progress, "outputs after")))
         if plan is not None:
@@ -134,6 +136,7 @@ def compress_onnx(
         limit=". ".join(filter(None, [compressed.prepared, compressed.spent, compressed.met, compressed.decided])),
         check=compressed.check,
         outputs=_outputs(file, before, after),
+        bit_true_outputs=exact,
         plan_sha256=compressed.plan.digest(),
     )
 
@@ -253,6 +256,28 @@ def _costs(report: CostReport) -> CostSummary:
         pipelined_latency_s=report.pipelined.latency_s,
         pipelined_throughput_per_s=report.pipelined.throughput_per_s,
     )
+
+
+@torch.no_grad()
+def _as_the_crossbars(
+    file: OnnxFile, path: Path, compressed: Compressed, chip: Chip, batch: tuple[Tensor, ...]
+) -> list[OutputSummary]:
+    """What a bit-true file gives for a batch, by onnxruntime, beside the bit-true network.
+
+    Raises:
+        UserError: it gives something else.
+    """
+    written = replace(OnnxFile.read(path), axes=file.axes, once=file.once)
+    wanted = on_copies(bit_true_network(compressed.captured, compressed.plan, chip), batch)
+    arrays = [each.numpy() for each in ((wanted,) if isinstance(wanted, Tensor) else wanted)]
+    found = _outputs(file, [arrays], run_file(written, [batch]))
+    for each, array in zip(found, arrays, strict=True):
+        if each.sqnr_db is not None and each.sqnr_db < _LEAST_DB and np.issubdtype(array.dtype, np.floating):
+            raise UserError(
+                f"{path}: what was written does not compute as the crossbars do: output {shown(each.name)} has "
+                f"{each.sqnr_db:.1f} dB against the bit-true network"
+            )
+    return found
 
 
 def _outputs(file: OnnxFile, before: list[list[Array]], after: list[list[Array]]) -> list[OutputSummary]:

@@ -19,8 +19,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from prap_pim.common.errors import UserError
 from prap_pim.frontend.graph import Origin
-from prap_pim.frontend.inputs import Inputs, call, outputs
+from prap_pim.frontend.inputs import Inputs, call, on_copies, outputs
 from prap_pim.frontend.lower import Lowering, is_open
+from prap_pim.frontend.packed import Padded, unpacked
 
 
 class OneSize(Exception):
@@ -70,7 +71,7 @@ def exported(
     one_size = False
     for strict in (False, True):  # the quicker and more tolerant way takes len(x) for a constant
         try:
-            with without_a_word():
+            with without_a_word(), unpacked(model) as packed:
                 program = torch.export.export(flat, given, dynamic_shapes={"given": free}, strict=strict)
                 module = program.module(check_guards=False)
         except UserError:
@@ -86,6 +87,9 @@ def exported(
             raise UserError(f"model {name} cannot be traced: {reason}") from error
         assert isinstance(module, fx.GraphModule)
         traced = Lowering(module, model).lowered()
+        if packed and not _of_one_shape(traced[0], given, flat):
+            why = "packed sequences are traced padded: one of the example must be as long as the longest there are"
+            raise UserError(f"model {name}: {why}")
         if _any_batch(module) and _are_open(module, varying):
             return traced
         one_size = one_size or _any_batch(module)
@@ -95,10 +99,17 @@ def exported(
     raise UserError(f"model {name} works for a batch of {batch} alone{why}; make it take batches of any size")
 
 
+@torch.no_grad()
+def _of_one_shape(module: fx.GraphModule, given: Sequence[Tensor], model: nn.Module) -> bool:
+    """Whether a traced model gives tensors of the shapes that the model gives."""
+    found = outputs(on_copies(module, given), "")
+    return [each.shape for each in found] == [each.shape for each in on_copies(model, given)]
+
+
 def _packs(error: Exception) -> bool:
     """Whether tracing failed where there was a packed sequence."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(isinstance(value, PackedSequence) for frame in frames for value in frame.f_locals.values())
+    return any(isinstance(value, PackedSequence | Padded) for frame in frames for value in frame.f_locals.values())
 
 
 @contextmanager

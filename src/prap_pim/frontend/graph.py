@@ -2,7 +2,7 @@
 
 import copy
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt, prod
@@ -52,6 +52,12 @@ class Origin:
             value = function(value, *arguments)
         assert isinstance(value, Tensor)
         return value
+
+
+_BY_VALUES = (
+    "which rows it reads depends on values, as in x[mask]; let it read all of them, or give experts one stack of "
+    "weights (docs/any-model.md)"
+)
 
 
 LEFT_DIGITAL = "unmapped"  # in the meta of a graph's node: the path under which ``Captured.unsupported`` has it
@@ -243,21 +249,23 @@ class _Builder:
         unsupported: Mapping[str, str],
     ) -> None:
         self.module, self.batch, self.name = module, batch, name
-        self.origins, self.unsupported = dict(origins), unsupported
+        self.origins, self.unsupported = dict(origins), dict(unsupported)
         self.modules = dict(module.named_modules(remove_duplicate=False))
         self.calls = [node for node in module.graph.nodes if node.op == "call_module"]
         self.nodes: list[Layer | Call | DigitalOp] = []
         self.folded: dict[str, str] = {}
         self.sources: dict[fx.Node, tuple[str, ...]] = {}  # names whose output a graph node stands for
-        self.taken = {node.target for node in self.calls if self._is_matrix(node)}
+        by_values = _by_values(module.graph)
+        matrices = [node for node in self.calls if isinstance(self.modules[str(node.target)], nn.Linear | CONVS)]
+        left = {self.modules[str(node.target)] for node in matrices if by_values & set(node.all_input_nodes)}
+        self.layers = [node for node in matrices if self.modules[str(node.target)] not in left]
+        self.taken = {node.target for node in self.layers}
+        self.unsupported |= {str(node.target): _BY_VALUES for node in matrices if node not in self.layers}
         self.loads = _loads(module.graph, batch)
         self.held: set[Any] = set()  # matrices that stay digital, each counted once
-        self.by_values: set[fx.Node] = set()  # of which the activations' values say how many rows they give
 
     def build(self) -> Captured:
         for node in self.module.graph.nodes:
-            if self._is_by_values(node):
-                self.by_values.add(node)
             self.sources[node] = self._visit(node)
         if self.unsupported and not any(isinstance(node, Layer) for node in self.nodes):
             why = "; ".join(f"{path}: {reason}" for path, reason in self.unsupported.items())
@@ -265,24 +273,11 @@ class _Builder:
         network = Network(self.name, tuple(self.nodes))
         return Captured(network, self.module, self.folded, self.origins, self.unsupported, self.batch)
 
-    def _is_by_values(self, node: fx.Node) -> bool:
-        """Whether values of activations say how many rows a node gives, as in x[mask]."""
-        name, given = raw_name(node).rstrip("_"), [each for each in node.all_input_nodes if self.sources[each]]
-        if name.startswith("nonzero") or name == "masked_select" or (name == "where" and len(node.args) == 1):
-            return bool(given)
-        if name in ("getitem", "index"):
-            chosen = (tensor for each in given if each not in node.args[:1] for tensor in _tensors(each))
-            if any(tensor.dtype == torch.bool for tensor in chosen):
-                return True
-        read = [each for each in given if name not in _WRITES or each in node.args[:1]]
-        rows = {tensor.shape[:1] for tensor in _tensors(node)}
-        return any(tensor.shape[:1] in rows for each in read if each in self.by_values for tensor in _tensors(each))
-
     def _visit(self, node: fx.Node) -> tuple[str, ...]:
         """Add what a graph node stands for; return the names whose output it is."""
         if node.op in ("output", "get_attr") or not _tensors(node):
             return ()  # a constant, or a number such as a size
-        if self._is_matrix(node):
+        if node in self.layers:
             return (self._add_layer(node),)
         inputs = self._inputs(node)
         if node.op != "placeholder" and not inputs:
@@ -344,19 +339,11 @@ class _Builder:
             return self.loads[node] * prod(_tensors(node)[0].shape[1:])
         return self._numbers(node) // self.batch
 
-    def _is_matrix(self, node: fx.Node) -> bool:
-        return node.op == "call_module" and isinstance(self.modules[str(node.target)], nn.Linear | CONVS)
-
     def _add_layer(self, node: fx.Node) -> str:
         """A layer, or a further call of one."""
         name = str(node.target)
         module = self.modules[name]
         assert isinstance(module, nn.Linear | CONVS)
-        if self.by_values & set(node.all_input_nodes):
-            raise UserError(
-                f"layer {name}: which rows it reads depends on values, as in x[mask]; let it read all of them, or give "
-                "experts one stack of weights (docs/any-model.md)"
-            )
         calls = [other for other in self.calls if self.modules[str(other.target)] is module]
         if calls[0] is not node:
             again = Call(
@@ -444,6 +431,32 @@ class _Builder:
         return (str(user.target), module) if once and module.running_var is not None else None
 
 
+def _by_values(graph: fx.Graph) -> set[fx.Node]:
+    """Nodes of which activations' values say how many rows they give, as x[mask]."""
+    found: set[fx.Node] = set()
+    following: set[fx.Node] = set()  # the inputs
+    for node in graph.nodes:
+        given = [each for each in node.all_input_nodes if each in following]
+        if _tensors(node) and (node.op == "placeholder" or given):
+            following.add(node)
+        if _is_by_values(node, given, found):
+            found.add(node)
+    return found
+
+
+def _is_by_values(node: fx.Node, given: Sequence[fx.Node], found: Collection[fx.Node]) -> bool:
+    name = raw_name(node).rstrip("_")
+    if name.startswith("nonzero") or name == "masked_select" or (name == "where" and len(node.args) == 1):
+        return bool(given)
+    if name in ("getitem", "index"):
+        chosen = (tensor for each in given if each not in node.args[:1] for tensor in _tensors(each))
+        if any(tensor.dtype == torch.bool for tensor in chosen):
+            return True
+    read = [each for each in given if name not in _WRITES or each in node.args[:1]]
+    rows = {tensor.shape[:1] for tensor in _tensors(node)}
+    return any(tensor.shape[:1] in rows for each in read if each in found for tensor in _tensors(each))
+
+
 def _loads(graph: fx.Graph, batch: int) -> dict[fx.Node, int]:
     """Rows per inference that experts were given in the example, and that they gave."""
     found: dict[fx.Node, int] = {}
@@ -491,6 +504,8 @@ def _macs(node: fx.Node, called: nn.Module | None) -> int:
     name, shapes = raw_name(node), [_tensors(each)[0].shape for each in operands]
     if isinstance(called, DigitalModule):
         return called.macs(shapes, _tensors(node)[0].shape)
+    if isinstance(called, nn.Linear | CONVS):  # one that stays digital
+        return prod(_tensors(node)[0].shape) * prod(_weight(called).shape[1:])
     if called is not None:
         return 0
     outputs = prod(_tensors(node)[0].shape)

@@ -113,14 +113,26 @@ def capture(
             for at, batch in sized.items() if _gives_the_same(module, model, example, name) else ():
                 if not _gives_the_same(module, model, batch, name):
                     raise not_of_one_size(batches, at, name)
-        refused = {path: reason for path, reason in unsupported.items() if not _named(path, skip)}
-        if refused:
-            every = "; ".join(f"{path}: {reason}" for path, reason in refused.items())
-            raise UserError(f"model {name} cannot be mapped as a whole: {every} (or name what to skip)")
+        _check_skipped(unsupported, skip, name)
         if any(node.target is merge_rows for node in module.graph.nodes):  # whose loads are those of all inputs
             flat = tensors(_cloned(batches[0]), name)
         captured = Captured.of_graph(module, flat, name, origins, unsupported)
+        _check_skipped(captured.unsupported, skip, name)
         return replace(captured, outputs=output_names(given), read_twice=_read_twice(model, captured))
+
+
+def _check_skipped(unsupported: Mapping[str, str], skip: Collection[str], name: str) -> None:
+    """
+    Raises:
+        UserError: something cannot be mapped that was not to be skipped.
+    """
+    refused: dict[str, list[str]] = {}
+    for path, reason in unsupported.items():
+        if not _named(path, skip):
+            refused.setdefault(reason, []).append(path)
+    if refused:
+        every = "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in refused.items())
+        raise UserError(f"model {name} cannot be mapped as a whole: {every} (or name what to skip)")
 
 
 def check_model(model: Any) -> None:

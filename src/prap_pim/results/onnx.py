@@ -77,6 +77,8 @@ class OnnxSummary(BaseModel, frozen=True):
             empty if there is nothing to say.
         check: how far the bit-true network's outputs are from the original's.
         outputs: how far the written file's outputs are from the original's, both in float by onnxruntime.
+        bit_true_outputs: how far those of the bit-true file are from the bit-true network's, on the first batch; None
+            without such a file.
         plan_sha256: digest of the plan.
     """
 
@@ -101,4 +103,5 @@ class OnnxSummary(BaseModel, frozen=True):
     limit: str
     check: CheckResult
     outputs: list[OutputSummary]
+    bit_true_outputs: list[OutputSummary] | None = None
     plan_sha256: str

@@ -1,6 +1,8 @@
 """A file that computes as the crossbars do: onnxruntime gives what the bit-true network gives."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -8,8 +10,10 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
+from prap_pim.api import onnx as api
 from prap_pim.api.onnx import compress_onnx
 from prap_pim.common.errors import UserError
+from prap_pim.frontend.quantize import InputGrid
 from prap_pim.ir.plan import NetworkPlan
 from tests.frontend.onnx.models import Case, node, random, run, save
 
@@ -57,6 +61,8 @@ def test_onnxruntime_gives_what_integers_give(tmp_path: Path, method: str) -> No
         path, data, tmp_path / "small.onnx", method, compute_ratio=ratio, plan=plan_file, bit_true=written
     )
     assert str(written) in found.files
+    (exact,) = found.bit_true_outputs or []
+    assert exact.sqnr_db is None or exact.sqnr_db > 50
     x = RNG.uniform(0, 1, (9, 3, 8, 8)).astype(np.float32)
     given = onnxruntime.InferenceSession(written).run(None, {"x": x})[0]
     np.testing.assert_allclose(given, by_hand(NetworkPlan.load(plan_file), x), rtol=1e-3, atol=1e-4)
@@ -112,3 +118,26 @@ def test_what_cannot_be_written_so_is_one_line_and_leaves_nothing(tmp_path: Path
     assert not small.exists()
     with pytest.raises(UserError, match="it would replace the output"):
         compress_onnx(path, data, small, "dense", bit_true=small)
+
+
+def test_a_file_that_computes_something_else_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one whose layers read other grids."""
+    path, data, written, small = (
+        model(tmp_path),
+        calibration(tmp_path),
+        tmp_path / "exact.onnx",
+        tmp_path / "small.onnx",
+    )
+    grid = api.grid_in
+
+    def coarse(*which: Any) -> InputGrid:
+        return replace(grid(*which), step=100 * grid(*which).step)
+
+    monkeypatch.setattr(api, "grid_in", coarse)
+    with pytest.raises(UserError, match=r"exact\.onnx: what was written does not compute as the crossbars do: output"):
+        compress_onnx(path, data, small, "dense", bit_true=written)
+    assert not written.exists()
+    assert not small.exists()
+    compress_onnx(path, data, small, "dense")

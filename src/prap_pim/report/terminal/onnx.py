@@ -63,6 +63,9 @@ def print_summary(summary: OnnxSummary, console: Console) -> None:
         most = f"{significant(output.largest_difference)} of {significant(output.largest_value)}"
         line = f"output {shown(output.name)}: {ratio} signal to noise, largest difference {most}"
         console.print(Text(f"{line}, on {summary.inputs:,} calibration inputs"))
+    for output in summary.bit_true_outputs or []:
+        ratio = "no difference" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
+        console.print(Text(f"bit-true file, output {shown(output.name)}: {ratio} against the bit-true network"))
     for file in summary.files:
         console.print(f"written: {file}", highlight=False, soft_wrap=True, markup=False)
 
