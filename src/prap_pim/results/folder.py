@@ -136,7 +136,8 @@ class RunFolder:
         manifest, before = self.read_manifest(), place.exists()
         files = manifest.files if before and isinstance(results, Results) else None  # as they were when it finished
         if files is None:
-            paths = [self.config, *([self.chip] if self.chip.exists() else []), *self._of_methods()]
+            of_methods = sorted(path for pattern in _OF_METHODS for path in self.path.glob(f"methods/*/{pattern}"))
+            paths = [self.config, *([self.chip] if self.chip.exists() else []), *of_methods]
             files = {path.relative_to(self.path).as_posix(): file_digest(path) for path in paths}
         update: dict[str, Any] = {"files": {**files, place.name: digest_of(text)}, "coming": {}}
         if isinstance(results, Results):
@@ -150,9 +151,6 @@ class RunFolder:
         write_whole(place, text)
         if before:
             self.write_manifest(manifest)
-
-    def _of_methods(self) -> list[Path]:
-        return sorted(path for pattern in _OF_METHODS for path in self.path.glob(f"methods/*/{pattern}"))
 
     def check_whole(self) -> None:
         """The one check of a finished folder, run or study: all that its results rest on is as it was written.
