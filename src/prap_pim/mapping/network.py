@@ -150,7 +150,9 @@ def _place(network: Network, layers: Mapping[str, LayerMapping], chip: Chip, mod
     for node in network:
         digital = isinstance(node, DigitalOp)
         if isinstance(node, DigitalOp):
-            place = _latest(node.sources, home, list(layers))
+            # of the layers where the sources lie, the one that comes last in the network
+            places = [place for source in node.sources if (place := home[source]) is not None]
+            place = max(places, key=list(layers).index) if places else None
         else:
             place = node.layer if isinstance(node, Call) else node.name
         home[node.name] = place
@@ -173,12 +175,6 @@ def _place(network: Network, layers: Mapping[str, LayerMapping], chip: Chip, mod
         feeds={name: tuple(found) for name, found in feeds.items()},
         digital_ops={name: tuple(found) for name, found in done.items()},
     )
-
-
-def _latest(sources: tuple[str, ...], home: Mapping[str, str | None], order: list[str]) -> str | None:
-    """Of the layers where the sources lie, the one that comes last in the network."""
-    places = [place for source in sources if (place := home[source]) is not None]
-    return max(places, key=order.index) if places else None
 
 
 def _check_same(network: Network, plan: NetworkPlan) -> None:

@@ -137,7 +137,9 @@ class RunFolder:
         manifest, before = self.read_manifest(), place.exists()
         files = manifest.files if before and isinstance(results, Results) else None  # as they were when it finished
         if files is None:
-            paths = [self.config, *([self.chip] if self.chip.exists() else []), *self._of_methods(), *self._tables()]
+            patterns = (*(f"methods/*/{pattern}" for pattern in _OF_METHODS), f"{TABLES}/*")
+            kept = sorted(path for pattern in patterns for path in self.path.glob(pattern))
+            paths = [self.config, *([self.chip] if self.chip.exists() else []), *kept]
             files = {path.relative_to(self.path).as_posix(): file_digest(path) for path in paths}
         update: dict[str, Any] = {"files": {**files, place.name: digest_of(text)}, "coming": {}}
         if isinstance(results, Results):
@@ -151,12 +153,6 @@ class RunFolder:
         write_whole(place, text)
         if before:
             self.write_manifest(manifest)
-
-    def _tables(self) -> list[Path]:
-        return sorted(self.path.glob(f"{TABLES}/*"))
-
-    def _of_methods(self) -> list[Path]:
-        return sorted(path for pattern in _OF_METHODS for path in self.path.glob(f"methods/*/{pattern}"))
 
     def check_whole(self) -> None:
         """The one check of a finished folder, run or study: all that its results rest on is as it was written.

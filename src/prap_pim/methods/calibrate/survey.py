@@ -80,7 +80,7 @@ def further_uses(layer: Layer, setting: Setting, grain: Grain) -> int:
 
 def least_settings(layer: Layer, config: Budgeted, grain: Grain) -> list[Setting]:
     """As few patterns as the settings allow, or as few bits of all of them: one of these takes the least."""
-    if stores_its_own(layer, config):
+    if config.own or shares_nothing(layer):  # filters store patterns of their own, if in fewer bits
         return lowbit.own_settings(layer, config.bits) + depthwise_settings(layer, config, grain)
     kept = kept_positions(next(layer.by_group()), config, grain)
     every = lowbit.own_settings(layer, config.bits) if None in kept else []
@@ -90,11 +90,6 @@ def least_settings(layer: Layer, config: Budgeted, grain: Grain) -> list[Setting
 def least_steps(layer: Layer, config: Budgeted, grain: Grain) -> int:
     """OU steps of one inference with as few patterns as the settings allow."""
     return min(most_steps(layer, setting, grain) for setting in least_settings(layer, config, grain))
-
-
-def stores_its_own(layer: Layer, config: Budgeted) -> bool:
-    """Whether the filters of a layer store patterns of their own, if in fewer bits."""
-    return config.own or shares_nothing(layer)
 
 
 def reducible(layer: Layer, config: Budgeted, grain: Grain) -> bool:

@@ -125,14 +125,9 @@ def _environment() -> Environment:
         "quantity": quantities.quantity,
         "given": quantities.given,
         "words": quantities.words,
-        "unbroken": _unbroken,
+        "unbroken": lambda text: _UNIT.sub("\u00a0", text),  # a number and its unit stay on one line
     }
     return environment
-
-
-def _unbroken(text: str) -> str:
-    """A number and its unit stay on one line."""
-    return _UNIT.sub("\u00a0", text)
 
 
 def _file(name: str) -> str:

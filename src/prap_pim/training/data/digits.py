@@ -1,8 +1,12 @@
 """Handwritten digits: real images that are always there."""
 
-from typing import Literal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch.nn import functional
 
@@ -30,15 +34,13 @@ class DigitsConfig(SplitConfig):
 
 @load.register
 def _(config: DigitsConfig, seed: int) -> Splits:
-    from sklearn.datasets import load_digits  # takes a second, and only this source needs it
-
-    bunch = load_digits()
-    kept = len(bunch.images) if config.perturb is None else config.needed(len(bunch.images))
+    grey, digits = _read()
+    kept = len(grey) if config.perturb is None else config.needed(len(grey))
     check_room(3 * 4 * kept * config.size**2, f"data: {kept:,} digits of {config.size}x{config.size} pixels")
-    pixels = torch.from_numpy(bunch.images).float()[:, None] / 16  # 4-bit grey values 0..16
+    pixels = torch.from_numpy(grey).float()[:, None] / 16  # 4-bit grey values 0..16
     shrinks = config.size < pixels.shape[-1]
     images = functional.interpolate(pixels, (config.size, config.size), mode="bilinear", antialias=shrinks)
-    labels = torch.from_numpy(bunch.target).long()
+    labels = torch.from_numpy(digits).long()
     description = f"scikit-learn's handwritten digits, 8x8 resized to {config.size}x{config.size}"
     if config.perturb is None:
         return split(description, images, labels, config, seed)
@@ -50,3 +52,15 @@ def _(config: DigitsConfig, seed: int) -> Splits:
         (torch.cat(varied), labels[train].repeat(how.copies)),
         *((perturb(how, images[part], part.numpy(), seed), labels[part]) for part in (calibration, test)),
     )
+
+
+def _read() -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Images [N, 8, 8] and labels [N], as ``sklearn.datasets.load_digits`` has them, whose import takes a second."""
+    spec = find_spec("sklearn")
+    if spec and spec.origin and (file := Path(spec.origin).parent / "datasets/data/digits.csv.gz").exists():
+        values = np.loadtxt(file, delimiter=",")  # [N, 65]: grey values 0..16 and the digit
+        return values[:, :-1].reshape(-1, 8, 8), values[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits  # of a version that has it elsewhere
+
+    bunch = load_digits()
+    return bunch.images, bunch.target

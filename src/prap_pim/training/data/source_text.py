@@ -61,17 +61,13 @@ def _standard_library() -> list[bytes]:
     """
     root = Path(sysconfig.get_path("stdlib"))
     try:
-        paths = [path for path in root.rglob("*.py") if _belongs(path.relative_to(root))]
-        found = [(path.relative_to(root).as_posix(), path.read_bytes()) for path in paths]
+        paths = [path.relative_to(root) for path in root.rglob("*.py") if not path.name.startswith(_GENERATED)]
+        found = [(path.as_posix(), (root / path).read_bytes()) for path in paths if not _LEFT_OUT & set(path.parts)]
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
     if not found:
         raise UserError(f"data stdlib: this Python keeps no source of its standard library in {root}")
     return [text for _, text in sorted(found)]
-
-
-def _belongs(path: Path) -> bool:
-    return not _LEFT_OUT & set(path.parts) and not path.name.startswith(_GENERATED)
 
 
 def _part(
