@@ -1,11 +1,15 @@
 """Rivals at equal compute: the ratio as the cost model counts it, one share for all layers, what is out of reach."""
 
+import re
 from math import floor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from prap_pim.__main__ import main
 from prap_pim.common.errors import UserError
 from prap_pim.cost import cost
 from prap_pim.frontend import capture
@@ -144,3 +148,27 @@ def test_what_is_out_of_reach_is_said() -> None:
         at_compute_ratio(PRAP, network, CHIP, 0.9)
     with pytest.raises(UserError, match="out of reach"):  # what is left dense counts
         at_compute_ratio(SIMILAR, network, CHIP, 0.3, whole={"conv2", "conv4"})
+
+
+def test_a_run_says_what_is_out_of_reach_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of all methods at once, with what each can reach; nothing is written."""
+    monkeypatch.setattr("prap_pim.runs.pipeline.train_network", None)
+    methods = [{"name": "dense"}, *({"name": name, "compute_ratio": 0.01} for name in ("orc", "structured", "prap"))]
+    config = {
+        "name": "r",
+        "data": {"name": "digits", "size": 8, "train": 60, "calibration": 20, "test": 20},
+        "model": {"name": "cnn", "width": 4},
+        "training": {"epochs": 2, "compress_at": 1, "batch_size": 30},
+        "methods": methods,
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    assert main(["run", str(tmp_path / "run.yaml"), "--output", str(tmp_path / "r"), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert re.findall(r"a compute ratio of 0\.01 is out of reach: (\w+) has 0\.\d+ to [01]", said) == [
+        "orc",
+        "structured",
+        "prap",
+    ]
+    assert not (tmp_path / "r").exists()

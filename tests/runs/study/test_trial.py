@@ -210,6 +210,17 @@ def test_a_chip_that_cannot_be_is_a_trial_without_figures(tmp_path: Path):
         ({"base": {**BASE, "trainig": "none"}}, "base: unknown key 'trainig' (did you mean 'training'?)"),
         ({"base": "nowhere.yaml"}, "base: cannot read nowhere.yaml: No such file or directory"),
         ({"base": {**BASE, "training": "none"}}, "accuracy needs training or a checkpoint"),
+        *(
+            (
+                {
+                    "base": {**BASE, "training": training, "methods": [{"name": "orc", "compute_ratio": 0.001}]},
+                    "objectives": ["energy"],
+                    "space": {"chip.adc_bits": [4, 6]},
+                },
+                "a compute ratio of 0.001 is out of reach: orc has 0.",
+            )
+            for training in ("none", BASE["training"])
+        ),
         ({"objectvies": []}, "unknown key 'objectvies' (did you mean 'objectives'?)"),
     ],
 )

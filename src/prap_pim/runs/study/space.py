@@ -171,6 +171,14 @@ class SearchSpace:
                 if loc == list(path) or grain:
                     raise UserError(f"{where}: {complaint(one)}") from error
 
+    @property
+    def varies_reach(self) -> bool:
+        """Whether which compute ratios a method can reach differs from trial to trial."""
+        paths = [path for dimension in self.dimensions for path in dimension.paths]
+        return any(
+            path[0] in ("methods", "model", _METHOD) or path[:2] in ((_CHIP,), (_CHIP, "grain")) for path in paths
+        )
+
     def _check_chips(self) -> None:
         """Refuse a value with which there is no chip, whatever the chip's other settings are."""
         varied = [each for each in self.dimensions if any(path[0] == _CHIP for path in each.paths)]

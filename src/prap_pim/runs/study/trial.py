@@ -90,6 +90,8 @@ class Stages:
                     raise UserError(f"objectives: evaluate {task.metric.name} gives no {number!r} ({hint})")
         if base.training is not None or task.own:
             check(at_equal_compute(base, task.graph, chip), task.graph, chip)
+        elif not space.varies_reach:
+            at_equal_compute(base, task.graph, chip)  # or no trial has a figure
         return digests(base, task, chip)
 
 
