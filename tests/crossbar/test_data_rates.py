@@ -98,15 +98,20 @@ def test_any_plan_as_one_cell_at_a_time(data: st.DataObject) -> None:
             assert rates.cells[group] == pytest.approx(current / expected)
 
 
-def test_padding_counts_as_an_input_of_zero() -> None:
+@pytest.mark.parametrize(
+    ("zero", "values", "bits"),
+    [(0, [1.0, 127.0], 1 + 7 + 1 + 7), (5, [1.0, 3.0], 2 * (2 + 2 + 1))],  # windows 5 6 8 and 6 8 5
+)
+def test_padding_counts_as_an_input_of_zero(zero: int, values: list[float], bits: int) -> None:
     conv = nn.Conv2d(1, 1, (1, 3), padding=(0, 1), bias=False)
     captured = capture(nn.Sequential(conv), torch.zeros(1, 1, 1, 2), "m")
-    plan = network_plan("any", {"0": dense_plan("0", np.ones((1, 3), np.float32), height=4)}, {"0": InputGrid(1.0)})
-    images = torch.tensor([[[[1.0, 127.0]]]])  # windows 0, 1, 127 and 1, 127, 0
+    grid = InputGrid(1.0, zero)
+    plan = network_plan("any", {"0": dense_plan("0", np.ones((1, 3), np.float32), height=4)}, {"0": grid})
+    images = torch.tensor([[[values]]])
     rates = data_rates(captured, plan, images, model_of(4))["0"]
-    np.testing.assert_allclose(rates.rows, [(1 + 7 + 1 + 7) / (2 * 3 * 8 / 2)])
-    zero = zero_input_rates(captured, plan, images, Grain(ou_rows=4))["0"]
-    np.testing.assert_allclose(rates.conversions, (1 - zero) / (1 - 1 / 8))
+    np.testing.assert_allclose(rates.rows, [bits / (2 * 3 * 8 / 2)])
+    zeros = zero_input_rates(captured, plan, images, Grain(ou_rows=4))["0"]
+    np.testing.assert_allclose(rates.conversions, (1 - zeros) / (1 - 1 / 8))
 
 
 def test_without_inputs() -> None:

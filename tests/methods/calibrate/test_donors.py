@@ -188,6 +188,16 @@ def test_a_sum_of_donors_is_what_it_says_and_its_last_use_the_best(case: tuple[n
         assert choice.saving[n] >= fewer.saving[n] - digits
 
 
+def test_uses_are_chosen_anew_given_the_others():
+    """Found one after another alone, the first of two would be what a single one is."""
+    patterns = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    worth = np.zeros(400, np.float32)
+    donors = seeds(patterns, np.ones(400, np.float32), 40)
+    one, two = (choose(patterns, donors, worth, uses) for uses in (1, 2))
+    assert (one.donor[0] != two.donor[0]).any()
+    assert (two.saving >= one.saving - 1e-3).all()
+
+
 def test_each_further_use_halves_the_error_of_many_patterns_about():
     rng = np.random.default_rng(0)
     patterns, weight = rng.standard_normal((400, 8)).astype(np.float32), rng.uniform(0.5, 1, 400).astype(np.float32)
