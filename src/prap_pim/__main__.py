@@ -1,5 +1,7 @@
 """The command line. Exit codes: 0 done, 1 our fault, 2 a mistake that the user can fix, 130 interrupted."""
 
+import atexit
+import gc
 import os
 import re
 import sys
@@ -14,6 +16,9 @@ from prap_pim.common.errors import UserError, one_line
 _NEXT_STEP = {"simulate": "the same command goes on"} | dict.fromkeys(
     ("run", "compare", "explore"), "go on with --resume"
 )
+
+# Python looks for cycles among all objects before it ends, a second and a half with torch: who interrupts would wait
+atexit.register(gc.freeze)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

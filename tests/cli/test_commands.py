@@ -573,6 +573,17 @@ def test_an_interruption_ends_in_130(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().err == "prap-pim: interrupted; nothing was written\n"
 
 
+def test_cycles_are_not_searched_for_at_the_end() -> None:
+    """It takes longer than anybody waits who interrupts; nothing depends on it: files are closed by then."""
+    ask = (
+        "import sys\nclass Cycle:\n def __init__(self): self.me = self\n def __del__(self): print('found')\n"
+        "sys.argv[1:] and __import__('prap_pim.__main__')\nCycle()"
+    )
+    for given, printed in ([], b"found\n"), (["ours"], b""):
+        done = subprocess.run([sys.executable, "-c", ask, *given], capture_output=True, check=True)
+        assert done.stdout == printed
+
+
 def test_the_page_of_commands_is_whole() -> None:
     """Every command has its part and an example there, and exit codes (docs/files.md) are those of the help."""
     page, files = ((EXAMPLES.parent / "docs" / name).read_text() for name in ("cli.md", "files.md"))

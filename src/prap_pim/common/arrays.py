@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import check_plain
-from prap_pim.common.memory import check_room
+from prap_pim.common.memory import available_memory, check_room
 
 _MOST = 10_000  # arrays of a file
 _BOMB = 100  # times its file's size that an archive may unpack to, beyond ...
@@ -113,3 +113,23 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         found: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
         stream.read()  # to the end, where the sum over the bytes is compared
         return found
+
+
+def bytes_of(path: Path, offset: int = 0, size: int | None = None) -> NDArray[np.uint8]:
+    """Bytes of a user's file, from ``offset`` on, which stay what they are whatever becomes of the file.
+
+    Only what takes more than a quarter of free memory is left on the disk; who cuts such a file meanwhile ends this
+    process.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is empty, or is cut while it is read.
+    """
+    size = path.stat().st_size - offset if size is None else size
+    if size < 1:
+        raise ValueError("it is empty")
+    if 4 * size > available_memory():
+        return np.memmap(path, np.uint8, "r", offset, (size,))
+    found = np.fromfile(path, np.uint8, size, offset=offset)
+    if len(found) < size:
+        raise ValueError("it was cut while it was read")
+    return found

@@ -39,6 +39,16 @@ def test_weights_are_read_as_they_are(tmp_path: Path) -> None:
             assert file.weights[name].dtype == value.dtype
 
 
+def test_weights_do_not_change_with_their_file(tmp_path: Path) -> None:
+    case = tied()
+    file = OnnxFile.read(save(case, tmp_path, external=True))
+    for path in file.external:
+        with path.open("rb+") as opened:  # in place: a mapped file would show it
+            opened.write(bytes(path.stat().st_size))
+    for name, value in case.weights.items():
+        np.testing.assert_array_equal(file.weights[name], value)
+
+
 def test_there_is_no_file(tmp_path: Path) -> None:
     assert "No such file" in refused(tmp_path / "none.onnx")
     assert "Is a directory" in refused(tmp_path)

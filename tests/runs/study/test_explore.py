@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from optuna.trial import TrialState
 from prap_pim.common.errors import UserError
 from prap_pim.common.progress import quiet
 from prap_pim.results.study import TrialResult
-from prap_pim.runs.study import StudyConfig, run_study
+from prap_pim.runs.study import StudyConfig, run_study, search
 from prap_pim.runs.study.explore import Study
 from prap_pim.runs.study.folder import StudyFolder
 from tests.runs.study.analytic import SLOW, Analytic, Dying, DyingTwice, OnFullDisk, runs, study
@@ -38,6 +39,28 @@ def journal(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 def dominated(one: tuple[float, ...], points: list[tuple[float, ...]]) -> bool:
     return any(all(a <= b for a, b in zip(p, one, strict=True)) and p != one for p in points)
+
+
+def test_many_random_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Proposed batch after batch by samplers of their own; the journal is not listed after each."""
+    monkeypatch.setattr(search, "_BLIND", 100)
+    counted = 0
+
+    def count(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+        nonlocal counted
+        counted += 1
+        return study.get_trials(deepcopy=False)
+
+    monkeypatch.setattr(search.Search, "finished", property(lambda self: len(count(self._journal))))
+    results = run(study(sampler="random", trials=300), tmp_path / "s")
+    for trial in results.trials:
+        seed = int(np.random.SeedSequence([5, trial.number]).generate_state(1)[0])
+        alone = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
+        bits = alone.suggest_int("chip.adc_bits", 1, 16)
+        adcs = alone.suggest_categorical("chip.adcs_per_crossbar", [1, 2, 4])
+        assert trial.values == {"chip.adc_bits": bits, "chip.adcs_per_crossbar": adcs}
+    assert [trial.number for trial in journal(tmp_path / "s")] == list(range(300))
+    assert counted < 100 + 120 + 10  # the first hundred, 1.01**110 = 3 times that, ends of batches
 
 
 def test_the_front_of_a_grid_is_the_known_one(tmp_path: Path):

@@ -104,6 +104,8 @@ def test_text_is_cut_into_windows(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(text[700:])
     config = TextConfig(files=(tmp_path / "a.txt", tmp_path / "b.txt"), length=10, held_out=0.2)
     splits = load(config, 0)
+    with (tmp_path / "a.txt").open("rb+") as file:
+        file.write(bytes(700))  # in place: what was read does not change
     parts = [splits.train, splits.calibration, splits.test]
     assert [len(part) for part in parts] == [98 - 2 * 19, 19, 19]  # 69 and 29 windows
     inputs, labels = (torch.cat(x) for x in zip(*(part.take(torch.arange(len(part))) for part in parts), strict=True))

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner
 
+from prap_pim.common.arrays import bytes_of
 from prap_pim.common.errors import UserError, shown
 from prap_pim.common.files import check_plain
 from prap_pim.frontend.onnx.dequantise import dequantise
@@ -290,7 +291,10 @@ def _take_out(path: Path, model: ModelProto) -> dict[str, Array]:
         dtype = _TYPES[tensor.data_type]
         if tensor.data_location == TensorProto.EXTERNAL:
             file, offset, size = _place(path, tensor)
-            values = np.memmap(file, np.uint8, "r", offset, (size,)) if size else np.empty(0, np.uint8)
+            try:
+                values = bytes_of(file, offset, size) if size else np.empty(0, np.uint8)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{path}: weight {shown(tensor.name)} cannot be read from {file}: {error}") from error
             array: Array = np.asarray(values).view(dtype.newbyteorder("<")).reshape(tuple(tensor.dims))
         else:
             try:

@@ -154,7 +154,7 @@ def _here(
 ) -> None:
     count = processes or fitting_processes()
     if count > 1:
-        in_processes(count, config, folder.path, kind, lambda: search.finished, progress)
+        in_processes(count, config, folder.path, kind, search.commit, progress)
         return
     with torch_threads(config.threads):
         work(search, folder, locks, one_by_one(config, kind(config, folder, locks, progress)), progress)

@@ -40,6 +40,7 @@ from prap_pim.runs.study.space import SearchSpace
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 _BLIND = 1000  # trials that are proposed at once, where that depends on no other: a million would take minutes
+_OFTEN = 100  # the journal is written again when a hundredth more trials have finished
 
 # what Optuna answers to a damaged journal: it does not check what it reads
 _DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, OptunaError)
@@ -77,6 +78,7 @@ class Search:
         self._asked: dict[int, Trial] = {}
         self._known = 0  # trials whose results ``_memory`` has
         self._batch: list[Proposal] = []  # the last one
+        self._counted, self._since = 0, 0  # trials in the journal when it was last written; finished here since then
         self._journal: Study
         with locks.order():
             self._journal = self._whole_journal()
@@ -137,14 +139,28 @@ class Search:
                 self._batch = self._read_batch(done) or self._propose(done)
             return self._batch
 
-    def commit(self) -> None:
-        """Write trials that have finished into the journal, in the order of their numbers.
+    def commit(self) -> int:
+        """Write trials that have finished into the journal, in the order of their numbers; how many it has now.
 
         Raises:
             UserError: it cannot be written.
         """
         with self._locks.order():
-            self._commit()
+            self._counted, self._since = self._commit(), 0
+        return self._counted
+
+    def one_more(self) -> int:
+        """How many trials have finished, about, one more here; the journal is written when that is a hundredth more.
+
+        Optuna lists all trials to count them: after each, a million would take days.
+
+        Raises:
+            UserError: as ``commit``.
+        """
+        self._since += 1
+        if self._since * _OFTEN < self._counted:
+            return self._counted + self._since
+        return self.commit()
 
     def _commit(self) -> int:
         done = self.finished
@@ -216,7 +232,13 @@ class Search:
         if self._grid is not None:
             batch = [Proposal(first + i, values, {}) for i, values in enumerate(self._grid[first : first + count])]
         else:
-            self._remember(first)
+            if blind:
+                self._memory = (
+                    self._new_memory()
+                )  # to ask takes longer the more it knows, and what is random needs none
+                self._asked = {}
+            else:
+                self._remember(first)
             batch = [self._ask(first + i) for i in range(count)]
         content = {"proposals": [vars(proposal) for proposal in batch]}
         write_json(self._folder.proposals / f"{first:06d}.json", {**content, "sha256": key_of(content)})
@@ -237,7 +259,7 @@ class Search:
     def _ask(self, number: int) -> Proposal:
         self._memory.sampler = self._sampler(number)
         trial = self._memory.ask()
-        assert trial.number == number
+        assert self._config.sampler == "random" or trial.number == number
         values: dict[str, Any] = {}
         for dimension in self.space.values_of(values):
             kind = dimension.values
@@ -251,7 +273,8 @@ class Search:
                 encoded = trial.suggest_float(dimension.name, kind.low, kind.high, step=kind.step, log=kind.log)
             values[dimension.name] = _decoded(kind, encoded)
         self._asked[number] = trial
-        return Proposal(number, values, dict(self._memory.get_trials(deepcopy=False)[number].system_attrs))
+        notes = self._memory.get_trials(deepcopy=False)[trial.number].system_attrs
+        return Proposal(number, values, dict(notes))
 
     def _sampler(self, number: int) -> BaseSampler:
         seed = int(np.random.SeedSequence([self._config.seed, number]).generate_state(1)[0])

@@ -49,8 +49,7 @@ def work(search: Search, folder: StudyFolder, locks: Locks, run: Run, progress: 
                 idle = False
                 folder.save_trial(trial)
                 locks.give_back_trial(trial.number)
-                search.commit()
-                progress("trials", search.finished, search.total, f"trial {trial.number}")
+                progress("trials", search.one_more(), search.total, f"trial {trial.number}")
             if idle:
                 time.sleep(_PAUSE)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from prap_pim.common.arrays import bytes_of
 from prap_pim.common.errors import UserError, one_line
 from prap_pim.common.files import check_plain, digest_of
 from prap_pim.common.settings import Settings
@@ -115,7 +116,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 class TextConfig(Windows):
-    """Text files, UTF-8; without a tokenizer they stay on the disk, byte by byte."""
+    """Text files, UTF-8; without a tokenizer byte by byte."""
 
     name: Literal["text"] = "text"
     files: tuple[Path, ...] = Field(min_length=1)
@@ -129,7 +130,7 @@ def _(config: TextConfig, seed: int) -> Splits:
         check_plain(path)
         try:
             as_it_lies = config.tokenizer is None
-            texts.append(np.memmap(path, np.uint8, "r") if as_it_lies else tokens(path.read_text("utf-8")))
+            texts.append(bytes_of(path) if as_it_lies else tokens(path.read_text("utf-8")))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except ValueError as error:  # empty, or no text
