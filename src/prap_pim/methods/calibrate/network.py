@@ -49,6 +49,7 @@ _TRIES = 3  # compressions, each with a budget corrected by what the one before 
 _CORRECTIONS = 30  # until they change what is chosen
 _USED = 0.97  # of a budget: with more, no other try is made
 _MOST_PRICE = 0.5  # of a use, in shares of what a pattern holds on the average
+_FEWEST_POSITIONS = 4  # of a kernel, that a filter may keep
 _FLOOR_LAYERS = 3  # that are named where the least is too much
 _TINY = 1e-9
 
@@ -183,19 +184,28 @@ def check_budget(network: Network, config: Budgeted, chip: Chip, whole: Collecti
         return
     quantity, share = config.share
     prices = prices_of(network, config, chip)
-    each = _least(network, config, chip.grain, prices, whole)
     dense = prices.total(prices.dense.values())
-    least = prices.total(each.values()) / dense
-    if share >= least:
+
+    def floor(of: Budgeted) -> tuple[dict[str, float], float]:
+        each = _least(network, of, chip.grain, prices, whole)
+        return each, float(np.ceil(prices.total(each.values()) / dense * 1e4) / 1e4)
+
+    each, least = floor(config)
+    if share >= prices.total(each.values()) / dense:
         return
     shares = sorted(each.items(), key=lambda each: -each[1])[:_FLOOR_LAYERS]
     most = ", ".join(f"{name} {taken / dense:.4f}" for name, taken in shares)
+    further = ""
+    if not config.own and _FEWEST_POSITIONS not in config.shapes:
+        pruned = config.model_copy(update={"shapes": (*config.shapes, _FEWEST_POSITIONS)})
+        if (lower := floor(pruned)[1]) < least:
+            further = f"; with shapes={list(pruned.shapes)} it is {lower:.4f}"
     asked = "a compute ratio" if quantity == "compute" else f"a budget of {quantity}"
     raise UserError(
         f"{asked} of {share:g} is not possible here: with as few "
         f"{'bits' if config.own else 'patterns'} as may be"
-        f"{' in the layers that are compressed' if whole else ''} it is {np.ceil(least * 1e4) / 1e4:.4f}, "
-        f"most of it in {most}"
+        f"{' in the layers that are compressed' if whole else ''} it is {least:.4f}, "
+        f"most of it in {most}{further}"
     )
 
 
