@@ -4,9 +4,10 @@
     python benchmarks/large.py --layers 2 --width 256 --tokens 16 --methods similar
 
 ``similar`` and ``lowbit`` compress all of it; ``calibrated`` three of its blocks in their places among the others, from
-which the time of all blocks is projected. ``--blocks 0 21`` does that for any method. The folder (``--folder``) is made
-if it is not there. Memory is the largest resident set of the process, mapped files included. It needs the extra
-``transformers``; nothing is fetched.
+which the time of all layers is projected by their weights. ``--blocks 0 21`` does that for any method, ``--within
+self_attn`` takes these layers of the blocks alone. Seconds of the processor are given beside those of the clock. The
+folder (``--folder``) is made if it is not there. Memory is the largest resident set of the process, mapped files
+included. It needs the extra ``transformers``; nothing is fetched.
 """
 
 import argparse
@@ -68,19 +69,19 @@ def measured(folder: Path, method: str, options: argparse.Namespace) -> dict[str
     if method == "dense":
         costs = estimate(model, batches[0])
         return found | {"cost_s": time.perf_counter() - begun, "energy_j": costs.energy_j, "peak_gib": _peak()}
-    told = _Told()
+    told, worked = _Told(), time.process_time()
     skip: list[str] = []
-    ratio = _RATIO
-    every = options.layers
+    ratio, share, every = _RATIO, 1.0, options.layers
     blocks = options.blocks or ([0, every // 2, every - 1] if method == "calibrated" else [])
     if blocks:
-        skip, share = _but(model, blocks)
-        ratio = 1 - share * (1 - _RATIO)  # of the whole: of these blocks it is _RATIO
+        skip, share = _but(model, blocks, options.within)
+        ratio = 1 - share * (1 - _RATIO)  # of the whole: of these layers it is _RATIO
     result = compress(model, batches, method, compute_ratio=ratio, skip=skip, progress=told, name="Llama")
-    found |= {"compress_s": time.perf_counter() - begun, "phases_s": told.seconds()}
+    phases = told.seconds()
+    found |= {"compress_s": time.perf_counter() - begun, "cpu_s": time.process_time() - worked, "phases_cpu_s": phases}
     if blocks:
-        own = sum(told.seconds()[phase] for phase in told.seconds() if phase != "before")
-        found |= {"blocks": blocks, "projected_s": found["compress_s"] + own * (every / len(blocks) - 1)}
+        own = sum(phases[phase] for phase in phases if phase != "before")
+        found |= {"blocks": blocks, "share": share, "projected_cpu_s": found["cpu_s"] + own * (1 / share - 1)}
     start = time.perf_counter()
     costs = estimate(result)
     found |= {
@@ -92,23 +93,23 @@ def measured(folder: Path, method: str, options: argparse.Namespace) -> dict[str
     return found | {"peak_gib": _peak()}
 
 
-def _but(model: nn.Module, blocks: Sequence[int]) -> tuple[list[str], float]:
-    """Names of all that lies outside some blocks, and these blocks' share of the layers' weights."""
+def _but(model: nn.Module, blocks: Sequence[int], within: str) -> tuple[list[str], float]:
+    """Names of all layers outside some blocks, or of another kind, and the other layers' share of the weights."""
     sizes = {name: part.weight.numel() for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     inside = tuple(f"model.layers.{i}." for i in blocks)
-    rest = [name for name in sizes if not name.startswith(inside)]
+    rest = [name for name in sizes if not (name.startswith(inside) and within in name)]
     return rest, 1 - sum(sizes[name] for name in rest) / sum(sizes.values())
 
 
 class _Told:
-    """Progress that adds up the seconds of each phase, and shows where it stands."""
+    """Progress that adds up the processor's seconds in each phase, and shows where it stands."""
 
     def __init__(self) -> None:
-        self._phases, self._last, self._before = {"before": 0.0}, time.perf_counter(), "before"
+        self._phases, self._last, self._before = {"before": 0.0}, time.process_time(), "before"
 
     def __call__(self, phase: str, done: int, total: int, note: str) -> None:
-        now, phase = time.perf_counter(), phase.partition(": ")[2]
-        of = phase if done else self._before
+        now, phase = time.process_time(), phase.partition(": ")[2]
+        of = phase if done > 1 else self._before
         self._phases[of] = self._phases.get(of, 0.0) + now - self._last
         self._last, self._before = now, phase
         print(f"{phase} {done}/{total} {note} {_peak():.2f} GiB", file=sys.stderr, flush=True)
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--blocks", nargs="+", type=int, default=[], help="that are compressed; all others stay")
+    parser.add_argument("--within", default="", help="of these blocks the layers alone whose names have this in them")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     folder = options.folder or Path("build") / f"llama-{options.layers}-{options.width}"
