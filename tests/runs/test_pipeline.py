@@ -379,7 +379,7 @@ def test_interrupted_by_the_keyboard(config: Path, finished: Path, tmp_path: Pat
         (["seed=-1"], "seed: must be at least 0, not -1"),
         (["methods=[]"], "methods: "),
         (["methods.0.name=../x"], "methods.0.name: must be 1 to 64 letters"),
-        (["methods.0.name=PRAP"], "two methods are called 'prap'"),
+        (["methods.1.name=DENSE"], "two methods are called 'DENSE'"),
         (["methods.1.reuse.keep=0"], "keep"),
         (["methods.1.reuse.kind=similr"], "methods.prap.reuse: unknown kind 'similr' (did you mean 'similar'?)"),
         (["methods.1.prune.group_channels=3"], "group_channels"),

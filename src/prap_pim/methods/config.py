@@ -16,6 +16,8 @@ from prap_pim.methods.reuse import IdenticalReuse, NoReuse, ReuseConfig, Similar
 
 AnyReuse = Annotated[IdenticalReuse | NoReuse | SimilarReuse | CalibratedReuse | LowBits, Field(discriminator="kind")]
 
+METHOD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")  # of a folder
+
 
 class LayerRule(Settings):
     """Other settings for some layers of a method; the first rule that matches a layer's name counts."""
@@ -93,7 +95,7 @@ class MethodConfig(Settings):
     @field_validator("name")
     @classmethod
     def _of_a_folder(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", name):
+        if not METHOD_NAME.fullmatch(name):
             raise ValueError("must be 1 to 64 letters, digits and _.+-, the first a letter or digit")
         return name
 

@@ -15,7 +15,7 @@ from prap_pim.common.settings import Settings, nearest, read_yaml
 from prap_pim.common.texts import shown_value
 from prap_pim.cost import PipelinedBy
 from prap_pim.frontend.quantize import QuantizeConfig
-from prap_pim.methods.config import MethodConfig
+from prap_pim.methods.config import METHOD_NAME, MethodConfig
 from prap_pim.methods.method import METHODS
 from prap_pim.methods.presets import with_presets
 from prap_pim.training import PRAP_2023, TrainingConfig
@@ -48,8 +48,8 @@ def _refuse_method(item: dict[str, Any]) -> None:
     rules = rules if isinstance(rules, list | tuple) else ()
     if any(isinstance(each, dict) and _DECIDES & each.keys() for each in (item, *rules)):
         return
-    if not isinstance(name, str) or name.startswith("dense"):
-        return
+    if not isinstance(name, str) or not METHOD_NAME.fullmatch(name) or name.startswith("dense"):
+        return  # what is no name at all is complained of as that
     close = difflib.get_close_matches(name[:40], METHODS, n=1, cutoff=0.75)
     hint = (
         "give its prune and reuse, or a compute_ratio or preset"

@@ -123,7 +123,7 @@ def run_epochs(
         hooks.before_epoch(epoch)
         with closing(descent.losses(epoch)) as losses:
             for i, loss in enumerate(losses):
-                if i == 0 and epoch == current.epoch and not isfinite(loss):
+                if epoch == i == 0 and not isfinite(loss):
                     why = out_of_range(model, objective, processes.fabric.device)
                     raise UserError(f"{training.phase}: the loss is {loss:g} before any step: {why}")
                 rate = learning_rate(config, epoch + i / descent.batches)
