@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from tests.fuzz.case import Case
-from tests.fuzz.configurations import RUN, RUN_IT
+from tests.fuzz.configurations import ONE, RUN_IT
 from tests.fuzz.models import COMPRESS, network
 from tests.fuzz.values import damaged
 
@@ -77,7 +77,7 @@ def npz_data(random: Random, finished: Path) -> Case:
     images, labels = generator.integers(0, 256, (120, 8, 8), np.uint8), np.arange(120) % 3
     content, told = _npz({"images": images, "labels": labels}, random)
     data = {"name": "npz", "path": "d.npz", "train": 60, "calibration": 20, "test": 20}
-    files = {"c.yaml": yaml.safe_dump({**RUN, "data": data}).encode(), "d.npz": content}
+    files = {"c.yaml": yaml.safe_dump({**ONE, "data": data}).encode(), "d.npz": content}
     return Case(told, files, RUN_IT)
 
 

@@ -10,7 +10,7 @@ import yaml
 from safetensors.numpy import load, save
 
 from tests.fuzz.case import Case
-from tests.fuzz.configurations import RUN, RUN_IT
+from tests.fuzz.configurations import ONE, RUN_IT
 from tests.fuzz.values import changed, damaged
 
 
@@ -76,7 +76,7 @@ def checkpoint(random: Random, finished: Path) -> Case:
     """A user's weights."""
     source = sorted(finished.glob("checkpoints/*.safetensors"))[-1]
     content, told = changed_tensors(source.read_bytes(), random, texts=False)
-    files = {"c.yaml": yaml.safe_dump({**RUN, "checkpoint": "w.safetensors"}).encode(), "w.safetensors": content}
+    files = {"c.yaml": yaml.safe_dump({**ONE, "checkpoint": "w.safetensors"}).encode(), "w.safetensors": content}
     return Case(told, files, RUN_IT)
 
 
