@@ -52,6 +52,7 @@ LIES: list[tuple[list[Any], Any, str]] = [
     (["nodes", 2, "input_elements"], -1, "input_elements"),
     (["nodes", 2, "node"], "magic", "unknown node 'magic'"),
     (["nodes", 2, "speed"], 1, "unknown key 'speed'"),
+    (["nodes", 1, "more_positions"], 2**45, r"to time its 35,184,372,088,841 positions needs about 1,572,864\.0 GiB"),
     (["nodes"], [], "it has no layer 0"),
     (["nodes"], 7, "nodes"),
 ]

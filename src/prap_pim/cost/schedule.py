@@ -19,6 +19,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from prap_pim.common.memory import check_room
 from prap_pim.cost.activity import Busiest, LayerActivity, activity, tile_positions
 from prap_pim.cost.adc import conversion_time
 from prap_pim.hardware.chip import Chip
@@ -55,6 +56,8 @@ class LayerTime:
 
 
 _ROUNDING = 1e-9  # of a number of outputs
+_MANY = 1 << 20  # positions, of which ...
+_ARRAYS = 6  # ... so many arrays of 8 bytes each are held at once, about
 SHARED = ("intra-tile links", "inter-tile links")  # by the copies of a layer in one tile
 GATHERING = ("dot registers", "accumulators", "adder trees", "partial-sum buffers", "index buffers")
 
@@ -230,6 +233,8 @@ def pipelined_latency(network: Network, times: Mapping[str, LayerTime]) -> float
             continue
         layer = node if isinstance(node, Layer) else layers[node.layer]
         positions = network.first_positions(node) if isinstance(node, Layer) else node.positions
+        if positions > _MANY:
+            check_room(8 * _ARRAYS * positions, f"layer {layer.name}: to time its {positions:,} positions")
         time = times[layer.name]
         copies = max(1, -(-layer.positions // max(1, time.rounds)))
         beat = time.busy_s / max(1, time.rounds)
@@ -264,7 +269,7 @@ def input_shares(node: Layer | Call, layer: Layer, positions: int) -> Float64:
         last = [np.clip(at * step - pad + reach - 1, 0, size - 1) for at, step, pad, reach, size in each]
         one = (np.maximum.accumulate(np.ravel_multi_index(last, space)) + 1) / prod(space)
     maps = -(-positions // own)
-    return np.concatenate([(number + one) / maps for number in range(maps)] or [one])[:positions]
+    return ((np.arange(max(1, maps))[:, None] + one) / max(1, maps)).ravel()[:positions]  # [map, position of it]
 
 
 def needed(shares: Float64, count: int) -> Int64:
