@@ -22,7 +22,6 @@ NOT_GIVEN = {
     "make bench": LONG,
     "make fuzz N=10000": LONG,
     "make fuzz-parsers": LONG,
-    "make kills": LONG,
     "make audit": NETWORK,
     "make bench-real": LONG,
     "prap-pim compress bert-folder --calibration text.txt --tokenizer bert-folder --ratio 0.25 -o small": OWN,
