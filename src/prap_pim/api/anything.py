@@ -16,6 +16,7 @@ from prap_pim.frontend import Inputs
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.task import load_task
 from prap_pim.training.data import Examples, Splits, load
+from prap_pim.training.data.images import without_classes
 
 
 def model_settings(text: str) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def compress_named(
 
     Args:
         model: as ``model`` of a configuration.
-        calibration: an npz file with an array for each of its arguments, or what ``data_settings`` takes.
+        calibration: an npz file with an array for each of its arguments, a folder of pictures without classes, or what
+            ``data_settings`` takes.
         output: the folder.
         checkpoint: a file of its weights.
         tokenizer: a folder, for a text file.
@@ -74,12 +76,12 @@ def compress_named(
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"cannot write {output}: the output of a PyTorch model is a folder")
-    arrays = Path(calibration).suffix == ".npz"
-    data = {"name": "digits"} if arrays else data_settings(calibration, tokenizer)
+    alone = arrays_of(Path(calibration)) if Path(calibration).suffix == ".npz" else _pictures(calibration)
+    data = {"name": "digits"} if alone is not None else data_settings(calibration, tokenizer)
     values = {"name": "compress", "model": model, "data": data, "training": "none", "methods": [{"name": "dense"}]}
     config = RunConfig.checked({**values, "checkpoint": checkpoint and str(checkpoint)}, "compress")
     task = load_task(config, allow_imports)
-    given: Any = arrays_of(Path(calibration)) if arrays else inputs_of(task.data)
+    given: Any = inputs_of(task.data) if alone is None else alone
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* times the OU steps of dense")  # the summary says so
         found = compress(task.model, given, **how)
@@ -93,16 +95,23 @@ def as_arrays(calibration: str, tokenizer: Path | None, folder: str) -> Path:
     Raises:
         UserError: they cannot be read.
     """
-    values = {"name": "compress", "data": data_settings(calibration, tokenizer), "methods": [{"name": "dense"}]}
-    config = RunConfig.checked(values, "compress")
-    if config.imports:
-        raise UserError("--calibration: import is for PyTorch models: give an npz file, pictures or text")
-    inputs = inputs_of(load(config.data, config.seed))
+    inputs = _pictures(calibration)
+    if inputs is None:
+        values = {"name": "compress", "data": data_settings(calibration, tokenizer), "methods": [{"name": "dense"}]}
+        config = RunConfig.checked(values, "compress")
+        if config.imports:
+            raise UserError("--calibration: import is for PyTorch models: give an npz file, pictures or text")
+        inputs = inputs_of(load(config.data, config.seed))
     if not isinstance(inputs, Tensor):
         raise UserError("--calibration: an ONNX model takes an npz file, pictures or text")
     path = Path(folder) / "calibration.npz"
     np.savez(path, input=inputs.numpy())
     return path
+
+
+def _pictures(calibration: str) -> Tensor | None:
+    """Of a folder whose pictures are in no folders of classes."""
+    return without_classes(Path(calibration)) if Path(calibration).is_dir() else None
 
 
 def inputs_of(data: Splits) -> Tensor | Inputs:

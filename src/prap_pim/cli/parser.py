@@ -322,7 +322,7 @@ _add(
             type=FILE,
             required=True,
             metavar="FILE",
-            help="npz file (an array [N, ...] per input), folder of pictures by class, text file, or {...} as under "
+            help="npz file (an array [N, ...] per input), folder of pictures, text file, or {...} as under "
             "data: of a run",
         ),
         _option(

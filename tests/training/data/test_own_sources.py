@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from prap_pim.api.anything import as_arrays
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import write_json
 from prap_pim.training.data import DataConfig, DatasetsConfig, ImagesConfig, Splits, Streamed, TextConfig, load
@@ -232,3 +233,15 @@ def test_mistakes(given: dict[str, Any], message: str, tmp_path: Path, monkeypat
     with pytest.raises(UserError, match=message) as error:
         load(TypeAdapter(DataConfig).validate_python(given), 0)
     assert "\n" not in str(error.value)
+
+
+def test_pictures_without_classes_calibrate_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of the folder itself, in the order of their names, as an ONNX model's file of inputs has them."""
+    (tmp_path / "of a class").mkdir()
+    for number, name in ((20, "b.png"), (90, "a.png"), (7, "of a class/c.png")):
+        picture(number).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    inputs = np.load(as_arrays(str(tmp_path), None, str(tmp_path)))["input"]
+    assert inputs.shape == (2, 3, 224, 224)
+    assert colours(torch.from_numpy(inputs)) == [90, 20]
+    assert any("leaves 2 pictures to calibrate with; 64 or more" in x for x in caplog.messages)

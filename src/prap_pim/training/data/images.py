@@ -14,7 +14,7 @@ from torch import Tensor
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of
 from prap_pim.common.memory import check_room
-from prap_pim.training.data.pictures import Pictures, to_calibrate
+from prap_pim.training.data.pictures import Pictures, to_calibrate, warn_of_few
 from prap_pim.training.data.splits import Examples, Splits, Streamed, load, stratified_order
 
 _KINDS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -80,6 +80,17 @@ def _(config: ImagesConfig, seed: int) -> Splits:
         Examples(*parts[1].take(torch.arange(len(parts[1])))),
         _streamed(config, *test),
     )
+
+
+def without_classes(folder: Path) -> Tensor | None:
+    """Pictures that lie in a folder itself, to calibrate with, float32 [N, 3, 224, 224]; None where there are none."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _KINDS)
+    if not files:
+        return None
+    chosen = np.random.default_rng(0).permutation(len(files))[:_CALIBRATION]
+    warn_of_few(len(chosen), folder)
+    read = Pictures()
+    return torch.stack([read.picture(files[i], str(files[i])) for i in sorted(chosen)])
 
 
 def _listed(folder: Path) -> tuple[list[str], list[Path], NDArray[np.int64]]:

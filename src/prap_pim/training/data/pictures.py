@@ -76,6 +76,11 @@ def to_calibrate(asked: int, most: int, train: int | None, there: int, where: Pa
     if asked != most or there >= asked + (train or 1):
         return asked
     count = max(0, there - (train or -(-there // 2)))
+    warn_of_few(count, where)
+    return count
+
+
+def warn_of_few(count: int, where: Path) -> None:
+    """That a folder has few pictures to calibrate with, if it has."""
     if count < _FEW:
         _logger.warning("data: %s leaves %d pictures to calibrate with; %d or more are better", where, count, _FEW)
-    return count
