@@ -63,6 +63,7 @@ TUNED = {  # where each line's limit is
     "lean-tuned": RATIOS[2:4],
     "lowbit-tuned": RATIOS[:1],
 }
+PRUNED: dict[str, Any] = {"shapes": [9, 4], "passes": 3}  # at 1/32: whole kernels cannot go so low in small networks
 LEAN: dict[str, Any] = {"shapes": [4], "update_weight": 0.5}  # half the row groups, and no use that gains little
 
 
@@ -265,9 +266,10 @@ def tuned_prap(case: Case, ratio: Fraction) -> dict[str, Any]:
 
 def calibrated(case: Case, ratio: Fraction, finetune: bool, more: dict[str, Any] | None = None) -> dict[str, Any]:
     """Calibrated reuse or low bits, which share the ratio out among the layers by themselves; with further settings."""
+    few = ratio <= RATIOS[-1] and more is None
     return {
         "name": "calibrated",
-        "reuse": {"kind": "calibrated", "compute_ratio": float(ratio)} | (more or {}),
+        "reuse": {"kind": "calibrated", "compute_ratio": float(ratio)} | (PRUNED if few else {}) | (more or {}),
         "exceptions": [{"layers": case.task.first}, {"layers": case.task.last}],
         "finetune": finetune,
     }
