@@ -49,7 +49,7 @@ METHODS = {
     ),
     "calibrated": (
         prap_pim.Calibrated(compute_ratio=0.25, bits=[4], uses=2),
-        "Donors 1 and 2 of each row group are no filter's own.",
+        "Donors are no filter's own: each adds up one or two, times ±2ᵏ.",
     ),
     "lowbit": (prap_pim.LowBit(bits=[4]), "Own patterns, of 4 bits: two of them fit one OU."),
 }
@@ -83,6 +83,7 @@ class Drawing:
         uses = np.bincount(plan.use_donor)
         self.reused = len(plan.donors) < plan.uses
         self.free = None in self.own and self.reused  # donors that are no filter's pattern
+        self.stored = STORED + (18 if self.free else 0)  # where the OUs begin, beside the weights
         self.colour = ["dense" if n == 1 else f"c{donor % len(COLOURS)}" for donor, n in enumerate(uses)]
 
     def _own(self, donor: int) -> int | None:
@@ -113,7 +114,7 @@ def drawing(name: str, plan: prap_pim.LayerPlan, words: str) -> str:
     foot = max(foot, end)
     parts = [
         text(20, 30, f"{INPUTS} inputs × {FILTERS} filters", "head"),
-        text(STORED, 30, f"Stored: {len(ous)} of {dense} OUs", "head"),
+        text(of.stored, 30, f"Stored: {len(ous)} of {dense} OUs", "head"),
         *weights,
         *stored,
         text(20, foot + 20, words),
@@ -187,7 +188,7 @@ def _gain(sign: int, exponent: int) -> str:
 def crossbar(of: Drawing, ous: list[range]) -> Iterator[str]:
     """Bits of the donors, two's complement, in the OUs that hold them."""
     for number, donors in enumerate(ous):
-        x, y = STORED + PITCH * (number % PER_LINE), 48 + (PITCH + 15) * (number // PER_LINE)
+        x, y = of.stored + PITCH * (number % PER_LINE), 48 + (PITCH + 15) * (number // PER_LINE)
         yield rectangle("box", x - 2, y - 2, OU * CELL + 3, OU * CELL + 3)
         for place, donor in enumerate(donors):
             bits = of.plan.weight_bits

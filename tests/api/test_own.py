@@ -430,3 +430,66 @@ def test_wrong_losses_and_loaders_are_told_of_in_one_line(tmp_path: Path) -> Non
     model[2].weight.requires_grad_(False)
     with pytest.raises(UserError, match="layer 2 is frozen, or takes no part in the loss: leave it dense"):
         prap_pim.finetune(model, pairs(), loss=squared, output=tmp_path / "frozen", **how)
+
+
+class Routed(nn.Module):
+    """Its experts read rows that values choose, which nothing maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 16), nn.Linear(16, 3)
+        self.experts = nn.ModuleList(nn.Linear(16, 16) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        found = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            mine = (x[:, 0] > 0) == bool(i)
+            found[mine] = expert(x[mine])
+        return self.last(found)
+
+
+def test_what_is_skipped_need_not_be_mapped(tmp_path: Path) -> None:
+    """By all three calls, with a pattern, too; a figure named accuracy is an objective under both its names."""
+    torch.manual_seed(0)
+    model, x = Routed().eval(), torch.randn(80, 16)
+    labels = model(x).argmax(1)
+
+    def accuracy(module: nn.Module) -> float:
+        return float((module(x).argmax(1) == labels).double().mean())
+
+    how: dict[str, Any] = {"evaluate": accuracy, "skip": ["expert*"]}
+    compared = prap_pim.compare(model, x, methods=["dense"], output=tmp_path / "run", **how)
+    assert [layer.name for layer in compared.results.methods[0].layers] == ["first", "last"]
+    loader = [(x, labels)]
+    tuned = prap_pim.finetune(model, loader, method=Prap(keep=0.5), epochs=1, output=tmp_path / "tuned", **how)
+    assert [method.name for method in tuned.results.methods] == ["dense", "prap"]
+    space = {"chip.adc_bits": [3, 6]}
+    found = [
+        prap_pim.explore(
+            model=model,
+            calibration=x,
+            methods=["dense"],
+            space=space,
+            objectives=["energy", objective],
+            sampler="grid",
+            output=tmp_path / objective,
+            **how,
+        )
+        for objective in ("accuracy", "metrics.accuracy")
+    ]
+    first, second = ([trial.figures for trial in study.trials] for study in found)
+    assert first == second
+    assert all(figures["bit_true_accuracy"] > 0 for figures in first)
+
+
+def test_half_precision_is_not_trained(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).to(torch.bfloat16).eval()
+    x = torch.randn(80, 16).to(torch.bfloat16)
+    message = r"is in bfloat16, which is compressed but not trained: give model\.float\(\)"
+    with pytest.raises(UserError, match=message):
+        prap_pim.compress(model, x, CALIBRATED, tune={"steps": 3})
+    for method in (Prap(keep=0.5), CALIBRATED):
+        with pytest.raises(UserError, match=message):
+            prap_pim.finetune(model, [(x, x[:, :4])], loss=squared, method=method, epochs=1, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

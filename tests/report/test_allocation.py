@@ -58,7 +58,7 @@ def test_what_else_there_is_to_say() -> None:
     assert allocations(shared_out(asked=0.255))[0].summary == f"{first}; {classified}; {whole}"
     assert allocations(shared_out(asked=0.3))[0].summary == (
         f"{first}; {classified}; {whole}; 0.250 of the dense OU steps are used, 0.300 were allowed: "
-        "the rest is less than a whole OU takes, or kept back by balance if that is on"
+        "nothing that was looked at takes more of it (layers take whole OUs; balance, if on, keeps back more)"
     )
     kept = [layer.model_copy(update={"donors": None}) for layer in shared_out().methods[1].calibration.layers]
     assert allocations(shared_out(limit=0.03, layers=kept))[0].summary.endswith(

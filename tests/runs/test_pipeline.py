@@ -184,7 +184,7 @@ def test_results_of_an_earlier_version_are_shown(finished: Path, tmp_path: Path,
     as_earlier(old)
     assert main(["report", str(old), "--quiet"]) == 0
     page = (old / "report.html").read_text()
-    assert "These results do not tell: they were written by an earlier version" in page
+    assert "n/a: these results were written by an earlier version" in page
     assert "The parts of the latency are not in these results" in page
     assert 'id="reuse-map"' in page
 

@@ -16,7 +16,7 @@ from prap_pim.frontend import Inputs
 from prap_pim.runs.config import RunConfig
 from prap_pim.runs.task import load_task
 from prap_pim.training.data import Examples, Splits, load
-from prap_pim.training.data.images import without_classes
+from prap_pim.training.data.images import to_calibrate_with
 
 
 def model_settings(text: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def model_settings(text: str) -> dict[str, Any]:
 
 
 def data_settings(text: str, tokenizer: Path | None) -> dict[str, Any]:
-    """What ``data`` would be: itself in braces, a folder of pictures by class, or a text file.
+    """What ``data`` would be: itself in braces, or a text file.
 
     Raises:
         UserError: it is something else.
@@ -43,8 +43,6 @@ def data_settings(text: str, tokenizer: Path | None) -> dict[str, Any]:
         return _mapping(text, "--calibration")
     if not Path(text).exists():
         raise UserError(f"--calibration: there is no file or folder {text}")
-    if Path(text).is_dir():
-        return {"name": "images", "folder": text, "train": 1, "test": 1}  # the others may calibrate
     check_plain(Path(text))
     return {"name": "text", "files": [text], "tokenizer": tokenizer and str(tokenizer)}
 
@@ -63,7 +61,7 @@ def compress_named(
 
     Args:
         model: as ``model`` of a configuration.
-        calibration: an npz file with an array for each of its arguments, a folder of pictures without classes, or what
+        calibration: an npz file with an array for each of its arguments, a folder of pictures, or what
             ``data_settings`` takes.
         output: the folder.
         checkpoint: a file of its weights.
@@ -110,8 +108,8 @@ def as_arrays(calibration: str, tokenizer: Path | None, folder: str) -> Path:
 
 
 def _pictures(calibration: str) -> Tensor | None:
-    """Of a folder whose pictures are in no folders of classes."""
-    return without_classes(Path(calibration)) if Path(calibration).is_dir() else None
+    """Of a folder; None where ``calibration`` is none."""
+    return to_calibrate_with(Path(calibration)) if Path(calibration).is_dir() else None
 
 
 def inputs_of(data: Splits) -> Tensor | Inputs:

@@ -83,7 +83,7 @@ from prap_pim.methods.compress import (
     plan_for_costs,
 )
 from prap_pim.methods.config import MethodConfig, Tune, with_tune
-from prap_pim.methods.method import Method, config_of, literal, method_of
+from prap_pim.methods.method import Method, config_of, literal, method_of, names_to_skip
 from prap_pim.methods.request import CalibrationInputs, Request
 from prap_pim.results.run import CheckResult, above_dense, unused_budget
 from prap_pim.runs.crossbars import Crossbars
@@ -436,7 +436,7 @@ def compress(
         raise UserError(f"name must be text, not {name!r}")
     progress = progress or quiet
     asked = method_of(method, {"compute_ratio": compute_ratio, **options})
-    skip = _names(skip)
+    skip = names_to_skip(skip)
     name = name or type(model).__name__
     batches = calibration_batches(calibration, model, name)
     on_chip = load_chip(chip)
@@ -500,7 +500,7 @@ def estimate(
     Raises:
         UserError: as ``compress``; or the plan is of another model; or the chip is too small.
     """
-    on_chip, skip, example = chip_of(chip, model, plan), _names(skip), of_arrays(example)
+    on_chip, skip, example = chip_of(chip, model, plan), names_to_skip(skip), of_arrays(example)
     check_timing(timing)
     if phase is None and (context is not None or batch != 1):
         raise UserError('context and batch need a phase: give phase="prefill" or phase="decode"')
@@ -567,7 +567,7 @@ def of_phases(
     tokens, _ = token_axes(example, name)
     own = max(tokens, _FEWEST)
     sizes = own, own // 2 if own >= 2 * _FEWEST else own + _FEWEST
-    captured, other = (capture(model, with_tokens(example, each, name), name, _names(skip)) for each in sizes)
+    captured, other = (capture(model, with_tokens(example, each, name), name, names_to_skip(skip)) for each in sizes)
     one, two = (Traced(each.network, size) for each, size in zip((captured, other), sizes, strict=True))
     plan = plan_for_costs(captured, on_chip) if plan is None else plan
     contexts = [(phase, tokens if context is None else context) for phase, context in phases]
@@ -631,16 +631,6 @@ def _same_inputs(network: Network, example: Inputs | None) -> None:
             f"the plan of {network.name} was made for inputs of {known:,} values each, not {given:,}: "
             "estimate(model, example, plan=plan) costs it for others"
         )
-
-
-def _names(skip: str | Collection[str]) -> tuple[str, ...]:
-    if not isinstance(skip, str | Collection):
-        raise UserError(f"skip must hold names of layers; it is {skip!r}")
-    names = (skip,) if isinstance(skip, str) else tuple(skip)
-    for name in names:
-        if not isinstance(name, str):
-            raise UserError(f"skip must hold names of layers, not {name!r}")
-    return names
 
 
 def _of_one_size(batches: Sequence[Inputs], name: str, error: RuntimeError) -> Exception:

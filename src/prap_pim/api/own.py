@@ -2,6 +2,7 @@
 commands leave."""
 
 import copy
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +22,7 @@ from prap_pim.frontend import Captured, Inputs, check_model, of_arrays, state_di
 from prap_pim.hardware.chip import Chip, load_chip
 from prap_pim.methods.config import MethodConfig
 from prap_pim.methods.equal_compute import all_within_reach
-from prap_pim.methods.method import METHODS, Method, config_of, method_of
+from prap_pim.methods.method import METHODS, Method, config_of, method_of, names_to_skip
 from prap_pim.report.comparison import rows
 from prap_pim.report.html.run import write_report
 from prap_pim.report.quality import qualities
@@ -168,8 +169,8 @@ def compare(
     Raises:
         UserError: a mistake; whatever can be known beforehand is checked before the folder is touched.
     """
-    task = task_of(model, calibration, evaluate, minimize, name)
-    asked = _Asked.of(methods, compute_ratio, chip, skip)
+    task = task_of(model, calibration, evaluate, minimize, name, skip=skip)
+    asked = _Asked.of(methods, compute_ratio, chip, task.skip)
     return _run(task, asked, _given(task, chip) | {"seed": seed, **settings}, output, "compare", progress)
 
 
@@ -228,14 +229,14 @@ def finetune(
     """
     if calibration is None:
         calibration = _first_inputs(train_loader, model)
-    task = task_of(model, calibration, evaluate, minimize, name, train_loader, loss)
+    task = task_of(model, calibration, evaluate, minimize, name, train_loader, loss, skip)
     training = {"epochs": epochs, "compress_at": 0, "learning_rate": learning_rate, **(recipe or {})}
     values = {
         "training": TrainingConfig.checked(training, "finetune").model_dump(mode="json"),
         "seed": seed,
         **settings,
     }
-    asked = _Asked.of(["dense", method], compute_ratio, chip, skip)
+    asked = _Asked.of(["dense", method], compute_ratio, chip, task.skip)
     return _run(task, asked, _given(task, chip) | values, output, "finetune", progress)
 
 
@@ -250,6 +251,7 @@ def explore(
     methods: Sequence[str | Method | MethodConfig] = ("calibrated",),
     compute_ratio: float = 0.25,
     chip: str | Path = "isaac-32nm",
+    skip: str | Collection[str] = (),
     resume: bool | None = None,
     processes: int | None = 1,
     scheduler: str | None = None,
@@ -264,7 +266,7 @@ def explore(
             model.
         output: the study's folder; None: as the configuration says.
         model: the user's own network, as for ``compare``, as are ``calibration``, ``evaluate``, ``minimize``,
-            ``methods``, ``compute_ratio`` and ``chip``. Such a study runs in this process.
+            ``methods``, ``compute_ratio``, ``chip`` and ``skip``. Such a study runs in this process.
         resume: go on with the study in the folder, or join those who work on it. None: with a model, yes.
         processes: that work at once; None: one for each core, as far as memory allows. A script that asks for more
             than one needs ``if __name__ == "__main__"``.
@@ -284,8 +286,8 @@ def explore(
         raise UserError("explore: a model needs calibration inputs")
     if config is not None or processes != 1 or scheduler is not None:
         raise UserError("explore: a model is searched in one process, by settings that are given by name")
-    task = task_of(model, calibration, evaluate, minimize, str(study.get("name", "")))
-    base = _given(task, chip) | {"methods": _Asked.of(methods, compute_ratio, chip).configs(task.graph)}
+    task = task_of(model, calibration, evaluate, minimize, str(study.get("name", "")), skip=skip)
+    base = _given(task, chip) | {"methods": _Asked.of(methods, compute_ratio, chip, task.skip).configs(task.graph)}
     given = {"name": task.name, **study, "base": base}
     given["objectives"] = _directed(given.get("objectives"), minimize)
     checked = StudyConfig.checked(given, "explore")
@@ -310,6 +312,7 @@ def task_of(
     name: str = "",
     train_loader: Iterable[Any] | None = None,
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
+    skip: str | Collection[str] = (),
 ) -> Task:
     """What a call says of a network, as a run needs it.
 
@@ -319,6 +322,7 @@ def task_of(
     check_model(model)
     if evaluate is not None and not callable(evaluate):
         raise UserError(f"evaluate must be a function of a module, not {type(evaluate).__name__}")
+    skipped = names_to_skip(skip)
     return Task(
         name=name or type(model).__name__,
         build=lambda: copy.deepcopy(model),
@@ -327,7 +331,8 @@ def task_of(
         function=evaluate,
         minimize=tuple(minimize),
         loss=of_user(loss),
-        digests={"model": state_digest(model)},
+        digests={"model": state_digest(model), **({"skip": json.dumps(skipped)} if skipped else {})},
+        skip=skipped,
     )
 
 
@@ -348,8 +353,8 @@ class _Asked:
     skip: Sequence[str] = ()
 
     @staticmethod
-    def of(methods: Any, ratio: float, chip: str | Path | Chip, skip: str | Collection[str] = ()) -> "_Asked":
-        return _Asked(methods, ratio, load_chip(chip), (skip,) if isinstance(skip, str) else tuple(skip))
+    def of(methods: Any, ratio: float, chip: str | Path | Chip, skip: Sequence[str] = ()) -> "_Asked":
+        return _Asked(methods, ratio, load_chip(chip), skip)
 
     def configs(self, graph: Captured) -> list[dict[str, Any]]:
         """As configurations for one network, in plain values; those of one name are numbered.

@@ -42,6 +42,8 @@ def connected(address: str) -> Iterator[Any]:
         from distributed import Client
     except ImportError as error:
         raise UserError("a scheduler (--scheduler) needs Dask: pip install 'prap-pim[cluster]'") from error
+    if not isinstance(address, str):
+        raise UserError(f"scheduler must be an address such as 'tcp://host:8786', not {type(address).__name__}")
     try:
         client = Client(address, timeout=_ANSWER, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

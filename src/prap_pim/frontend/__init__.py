@@ -36,7 +36,7 @@ from prap_pim.frontend.inputs import (
 )
 from prap_pim.frontend.plain import plain_copy
 from prap_pim.frontend.tokens import token_axes, with_tokens
-from prap_pim.frontend.trace import capture, check_model
+from prap_pim.frontend.trace import capture, check_model, check_trained
 from prap_pim.frontend.walk import Pair, Probe, Walk
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "call",
     "capture",
     "check_model",
+    "check_trained",
     "classes_of",
     "constants",
     "copied",

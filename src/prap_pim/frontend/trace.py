@@ -6,7 +6,9 @@ Two tracers end in one normal form, a graph in which every product with a weight
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -135,6 +137,17 @@ def _check_skipped(unsupported: Mapping[str, str], skip: Collection[str], name: 
         raise UserError(f"model {name} cannot be mapped as a whole: {every} (or name what to skip)")
 
 
+def check_trained(model: nn.Module, name: str) -> None:
+    """
+    Raises:
+        UserError: it has parameters of half precision: these are compressed, but steps of training are lost in them.
+    """
+    for parameter in model.parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise UserError(f"model {name} is in {kind}, which is compressed but not trained: give model.float()")
+
+
 def check_model(model: Any) -> None:
     """
     Raises:
@@ -257,7 +270,9 @@ def _gives_the_same(module: fx.GraphModule, model: nn.Module, batch: Inputs, nam
 
 
 def _named(path: str, names: Collection[str]) -> bool:
-    return any(path == name or path.startswith(name + ".") for name in names)
+    """Whether a module, or one that holds it, is among names or matches one with * or ?."""
+    holders = list(accumulate(path.split("."), "{}.{}".format))
+    return any(name in holders or any(fnmatchcase(holder, name) for holder in holders) for name in names)
 
 
 def _line(error: Exception) -> str:

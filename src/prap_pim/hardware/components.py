@@ -55,6 +55,7 @@ OPTIONAL = {"leakage": "W"}
 OPTIONAL_PER_BYTE = {"leakage_per_byte": "W/B"}  # the same of what is sized as needed
 # And what an ADC takes at each resolution, for chips whose adc_scaling or adc_time is "by table": of one conversion.
 _BY_BITS = re.compile(r"(energy|time|area|leakage)_at_([1-9]\d*)_bits")
+_MOST_BITS = 32  # of a converter
 _BY_BITS_UNITS = {"energy": "J", "time": "s", "area": "m2", "leakage": "W"}
 
 
@@ -181,6 +182,8 @@ def load_table(name_or_path: str | Path) -> ComponentTable:
     for quantity in ("rate", "resolution"):
         if figures["adc", quantity].value == 0:
             raise UserError(f"{origin}: adc.{quantity} must be greater than 0")
+    if not 1 <= (bits := figures["adc", "resolution"].value) <= _MOST_BITS:
+        raise UserError(f"{origin}: adc.resolution must be 1 to {_MOST_BITS} bit, not {bits:g}")
     return ComponentTable(
         origin,
         figures,

@@ -129,6 +129,9 @@ class Compressed:
         drop = self.calibration.drop
         before = "before tuning, " if self.tuned is not None else ""
         told = f"{before}{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed"
+        unseen = max((output.changed or 0.0 for output in self.check.outputs), default=0.0)
+        if self.check.held_back and unseen > limit >= drop:
+            told += f"; but {unseen:.2%} of the {self.check.inputs:,} held-back ones: give more inputs, or allow less"
         if drop > limit:
             return f"{told}: it could not be met, every layer keeps all its patterns"
         kept = all(layer.setting is None for layer in self.calibration.layers)
@@ -191,7 +194,7 @@ def compress_network(
     method, chip = request.method, request.chip
     changed = changed_layers(method, original.network)
     request.quantize.check_names([layer.name for layer in original.network.layers])
-    check_tune(method, changed)
+    check_tune(method, changed, original)
     reusing = method.reuse if isinstance(method.reuse, Budgeted) else None
     check_memory(original.network, given, changed if reusing is not None else ())
     if tuning is None:

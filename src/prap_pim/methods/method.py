@@ -399,3 +399,17 @@ def settled(method: MethodConfig, captured: Captured, chip: Chip, trained: bool)
     found = config_of(asked, captured, chip, [rule.layers for rule in method.exceptions])
     kept = {key: getattr(method, key) for key in ("name", "description", "finetune", "tune")}
     return found.model_copy(update=kept)
+
+
+def names_to_skip(skip: str | Collection[str]) -> tuple[str, ...]:
+    """
+    Raises:
+        UserError: they are no names.
+    """
+    if not isinstance(skip, str | Collection):
+        raise UserError(f"skip must hold names of layers; it is {skip!r}")
+    names = (skip,) if isinstance(skip, str) else tuple(skip)
+    for name in names:
+        if not isinstance(name, str):
+            raise UserError(f"skip must hold names of layers, not {name!r}")
+    return names

@@ -25,7 +25,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from prap_pim.common.errors import UserError
 from prap_pim.common.files import digest_of
 from prap_pim.common.progress import Progress
-from prap_pim.frontend import Captured, DigitalModule, Output, Spread, judged_outputs, losses, on_copies, padding_mask
+from prap_pim.frontend import (
+    Captured,
+    DigitalModule,
+    Output,
+    Spread,
+    check_trained,
+    judged_outputs,
+    losses,
+    on_copies,
+    padding_mask,
+)
 from prap_pim.frontend.equalize import norm_parameters
 from prap_pim.frontend.inputs import has_batch
 from prap_pim.frontend.quantize import InputGrid
@@ -109,11 +119,13 @@ def tune(
     return Tuned(work.rebuilt(), tuple(work.norms), result) if taken else Tuned(network, (), result)
 
 
-def check_tune(method: MethodConfig, changed: Collection[str]) -> None:
+def check_tune(method: MethodConfig, changed: Collection[str], captured: Captured) -> None:
     """
     Raises:
-        UserError: the method is to be tuned and changes no layer.
+        UserError: the method is to be tuned and changes no layer, or the network cannot be trained.
     """
+    if method.tune is not None:
+        check_trained(captured.module, captured.network.name)
     if method.tune is not None and not changed:
         raise UserError(f"tune: method {method.name} changes no layer, so there are no donors to tune: leave it out")
 

@@ -196,12 +196,14 @@ def sections(results: Results, bottlenecks: bool = False) -> list[Section]:
         }
         return Section(of.title, rows(methods, values))
 
-    checked = "Bit-true against the original network, on held-back inputs"
+    checks = [method.check for method in methods if method.check is not None]
+    unseen = "held-back inputs" if all(check.held_back for check in checks) else "inputs that it was fitted to"
+    checked = f"Bit-true against the original network, on {unseen}"
     most, slowest = _NAMES if bottlenecks else ({}, {})
     at_budget = [method.at_budget for method in methods]
     budget = f"With {count(at_budget[0].budget)} crossbars, layers replicated to fill them"
     found = [worth(of) for of in qualities(results)]
-    if any(method.check is not None for method in methods):
+    if checks:
         found.append(Section(checked, rows(methods, {"signal to noise": _noise, "classes changed": _changed})))
     return [
         *found,

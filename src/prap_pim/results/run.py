@@ -251,7 +251,7 @@ def unused_budget(used: float, asked: float | None) -> str:
         return ""
     return (
         f"{used:#.3g} of the dense OU steps are used, {asked:#.3g} were allowed: "
-        "the rest is less than a whole OU takes, or kept back by balance if that is on"
+        "nothing that was looked at takes more of it (layers take whole OUs; balance, if on, keeps back more)"
     )
 
 

@@ -23,7 +23,7 @@ from prap_pim.common.progress import Progress, Steps, counted, phase, quiet, unh
 from prap_pim.common.settings import Settings
 from prap_pim.cost import CostReport, ZeroInput, check_events, cost, priced_by_data, timed_by_events
 from prap_pim.crossbar import CrossbarModel, Metrics, OnCrossbars, compressed_model, data_rates, zero_input_rates
-from prap_pim.frontend import Captured
+from prap_pim.frontend import Captured, check_trained
 from prap_pim.frontend.weights import put_weights
 from prap_pim.hardware.chip import Chip
 from prap_pim.hardware.components import load_table
@@ -88,12 +88,14 @@ def check(config: RunConfig, captured: Captured, chip: Chip, told: Steps = unhea
         UserError: a layer cannot be mapped or compressed as asked, or the chip is too small.
     """
     config.quantize.on(chip).check_names([layer.name for layer in captured.network.layers])
+    if config.training is not None:
+        check_trained(captured.module, captured.network.name)
     if by_events := config.cost.timing == "events":
         check_events(cost(captured.network, plan_for_costs(captured, chip), chip, config.mapping))
     for method in counted(config.methods, told):
         names = [layer.name for layer in captured.network.layers]
         changed = changed_layers(method, captured.network)
-        check_tune(method, changed)
+        check_tune(method, changed, captured)
         if isinstance(method.reuse, Budgeted):
             check_budget(captured.network, method.reuse, chip, set(names) - set(changed))
             continue  # what it will find takes no more OUs than the dense plan

@@ -50,6 +50,7 @@ class Task:
         loss: of a batch.
         digests: of what a configuration only names, beside data.
         random: whether a network of the user's own is known to have random weights at first.
+        skip: modules that may be computed digitally where they cannot be mapped.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Task:
     loss: Loss = cross_entropy
     digests: Mapping[str, str] = field(default_factory=dict)
     random: bool = False
+    skip: tuple[str, ...] = ()
 
     @cached_property
     def model(self) -> nn.Module:
@@ -89,7 +91,7 @@ class Task:
         if isinstance(self.model, OnnxNetwork):
             return self.model.captured
         more = () if isinstance(self.calibration, Tensor) else self.calibration[1:]
-        return capture(self.model, self.example, self.name, (), more)
+        return capture(self.model, self.example, self.name, self.skip, more)
 
     def first(self) -> nn.Module:
         """A network to train, which takes the tensors of a batch: modules and parameters are called as in ``graph``.

@@ -235,13 +235,16 @@ def test_mistakes(given: dict[str, Any], message: str, tmp_path: Path, monkeypat
     assert "\n" not in str(error.value)
 
 
-def test_pictures_without_classes_calibrate_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Those of the folder itself, in the order of their names, as an ONNX model's file of inputs has them."""
+def test_all_pictures_of_a_folder_calibrate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the order of their paths, in folders of classes or not, as an ONNX model's file of inputs has them."""
     (tmp_path / "of a class").mkdir()
     for number, name in ((20, "b.png"), (90, "a.png"), (7, "of a class/c.png")):
         picture(number).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
     inputs = np.load(as_arrays(str(tmp_path), None, str(tmp_path)))["input"]
-    assert inputs.shape == (2, 3, 224, 224)
-    assert colours(torch.from_numpy(inputs)) == [90, 20]
-    assert any("leaves 2 pictures to calibrate with; 64 or more" in x for x in caplog.messages)
+    assert inputs.shape == (3, 3, 224, 224)
+    assert colours(torch.from_numpy(inputs)) == [90, 20, 7]
+    assert any("leaves 3 pictures to calibrate with; 64 or more" in x for x in caplog.messages)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match=r"there are no pictures in .*train"):
+        as_arrays(str(tmp_path), None, str(tmp_path))

@@ -7,6 +7,7 @@ from prap_pim.common.settings import nearest
 from prap_pim.cost.price import COMPONENTS
 from prap_pim.results.run import CostFigures, TimingResult
 from prap_pim.results.study import OWN, SHORT, Direction
+from prap_pim.runs.metric import ACCURACY, BITS
 
 QUALITY = ("compressed_accuracy", "bit_true_accuracy", "compressed_bits_per_byte", "bit_true_bits_per_byte")
 _LIFE = "endured_inferences"  # no number where nothing is written, as where nobody knows
@@ -36,7 +37,8 @@ def figure_name(name: str) -> str:
     """
     whole = SHORT.get(name, name)
     if whole.startswith("metrics."):
-        whole = OWN + whole.removeprefix("metrics.")
+        own = whole.removeprefix("metrics.")
+        whole = f"bit_true_{own}" if own in (ACCURACY, BITS) else OWN + own
     if whole.removeprefix(BUDGET) == _LIFE:
         raise UserError(
             f"{name} cannot be asked for in a study: it is n/a where a network fits the chip, which writes nothing, or "

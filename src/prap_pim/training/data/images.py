@@ -82,11 +82,16 @@ def _(config: ImagesConfig, seed: int) -> Splits:
     )
 
 
-def without_classes(folder: Path) -> Tensor | None:
-    """Pictures that lie in a folder itself, to calibrate with, float32 [N, 3, 224, 224]; None where there are none."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _KINDS)
+def to_calibrate_with(folder: Path) -> Tensor:
+    """Pictures of a folder, of its ``train`` if it has one, in folders by class or not, float32 [N, 3, 224, 224].
+
+    Raises:
+        UserError: there are none, or one cannot be read.
+    """
+    root = folder / "train" if (folder / "train").is_dir() else folder
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in _KINDS)
     if not files:
-        return None
+        raise UserError(f"data: there are no pictures in {root}")
     chosen = np.random.default_rng(0).permutation(len(files))[:_CALIBRATION]
     warn_of_few(len(chosen), folder)
     read = Pictures()
