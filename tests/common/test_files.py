@@ -88,3 +88,11 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path)
             with pytest.raises(UserError, match=f"cannot write {path}"):
                 write(path)
     assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999"])
+def test_json_holds_finite_numbers_alone(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_text(f'{{"seed": [1.5, {number}]}}')
+    with pytest.raises(UserError, match=f"it is not valid JSON .{number} is not a finite number"):
+        read_json(path)

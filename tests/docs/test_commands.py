@@ -34,6 +34,8 @@ NOT_GIVEN = {
     "pip install 'prap-pim[onnx]'": NETWORK,
     "pip install -c constraints.txt -e .": NETWORK,
     "python benchmarks/accuracy.py --write docs/accuracy.md": LONG,
+    "python benchmarks/accuracy.py --networks resnet20-w16 --lines lowbit calibrated calibrated-tuned "
+    "--ratios 1/2 27/100 1/4 1/8 1/16 1/32": LONG,
     "python benchmarks/gpt.py --write docs/gpt.md": LONG,
     "python benchmarks/real.py --cached --write docs/real.md": LONG,
     "python benchmarks/validation.py --write docs/validation.md": "tests/benchmarks/test_validation.py does",
