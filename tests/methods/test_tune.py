@@ -219,6 +219,18 @@ def test_layers_left_whole_keep_all_they_have():
     assert not torch.equal(own["norm2.weight"], other["norm2.weight"])  # behind an addition, in front of nothing whole
 
 
+def test_a_budget_that_changes_nothing_leaves_nothing_to_tune():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    how = {"compute_ratio": 1.0, "quantize": {"equalize": False}, "tune": 2}
+    found = prap_pim.compress(model, torch.rand(40, 16), method="lowbit", **how)
+    assert found.changed == ()
+    assert found.check.tuning is not None
+    assert found.check.tuning.taken == 0
+    for own, other in zip(model.state_dict().values(), found.model.state_dict().values(), strict=True):
+        assert torch.equal(own, other)
+
+
 def test_padding_does_not_count():
     model, inputs = seeded(Tokens), sentences()
     captured = capture(model, inputs, "tokens")

@@ -104,7 +104,7 @@ def tune(
     training = _Examples.of(original, given.batches, given, config)
     held = _Examples.of(original, given.held, given, config)
     before = training.divergence(work), held.divergence(work)
-    taken = _descend(work, training, held, config, request, progress, checkpoints)
+    taken = _descend(work, training, held, config, request, progress, checkpoints) if work.trained else 0
     after = training.divergence(work), held.divergence(work)
     if not held.parts and after[0] >= before[0]:  # those held back have the last word, where there are any
         taken, after = 0, before
