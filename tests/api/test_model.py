@@ -498,6 +498,10 @@ def test_the_drop_is_that_of_the_crossbars(build: Any, limit: float, settings: d
     assert len(used) == 180
     drop = float((found.bit_true(used).argmax(1) != model(used).argmax(1)).double().mean())
     whole = f"{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed{told}"
+    held = found.check.outputs[0].changed
+    assert held is not None
+    if not told and held > limit:
+        whole += f"; but {held:.2%} of the 20 held-back ones: give more inputs, or allow less"
     assert whole in found.summary().splitlines()
     assert (drop > limit) == ("could not be met" in told)
     assert bool(told) == (not found.changed)

@@ -129,13 +129,14 @@ class Compressed:
         drop = self.calibration.drop
         before = "before tuning, " if self.tuned is not None else ""
         told = f"{before}{drop:.2%} of the calibration inputs are classified otherwise, at most {limit:.2%} allowed"
-        unseen = max((output.changed or 0.0 for output in self.check.outputs), default=0.0)
-        if self.check.held_back and unseen > limit >= drop:
-            told += f"; but {unseen:.2%} of the {self.check.inputs:,} held-back ones: give more inputs, or allow less"
         if drop > limit:
             return f"{told}: it could not be met, every layer keeps all its patterns"
-        kept = all(layer.setting is None for layer in self.calibration.layers)
-        return f"{told}: no compute ratio below 1 that was tried meets it" if kept else told
+        if all(layer.setting is None for layer in self.calibration.layers):
+            return f"{told}: no compute ratio below 1 that was tried meets it"
+        unseen = max((output.changed or 0.0 for output in self.check.outputs), default=0.0)
+        if self.check.held_back and unseen > limit:
+            told += f"; but {unseen:.2%} of the {self.check.inputs:,} held-back ones: give more inputs, or allow less"
+        return told
 
     @property
     def decided(self) -> str:
