@@ -124,9 +124,14 @@ def read_text(path: Path) -> str:
         raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
 
 
+def json_text(value: Any) -> str:
+    """``value`` as indented JSON; NaN and infinity are refused."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON (NaN and infinity are refused), whole or not at all."""
-    write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Write ``value`` as JSON, whole or not at all."""
+    write_whole(path, json_text(value))
 
 
 def _finite(text: str) -> float:

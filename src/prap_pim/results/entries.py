@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import file_digest, key_of, read_json
+from prap_pim.common.files import file_digest, json_text, key_of, read_json, read_text
 
 _NAME = re.compile(r".+-[0-9a-f]{32}\.json")  # of a file that ``Store.entry`` names
 
@@ -29,7 +29,8 @@ def read_entry(path: Path) -> dict[str, Any]:
     saved = read_json(path)
     try:
         content = {key: saved[key] for key in ("depends_on", "value", "files")}
-        intact = saved == {**content, "sha256": key_of(content)}
+        written = json_text({**content, "sha256": key_of(content)})
+        intact = read_text(path) == written  # to the byte: digests of finished folders are over these
         files = [(path.parent / name, digest) for name, digest in content["files"].items()]
     except (KeyError, TypeError, AttributeError, ValueError):
         intact, files = False, []
