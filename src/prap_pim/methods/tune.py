@@ -124,9 +124,10 @@ def check_tune(method: MethodConfig, changed: Collection[str], captured: Capture
     Raises:
         UserError: the method is to be tuned and changes no layer, or the network cannot be trained.
     """
-    if method.tune is not None:
-        check_trained(captured.module, captured.network.name)
-    if method.tune is not None and not changed:
+    if method.tune is None:
+        return
+    check_trained(captured.module, captured.network.name)
+    if not changed:
         raise UserError(f"tune: method {method.name} changes no layer, so there are no donors to tune: leave it out")
 
 

@@ -1,7 +1,6 @@
 """The folder of one run: who may write there, what it holds, and how a killed run is found again."""
 
 import fcntl
-import json
 import os
 import reprlib
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import yaml
 from pydantic import Field
 
 from prap_pim.common.errors import UserError
-from prap_pim.common.files import digest_of, file_digest, key_of, read_json, write_json, write_whole
+from prap_pim.common.files import digest_of, file_digest, json_text, key_of, read_json, write_json, write_whole
 from prap_pim.common.settings import Settings, read_yaml
 from prap_pim.ir.plan import NetworkPlan
 from prap_pim.results.entries import check_entries, damaged
@@ -133,7 +132,7 @@ class RunFolder:
             UserError: the folder cannot be written.
         """
         place = self.results if isinstance(results, Results) else self.study
-        text = json.dumps(results.model_dump(), indent=1, allow_nan=False) + "\n"
+        text = json_text(results.model_dump())
         manifest, before = self.read_manifest(), place.exists()
         files = manifest.files if before and isinstance(results, Results) else None  # as they were when it finished
         if files is None:

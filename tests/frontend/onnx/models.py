@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
 Array = NDArray[Any]
 NEWEST = onnx.defs.onnx_opset_version()
@@ -557,3 +557,15 @@ CASES: dict[str, Callable[[], Case]] = {
     "hostile names": hostile_names,
     "passed through": passed_through,
 }
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True)
+        self.gru, self.up = nn.GRU(12, 6, batch_first=True), nn.ConvTranspose1d(6, 4, 3, stride=2)
+        self.experts = nn.Parameter(torch.randn(3, 4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(self.gru(self.lstm(x)[0])[0].transpose(1, 2)).transpose(1, 2)
+        return torch.einsum("btd,edh->bteh", y, self.experts).mean((1, 2))

@@ -19,6 +19,7 @@ from prap_pim.api.onnx import compress_onnx
 from prap_pim.frontend import capture
 from prap_pim.frontend.onnx.file import OnnxFile
 from prap_pim.frontend.onnx.lower import OnnxCapture, capture_onnx
+from tests.frontend.onnx.models import Mixed
 
 
 class Vision(nn.Module):
@@ -32,18 +33,6 @@ class Vision(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.depthwise(torch.relu(self.norm(self.conv(x))))
         return self.head(self.attention(x.flatten(2).transpose(1, 2)).mean(1))
-
-
-class Mixed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True)
-        self.gru, self.up = nn.GRU(12, 6, batch_first=True), nn.ConvTranspose1d(6, 4, 3, stride=2)
-        self.experts = nn.Parameter(torch.randn(3, 4, 5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.up(self.gru(self.lstm(x)[0])[0].transpose(1, 2)).transpose(1, 2)
-        return torch.einsum("btd,edh->bteh", y, self.experts).mean((1, 2))
 
 
 class Choosing(nn.Module):

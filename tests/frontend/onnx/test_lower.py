@@ -15,7 +15,7 @@ from prap_pim.common.errors import UserError
 from prap_pim.frontend import capture
 from prap_pim.frontend.onnx import OnnxCapture, OnnxFile, capture_onnx
 from prap_pim.ir.network import Call, DigitalOp
-from tests.frontend.onnx.models import CASES, NEWEST, OPSETS, Case, node, random, run, save, sizes, tied
+from tests.frontend.onnx.models import CASES, NEWEST, OPSETS, Case, Mixed, node, random, run, save, sizes, tied
 
 
 def captured(case: Case, folder: Path, opset: int = 17) -> OnnxCapture:
@@ -183,18 +183,6 @@ def test_an_exported_network(tmp_path: Path) -> None:
         np.testing.assert_array_equal(layer.filter_bias, own.filter_bias)
     with torch.no_grad():
         torch.testing.assert_close(found.captured.module(x), model(x), atol=1e-5, rtol=1e-4)
-
-
-class Mixed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True)
-        self.gru, self.up = nn.GRU(12, 6, batch_first=True), nn.ConvTranspose1d(6, 4, 3, stride=2)
-        self.experts = nn.Parameter(torch.randn(3, 4, 5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.up(self.gru(self.lstm(x)[0])[0].transpose(1, 2)).transpose(1, 2)
-        return torch.einsum("btd,edh->bteh", y, self.experts).mean((1, 2))
 
 
 @pytest.mark.filterwarnings("ignore")
